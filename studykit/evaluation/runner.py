@@ -1,0 +1,340 @@
+"""The process inside the sandbox that runs model-written programs, one at a time.
+
+Standard library only: `sandbox.py` sends this file's text as `python -c`, so that it needs no file of the project in
+there. The first line of stdin is the set-up, each later line one program; each is answered by one line of JSON on
+stdout. A program gets
+
+- a forked child in a session of its own: interpreter start-up is paid once per runner, not once per program;
+- rlimits, a fresh working directory, an environment that holds nothing of the user's, stdin from /dev/null;
+- stdout and stderr in two files, not pipes: no deadlock, and RLIMIT_FSIZE bounds them;
+- the end of its whole family when it ends: as pid 1 of a pid namespace the runner kills everything else in it,
+  elsewhere it is a subreaper and kills the children that it inherits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+# Numbers of <linux/prctl.h>, <linux/sched.h>, <linux/mount.h>, which Python 3.11 does not have.
+PDEATHSIG, DUMPABLE, SUBREAPER, NO_NEW_PRIVS = 1, 4, 36, 38
+NEW_NS, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 0x4000, 0x40000
+MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, ATTR_RDONLY = 442, -100, 0x8000, 1
+LUA = None  # lupa's LuaRuntime class, where Lua has no binary
+
+
+def libc(name: str, *arguments) -> None:
+    """Call a C function that returns 0 on success; OSError otherwise."""
+    if getattr(LIBC, name)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2); in a new user namespace this process keeps its user and group."""
+    uid, gid = os.getuid(), os.getgid()
+    libc("unshare", flags)
+    if flags & NEW_USER:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def enter_namespaces(box: str, user: bool) -> bool:
+    """Move to namespaces of our own (network, processes, mounts, ...); return True if files outside `box` became
+    read-only.
+
+    `user`: through a user namespace, for processes that are not root. The caller's process stays outside and waits,
+    since a process cannot move itself to another pid namespace.
+    """
+    unshare(NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET | (NEW_USER if user else 0))
+    inside = os.fork()
+    if inside:
+        os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1])))
+    libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+    libc("mount", b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None)
+    libc("mount", b"box", box.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
+    os.chdir(box)
+    try:
+        read_only("/", True, AT_RECURSIVE)
+        read_only(box, False, 0)
+    except OSError:  # Linux before 5.12
+        return False
+    return True
+
+
+def read_only(path: str, on: bool, flags: int) -> None:
+    """mount_setattr(2)."""
+    attributes = (ctypes.c_uint64 * 4)(ATTR_RDONLY if on else 0, 0 if on else ATTR_RDONLY, 0, 0)
+    arguments = (
+        ctypes.c_long(AT_FDCWD),
+        path.encode(),
+        ctypes.c_long(flags),
+        ctypes.byref(attributes),
+        ctypes.c_size_t(32),
+    )
+    libc("syscall", ctypes.c_long(MOUNT_SETATTR), *arguments)
+
+
+def drop_privileges(box: str, uid: int | None) -> None:
+    """Become `uid` (root only), then give up every capability and every way back to one."""
+    if uid is not None:
+        os.chown(box, uid, uid)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        try:
+            # RLIMIT_NPROC counts per user namespace: in one of our own, a fork bomb in another runner costs us nothing.
+            libc("prctl", DUMPABLE, 1, 0, 0, 0)  # the change of user cleared it, and the maps could not be written
+            unshare(NEW_USER)
+        except OSError:
+            pass
+    if sys.platform == "linux":
+        libc("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
+        libc("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+        libc("prctl", SUBREAPER, 1, 0, 0, 0)
+        libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # A program has our uid: without this it could write verdicts through /proc/<pid>/fd.
+        libc("prctl", DUMPABLE, 0, 0, 0, 0)
+
+
+def limit(name: int, value: int, hard: int | None = None) -> None:
+    """Lower one rlimit of this process, never above the hard limit that it has."""
+    ceiling = resource.getrlimit(name)[1]
+    fits = (lambda wanted: wanted) if ceiling == resource.RLIM_INFINITY else (lambda wanted: min(wanted, ceiling))
+    resource.setrlimit(name, (fits(value), fits(value if hard is None else hard)))
+
+
+def become_program(job: dict, step: dict, cwd: str, out: int, err: int) -> None:
+    """In the forked child: shut the doors, then run the program. Does not return."""
+    os.setsid()
+    if sys.platform == "linux":
+        libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    os.chdir(cwd)
+    for source, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+        os.dup2(source, number)
+    os.closerange(3, 1024)
+    os.environ.update(step["env"], HOME=cwd, TMPDIR=cwd)
+    seconds = int(step["seconds"]) + 1
+    limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_NOFILE, 256)
+    limit(resource.RLIMIT_FSIZE, step["file_bytes"])
+    limit(resource.RLIMIT_NPROC, job["processes"])
+    if step["memory_bytes"] and sys.platform == "linux":
+        limit(resource.RLIMIT_AS if job["address_space"] else resource.RLIMIT_DATA, step["memory_bytes"])
+    for number in (signal.SIGXFSZ, signal.SIGPIPE):  # Python ignores them, and a program would inherit that
+        signal.signal(number, signal.SIG_DFL)
+    if step["argv"]:
+        os.execve(step["argv"][0], step["argv"], dict(os.environ))
+    run = run_lua if job["language"] == "lua" else run_python
+    code = 1
+    try:
+        code = run(job["source"], f"program{job['suffix']}", cwd)
+    except MemoryError:  # before anything else: printing a traceback takes memory
+        os.write(2, b"MemoryError\n")
+    except BaseException as error:
+        traceback.print_exception(type(error), error, error.__traceback__.tb_next.tb_next)
+    finally:
+        try:
+            for stream in (sys.stdout, sys.__stdout__, sys.stderr):  # a program may have replaced the first
+                stream.flush()
+        finally:
+            os._exit(code)
+
+
+def run_python(source: str, file: str, cwd: str) -> int:
+    """Run `source` as the main module; the exit code. Exceptions of the program pass through."""
+    main = type(sys)("__main__")
+    main.__file__, main.__builtins__ = file, __builtins__
+    sys.modules["__main__"], sys.argv = main, [file]
+    sys.path.insert(0, cwd)
+    code = 0
+    try:
+        exec(compile(source, file, "exec"), main.__dict__)
+    except SystemExit as stop:
+        code = stop.code
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def run_lua(source: str, file: str, cwd: str) -> int:
+    """Run `source` through lupa, without a way from Lua to Python."""
+    lua = LUA(register_eval=False, register_builtins=False)
+    lua.execute("python = nil; package.loaded.python = nil")
+    failure = ""
+    try:
+        lua.execute(source)
+    except Exception as error:
+        failure = f"lua: {str(error) or 'not enough memory'}"  # lupa's memory error has no text
+    lua.execute("io.stdout:flush() io.stderr:flush()")
+    if failure:
+        print(failure, file=sys.stderr)
+    return 1 if failure else 0
+
+
+def sweep(pid: int) -> None:
+    """Kill and reap the program and whatever it left behind."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        for child in [-1] if os.getpid() == 1 else children():
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.001)
+
+
+def children() -> list[int]:
+    """Process ids whose parent is this process."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == os.getpid():
+            found.append(int(name))
+    return found
+
+
+def run_step(job: dict, step: dict, cwd: str, out: int, err: int) -> str:
+    """One forked child: its outcome, one of ok, exit, killed, timeout, output;
+
+    what it printed is in `out` and `err`.
+    """
+    for file in (out, err):
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+    deadline = time.monotonic() + step["seconds"]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_program(job, step, cwd, out, err)
+        finally:
+            os._exit(127)
+    code, pause, cpu = None, 0.0003, 0.0
+    while code is None and time.monotonic() < deadline:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+        if done:
+            code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        else:
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.01)
+    if code is None:
+        os.kill(pid, signal.SIGKILL)  # it may not have come as far as its own group
+    sweep(pid)
+    full = max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
+    if code == -signal.SIGXFSZ or full:
+        outcome = "output"
+    elif code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
+        outcome = "timeout"
+    else:
+        outcome = "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
+    return outcome
+
+
+def tail(file: int) -> str:
+    """The last 2,000 bytes of an open file."""
+    length = os.fstat(file).st_size
+    return os.pread(file, 2000, max(0, length - 2000)).decode("utf-8", "replace")
+
+
+def verdict(job: dict, cwd: str, out: int, err: int) -> dict:
+    """Build, if the language needs it, and run one program; the status as `execute.Verdict` documents it."""
+    with open(os.path.join(cwd, f"program{job['suffix']}"), "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(job["source"])
+    env = {name: value.format(box=os.path.dirname(cwd)) for name, value in job["env"].items()}
+    if job["build"]:
+        step = {
+            "argv": job["build"],
+            "seconds": job["build_seconds"],
+            "file_bytes": 1 << 28,
+            "memory_bytes": 0,
+            "env": env,
+        }
+        outcome = run_step(job, step, cwd, out, err)
+        if outcome != "ok":
+            return {"status": "timeout" if outcome == "timeout" else "error", "seconds": 0.0, "stderr": tail(err)}
+    step = {"argv": job["run"], "seconds": job["timeout"], "file_bytes": job["file_bytes"], "env": env}
+    step["memory_bytes"] = job["memory_bytes"]
+    started = time.monotonic()
+    status = run_step(job, step, cwd, out, err)
+    seconds = time.monotonic() - started
+    if status == "ok":
+        last_line = tail(out).rstrip("\n").rpartition("\n")[2]
+        status = "passed" if last_line == job["nonce"] else "failed"
+    elif status in ("exit", "killed"):
+        # Some runtimes say it first and then print long stacks.
+        said = os.pread(err, 2000, 0).decode("utf-8", "replace") + "\n" + tail(err)
+        status = "memory" if status == "killed" or re.search(job["memory_error"], said, re.MULTILINE) else "error"
+    return {"status": status, "seconds": seconds, "stderr": tail(err)}
+
+
+def remove(path: str) -> None:
+    """Remove a directory or whatever else a program left."""
+    try:
+        os.unlink(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def serve() -> None:
+    """Set up, say so, then answer programs until stdin ends."""
+    global LUA
+    requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    # Programs see the standard library only, whatever is installed beside it.
+    sys.path = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
+    setup = json.loads(requests.readline())
+    contained = enter_namespaces(setup["box"], setup["uid"] is None) if setup["unshare"] else setup["contained"]
+    drop_privileges(setup["box"], setup["uid"])
+    if setup["lupa"]:
+        sys.path.insert(0, setup["lupa"])
+        from lupa.lua54 import LuaRuntime as LUA  # noqa: N814
+
+        sys.path.pop(0)
+    out, err = (tempfile.TemporaryFile(dir=setup["box"]) for _ in range(2))
+    print(json.dumps({"ready": True, "contained": contained}), file=replies, flush=True)
+    for number, line in enumerate(requests):
+        cwd = os.path.join(setup["box"], str(number))
+        os.mkdir(cwd)
+        reply = verdict(json.loads(line), cwd, out.fileno(), err.fileno())
+        for name in set(os.listdir(setup["box"])) - {"cache"}:
+            remove(os.path.join(setup["box"], name))
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,245 @@
+"""Execution: every ending has its verdict, and at every isolation level that works here programs stay inside."""
+
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from studykit.evaluation import execute, runtimes, sandbox
+from studykit.params import UserError
+
+GOOD = "print('some output')\nprint('NONCE')"
+ENDINGS = [  # (status, source): cheap ones, run in one batch at every level
+    ("passed", GOOD),
+    ("failed", "print('NONCE')\nprint('more')"),
+    ("failed", "import sys\nsys.exit(0)\nprint('NONCE')"),
+    ("failed", "exit(0)"),
+    ("failed", "import os\nos._exit(0)"),
+    ("error", "print('NONCE')\nraise ValueError('boom')"),
+    ("error", "def f(:"),
+    ("error", "import sys\nprint('NONCE')\nsys.exit(3)"),
+    ("error", "import os\nos.abort()"),
+    ("error", "import numpy"),  # the standard library only
+    ("timeout", "while True: pass"),
+    ("timeout", "import time\nprint('NONCE', flush=True)\ntime.sleep(60)"),
+    ("memory", "x = []\nwhile True: x.append(bytes(1 << 20))"),
+    ("memory", "x = bytearray(8 << 30)"),
+    ("output", "while True: print('y' * 1000)"),
+    ("output", "open('file', 'wb').write(bytes(64 << 20))"),
+    ("passed", "import threading\nthreading.Thread(target=lambda: print('NONCE')).start()"),
+    ("passed", "import atexit\natexit.register(print, 'NONCE')"),
+    ("passed", "if __name__ == '__main__':\n    print('NONCE')"),
+    ("passed", "import random, sys\nassert sys.stdin.read() == ''\nprint('NONCE')"),
+]
+LUA = [
+    ("passed", "print('some output') print('NONCE')"),
+    ("failed", "print(1 // 1)"),
+    ("failed", "os.exit(0)"),
+    ("error", "error('boom')"),
+    ("error", "end end"),
+    ("timeout", "while true do end"),
+    ("memory", "local t = {} while true do t[#t + 1] = string.rep(tostring(#t), 100000) end"),
+    ("output", "while true do print(string.rep('y', 1000)) end"),
+    ("failed", "print(python, package.loaded.python, os.getenv('HOME') ~= nil)"),
+]
+OTHERS = {
+    "javascript": [("passed", "console.log('NONCE')"), ("error", "null.x"), ("timeout", "while (true) {}")],
+    "ruby": [("passed", "puts 'NONCE'"), ("error", "raise 'boom'")],
+    "go": [
+        ("passed", 'package main\nimport "fmt"\nfunc main() { fmt.Println("NONCE") }'),
+        ("error", "package main\nfunc main() { x }"),
+    ],
+    "julia": [("passed", 'println("NONCE")'), ("error", "error()")],
+}
+DAEMON = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "MARK"])
+    os._exit(0)
+time.sleep(0.3)
+print("NONCE")
+"""
+SECONDS = 10.0
+
+
+def works(level: str) -> sandbox.Sandbox | None:
+    drops = (True, False) if os.getuid() == 0 else (False,)
+    return next((box for drop in drops if not sandbox.probe(box := sandbox.Sandbox(level, drop))), None)
+
+
+@pytest.fixture(params=sandbox.LEVELS)
+def level(request, monkeypatch):
+    """Each isolation level that works on this machine, as the only one."""
+    chosen = works(request.param)
+    if chosen is None:
+        pytest.skip(f"{request.param} does not work here")
+    monkeypatch.setattr(sandbox, "probe", lambda box: "" if box == chosen else "not asked for")
+    return chosen
+
+
+@pytest.fixture
+def open_folder():
+    """A directory that any user may write to: what stops a program there is the sandbox, not permissions."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[execute.Verdict]:
+    return execute.execute(
+        [(language, s, "NONCE") for s in sources], timeout=timeout, allow_unsandboxed=True, **options
+    )
+
+
+def statuses(cases: list[tuple[str, str]], language: str = "python") -> list[str]:
+    """Short timeouts for the programs that are meant to time out only:
+
+    a busy machine must not turn others into timeouts.
+    """
+    slow = [case for case in cases if case[0] == "timeout"]
+    fast = [case for case in cases if case[0] != "timeout"]
+    found = dict(zip(slow, run(*(s for _, s in slow), language=language, timeout=0.5), strict=True))
+    found |= dict(zip(fast, run(*(s for _, s in fast), language=language, memory_mb=256), strict=True))
+    return [found[case].status for case in cases]
+
+
+def test_every_ending_has_its_verdict(level):
+    assert statuses(ENDINGS) == [status for status, _ in ENDINGS]
+
+
+@pytest.mark.parametrize("name", ["binary", "lupa"])
+def test_lua_through_a_binary_or_lupa(monkeypatch, name):
+    found = runtimes.find("lua")
+    if name == "lupa" and (spec := runtimes._lupa()):
+        found = runtimes.Runtime("lua", "lupa", os.path.dirname(spec.origin), "Lua 5.4")
+    if found is None or (found.name == "lupa") != (name == "lupa"):
+        pytest.skip(f"no Lua as {name}")
+    python = runtimes.find("python")
+    monkeypatch.setattr(runtimes, "find", lambda language: {"lua": found, "python": python}.get(language))
+    assert statuses(LUA, "lua") == [status for status, _ in LUA]
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_other_languages_where_their_runtime_is_present(language):
+    if not execute.available(language):
+        pytest.skip(f"no {language} here")
+    cases = [case for case in OTHERS[language] if case[0] != "timeout"]
+    assert [verdict.status for verdict in run(*(s for _, s in cases), language=language)] == [
+        status for status, _ in cases
+    ]
+
+
+def test_stderr_comes_back_as_the_programs_own():
+    verdict, syntax = run("def f():\n    return 1 / 0\nf()", "x = (")
+    assert verdict.stderr_tail.startswith(
+        'Traceback (most recent call last):\n  File "program.py", line 3, in <module>'
+    )
+    assert verdict.stderr_tail.endswith("ZeroDivisionError: division by zero\n")
+    assert syntax.stderr_tail.startswith('  File "program.py", line 1')
+    assert len(run("import sys\nsys.stderr.write('x' * 100000)")[0].stderr_tail) == 2000
+
+
+def test_many_programs_keep_their_order():
+    programs = [("python", f"print('N{i}' if {i} % 3 else 'no')", f"N{i}") for i in range(200)]
+    verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=3)
+    assert [verdict.passed for verdict in verdicts] == [i % 3 > 0 for i in range(200)]
+    assert execute.execute([]) == []
+
+
+def test_programs_share_nothing_and_leave_nothing(level, monkeypatch, open_folder):
+    monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
+    monkeypatch.setenv("SECRET_TOKEN", "for nobody")
+    look = "import os\nassert os.listdir('.') == ['program.py'] and 'SECRET_TOKEN' not in os.environ\n"
+    look += "assert os.listdir('..') == [os.path.basename(os.getcwd())]\n"
+    look += "os.mkdir('left')\nopen('left/file', 'w')\nopen('../beside', 'w')\nprint('NONCE')"
+    assert [verdict.status for verdict in run(look, look, look, workers=1)] == ["passed"] * 3
+    assert not list(open_folder.glob("studykit-box-*"))
+
+
+def test_files_outside_are_out_of_reach(level, open_folder):
+    if level.level == "rlimits":
+        pytest.skip("not isolated")
+    victim = open_folder / "victim"
+    victim.write_text("mine")
+    victim.chmod(0o666)
+    places = [str(open_folder / "new"), str(victim), "/usr/studykit-test", f"{Path.home()}/studykit-test"]
+    verdicts = run(*(f"open({place!r}, 'w')\nprint('NONCE')" for place in places))
+    assert execute.isolation(True).endswith("files writable") or [v.status for v in verdicts] == ["error"] * 4
+    assert victim.read_text() == "mine" and os.listdir(open_folder) == ["victim"]
+    if level.level == "bwrap":
+        assert run(f"import os\nassert not os.path.exists({str(victim)!r})\nprint('NONCE')")[0].passed
+
+
+def test_the_network_is_out_of_reach(level):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        verdict = run(f"import socket\nsocket.create_connection({server.getsockname()!r}, 5)\nprint('NONCE')")[0]
+    assert verdict.passed == (level.level == "rlimits")
+
+
+def test_a_daemonised_grandchild_is_gone_with_its_program(level):
+    mark = f"31.{os.getpid()}{time.time_ns() % 10**9}"
+    with sandbox.Runner(level) as runner:
+        reply = runner.run("python", DAEMON.replace("MARK", mark), "NONCE", SECONDS, 256)
+        assert reply["status"] == "passed" and not _processes_with(mark)
+
+
+def test_a_fork_bomb_ends(level):
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    if os.getuid() == 0 and not level.drop:
+        bomb = "import os, time\nfor _ in range(5): os.fork()\ntime.sleep(60)"  # RLIMIT_NPROC does not hold for root
+    assert [verdict.status for verdict in run(bomb, GOOD, timeout=1.0, workers=1)] == ["timeout", "passed"]
+
+
+def test_a_runner_killed_by_its_program_costs_no_other_verdict(level):
+    kill = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.write(1, b'NONCE')"
+    verdicts = run(GOOD, kill, GOOD, "print()", workers=1)
+    assert [verdict.status for verdict in verdicts][::2] == ["passed", "passed"] and verdicts[3].status == "failed"
+    # As pid 1 of its namespace the runner cannot be killed; a bare one can, and its program is tried once more.
+    assert verdicts[1].status == ("error" if level.level == "rlimits" else "passed")
+
+
+def test_without_isolation_nothing_runs_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "rlimits" else "broken")
+    with pytest.raises(UserError, match=r"bwrap: broken; unshare: broken.*install bubblewrap.*allow_unsandboxed=True"):
+        execute.execute([("python", GOOD, "NONCE")])
+    with pytest.raises(UserError, match="allow_unsandboxed"):
+        execute.isolation()
+    assert execute.isolation(allow_unsandboxed=True).endswith("(NOT isolated)")
+    monkeypatch.setattr(sandbox, "probe", lambda box: "broken")
+    with pytest.raises(UserError, match="rlimits: broken"):
+        execute.execute([("python", GOOD, "NONCE")], allow_unsandboxed=True)
+
+
+def test_a_missing_runtime_is_named(monkeypatch):
+    monkeypatch.setattr(runtimes, "find", lambda language: None)
+    with pytest.raises(UserError, match="julia programs cannot be executed: no working `julia`"):
+        execute.execute([("julia", "", "NONCE")])
+    with pytest.raises(UserError, match="pip install lupa"):
+        execute.runtime_version("lua")
+
+
+def test_an_unknown_language_is_named():
+    with pytest.raises(UserError, match="'cobol' cannot be executed; known are python"):
+        execute.available("cobol")
+
+
+def test_a_broken_sandbox_is_found_by_running_it(monkeypatch):
+    monkeypatch.setattr(sandbox, "_bwrap", lambda drop: ["sh", "-c", "echo no user namespaces >&2; exit 1"])
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: "/somewhere/bwrap")
+    assert sandbox.probe.__wrapped__(sandbox.Sandbox("bwrap")) == "no user namespaces"
+
+
+def _processes_with(word: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in (line := path.read_bytes()):
+                found.append(line)
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,70 @@
+"""Scores of a predictions file: text metrics for all rows, pass@1 for those that bring tests."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from studykit.evaluation import execute
+from studykit.evaluation.scoring import evaluate_predictions
+from studykit.params import UserError
+from studykit.polyglot import programs
+
+
+def material(language: str = "python", n: int = 5) -> tuple[list[dict], list[dict]]:
+    """Rows whose predictions are their targets."""
+    rows = [
+        {
+            "id": f"{language}-{i}",
+            "language": language,
+            "target": program.code(language),
+            "check": {"function": program.function, "tests": program.tests},
+        }
+        for i, program in enumerate(programs(n, 0, "test", 1))
+    ]
+    return rows, [{"id": row["id"], "text": row["target"], "finished": True} for row in rows]
+
+
+@pytest.mark.parametrize("language", ["python", "lua"])
+def test_references_score_full_marks(language):
+    if not execute.available(language):
+        pytest.skip(f"no {language} here")
+    found = evaluate_predictions(*material(language), timeout=10, allow_unsandboxed=True)
+    assert found["scores"]["exact_match"]["value"] == found["scores"]["pass_at_1"]["value"] == 100
+    assert found["execution"]["statuses"] == {"passed": 5}
+    assert found["execution"]["runtimes"] == {language: execute.runtime_version(language)}
+    assert found["execution"]["isolation"] == execute.isolation(True)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_what_went_wrong_is_counted_and_kept_per_example():
+    rows, predictions = material()
+    predictions[1] |= {"text": "  ", "finished": False}
+    predictions[2] |= {"text": rows[2]["target"] + "\nraise SystemExit(0)"}
+    predictions[3] |= {"text": "def "}
+    rows[4]["check"] = None
+    found = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
+    assert found["counts"] == {"n": 5, "empty": 1, "truncated": 1, "checked": 4}
+    assert found["scores"]["pass_at_1"]["per_example"] == [100, 0, 0, 0]
+    assert found["execution"]["ids"] == [row["id"] for row in rows[:4]]
+    assert [verdict["status"] == "passed" for verdict in found["execution"]["verdicts"]] == [True, False, False, False]
+    assert found["scores"]["pass_at_1"]["signature"].endswith("|n:4")
+
+
+def test_without_checks_nothing_is_executed(monkeypatch):
+    monkeypatch.setattr(execute, "execute", lambda *_, **__: pytest.fail("executed"))
+    rows, predictions = material()
+    found = evaluate_predictions([row | {"check": None} for row in rows], predictions)
+    assert found["execution"] is None and "pass_at_1" not in found["scores"]
+
+
+def test_predictions_of_other_rows_are_refused():
+    rows, predictions = material()
+    with pytest.raises(UserError, match="same order"):
+        evaluate_predictions(rows, predictions[::-1])
+
+
+def test_scoring_needs_no_torch():
+    code = "import sys, studykit.evaluation.scoring, studykit.evaluation.statistics; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
