@@ -1,3 +1,8 @@
 """studykit: an exact, fair and fast study kit for AdvFusion on code language models."""
 
+import logging
+
+# At its import bitsandbytes warns, in every notebook, that an optional kernel for CPUs is absent; it works without.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 __version__ = "0.1.0"

@@ -112,7 +112,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
 class CompositionModel(BaseTuner):
     """The tuner that PEFT instantiates for BottleneckConfig and FusionConfig."""
 
-    prefix = "fusion_"  # contains the name of no language: PEFT warns about adapters named like a part of it
+    prefix = "mix_"  # must hold neither a language's name nor `fusion`: PEFT warns of adapters named like a part of it
     tuner_layer_cls = CompositionLayer
     target_module_mapping: dict[str, list[str]] = {}
 
@@ -171,6 +171,8 @@ class CompositionModel(BaseTuner):
             if isinstance(layer, CompositionLayer):
                 layer._hook.remove()
                 delattr(module, ATTRIBUTE)
+        if hasattr(self.model, "peft_config"):  # PEFT would take its adapters for ones that the model still has
+            del self.model.peft_config
         return self.model
 
 

@@ -1,0 +1,38 @@
+# The front door. `make quickstart` and `make test` set up everything they need; a second call reinstalls nothing.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORES ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lab lint clean-reports
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/installed  ## make .venv with the pinned packages
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "studykit needs Python 3.11 or newer, $(PYTHON) is older; name one: make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+		{ echo "Python cannot make a venv here; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: setup  ## run the embedded study; its reports land in reports/quickstart/index.html
+	$(BIN)/studykit run params/quickstart.yaml --cores $(CORES)
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+lab: setup  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=.
+
+lint: setup  ## check style
+	$(BIN)/ruff check studykit tests notebooks
+
+clean-reports:  ## remove rendered reports; runs stay
+	rm -rf reports/*/
