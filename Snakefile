@@ -1,0 +1,74 @@
+"""One rule per notebook, one job per run of a study: `studykit run params/quickstart.yaml` does all of it.
+
+Plain Snakemake works too: `snakemake --configfile params/quickstart.yaml`. What is run is decided in studykit/plan.py; a
+run's directory is named by its parameters. So a job is out of date when a run it stands on was made again, or when its
+`code` changed: the notebook's code cells and every library file that they import.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, workflow.basedir)
+from studykit import engine, plan, sources
+from studykit.params import STAGES
+from studykit.study import load_study
+
+if not workflow.configfiles:
+    raise WorkflowError("Name a study: --configfile params/quickstart.yaml")
+STUDY_FILE = workflow.configfiles[-1]
+STUDY = load_study(STUDY_FILE)
+RUNS = {run.name: run for run in plan.plan(STUDY)}
+GPUS = engine.gpus()
+
+os.environ["STUDYKIT_HOME"] = os.getcwd()
+os.environ.setdefault("STUDYKIT_ENGINE", engine.name())
+os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1", TOKENIZERS_PARALLELISM="false")
+# The kernel `python3` of this very environment, cells saved as they finish, everything said kept beside the log.
+PYTHON = sys.executable
+PAPERMILL = f"{PYTHON} -m studykit.papermill -k python3 -l python --cwd . --no-progress-bar --autosave-cell-every 5"
+
+
+def needs(stage):
+    return lambda wildcards: [f"{need.dir}/manifest.json" for need in RUNS[f"{stage}/{wildcards.run}"].needs]
+
+
+def data_files(stage):
+    """Files that the user's own data is read from; a directory stands for the data files in it."""
+    def files(wildcards):
+        values = RUNS[f"{stage}/{wildcards.run}"].params
+        place = values.get("path" if stage == "data" else "corpus" if stage == "base_model" else "")
+        at = Path(place or "polyglot").expanduser()
+        return sorted(map(str, at.rglob("*.json*"))) if at.is_dir() else [str(at)] if at.is_file() else []
+    return files
+
+
+def given(stage):
+    # YAML, not JSON: papermill reads YAML 1.1, in which JSON's 1e-05 is a string and YAML's 1.0e-05 a number.
+    return lambda wildcards: yaml.safe_dump(
+        RUNS[f"{stage}/{wildcards.run}"].params, default_flow_style=True, sort_keys=False, width=10**9).strip()
+
+
+rule index:
+    input: [f"{run.dir}/notebook.ipynb" for run in RUNS.values()]
+    output: f"reports/{STUDY.study}/index.html"
+    params: code=sources.digest_modules("reports"), study=repr(STUDY)
+    message: "report {output}"
+    shell: "{PYTHON} -m studykit.cli report {STUDY_FILE:q} > /dev/null"
+
+
+for stage, (notebook, _) in STAGES.items():
+    rule:
+        name: stage
+        input: ancient(f"notebooks/{notebook}.ipynb"), needs(stage), data_files(stage)
+        output: f"runs/{stage}/{{run}}/manifest.json", nb=f"runs/{stage}/{{run}}/notebook.ipynb"
+        message: f"{stage} {{wildcards.run}}"
+        log: nb=f"logs/{stage}/{{run}}.ipynb", text=f"logs/{stage}/{{run}}.txt"
+        params: given=given(stage), code=sources.digest(Path("notebooks", f"{notebook}.ipynb"))
+        threads: 2 if stage == "base_model" else 1
+        resources: **({"gpu": 1} if GPUS and stage in engine.GPU_STAGES else {})
+        shell:
+            "{PAPERMILL} {input[0]} {log.nb} -y {params.given:q} > {log.text} 2>&1"
+            " && cp {log.nb} {output.nb}.part && mv {output.nb}.part {output.nb}"

@@ -1,0 +1,298 @@
+"""What each notebook accepts: one pydantic model per notebook, strict, with errors of one sentence.
+
+- Types are strict: an integer is accepted where a number is wanted, `true` never is; numbers are finite and in range.
+- A field is either the reader's (a number, a word) or the plan's. The plan's are of three kinds: a **role** says which
+  run it is (language, method, seed), a **path** says what it stands on, an **auto** value follows from the study. In a
+  notebook run by hand a path or auto value of None is filled in from a study (see `plan.resolve`).
+- A study's sections are made from the same models (see `study`), so that a key has one definition.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
+METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
+FUSIONS = METHODS[3:]
+
+Method = Literal["base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude"]
+Task = Literal["generation", "translation", "commit", "summarization"]
+Quantization = Literal["none", "nf4", "int8"]
+
+
+class UserError(ValueError):
+    """A mistake of the reader's: one sentence that names the value, its place and what is accepted."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for this: a notebook then shows the sentence alone
+        return [f"UserError: {self}"]
+
+
+def role(default: Any, description: str, **limits: Any) -> Any:
+    """A field of the plan's that says which run this is."""
+    return Field(default, description=description, json_schema_extra={"plan": "role"}, **limits)
+
+
+def run_dir(description: str) -> Any:
+    """A field of the plan's that names run directories; None in a notebook means the study's own."""
+    return Field(None, description=description, json_schema_extra={"plan": "path"})
+
+
+def auto(description: str, **limits: Any) -> Any:
+    """A field that follows from the study when it is None."""
+    return Field(None, description=description, json_schema_extra={"plan": "auto"}, **limits)
+
+
+def kind(model: type[BaseModel], field: str) -> str | None:
+    """'role', 'path', 'auto', or None for a field that is the reader's alone."""
+    return (model.model_fields[field].json_schema_extra or {}).get("plan")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class BaseModelParams(Section):
+    """00_base_model: the frozen base, made from scratch or fetched."""
+
+    base: str | None = role("scratch", "'scratch', a hub id or a local directory")
+    quantization: Quantization = role("none", "weights of the base in memory")
+    languages: list[str] | None = role(None, "all languages of the study, the target last")
+    target: str | None = role(None, "the low-resource language")
+    corpus: str = Field("polyglot", description="'polyglot' or a directory of <language>.jsonl with `content`")
+    seed: int = Field(0, ge=0, description="of corpus, initialisation and order")
+    vocab_size: int = Field(640, ge=257, description="entries of the byte-level BPE")
+    hidden_size: int = Field(96, ge=8, description="width of the residual stream")
+    layers: int = Field(3, ge=1, description="decoder layers")
+    heads: int = Field(4, ge=1, description="attention heads")
+    intermediate_size: int = Field(288, ge=8, description="width of the MLP")
+    context: int = Field(128, ge=16, description="tokens per training sequence")
+    steps: int = Field(1600, ge=1, description="optimizer steps")
+    batch_size: int = Field(16, ge=1, description="sequences per step")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="peak, linear decay")
+    samples: int = Field(60_000, ge=100, description="programs drawn from the corpus")
+    target_share: float = Field(0.1, ge=0, lt=1, description="share of the corpus in the target language")
+    out: str | None = run_dir("directory of this run")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> BaseModelParams:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size is {self.hidden_size}; it must be a multiple of 2 * heads")
+        return self
+
+
+class DataParams(Section):
+    """01_data: rows with prompt, target and checks for every language."""
+
+    base: str | None = run_dir("base_model run, for its tokenizer")
+    task: Task = role("generation", "what the model is asked to write")
+    languages: list[str] | None = role(None, "all languages of the study, the target last")
+    target: str | None = role(None, "the low-resource language")
+    path: str | None = Field(None, description="file or directory of real data; None: the built-in corpus")
+    source_examples: int = Field(2000, ge=1, description="training rows per source language, at most")
+    target_examples: int = Field(30, ge=1, description="training rows of the target, at most")
+    valid_examples: int = Field(48, ge=1, description="validation rows per language, at most")
+    test_examples: int = Field(250, ge=1, description="test rows per language, at most")
+    max_prompt_tokens: int = Field(96, ge=4, description="tokens of a prompt, at most")
+    max_target_tokens: int = Field(96, ge=4, description="tokens of a target, at most")
+    template: str | None = Field(None, description="prompt with {fields}; None: the published default of the task")
+    level: int = Field(1, ge=1, le=3, description="difficulty of the built-in programs")
+    wording: Literal["plain", "task"] = Field("plain", description="of the built-in descriptions: one, or paraphrases")
+    seed: int = Field(0, ge=0, description="of the draw and the split")
+    out: str | None = run_dir("directory of this run")
+
+
+class Training(Section):
+    """What an adapter's and a fusion's training share."""
+
+    batch_size: int = Field(16, ge=1, description="rows per forward pass")
+    gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimizer step")
+    warmup_ratio: float = Field(0.03, ge=0, le=1, description="share of the steps")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
+    eval_every: int = Field(20, ge=1, description="steps between looks at the validation loss")
+    patience: int = Field(0, ge=0, description="looks without a better loss before it stops; 0: it never stops early")
+    loss_on: Literal["completion", "sequence"] = Field("completion", description="tokens that count in the loss")
+    gradient_checkpointing: bool = Field(False, description="trade time for memory")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+
+
+class AdapterParams(Training):
+    """02_adapter: one adapter of one language."""
+
+    base: str | None = run_dir("base_model run")
+    data: str | None = run_dir("data run")
+    language: str = role("python", "whose rows train it")
+    method: Literal["bottleneck", "lora"] = role("bottleneck", "kind of adapter")
+    seed: int = role(0, "of initialisation and order", ge=0)
+    reduction_factor: float = Field(3.0, ge=1, description="bottleneck: hidden size / rank")
+    lora_rank: int = Field(8, ge=1, description="lora: rank")
+    lora_alpha: float = Field(16.0, gt=0, description="lora: scale * rank")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="lora: dropout of its input")
+    learning_rate: float | None = auto("peak, linear decay; None: 5e-3 on a base from scratch, else 1e-4", gt=0, le=1)
+    steps: int | None = auto("optimizer steps; None: the study's steps, or target_steps for its target", ge=1)
+    out: str | None = run_dir("directory of this run")
+
+
+class FusionParams(Training):
+    """03_fusion: one fusion over the members' adapters, in one phase (AdapterFusion) or two (AdvFusion)."""
+
+    base: str | None = run_dir("base_model run")
+    data: str | None = run_dir("data run")
+    members: dict[str, str] | None = run_dir("adapter runs by language, the target last")
+    target: str | None = role(None, "the low-resource language")
+    method: Literal["adapterfusion", "advfusion"] = role("adapterfusion", "one phase or two")
+    mask: Literal["zero", "exclude", "none"] = role("none", "what phase 1 does to the target's adapter")
+    seed: int = role(0, "of initialisation and order", ge=0)
+    steps: int = Field(120, ge=1, description="optimizer steps per phase; adapterfusion gets twice as many")
+    learning_rate: float | None = auto("peak, linear decay; None: 2e-3 on a base from scratch, else 1e-5", gt=0, le=1)
+    value_regularizer: float = Field(0.01, ge=0, description="weight of ||V - I||^2")
+    carry_optimizer: bool = Field(False, description="phase 2 keeps the Adam moments of phase 1")
+    phase1_data: Literal["target", "all"] = Field("target", description="whose rows train phase 1")
+    out: str | None = run_dir("directory of this run")
+
+    @model_validator(mode="after")
+    def _mask_fits(self) -> FusionParams:
+        if (self.method == "advfusion") != (self.mask != "none"):
+            raise ValueError(f"mask is {self.mask!r}; adapterfusion takes 'none', advfusion takes 'zero' or 'exclude'")
+        return self
+
+
+class EvaluateParams(Section):
+    """04_evaluate: one method on one test split, over its seeds."""
+
+    base: str | None = run_dir("base_model run")
+    data: str | None = run_dir("data run")
+    checkpoints: list[str] | None = run_dir("trained runs, one per seed; []: the base itself")
+    method: Method = role("base", "name of what is evaluated")
+    language: str | None = role(None, "whose test split")
+    seeds: list[int] | None = run_dir("seeds of the checkpoints, in their order")
+    batch_size: int = Field(32, ge=1, description="prompts per generation batch")
+    max_new_tokens: int = Field(96, ge=1, description="tokens of a completion, at most")
+    limit: int | None = Field(None, ge=1, description="rows, at most; None: all")
+    allow_unsandboxed: bool = Field(False, description="run generated code even where no sandbox works (recorded)")
+    timeout: float = Field(4.0, gt=0, description="seconds per program")
+    memory_mb: int = Field(512, ge=64, description="memory per program")
+    out: str | None = run_dir("directory of this run")
+
+    @model_validator(mode="after")
+    def _seeds_fit(self) -> EvaluateParams:
+        if self.checkpoints is not None and self.seeds is not None and len(self.checkpoints) != len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; it must name one seed per checkpoint ({len(self.checkpoints)})")
+        return self
+
+
+class FusionAttentionParams(Section):
+    """05_fusion_attention: where the fusions of one method look."""
+
+    base: str | None = run_dir("base_model run")
+    data: str | None = run_dir("data run")
+    checkpoints: list[str] | None = run_dir("fusion runs, one per seed")
+    method: Literal["adapterfusion", "advfusion_zero", "advfusion_exclude"] = role("adapterfusion", "which fusion")
+    seeds: list[int] | None = run_dir("seeds of the checkpoints, in their order")
+    samples: int = Field(64, ge=1, description="test rows of the target, at most")
+    batch_size: int = Field(16, ge=1, description="rows per forward pass")
+    tokens: Literal["completion", "prompt", "both"] = Field("completion", description="which tokens are averaged")
+    sample: int = Field(0, ge=0, description="index of the row that is shown token by token")
+    out: str | None = run_dir("directory of this run")
+
+
+class CompareParams(Section):
+    """06_compare: the methods side by side, with intervals."""
+
+    evaluations: dict[str, str] | None = run_dir("evaluate runs by method, on the target")
+    sources: dict[str, str] | None = run_dir("evaluate runs of the source adapters, by language")
+    adapters: dict[str, list[str]] | None = run_dir("adapter runs of the target, by method")
+    fusions: dict[str, list[str]] | None = run_dir("fusion runs, by method")
+    attention: dict[str, str] | None = run_dir("fusion_attention runs, by method")
+    target: str | None = role(None, "the low-resource language")
+    baseline: str | None = auto("method that the others are compared with; None: adapterfusion where it is run")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
+    resamples: int = Field(2000, ge=100, description="bootstrap draws")
+    out: str | None = run_dir("directory of this run")
+
+
+class Stage(NamedTuple):
+    notebook: str  # stem in notebooks/
+    model: type[Section]
+
+
+STAGES: dict[str, Stage] = {
+    "base_model": Stage("00_base_model", BaseModelParams),
+    "data": Stage("01_data", DataParams),
+    "adapter": Stage("02_adapter", AdapterParams),
+    "fusion": Stage("03_fusion", FusionParams),
+    "evaluate": Stage("04_evaluate", EvaluateParams),
+    "fusion_attention": Stage("05_fusion_attention", FusionAttentionParams),
+    "compare": Stage("06_compare", CompareParams),
+}
+
+
+def check(stage: str, values: dict[str, Any], place: str = "") -> Any:
+    """`values` as the model of `stage`; raises UserError of one sentence, which starts with `place`."""
+    model = STAGES[stage].model
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{place or STAGES[stage].notebook}: {sentence(error, model)}") from None
+
+
+def unknown(key: str, known: list[str], prefix: str = "") -> str:
+    """The sentence for a key that no model has, with the nearest that one has."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+    return f"{prefix}{key} is unknown; {hint}"
+
+
+MUST = {
+    "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number", "bool_type": "true or false",
+    "string_type": "text", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping of parameters",
+    "model_attributes_type": "a mapping of parameters", "finite_number": "a finite number",
+    "greater_than": "greater than {gt}", "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}", "less_than_equal": "at most {le}",
+    "literal_error": "one of {expected}", "string_pattern_mismatch": "of lower-case letters, digits and _",
+    "invalid_key": "a name",
+    "too_short": "a list that is not empty",
+}  # fmt: skip
+
+
+def sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first of pydantic's complaints about `model`, in one sentence that begins with the key."""
+    errors = error.errors()
+    # An unknown key explains a missing one (a typo makes both), so it is told first.
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    loc, more = first["loc"], f" ({len(errors) - 1} more of its values are wrong.)" if len(errors) > 1 else ""
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+    owner = _owner(model, loc[:-1])
+    if first["type"] == "extra_forbidden":
+        full, name = STAGES.get(str(loc[0])) if len(loc) > 1 else None, str(loc[-1])
+        if full and name in full.model.model_fields:
+            return f"{place} is decided by the plan; leave it out.{more}"
+        return unknown(name, list(owner.model_fields), place[: -len(name)]) + more
+    if first["type"] == "value_error":
+        prefix = f"{place}." if place and not str(first["ctx"]["error"]).startswith(("the ", place)) else ""
+        return f"{prefix}{str(first['ctx']['error']).rstrip('.')}.{more}"
+    if first["type"] == "missing":
+        about = owner.model_fields[str(loc[-1])].description
+        return f"{place} is missing; it must be given ({about}).{more}"
+    must = MUST.get(first["type"], first["msg"].removeprefix("Input should be ")).format(**first.get("ctx", {}))
+    field = owner.model_fields.get(str(loc[-1]))
+    about = f" ({field.description})" if field is not None and field.description else ""
+    return f"{place} is {show(first['input'])}; it must be {must}{about}.{more}"
+
+
+def _owner(model: type[BaseModel], loc: tuple) -> type[BaseModel]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return model
+
+
+def show(value: Any) -> str:
+    """A value as its writer would know it, YAML's words for constants, at most 60 characters."""
+    words = {True: "true", False: "false", None: "null"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,274 @@
+"""Run directories: one writer at a time, published whole, with a manifest written last.
+
+    with runs.open_run(p.out, stage="adapter", params=p) as run:
+        if not run.done:
+            ...                                     # resume from run.checkpoints, write to run.path("adapter")
+            run.publish(headline={"loss": 1.2})
+    run.dir                                         # now holds the finished artefacts
+
+A directory without `manifest.json` does not count. What is being written lives in `runs/.staging/<stage>/<run>/`:
+`publish/` becomes the directory in one rename, `checkpoints/` outlives a kill, `lock` is held (flock) by the writer and
+let go by the kernel of the system when the writer dies, however it dies.
+
+Under the workflow engine a notebook must not outlive the engine, or a resumed engine would meet a second writer: a
+watchdog ends the notebook within about a second of the engine's death (see `engine`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from studykit import engine, provenance, sources
+from studykit.params import STAGES, UserError, show
+
+
+def home() -> Path:
+    """The project's directory: STUDYKIT_HOME, else the nearest parent of the working directory with a Snakefile."""
+    if named := os.environ.get("STUDYKIT_HOME"):
+        return Path(named).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Snakefile").is_file():
+            return folder
+    raise UserError(f"{here} is not inside the project (no Snakefile above it); change directory or set STUDYKIT_HOME.")
+
+
+@dataclass
+class OpenRun:
+    """A run directory in use; made by `open_run`."""
+
+    dir: Path  # the final directory
+    stage: str
+    params: dict[str, Any]
+    staging: Path
+    done: bool
+    attempt: int = 1
+
+    def __post_init__(self) -> None:
+        self._began, self._started = time.monotonic(), datetime.now(UTC)
+
+    @property
+    def checkpoints(self) -> Path:
+        """A directory that outlives a kill and is gone once the run is published."""
+        (self.staging / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return self.staging / "checkpoints"
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the directory-to-be (or the finished one), its parents made."""
+        at = (self.dir if self.done else self.staging / "publish").joinpath(*parts)
+        at.parent.mkdir(parents=True, exist_ok=True)
+        return at
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.path(name).read_text(encoding="utf-8"))
+
+    def publish(self, headline: dict[str, Any] | None = None, inputs: Iterable[str | Path] | None = None) -> None:
+        """Write the manifest and put the directory in its place. `headline`: numbers for the study's index.
+        `inputs`: run directories that were read (default: those that the parameters name)."""
+        if self.done:
+            raise UserError(f"{self.dir} is finished and is never overwritten; ask run.done before run.publish.")
+        named = _run_dirs(self.params) if inputs is None else [str(i) for i in inputs]
+        publish = self.staging / "publish"
+        publish.mkdir(parents=True, exist_ok=True)
+        write_json(publish / "manifest.json", {
+            "stage": self.stage,
+            "params": self.params,
+            "headline": dict(headline or {}),
+            "inputs": {i: {"key": Path(i).name.rpartition("-")[2], "sha256": sha256(home() / i / "manifest.json")}
+                       for i in named},
+            "code": code(self.stage),
+            "commit": provenance.commit(home()),
+            "versions": provenance.versions(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._began, 2),
+            "attempt": self.attempt,
+            "host": socket.gethostname(),
+            "device": provenance.device(),
+            "threads": provenance.threads(),
+            "peak_memory_mb": provenance.peak_memory_mb(),
+        })  # fmt: skip
+        for file in publish.rglob("*"):
+            _fsync(file)
+        old = self.staging / "old"
+        shutil.rmtree(old, ignore_errors=True)
+        self.dir.parent.mkdir(parents=True, exist_ok=True)
+        if self.dir.exists():  # unfinished, or emptied by the engine
+            os.rename(self.dir, old)
+        os.rename(publish, self.dir)
+        _fsync(self.dir.parent)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self.staging / "checkpoints", ignore_errors=True)
+        (self.staging / "attempt.json").unlink(missing_ok=True)
+        self.done = True
+
+
+@contextmanager
+def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) -> Iterator[OpenRun]:
+    """The run directory `out`, locked for writing unless it is finished already.
+
+    Waits up to `wait` seconds for another writer, then raises UserError with its process and host. Also raises it when
+    `out` holds a finished run with other parameters.
+    """
+    values = params if isinstance(params, dict) else params.model_dump()
+    final = _at(out)
+    staging = home() / "runs" / ".staging" / stage / final.name
+    run = OpenRun(final, stage, values, staging, done=False)
+    name = f"{stage}/{final.name}"
+    if _finished(run):
+        yield run
+        return
+    engine.watch()
+    staging.mkdir(parents=True, exist_ok=True)
+    with open(staging / "lock", "ab+") as lock:
+        _lock(lock, name, wait)
+        if not _finished(run):
+            shutil.rmtree(staging / "publish", ignore_errors=True)
+            run.attempt = _attempt(staging, code(stage), name)
+            print(f"{name}: {'starts' if run.attempt == 1 else f'goes on, attempt {run.attempt}'}.", flush=True)
+        yield run
+        if run.done and run.attempt:
+            print(f"{name}: published after {time.monotonic() - run._began:.1f} s.", flush=True)
+
+
+def _finished(run: OpenRun) -> bool:
+    if not (run.dir / "manifest.json").is_file():
+        return False
+    found = manifest(run.dir)
+    want = json.loads(json.dumps(run.params))
+    for key in want.keys() - {"out"}:
+        if key in found["params"] and found["params"][key] != want[key]:
+            raise UserError(f"{run.dir} holds a finished run whose {key} is {show(found['params'][key])}, not "
+                            f"{show(want[key])}; leave `out` at None to get a directory of its own.")
+    run.done, run.attempt = True, 0
+    print(f"{run.stage}/{run.dir.name}: finished on {found['started'][:10]} in {found['seconds']} s; shown as it is.")
+    return True
+
+
+def _attempt(staging: Path, now: str, name: str) -> int:
+    """The number of this attempt. Checkpoints made by other code are dropped: they would make a mixture of two."""
+    try:
+        last = json.loads((staging / "attempt.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        last = {"code": now, "attempt": 0}
+    if last["code"] != now:
+        if (staging / "checkpoints").exists():
+            print(f"{name}: the code has changed since the last attempt; its checkpoints are dropped.")
+        shutil.rmtree(staging / "checkpoints", ignore_errors=True)
+        last = {"attempt": 0}
+    if not (staging / "checkpoints").exists():
+        last = {"attempt": 0}  # nothing to go on from
+    write_json(staging / "attempt.json", {"code": now, "attempt": last["attempt"] + 1})
+    return last["attempt"] + 1
+
+
+def _lock(file: BinaryIO, name: str, wait: float) -> None:
+    until, told = time.monotonic() + wait, False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            file.seek(0)
+            holder = file.read().decode(errors="replace") or "a process that has not yet said which"
+            if time.monotonic() >= until:
+                raise UserError(f"{name} is being written by {holder}; wait for it or stop it.") from None
+            if not told:
+                print(f"{name}: waiting for {holder} ...", flush=True)
+            told = True
+            time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    file.flush()
+
+
+def holder(lock: Path) -> str | None:
+    """Who holds a lock file ("process 12 on host"), or None when nobody does."""
+    try:
+        with open(lock, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read().decode(errors="replace") or "a process"
+    except OSError:
+        pass
+    return None
+
+
+def wait_for_writer(name: str, wait: float) -> None:
+    """Return when nobody writes the run `stage/label-key`; UserError with its process and host after `wait` seconds."""
+    lock = home() / "runs" / ".staging" / name / "lock"
+    if holder(lock):
+        with open(lock, "ab+") as file:
+            _lock(file, name, wait)
+
+
+def manifest(directory: str | Path) -> dict[str, Any]:
+    """The manifest of a finished run; UserError if the run is not finished."""
+    file = _at(directory) / "manifest.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{directory} is no finished run (it has no manifest.json); make it first, by its notebook "
+                        "or `studykit run`.") from None  # fmt: skip
+    except ValueError:
+        raise UserError(f"{file} is damaged (it is not JSON); remove the directory and make the run again.") from None
+
+
+def _at(path: str | Path) -> Path:
+    return Path(path) if Path(path).is_absolute() else home() / path
+
+
+def read_json(file: str | Path) -> Any:
+    return json.loads(_at(file).read_text(encoding="utf-8"))
+
+
+def write_json(file: str | Path, value: Any) -> None:
+    """Write JSON whole or not at all. Raises ValueError for NaN and infinity, which are not JSON."""
+    file = _at(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    with open(part, "w", encoding="utf-8") as out:
+        json.dump(value, out, indent=1, ensure_ascii=False, allow_nan=False)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, file)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _run_dirs(values: Any) -> list[str]:
+    """Run directories named anywhere in the parameters, `out` excepted."""
+    if isinstance(values, str):
+        return [values] if values.startswith("runs/") else []
+    if isinstance(values, dict):
+        values = [v for k, v in values.items() if k != "out"]
+    return [d for v in values for d in _run_dirs(v)] if isinstance(values, list) else []
+
+
+def sha256(file: Path) -> str | None:
+    """The digest of a file's content; None for no file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def code(stage: str) -> str:
+    """The digest of the code that runs of `stage` depend on now; "" where there is no such notebook."""
+    notebook = home() / "notebooks" / f"{STAGES[stage].notebook}.ipynb" if stage in STAGES else None
+    return sources.digest(notebook) if notebook and notebook.is_file() else ""

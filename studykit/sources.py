@@ -1,0 +1,98 @@
+"""The code that a notebook's run depends on: the static import closure of its code cells, and a digest of it.
+
+The workflow engine reruns a notebook when this digest changes. It is made of contents, not of times: a fresh clone, or
+a notebook that was only executed and saved in JupyterLab, reruns nothing. Prose is left out as well: reports take it
+from the notebook as it is now.
+
+`params`, `study` and `plan` are left out of the closure: what they do to a run is its parameters, and those name it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from studykit.params import UserError
+
+PACKAGE = Path(__file__).parent
+NAMING = {"params", "study", "plan"}
+
+
+def digest(notebook: Path) -> str:
+    """Sixteen hex digits over the notebook's code cells and every library file that they import, at any depth."""
+    code = code_cells(notebook)
+    hashed = hashlib.sha256(json.dumps(code).encode())
+    for file in closure("\n".join(code)):
+        hashed.update(f"\0{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
+    return hashed.hexdigest()[:16]
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """The sources of the code cells of an .ipynb file."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def closure(code: str) -> list[Path]:
+    """The files of this package that `code` imports, at any depth, with the styles and scripts beside them."""
+    code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
+    todo, found = list(_imports(code, ())), set()
+    while todo:
+        module = todo.pop()
+        for depth in range(len(module) + 1):  # a.b.c runs a/__init__ and a/b/__init__ too
+            file = _file(module[:depth])
+            if file is None or file in found or module[:1] and module[0] in NAMING:
+                continue
+            found.add(file)
+            inside = module[:depth] if file.name == "__init__.py" else module[: depth - 1]
+            todo += _imports(file.read_text(encoding="utf-8"), inside)
+    for file in list(found):  # what a module shows is beside it: a style of its name, or anything in its subpackage
+        beside = file.parent.glob(f"{file.stem}.*" if file.parent == PACKAGE else "*")
+        found |= {f for f in beside if f.suffix in (".js", ".css", ".html")}
+    return sorted(found)
+
+
+@cache
+def _imports(code: str, package: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The modules of this package that `code` names, as paths below it; `package` is where relative imports start."""
+    try:
+        return tuple(_walk(ast.parse(code), package))
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise UserError(f"The line {line!r} is not Python ({error.msg}); mend it before a run.") from None
+
+
+def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+            yield from (name[1:] for name in names if name[0] == PACKAGE.name)
+        elif isinstance(node, ast.ImportFrom):
+            start = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                start = package[: len(package) - node.level + 1] + start
+            elif start[0] == PACKAGE.name:
+                start = start[1:]
+            else:
+                continue
+            yield start
+            yield from (start + (alias.name,) for alias in node.names)
+
+
+def _file(module: tuple[str, ...]) -> Path | None:
+    at = PACKAGE.joinpath(*module)
+    return next((f for f in (at / "__init__.py", at.with_suffix(".py")) if module or f.name == "__init__.py"
+                 if f.is_file()), None)  # fmt: skip
+
+
+def digest_modules(*modules: str) -> str:
+    """Like `digest`, for code that imports these modules of the package."""
+    hashed = hashlib.sha256()
+    for file in closure("\n".join(f"import {PACKAGE.name}.{module}" for module in modules)):
+        hashed.update(f"\0{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
+    return hashed.hexdigest()[:16]

@@ -1,0 +1,160 @@
+"""A study: one YAML file that says what is compared, on which data, how often; one section per notebook.
+
+The sections are made from the notebooks' models (see `params`) without the fields that the plan decides, plus the few
+that only a study has (`adapter.target_steps`, `evaluate.sources`). It is validated as a whole before anything runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, create_model, model_validator
+
+from studykit.params import (
+    POLYGLOT,
+    STAGES,
+    Method,
+    Quantization,
+    Section,
+    Task,
+    UserError,
+    check,
+    kind,
+    sentence,
+    show,
+)
+
+
+def _section(stage: str, **own: Any) -> type[Section]:
+    """A study's section: the fields of `stage` that are not the plan's to decide, and the study's own."""
+    model = STAGES[stage].model
+    fields = {n: (f.annotation, f) for n, f in model.model_fields.items() if kind(model, n) in (None, "auto")}
+    return create_model(f"{stage}_section", __base__=Section, **(fields | own))
+
+
+BaseModelSection = _section("base_model")
+DataSection = _section("data")
+AdapterSection = _section(
+    "adapter",
+    steps=(int, Field(300, ge=1, description="optimizer steps of a source language's adapter")),
+    target_steps=(int, Field(60, ge=1, description="optimizer steps of the target's adapter")),
+)
+FusionSection = _section("fusion")
+EvaluateSection = _section(
+    "evaluate", sources=(bool, Field(True, description="also evaluate each source adapter on its own language"))
+)
+FusionAttentionSection = _section("fusion_attention")
+CompareSection = _section("compare")
+
+
+class Study(Section):
+    """A study file: what is compared, on which data, how often; one section per notebook."""
+
+    study: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the study and of its reports")
+    question: str = Field("", description="what the study asks; stands at the head of its report")
+    task: Task = Field(description="what the model is asked to write")
+    base: str = Field("scratch", description="'scratch', a hub id or a local directory")
+    quantization: Quantization = Field("none", description="weights of the base in memory")
+    languages: list[str] = Field(min_length=1, description="source languages; their order is the members' order")
+    target: str = Field(description="the low-resource language, not among languages")
+    methods: list[Method] = Field(min_length=1, description="what is compared")
+    seeds: list[int] = Field(min_length=1, description="one training per seed")
+    base_model: BaseModelSection = BaseModelSection()
+    data: DataSection = DataSection()
+    adapter: AdapterSection = AdapterSection()
+    fusion: FusionSection = FusionSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    fusion_attention: FusionAttentionSection = FusionAttentionSection()
+    compare: CompareSection = CompareSection()
+
+    @property
+    def all_languages(self) -> list[str]:
+        """Sources in their order, the target last: the members' order."""
+        return [*self.languages, self.target]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for key in ("languages", "methods", "seeds"):
+            values = getattr(self, key)
+            if twice := [v for v in values if values.count(v) > 1]:
+                raise ValueError(f"{key} names {twice[0]!r} twice; each may stand once")
+        check("base_model", self.base_model.model_dump(), place="base_model")
+        for name in self.all_languages:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#.-]*", name):
+                raise ValueError(f"the language {name!r} is no name; it must start with a letter and hold no spaces")
+        if self.target in self.languages:
+            raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds holds {min(self.seeds)}; a seed must be at least 0")
+        built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
+        if built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
+            raise ValueError(f"the built-in corpus cannot write {foreign[0]!r}, only {', '.join(POLYGLOT)}; "
+                             "for other languages set data.path, and base_model.corpus for a base from scratch")
+        if self.compare.baseline is not None and self.compare.baseline not in self.methods:
+            raise ValueError(f"compare.baseline is {self.compare.baseline!r}; it must be among methods "
+                             f"({', '.join(self.methods)})")
+        if not (self.base == "scratch" or _is_local(self.base) or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.base)):
+            raise ValueError(f"base is {self.base!r}; it must be 'scratch', a hub id (owner/name) or a directory")
+        return self
+
+
+def _is_local(base: str) -> bool:
+    return base.startswith(("/", "./", "../", "~"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with two repairs: 5e-3 is a number (YAML 1.1 wants 5.0e-3), and a key may stand only once."""
+
+    def construct_mapping(self, node, deep=False):
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                problem = f"the key {key!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
+    """The study in a YAML file. Relative paths in it are seen from `home` (default: the working directory).
+
+    Raises UserError with the file and the key for anything that cannot be run.
+    """
+    home = Path(home or ".")
+    try:
+        raw = yaml.load((home / file).read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); name a file like params/quickstart.yaml.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not text in UTF-8; a study file is YAML.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise UserError(f"{file}:{line} this is not YAML: {getattr(error, 'problem', None) or error}.") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{file} holds {show(raw)}; a study file has the keys {', '.join(Study.model_fields)}.")
+    raw = {key: {} if value is None and key in STAGES else value for key, value in raw.items()}  # all commented out
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{file}: {sentence(error, Study)}") from None
+    if check_paths:
+        wanted = {"data.path": study.data.path}
+        if study.base == "scratch" and study.base_model.corpus != "polyglot":
+            wanted["base_model.corpus"] = study.base_model.corpus
+        if _is_local(study.base):
+            wanted["base"] = study.base
+        for key, value in wanted.items():
+            if value is not None and not (home / Path(value).expanduser()).exists():
+                raise UserError(f"{file}: {key} is {value!r}, which does not exist; it must be a file or directory.")
+    return study

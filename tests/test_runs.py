@@ -1,0 +1,346 @@
+"""Run directories: nothing half-written counts, one writer at a time, a kill loses no checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from studykit import engine, provenance, runs, sources, standing
+from studykit.params import UserError
+
+ROOT = Path(__file__).parents[1]
+OUT = "runs/adapter/lua-bottleneck-s0-0123456789"
+PARAMS = {"steps": 60, "base": "runs/base_model/x-1111111111", "learning_rate": 1e-5, "out": OUT}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.delenv("STUDYKIT_ENGINE", raising=False)
+    return tmp_path
+
+
+def opened(out=OUT, params=PARAMS, **options):
+    return runs.open_run(out, stage="adapter", params=params, **options)
+
+
+def script(code: str, home: Path, **environment) -> subprocess.Popen:
+    """Another process that uses this library in the same project."""
+    head = f"from studykit import runs\nOUT, PARAMS = {OUT!r}, {PARAMS!r}\n"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "STUDYKIT_HOME": str(home)} | environment
+    command = [sys.executable, "-c", head + textwrap.dedent(code)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+HOLD = """
+    import time
+    with runs.open_run(OUT, stage="adapter", params=PARAMS) as run:
+        (run.checkpoints / "last").write_text("7")
+        run.path("half").write_text("half")
+        print("holding", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(home):
+    process = script(HOLD, home)
+    while "holding" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_run_is_published_whole(home, capsys):
+    with opened() as run:
+        assert not run.done and not run.dir.exists()
+        run.path("deep", "er", "file.txt").write_text("content")
+        run.checkpoints.joinpath("step-1").write_text("x")
+        with pytest.raises(UserError, match="is no finished run"):
+            runs.manifest(OUT)
+        run.publish(headline={"loss": 1.25})
+        assert run.done and run.path("deep", "er", "file.txt").read_text() == "content"
+    assert (home / OUT / "deep/er/file.txt").read_text() == "content"
+    assert not list(home.glob("runs/.staging/**/checkpoints")) and not list(home.glob("runs/.staging/**/publish"))
+    made = runs.manifest(OUT)
+    assert made["stage"] == "adapter" and made["params"] == PARAMS and made["headline"] == {"loss": 1.25}
+    assert made["inputs"] == {PARAMS["base"]: {"key": "1111111111", "sha256": None}}
+    assert made["versions"]["python"] and made["seconds"] >= 0 and made["peak_memory_mb"] > 5 and made["threads"] >= 1
+    assert "starts." in capsys.readouterr().out
+
+
+def test_a_finished_run_is_shown_and_never_overwritten(capsys):
+    with opened() as run:
+        runs.write_json(run.path("value.json"), [1])
+        run.publish()
+    before = runs.manifest(OUT)
+    with opened() as run:
+        assert run.done and run.read_json("value.json") == [1]
+        with pytest.raises(UserError, match="is finished and is never overwritten"):
+            run.publish()
+    assert runs.manifest(OUT) == before and "finished on" in capsys.readouterr().out
+
+
+def test_a_directory_of_another_run_is_refused():
+    with opened() as run:
+        run.publish()
+    with pytest.raises(UserError, match="holds a finished run whose steps is 60, not 61"):
+        with opened(params=PARAMS | {"steps": 61}):
+            pass
+
+
+def test_what_the_engine_leaves_there_is_replaced(home):
+    (home / OUT).mkdir(parents=True)
+    (home / OUT / "stale.txt").write_text("from a run whose manifest the engine removed")
+    with opened() as run:
+        assert not run.done
+        run.publish()
+    assert sorted(p.name for p in (home / OUT).iterdir()) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("at", ["json.dump", "os.fsync", "os.rename", "os.replace"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_death_at_any_point_of_publishing_leaves_all_or_nothing(home, at, call):
+    code = f"""
+        import os, json
+        with runs.open_run(OUT, stage="adapter", params=PARAMS) as run:
+            run.path("artefact").write_text("whole")
+            real, left = {at}, [{call}]
+            def dying(*args, **kwargs):
+                left[0] -= 1
+                if not left[0]:
+                    os._exit(9)
+                return real(*args, **kwargs)
+            {at} = dying
+            run.publish()
+    """
+    (home / OUT).mkdir(parents=True)  # so that publishing renames twice
+    script(code, home).wait()
+    if (home / OUT / "manifest.json").exists():
+        assert runs.manifest(OUT)["params"] == PARAMS and (home / OUT / "artefact").read_text() == "whole"
+    with opened() as run:  # and in every case the next writer can finish
+        if not run.done:
+            run.path("artefact").write_text("whole")
+            run.publish()
+    assert (home / OUT / "artefact").read_text() == "whole" and standing.of(OUT).state == "done"
+
+
+def test_a_second_writer_is_refused_with_process_and_host(writer):
+    assert standing.of(OUT).state == "running" and str(writer.pid) in standing.of(OUT).error
+    with pytest.raises(UserError, match=rf"being written by process {writer.pid} on \S+; wait for it or stop it"):
+        with opened(wait=0.3):
+            pass
+    with pytest.raises(UserError, match=f"process {writer.pid}"):
+        runs.wait_for_writer("adapter/lua-bottleneck-s0-0123456789", wait=0)
+
+
+def test_a_second_writer_gets_in_when_the_first_is_killed(writer, capsys):
+    os.kill(writer.pid, signal.SIGKILL)
+    with opened(wait=5) as run:
+        assert (run.checkpoints / "last").read_text() == "7", "checkpoints outlive the kill"
+        assert not run.path("half").exists(), "what was half-written does not"
+        assert run.attempt == 2
+        run.publish()
+    assert runs.manifest(OUT)["attempt"] == 2 and "goes on, attempt 2" in capsys.readouterr().out
+
+
+def test_a_failing_cell_releases_the_lock_and_keeps_checkpoints():
+    with pytest.raises(ZeroDivisionError):
+        with opened() as run:
+            (run.checkpoints / "last").write_text("7")
+            raise ZeroDivisionError
+    with opened(wait=0) as run:
+        assert (run.checkpoints / "last").exists()
+
+
+def test_checkpoints_of_other_code_are_dropped(home, capsys):
+    (home / "notebooks").mkdir()
+    file = home / "notebooks/02_adapter.ipynb"
+    file.write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 1"]}]}))
+    with opened() as run:
+        (run.checkpoints / "last").write_text("7")
+    with opened() as run:
+        assert (run.checkpoints / "last").exists()
+    file.write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 2"]}]}))
+    with opened() as run:
+        assert not (run.checkpoints / "last").exists() and run.attempt == 1
+    assert "the code has changed" in capsys.readouterr().out
+
+
+def test_json_is_written_whole_or_not_at_all(home):
+    runs.write_json("a.json", {"x": 1})
+    with pytest.raises(ValueError, match="nan|NaN"):
+        runs.write_json("a.json", {"x": float("nan")})
+    with pytest.raises(TypeError):
+        runs.write_json("a.json", {"x": object()})
+    assert runs.read_json("a.json") == {"x": 1}
+
+
+def test_a_damaged_manifest_is_named(home):
+    (home / OUT).mkdir(parents=True)
+    (home / OUT / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        runs.manifest(OUT)
+
+
+def logged(home: Path, *cells: dict) -> None:
+    log = home / "logs/adapter" / f"{Path(OUT).name}.ipynb"
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps({"cells": list(cells)}))
+
+
+def cell(status: str, *outputs: dict) -> dict:
+    return {"cell_type": "code", "metadata": {"papermill": {"status": status}}, "outputs": list(outputs)}
+
+
+def error(ename: str, evalue: str) -> dict:
+    return {"output_type": "error", "ename": ename, "evalue": evalue, "traceback": []}
+
+
+@pytest.mark.parametrize("raised, said", [
+    (error("UserError", "steps is 0."), "steps is 0."),
+    (error("KeyError", "'x'\nmore"), "KeyError: 'x'"),
+    (error("RuntimeError", "\x1b[31mred\x1b[0m " + "x" * 999), "RuntimeError: red " + "x" * 379 + "..."),
+    (error("MemoryError", ""), "MemoryError"),
+])  # fmt: skip
+def test_a_failed_run_tells_its_error_in_a_sentence(home, raised, said):
+    logged(home, cell("completed"), cell("failed", raised))
+    assert (standing.of(OUT).state, standing.of(OUT).error) == ("failed", said)
+
+
+def test_a_killed_run_is_told_from_a_failed_one(home):
+    logged(home, cell("completed"), cell("completed"), cell("failed", error("KeyboardInterrupt", "")), cell("pending"))
+    assert standing.of(OUT).state == "stopped" and "after cell 2 of 4" in standing.of(OUT).error
+
+
+def test_a_run_that_papermill_could_not_begin(home):
+    assert standing.of(OUT) == standing.Status("missing")
+    text = home / "logs/adapter" / f"{Path(OUT).name}.txt"
+    text.parent.mkdir(parents=True)
+    text.write_text("Traceback\n  line\nNoSuchKernel: python3\n\n")
+    assert standing.of(OUT) == standing.Status("failed", "NoSuchKernel: python3")
+
+
+def test_outside_of_a_project(tmp_path, monkeypatch):
+    monkeypatch.delenv("STUDYKIT_HOME")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is not inside the project"):
+        runs.home()
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert runs.home() == tmp_path
+
+
+def test_commit_and_dirt(tmp_path):
+    assert provenance.commit(tmp_path) is None
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+
+    def git(*args):
+        subprocess.run(["git", *who, *args], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    assert provenance.commit(tmp_path) is None, "a repository without a commit"
+    (tmp_path / "Snakefile").write_text("x")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "notes.txt").write_text("not code")
+    clean = provenance.commit(tmp_path)
+    assert len(clean["id"]) == 40 and clean["dirty"] is False
+    (tmp_path / "Snakefile").write_text("y")
+    assert provenance.commit(tmp_path) == clean | {"dirty": True}
+
+
+# The engine's death, and GPUs
+
+
+def test_a_notebook_ends_with_its_engine(home):
+    dying = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    orphan = script(HOLD, home, STUDYKIT_ENGINE=engine.name(dying.pid))
+    assert "goes on" in orphan.stdout.readline() or "holding" in orphan.stdout.readline()
+    time.sleep(1.2)
+    assert orphan.poll() is None, "it lives while its engine lives"
+    dying.kill()
+    dying.wait()
+    assert orphan.wait(timeout=5) == -signal.SIGKILL
+    with opened(wait=0) as run:
+        assert (run.checkpoints / "last").exists()
+
+
+def test_a_notebook_of_a_dead_engine_does_not_begin(home):
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    name = engine.name(gone.pid)
+    gone.wait()
+    assert not engine.alive(name) and engine.alive(engine.name())
+    assert engine.alive("elsewhere|1|0"), "an engine on another host is believed"
+    assert not engine.alive(engine.name().rsplit("|", 1)[0] + "|1"), "a reused pid is no engine"
+    assert script(HOLD, home, STUDYKIT_ENGINE=name).wait(timeout=10) == -signal.SIGKILL
+    assert not (home / "runs").exists()
+
+
+def test_two_runs_get_two_gpus(home):
+    code = """
+        import os, time
+        from studykit import engine
+        engine.claim_gpu("adapter")
+        print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+        time.sleep(60)
+    """
+    cards = {"STUDYKIT_ENGINE": engine.name(), "CUDA_VISIBLE_DEVICES": f"a{os.getpid()},b{os.getpid()}"}
+    first, second = script(code, home, **cards), script(code, home, **cards)
+    try:
+        got = {first.stdout.readline().strip(), second.stdout.readline().strip()}
+        assert got == set(cards["CUDA_VISIBLE_DEVICES"].split(","))
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+        for card in cards["CUDA_VISIBLE_DEVICES"].split(","):
+            Path(f"/tmp/studykit-gpu-{os.getuid()}-{card}.lock").unlink()
+
+
+# What a notebook's run depends on
+
+
+def test_the_closure_of_imports():
+    def closed(code):
+        return {str(f.relative_to(sources.PACKAGE)) for f in sources.closure(code)}
+
+    assert closed("import json\n%matplotlib inline\n!ls") == set()
+    direct = closed("from studykit import runs")
+    assert {"__init__.py", "runs.py", "engine.py", "provenance.py", "sources.py"} == direct
+    assert closed("import studykit.runs as r") == direct == closed("from studykit.runs import open_run")
+    assert closed("def f():\n    from studykit import runs") == direct, "imports inside functions count"
+    assert not closed("from studykit import plan, params, study") - {"__init__.py"}, "what names runs is in their names"
+    assert {"rendering.py", "reports.css"} <= closed("from studykit import reports")
+    assert {"tuners/__init__.py", "tuners/model.py"} <= closed("from studykit.tuners.model import *")
+
+
+def test_code_that_is_not_python_is_said_in_a_sentence():
+    with pytest.raises(UserError, match="The line 'x = = 1' is not Python"):
+        sources.closure("y = 1\nx = = 1\n")
+
+
+def test_the_digest_sees_code_and_nothing_else(tmp_path):
+    file = tmp_path / "n.ipynb"
+
+    def digest(*cells, **metadata):
+        file.write_text(json.dumps({"cells": list(cells), "metadata": metadata}))
+        return sources.digest(file)
+
+    code = {"cell_type": "code", "source": ["x = 1"], "outputs": []}
+    one = digest(code)
+    assert one == digest(code | {"outputs": [1], "execution_count": 3}, kernelspec=1), (
+        "executing and saving it is no change"
+    )
+    assert one == digest({"cell_type": "markdown", "source": ["prose"]}, code), "nor is prose"
+    assert one != digest(code | {"source": ["x = 2"]})
