@@ -1,0 +1,199 @@
+"""Training of a base model, an adapter or one phase of a fusion, by transformers.Trainer.
+
+The log holds the loss that trains and, beside it, both validation losses: that of the completion, and that of prompt
+and completion, so that curves of differently trained runs stand on one scale. Every run is stopped and selected on its
+validation rows. A killed run continues from its last checkpoint and ends as if it had not been killed; on a CPU that
+is true of every bit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, TrainingArguments, set_seed
+
+from studykit.base import half_precision
+from studykit.tasks.prompts import encode_row
+from studykit.trainer import Collator, Meter, Patience, Progress, StudyTrainer, is_exhausted
+
+CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What `train` is told beside steps and seed; the names are those of the notebooks' parameters."""
+
+    learning_rate: float  # peak, linear decay
+    batch_size: int = 16  # examples per forward pass
+    gradient_accumulation: int = 1  # forward passes per optimizer step
+    warmup_ratio: float = 0.03  # share of the steps
+    weight_decay: float = 0.0
+    eval_every: int = 20  # steps
+    patience: int = 0  # evaluations without a gain until the end; 0: never
+    loss_on: str = "completion"  # or sequence
+    precision: str = "auto"  # fp32 | bf16; auto: bf16 where the hardware is fast with it
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = 1.0
+    adam_beta2: float = 0.999
+
+    @classmethod
+    def of(cls, p, **instead) -> TrainingSettings:
+        """The settings among the parameters of a notebook; what it does not have takes the default, or `instead`."""
+        known = {f.name: getattr(p, f.name) for f in fields(cls) if hasattr(p, f.name)}
+        return cls(**{**known, **instead})
+
+
+@dataclass
+class Outcome:
+    """What a training left behind; everything a report says of it."""
+
+    log: list[dict]  # as Trainer logs: loss, eval_loss, eval_sequence_loss, step ...
+    best_step: int  # whose weights the model has now
+    steps: int  # taken
+    seconds: float  # of all attempts, interruptions excluded
+    trainable: int  # parameters
+    peak_memory_mb: float  # of the device; of the process on a CPU
+
+    def record(self) -> dict:
+        return vars(self)
+
+    def validation_loss(self, step: int) -> float:
+        """Of the completions, at a step where it was measured (0, `best_step`, ...)."""
+        return next(entry["eval_loss"] for entry in self.log if entry["step"] == step and "eval_loss" in entry)
+
+    def headline(self) -> dict[str, float]:
+        """Numbers for the index of a study."""
+        loss = self.validation_loss(self.best_step)
+        return {"validation loss": loss, "trainable": self.trainable, "best step": self.best_step}
+
+    def tokens_per_second(self, examples: list[dict], p) -> float:
+        """Trained tokens per second of `seconds`, padding excluded, on examples that were drawn evenly."""
+        settings = TrainingSettings.of(p)
+        mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
+        return self.steps * settings.batch_size * settings.gradient_accumulation * mean / self.seconds
+
+
+def encode_rows(rows: list[dict], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[dict]:
+    """Rows as examples for `train`: input_ids and labels."""
+    encoded = [encode_row(row, tokenizer, max_prompt_tokens, max_target_tokens) for row in rows]
+    return [{"input_ids": e["input_ids"], "labels": e["labels"]} for e in encoded]
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """The newest whole checkpoint. `trainer_state.json` is written last, so a torn one is passed over."""
+
+    def is_whole(path: Path) -> bool:
+        try:
+            return bool(json.loads((path / "trainer_state.json").read_text()))
+        except (OSError, json.JSONDecodeError):
+            return False
+
+    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return next((path for path in reversed(found) if is_whole(path)), None)
+
+
+def has_ended(checkpoint: Path, steps: int, patience: int) -> bool:
+    """Whether a training of so many steps had nothing left to do at this checkpoint."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state["global_step"] >= steps or is_exhausted(state["log_history"], patience)
+
+
+def train(
+    model: nn.Module,
+    tokenizer,
+    train_examples: list[dict],
+    valid_examples: list[dict],
+    p,
+    *,
+    steps: int,
+    checkpoints: Path,
+    seed: int,
+    penalty: float = 0.0,
+    moments: dict[str, dict[str, Tensor]] | None = None,
+) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
+    """Trains what is trainable in `model`, in place, and leaves it with its best weights on the validation examples.
+
+    Args:
+        train_examples, valid_examples: from `encode_rows` or `packed_blocks`.
+        p: `TrainingSettings`, or the parameters of a notebook.
+        steps: optimizer steps at most.
+        checkpoints: where a killed run of the same parameters left its state, and will find it.
+        moments: AdamW's state by parameter name to go on with, as an earlier call returned it; none: it starts afresh.
+            The schedule is always new.
+
+    Returns: the outcome, and the moments after the last step.
+    Raises: UserError if the loss is not finite.
+    """
+    p = TrainingSettings.of(p)
+    set_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
+    every = min(p.eval_every, steps)
+    resumed = last_checkpoint(checkpoints)
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=p.batch_size,
+        per_device_eval_batch_size=2 * p.batch_size,
+        gradient_accumulation_steps=p.gradient_accumulation,
+        learning_rate=p.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(p.warmup_ratio * steps),
+        weight_decay=p.weight_decay,
+        max_grad_norm=p.max_grad_norm,
+        adam_beta2=p.adam_beta2,
+        bf16=bf16,
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_on_start=resumed is None,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        # Divides `every`, so that a checkpoint never stands amid the steps over which a logged loss is the mean.
+        logging_steps=next(n for n in range(max(1, every // 4), 0, -1) if every % n == 0),
+        logging_nan_inf_filter=False,  # which would hide a diverged run
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,  # our own bar instead
+        use_cpu=not torch.cuda.is_available(),
+        **(CHECKPOINTING if p.gradient_checkpointing else {}),
+    )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    meter = Meter(checkpoints / "meter.json")
+    trainer = StudyTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_examples,
+        eval_dataset=valid_examples,
+        data_collator=Collator(tokenizer.pad_token_id, p.loss_on),
+        callbacks=[Progress, Patience(p.patience), meter],
+        penalty=penalty,
+        moments=moments,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if resumed and has_ended(resumed, steps, p.patience):
+        trainer.restore_end(resumed)
+    else:
+        if resumed:
+            print(f"Resuming from step {resumed.name.split('-')[1]}.")
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    outcome = Outcome(
+        log=[row for row in trainer.state.log_history if "train_runtime" not in row],
+        best_step=trainer.state.best_global_step,
+        steps=trainer.state.global_step,
+        trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        **meter.read(),
+    )
+    model.eval()
+    state = trainer.optimizer.state
+    return outcome, {name: state[weight] for name, weight in model.named_parameters() if weight in state}

@@ -1,0 +1,118 @@
+"""Built-in rows: splits disjoint by structure in all languages together, programs of one's own to train on."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import pytest
+
+from studykit import tasks
+from studykit.base import train_tokenizer
+from studykit.params import UserError, check
+from studykit.polyglot import LANGUAGES
+from studykit.tasks.prompts import TEMPLATES
+from studykit.tasks.survey import shared_groups, survey
+
+SIZES = {"source_examples": 60, "target_examples": 12, "valid_examples": 15, "test_examples": 40}
+
+
+def params(task="generation", **values):
+    given = {"task": task, "languages": [x for x in LANGUAGES if x != "lua"] + ["lua"], "target": "lua"}
+    return check("data", given | SIZES | values)
+
+
+@cache
+def rows_of(task):
+    return tasks.prepare(params(task))
+
+
+def structures(rows, split):
+    return {row["meta"]["structure"] for splits in rows.values() for row in splits[split]}
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_splits_are_disjoint_by_structure_in_all_languages_together(task):
+    rows = rows_of(task)
+    train, valid, test = (structures(rows, split) for split in tasks.SPLITS)
+    assert not train & valid and not train & test and not valid & test
+    assert shared_groups(rows)["shared"] == {"train and valid": 0, "train and test": 0, "valid and test": 0}
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_every_language_has_the_rows_that_were_asked_for(task):
+    for language, splits in rows_of(task).items():
+        train = SIZES["target_examples" if language == "lua" else "source_examples"]
+        assert [len(splits[split]) for split in tasks.SPLITS] == [train, 15, 40]
+        for row in splits["train"] + splits["test"]:
+            assert row["language"] == language and row["target"].strip()
+            start, end = row["meta"]["body"]
+            assert row["prompt"][start:end].strip()
+        for split in tasks.SPLITS:
+            assert len({row["id"] for row in splits[split]}) == len(splits[split])
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_validation_and_test_are_the_same_programs_in_every_language(task):
+    rows = rows_of(task)
+    for split in ("valid", "test"):
+        assert len({tuple(row["meta"]["structure"] for row in rows[x][split]) for x in rows}) == 1
+
+
+@pytest.mark.parametrize("task", ["generation", "translation"])
+def test_each_language_trains_on_programs_of_its_own(task):
+    programs = {x: {json.dumps(row["check"]) for row in splits["train"]} for x, splits in rows_of(task).items()}
+    assert len(set().union(*programs.values())) == sum(len(of) for of in programs.values())
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_only_written_code_is_checked(task):
+    checks = [row["check"] for splits in rows_of(task).values() for row in splits["test"]]
+    assert all(checks) if task in ("generation", "translation") else not any(checks)
+
+
+def test_a_translation_comes_from_another_language_of_the_study():
+    for language, splits in rows_of("translation").items():
+        sources = {row["meta"]["source_language"] for row in splits["train"]}
+        assert language not in sources and sources < set(LANGUAGES)
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_the_seed_decides_everything(task):
+    assert tasks.prepare(params(task)) == rows_of(task) != tasks.prepare(params(task, seed=1))
+
+
+def test_the_target_is_among_the_languages():
+    with pytest.raises(UserError, match="target='lua' is not among languages"):
+        tasks.prepare(params(languages=["python"]))
+
+
+def test_rows_survive_their_files(tmp_path):
+    rows = rows_of("generation")
+    rows["lua"]["train"][0]["meta"]["odd"] = "\u2028 \U0001f600 \r\n"
+    tasks.write_rows(tmp_path / "rows", rows)
+    assert all(tasks.read_rows(tmp_path, x, split) == rows[x][split] for x in rows for split in tasks.SPLITS)
+    with pytest.raises(UserError, match="has no train rows for 'perl'; its languages are"):
+        tasks.read_rows(tmp_path, "perl", "train")
+
+
+def test_the_survey_counts_what_encoding_does():
+    p, rows = params(max_prompt_tokens=70, max_target_tokens=30), rows_of("generation")
+    tokenizer = train_tokenizer([row["prompt"] + row["target"] for row in rows["go"]["train"]], 400)
+    found = survey(rows, tokenizer, p)
+    for entry in found["cut"]:
+        encoded = [tasks.encode_row(row, tokenizer, 70, 30) for row in rows[entry["language"]][entry["split"]]]
+        assert entry["prompts cut"] == sum(e["prompt_cut"] for e in encoded)
+        assert entry["targets cut"] == sum(e["target_cut"] for e in encoded)
+    assert found["headline"]["prompts cut"] > 0 < found["headline"]["targets cut"]
+    assert found["headline"]["rows"] == 5 * 60 + 12 + 6 * 55 and json.loads(json.dumps(found)) == found
+
+
+def test_a_planted_leak_is_found():
+    rows = rows_of("generation")["lua"]
+    leaked = {**rows, "train": [*rows["train"], rows["test"][0], rows["train"][0]]}
+    assert tasks.overlap(leaked) == {"duplicates in train": 1, "test pairs in train": 1, "test targets in train": 1,
+                                     "test groups in train": sum(r["meta"]["structure"] == rows["test"][0]["meta"]
+                                                                 ["structure"] for r in rows["test"])}  # fmt: skip
+    assert set(tasks.overlap(rows).values()) == {0}
+    assert shared_groups({"go": rows, "lua": leaked})["shared"]["train and test"] == 1

@@ -1,0 +1,91 @@
+"""Miniature runs for tests: a random base, a data set of a few rows, adapters and fusions on them, made in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from studykit.base import train_tokenizer
+from studykit.checkpoints import new_adapter, save_adapter
+from studykit.params import AdapterParams, FusionParams
+from studykit.runs import write_json
+from studykit.tasks import write_rows
+from studykit.training import encode_rows
+from tests.tuners.models import tiny
+
+torch.set_num_threads(1)  # at this size threads only wait for each other
+MEMBERS = ["python", "ruby", "lua"]
+TARGET = MEMBERS[-1]
+LIMITS = (24, 24)
+
+
+def rows(n: int, language: str = TARGET, first: int = 0) -> list[dict]:
+    """Rows that can be learned: count up to a number, in a language's way."""
+    made = []
+    for i in range(first, first + n):
+        count = " ".join(str(k) for k in range(i % 5 + 2))
+        prompt = f"count to {i % 5 + 1} in {language}, case {i}\n"
+        made.append({"id": f"{language}-{i}", "language": language, "prompt": prompt, "target": f"{language}: {count}",
+                     "meta": {"body": [0, len(prompt)]}, "check": None})  # fmt: skip
+    return made
+
+
+def tokenizer():
+    """Byte-level BPE of 300 entries."""
+    return train_tokenizer([row["prompt"] + row["target"] for x in MEMBERS for row in rows(8, x)], 300)
+
+
+def base_model(tokens, seed: int = 0):
+    """Random, but with a spread of logits: what is added to its hidden states tells."""
+    special = {"pad_token_id": tokens.pad_token_id, "eos_token_id": tokens.eos_token_id, "bos_token_id": None}
+    return tiny(seed=seed, vocab_size=len(tokens), tie_word_embeddings=True, **special).requires_grad_(False)
+
+
+def examples(tokens, n: int, language: str = TARGET, first: int = 0) -> list[dict]:
+    return encode_rows(rows(n, language, first), tokens, *LIMITS)
+
+
+def base_run(home: Path, seed: int = 0) -> str:
+    """A base run below the project's directory; its path from there."""
+    tokens = tokenizer()
+    place = home / "runs/base_model" / f"tiny-{seed:010d}"
+    base_model(tokens, seed).save_pretrained(place / "model")
+    tokens.save_pretrained(place / "model")
+    write_json(place / "base.json", {"checkpoint": "model", "quantization": "none"})
+    return finish(home, place, {})
+
+
+def data_run(home: Path) -> str:
+    place = home / "runs/data/tiny-0000000002"
+    sizes = {"train": (8, 0), "valid": (4, 8), "test": (4, 12)}
+    write_rows(place / "rows", {x: {s: rows(n, x, first) for s, (n, first) in sizes.items()} for x in MEMBERS})
+    return finish(home, place, dict(zip(("max_prompt_tokens", "max_target_tokens"), LIMITS, strict=True)))
+
+
+def adapter_run(home: Path, base: str, language: str, method: str = "bottleneck", seed: int = 0) -> str:
+    """An adapter with random weights, far from the identity."""
+    tokens = tokenizer()
+    p = AdapterParams(language=language, method=method, seed=seed, reduction_factor=4)
+    model = new_adapter(base_model(tokens), p)
+    noise = torch.Generator().manual_seed(seed + sum(map(ord, language)))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.2 * torch.randn(parameter.shape, generator=noise))
+    place = home / "runs/adapter" / f"{language}-{method}-s{seed}-0000000003"
+    save_adapter(model, place / "adapter", language)
+    return finish(home, place, {"base": base, "language": language, "method": method, "seed": seed})
+
+
+def finish(home: Path, place: Path, params: dict) -> str:
+    write_json(place / "manifest.json", {"params": params, "started": "2026-01-01T00:00:00", "seconds": 1.0})
+    return place.relative_to(home).as_posix()
+
+
+def fusion_params(home: Path, **given) -> FusionParams:
+    """Parameters of notebook 03 on runs that are made in `home`, where the process must be."""
+    base = base_run(home)
+    members = {language: adapter_run(home, base, language) for language in MEMBERS}
+    usual = {"method": "advfusion", "mask": "exclude", "steps": 4, "eval_every": 2, "batch_size": 4,
+             "precision": "fp32", "learning_rate": 1e-2, "out": "runs/fusion/lua-advfusion-s0-0000000004"}  # fmt: skip
+    return FusionParams(base=base, data=data_run(home), members=members, target=TARGET, **{**usual, **given})
