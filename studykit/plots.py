@@ -29,6 +29,7 @@ __all__ = [
     "attention_by_phase",
     "comparison",
     "cost",
+    "differences",
     "entropy_per_layer",
     "figure_html",
     "fusion_heatmap",
@@ -190,6 +191,39 @@ def comparison(
         f"{metric}: mean and {confidence:.0%} interval per method; open points are seeds.{line} n = {samples} samples, "
         f"{seeds} seed{'s' * (seeds != 1)}."
     )
+    return figure, alt, caption
+
+
+@drawn
+def differences(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    metric: str,
+    baseline: str,
+    samples: int,
+    confidence: float = 0.95,
+) -> tuple[Figure, str, str]:
+    """Differences to one method: rows with method, value, low, high (the interval) and by_seed (one per seed).
+
+    Args:
+        metric: name and unit of the differences, as "pass@1 (points)".
+    """
+    figure, axes = sheet(width=6.5, height=1.0 + 0.42 * len(rows))
+    axes = axes[0, 0]
+    axes.axvline(0, color="black", linewidth=0.9)
+    for y, row in enumerate(rows):
+        style = category(y)
+        axes.plot((row["low"], row["high"]), (y, y), color=style["color"], linewidth=2.6, solid_capstyle="butt")
+        axes.plot(row["value"], y, color=style["color"], marker=style["marker"], markersize=8, markeredgecolor="black")
+        seeds = np.full(len(row["by_seed"]), y + 0.26)
+        axes.scatter(row["by_seed"], seeds, s=14, facecolors="white", edgecolors=style["color"], zorder=3)
+    axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{metric}: difference to {baseline}", ylabel="method")
+    axes.grid(axis="x")
+    said = "; ".join(f"{row['method']} {row['value']:+.4g} ({row['low']:+.4g} to {row['high']:+.4g})" for row in rows)
+    about = f"{confidence:.0%} intervals, paired over n = {samples} samples"
+    alt = f"Differences in {metric} to {baseline}, {about}: {said}."
+    caption = f"Differences in {metric} to {baseline}, {about}; 0 is no difference, open points are seeds."
     return figure, alt, caption
 
 

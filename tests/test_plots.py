@@ -64,6 +64,8 @@ SCORES = [
     {"method": "lora", "mean": 5.0, "low": 4.0, "high": 6.5, "points": [4, 5, 6], "score": 5.0, "parameters": 9000,
      "seconds": 30.0, "memory_mb": 500},
 ]  # fmt: skip
+GAPS = [{"method": "lora", "value": 4.0, "low": 3.0, "high": 5.5, "by_seed": [3, 4, 5]},
+        {"method": "fusion", "value": -1.0, "low": -3.0, "high": 0.5, "by_seed": []}]  # fmt: skip
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
 LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
 
@@ -84,6 +86,7 @@ FIGURES = {
     ),
     "stacked_bars": lambda: plots.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
     "comparison": lambda: plots.comparison(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),
+    "differences": lambda: plots.differences(GAPS, metric="pass@1 (points)", baseline="base", samples=N),
     "cost": lambda: plots.cost(SCORES, metric="pass@1 (%)", samples=N),
     "token_strip": lambda: plots.token_strip(record(HOSTILE)),
     "token_strip of a member": lambda: plots.token_strip(record(HOSTILE), layers=1, member="lua", weighted=True),

@@ -87,11 +87,12 @@ def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, di
 
 
 def corpus_value(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from summed `statistics` (..., k) to the score (...) of a corpus metric, or of "loss": nats, tokens."""
+    """The function from summed `statistics` (..., k) to the score (...) of a corpus metric, or of "loss"."""
     return {"bleu_paper": paper_bleu, "sacrebleu": sacre_bleu, "chrf": chrf_score, "loss": token_mean}[name]
 
 
 def token_mean(counts: np.ndarray) -> np.ndarray:
+    """Loss per token from counts (..., 2): nats, tokens."""
     return counts[..., 0] / counts[..., 1]
 
 

@@ -19,11 +19,12 @@ import torch
 from studykit import runs, tasks
 from studykit.base import load_base
 from studykit.checkpoints import PHASES, load_run
-from studykit.evaluation import execute
+from studykit.evaluation import execute, outcomes
 from studykit.evaluation.generate import predict
 from studykit.evaluation.scoring import evaluate_predictions
 from studykit.params import UserError
-from studykit.training import Collator, encode_rows, token_losses
+from studykit.trainer import Collator, token_losses
+from studykit.training import encode_rows
 from studykit.tuners import fusion_members
 
 NAMES = {"phase1": "phase 1", "phase2": "phase 2"}  # of phases; what has no phases has one state, "trained"
@@ -121,7 +122,7 @@ def why_not_executed(rows: Sequence[dict]) -> str | None:
 def evaluate(p, run: runs.OpenRun) -> dict:
     """Score every state; the content of `scores.json`. What was generated before a kill is not generated again.
 
-    Writes `outcomes/<state>.jsonl` into the run: prompt, reference, prediction, its end (and stderr) by row. Returns
+    Writes `outcomes/<state>.jsonl` into the run, see `outcomes`. Returns
     method, language, ids of the rows, settings, isolation, not_executed (a reason or None), and "states": a list of
     {name, seed, run, phase, file, scores, counts, execution, seconds}, where scores holds `metrics.score`, "loss", and
     "pass_at_1" if rows have tests: its value is None, beside a "reason", where they cannot be run.
@@ -147,7 +148,7 @@ def evaluate(p, run: runs.OpenRun) -> dict:
         scored["scores"]["loss"] = loss_entry(losses)
         if reason:
             scored["scores"]["pass_at_1"] = {"label": "pass@1", "value": None, "reason": reason, "n": checks}
-        _write_outcomes(run.path("outcomes", f"{state.file}.jsonl"), rows, predictions, losses, scored["execution"])
+        outcomes.write(run.path("outcomes", f"{state.file}.jsonl"), rows, predictions, losses, scored["execution"])
         seconds = {"generation": round(generated - began, 2), "scoring": round(monotonic() - generated, 2)}
         names = {"name": state.name, "seed": state.seed, "file": state.file, "seconds": seconds}
         found.append(names | about | scored | {"execution": _without_verdicts(scored["execution"])})
@@ -157,24 +158,5 @@ def evaluate(p, run: runs.OpenRun) -> dict:
             "isolation": isolation, "not_executed": reason, "states": found}  # fmt: skip
 
 
-def outcomes(run_dir: str | Path, state: dict) -> list[dict]:
-    """What a finished run wrote row by row for one of the states in its `scores.json`."""
-    text = (Path(run_dir) / "outcomes" / f"{state['file']}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
-
-
 def _without_verdicts(execution: dict | None) -> dict | None:
     return execution and {name: value for name, value in execution.items() if name not in ("verdicts", "ids")}
-
-
-def _write_outcomes(path: Path, rows, predictions, losses, execution: dict | None) -> None:
-    verdicts = iter(execution["verdicts"] if execution else ())
-    lines = []
-    for row, prediction, (nats, tokens) in zip(rows, predictions, losses, strict=True):
-        verdict = next(verdicts) if execution and row.get("check") else {}
-        lines.append(json.dumps({
-            "id": row["id"], "prompt": row["prompt"], "reference": row["target"], "prediction": prediction["text"],
-            "finished": prediction["finished"], "prompt_cut": prediction["prompt_cut"], "nats": nats, "tokens": tokens,
-            "status": verdict.get("status"), "stderr": verdict.get("stderr"),
-        }, ensure_ascii=False) + "\n")  # fmt: skip
-    path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,172 @@
+"""What a comparison says, in sentences that are computed from its numbers: also when nothing was found.
+
+Every difference ends in one of three verdicts (see `comparison.verdict`): better, worse, undecided. Undecided is no
+proof of equality, so it comes with the difference that the study could have found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studykit.comparison import LESS_IS_BETTER, rounded
+
+ADVFUSION = ("advfusion_zero", "advfusion_exclude")
+OWN = "bottleneck"  # the target's adapter alone
+# question -> who is compared with whom; asked only of what the study ran
+QUESTIONS = {
+    "Does an adapter on the target's few rows help?": [(OWN, "base")],
+    "Do the other languages' adapters help beside it?": [("adapterfusion", OWN)],
+    "Does hiding the own adapter first help?": [(method, "adapterfusion") for method in ADVFUSION],
+}
+
+
+def signed(value: float, unit: str) -> str:
+    """+1.7, or +0.032 for a loss; a true minus sign."""
+    return f"{value:+.{digits(unit)}f}".replace("-", "\u2212")
+
+
+def digits(unit: str) -> int:
+    return 3 if unit.startswith("nats") else 1
+
+
+def turned(contrast: Mapping[str, Any]) -> dict:
+    """The same difference, seen from the other side."""
+    def flip(name: str) -> float | None:
+        return None if contrast[name] is None else -contrast[name]
+
+    verdicts = {"better": "worse", "worse": "better", "undecided": "undecided"}
+    return {**contrast, "method": contrast["against"], "against": contrast["method"], "value": flip("value"),
+            "low": flip("high"), "high": flip("low"), "by_seed": [-d for d in contrast["by_seed"]],
+            "seeds_low": flip("seeds_high"), "seeds_high": flip("seeds_low"),
+            "verdict": verdicts[contrast["verdict"]]}  # fmt: skip
+
+
+def oriented(contrasts: Sequence[Mapping[str, Any]], method: str, against: str) -> Mapping[str, Any] | None:
+    """The difference method - against, whichever way round it was computed; None if it was not."""
+    for contrast in contrasts:
+        if (contrast["method"], contrast["against"]) == (method, against):
+            return contrast
+        if (contrast["method"], contrast["against"]) == (against, method):
+            return turned(contrast)
+    return None
+
+
+def sentence(compared: Mapping[str, Any], contrast: Mapping[str, Any]) -> str:
+    """The verdict of one difference, its numbers, what other seeds might say, and what could have been found."""
+    unit, places = compared["unit"], digits(compared["unit"])
+    a, b = contrast["method"], contrast["against"]
+    means = {row["method"]: f"{row['mean']:.{places}f}" for row in compared["rows"]}
+    verdict = contrast["verdict"]
+    head = f"{a} against {b} is undecided" if verdict == "undecided" else f"{a} is {verdict} than {b}"
+    span = f"{signed(contrast['low'], unit)} to {signed(contrast['high'], unit)}"
+    step = "points" if unit == "%" else unit
+    p = f"p {'< 0.001' if contrast['p_holm'] < 0.001 else '= ' + format(contrast['p_holm'], '.3f')}"
+    said = [f"**{head}** on {compared['label']}: {means[a]} against {means[b]} {unit}, a difference of "
+            f"{signed(contrast['value'], unit)} {step} ({compared['confidence']:.0%} interval {span}, {p} after Holm's "
+            f"correction, n = {contrast['n']} rows)."]  # fmt: skip
+    if verdict == "undecided":
+        said.append(_undecided(contrast, places, step))
+    elif contrast["by_seed"]:
+        said.append(_seeds(contrast, unit))
+    return " ".join(said)
+
+
+def _undecided(contrast: Mapping[str, Any], places: int, step: str) -> str:
+    if contrast["detectable"] is None:
+        return "No test row tells the two apart."
+    why = "The interval includes 0" if contrast["low"] <= 0 <= contrast["high"] else "The corrected p is too large"
+    return (f"{why}; a difference of about {contrast['detectable']:.{places}f} {step} would have been found in four of "
+            "five such studies.")  # fmt: skip
+
+
+def _seeds(contrast: Mapping[str, Any], unit: str) -> str:
+    differences = contrast["by_seed"]
+    if len(differences) == 1:
+        return "One seed says nothing of other trainings."
+    alike = sum((d > 0) == (contrast["value"] > 0) for d in differences)
+    span = f"{signed(contrast['seeds_low'], unit)} to {signed(contrast['seeds_high'], unit)}"
+    certain = contrast["seeds_low"] > 0 or contrast["seeds_high"] < 0
+    outlook = "excludes 0" if certain else "includes 0, so other seeds could say otherwise"
+    return f"{alike} of {len(differences)} seeds have this sign; an interval over the seeds, {span}, {outlook}."
+
+
+def answers(compared: Mapping[str, Any]) -> list[dict]:
+    """[{question, sentences}] for every question that the study can answer; the last one is about what is left."""
+    left = {frozenset((c["method"], c["against"])): c for c in compared["contrasts"]}
+    found = []
+    for question, asked in QUESTIONS.items():
+        known = [oriented(compared["contrasts"], *pair) for pair in asked]
+        for pair in asked:
+            left.pop(frozenset(pair), None)
+        if any(known):
+            found.append({"question": question, "sentences": [sentence(compared, c) for c in known if c]})
+    if left:
+        rest = [sentence(compared, c) for c in left.values()]
+        found.append({"question": "And the others?", "sentences": rest})
+    return found
+
+
+def hypothesis(compared: Mapping[str, Any], target: str) -> str:
+    """Whether AdvFusion beats AdapterFusion on this metric; "" where the study did not run both."""
+    verdicts = {method: contrast["verdict"] for method in ADVFUSION
+                if (contrast := oriented(compared["contrasts"], method, "adapterfusion"))}  # fmt: skip
+    if not verdicts:
+        return ""
+    better, worse = ([m for m, v in verdicts.items() if v == kind] for kind in ("better", "worse"))
+    names = " and ".join
+    start = f"That AdvFusion beats AdapterFusion on {target}"
+    if len(better) == len(verdicts):
+        said = f"{start} is **supported** here by {compared['label']} ({names(better)})"
+    elif better and worse:
+        said = f"{start} **depends on the mask**, by {compared['label']}: {names(better)} does, {names(worse)} is worse"
+    elif better:
+        rest = names(method for method in verdicts if method not in better)
+        said = f"{start} is **supported in part** by {compared['label']}: {names(better)} does, {rest} is undecided"
+    elif worse:
+        said = f"{start} is **contradicted** here by {compared['label']}: {names(worse)} is worse"
+    else:
+        said = f"{start} is **undecided** here by {compared['label']}, for {names(verdicts)}"
+    return said + "."
+
+
+def summary(compared: Mapping[str, Any]) -> str:
+    """The ranking in one sentence, best first; it says nothing of certainty."""
+    rows = [row for row in compared["rows"] if row["final"]]
+    rows.sort(key=lambda row: row["mean"], reverse=compared["metric"] not in LESS_IS_BETTER)
+    places = digits(compared["unit"])
+    said = ", ".join(f"{row['method']} {row['mean']:.{places}f}" for row in rows)
+    return f"{compared['label']} ({compared['unit']}), best first: {said}."
+
+
+def score_rows(compared: Mapping[str, Any]) -> list[dict]:
+    """A metric's scores as a table to show: one line per method and state."""
+    metric, interval = compared["metric"], f"{compared['confidence']:.0%} interval over rows"
+    return [
+        {"method": row["method"], f"mean ({compared['unit']})": rounded(row["mean"], metric),
+         "sd over seeds": rounded(row["sd"], metric), "seeds": len(row["points"]),
+         interval: f"{rounded(row['low'], metric)} to {rounded(row['high'], metric)}", "rows": row["n"]}
+        for row in compared["rows"]
+    ]  # fmt: skip
+
+
+def difference_rows(compared: Mapping[str, Any]) -> list[dict]:
+    """A metric's differences as a table to show: one line per pair."""
+    unit, interval = compared["unit"], f"{compared['confidence']:.0%} interval"
+    return [
+        {"method": c["method"], "against": c["against"], "difference": signed(c["value"], unit),
+         interval: f"{signed(c['low'], unit)} to {signed(c['high'], unit)}", "p (Holm)": f"{c['p_holm']:.3f}",
+         "seed by seed": ", ".join(signed(d, unit) for d in c["by_seed"]) or "–", "verdict": c["verdict"]}
+        for c in compared["contrasts"]
+    ]  # fmt: skip
+
+
+def attention(rows: Sequence[Mapping[str, Any]], target: str) -> list[str]:
+    """How much each fusion relies on the target's own adapter, from `ledger.own_attention`."""
+    said = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        parts = [f"{row['own']:.0%}" + (f" after {row['phase']}" if row["phase"].startswith("phase") else "")
+                 + (" (an empty slot)" if row["empty slot"] else "")
+                 for row in rows if row["method"] == method]  # fmt: skip
+        said.append(f"{method} puts {', '.join(parts)} of its fusion weight on the adapter of {target} itself.")
+    return said
