@@ -172,6 +172,7 @@ class EvaluateParams(Section):
     batch_size: int = Field(32, ge=1, description="prompts per generation batch")
     max_new_tokens: int = Field(96, ge=1, description="tokens of a completion, at most")
     limit: int | None = Field(None, ge=1, description="rows, at most; None: all")
+    execute: list[str] | None = Field(None, description="languages whose programs are run; None: all that have a runtime")
     allow_unsandboxed: bool = Field(False, description="run generated code even where no sandbox works (recorded)")
     timeout: float = Field(4.0, gt=0, description="seconds per program")
     memory_mb: int = Field(512, ge=64, description="memory per program")

@@ -19,7 +19,7 @@ from studykit import runs
 from studykit.params import UserError
 
 # In a report the class decides (inline grids are not let through); in JupyterLab the style does.
-GRID = 'class="texts" style="display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 0 1rem"'
+GRID = 'class="{}" style="display: grid; grid-template-columns: repeat(auto-fit, minmax({}rem, 1fr)); gap: 0 1rem"'
 SMALL = "font-size: 0.85em; margin: 0.4em 0 0.1em"
 PRE = "white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.1em 0 0.6em"
 
@@ -63,7 +63,8 @@ def texts(blocks: Sequence[Mapping[str, str]], caption: str = "", limit: int = 1
         parts = "".join(f'<div><p style="{SMALL}"><b>{html.escape(label)}</b></p>'
                         f'<pre style="{PRE}">{html.escape(text) or " "}</pre></div>'
                         for label, text in block.items())  # fmt: skip
-        groups.append(f"<div {GRID}>{parts}</div>")
+        grid = GRID.format("texts pairs", 20) if len(block) % 2 == 0 else GRID.format("texts", 15)
+        groups.append(f"<div {grid}>{parts}</div>")
     plain = "\n\n".join("\n".join(f"[{label}]\n{text}" for label, text in block.items()) for block in blocks)
     _display(_figure("<hr>".join(groups), caption), plain)
 

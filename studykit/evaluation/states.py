@@ -109,9 +109,15 @@ def loss_entry(losses: Sequence[Sequence[float]]) -> dict:
             "signature": signature, "n": len(losses)}  # fmt: skip
 
 
-def why_not_executed(rows: Sequence[dict]) -> str | None:
-    """Why pass@1 of rows that have tests cannot be known on this machine; None when it can, or nothing has tests."""
+def why_not_executed(rows: Sequence[dict], languages: Sequence[str] | None = None) -> str | None:
+    """Why pass@1 of rows that have tests is not known; None when it is, or nothing has tests.
+
+    Args:
+        languages: those whose programs may be run; None: all that have a runtime on this machine.
+    """
     for language in sorted({row["language"] for row in rows if row.get("check")}):
+        if languages is not None and language not in languages:
+            return f"evaluate.execute names {', '.join(languages) or 'no language'}, so programs in {language} are not run."
         try:
             execute.runtime_version(language)
         except UserError as error:
@@ -128,7 +134,7 @@ def evaluate(p, run: runs.OpenRun) -> dict:
     "pass_at_1" if rows have tests: its value is None, beside a "reason", where they cannot be run.
     """
     wanted, rows = states(p), tasks.read_rows(p.data, p.language, "test")[: p.limit]
-    limits, reason = tasks.limits(p.data), why_not_executed(rows)
+    limits, reason = tasks.limits(p.data), why_not_executed(rows, p.execute)
     checks = sum(bool(row.get("check")) for row in rows)
     isolation = execute.isolation(p.allow_unsandboxed) if checks and not reason else None
     base, tokenizer = load_base(p.base)

@@ -1,0 +1,46 @@
+"""A copy of the project whose quickstart is a study of minutes made a study of seconds; run once for all tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.project import ROOT, studykit
+
+QUICKSTART = """
+study: quickstart
+question: Does every notebook run?
+task: generation
+languages: [python, go]
+target: lua
+methods: [base, bottleneck, lora, adapterfusion, advfusion_zero, advfusion_exclude]
+seeds: [0]
+base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
+data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
+adapter: {steps: 6, target_steps: 4, eval_every: 2, patience: 2, batch_size: 4}
+fusion: {steps: 4, eval_every: 2, batch_size: 4}
+evaluate: {sources: false, max_new_tokens: 8, allow_unsandboxed: true}
+fusion_attention: {samples: 4}
+compare: {resamples: 100}
+"""
+
+
+def copy_project(home: Path, study: str = QUICKSTART) -> Path:
+    """The real library, notebooks and Snakefile in `home`, with `study` as its quickstart."""
+    for part in ("studykit", "notebooks", "profiles"):
+        shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    shutil.copy(ROOT / "Snakefile", home)
+    (home / "params").mkdir()
+    (home / "params/quickstart.yaml").write_text(study)
+    return home
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A project in which the small quickstart has run to its reports."""
+    home = copy_project(tmp_path_factory.mktemp("finished"))
+    done = studykit(home, "run", "params/quickstart.yaml", "--cores", "2")
+    assert done.returncode == 0, done.stdout[-4000:]
+    return home

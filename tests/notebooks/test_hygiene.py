@@ -1,0 +1,78 @@
+"""What a committed notebook looks like: stripped, parameterised, mostly prose, short cells."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+import nbformat
+import pytest
+
+from studykit import plan, runs
+from studykit.params import STAGES
+from studykit.study import load_study
+from tests.project import ROOT
+
+
+def read(stage: str):
+    return nbformat.read(ROOT / "notebooks" / f"{STAGES[stage].notebook}.ipynb", as_version=4)
+
+
+def tagged(notebook) -> list:
+    return [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(ROOT))
+    assert runs.home() == ROOT
+
+
+def test_notebooks_are_those_of_the_stages():
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == {stem for stem, _ in STAGES.values()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_committed_without_outputs(stage):
+    for cell in read(stage).cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_shape_of_the_house(stage):
+    cells = read(stage).cells
+    code = [len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code" and not tagged_cell(cell)]
+    assert 20 <= len(cells) <= 45
+    assert sum(cell.cell_type == "markdown" for cell in cells) / len(cells) >= 0.4
+    assert statistics.median(code) <= 7 and statistics.quantiles(code, n=10)[-1] <= 25
+    assert cells[0].source.startswith("# ")
+    assert not any("$" in cell.source for cell in cells if cell.cell_type == "markdown"), "no LaTeX: not offline"
+
+
+def tagged_cell(cell) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_typed_commented_and_the_quickstarts_own(stage):
+    (cell,) = tagged(read(stage))
+    names: dict = {}
+    exec(cell.source, names)  # our own notebook: assignments alone
+    given = {name: value for name, value in names.items() if not name.startswith("__")}
+    fields = STAGES[stage].model.model_fields
+    assert set(given) == {*fields, "study"}
+    assert given.pop("study") == plan.QUICKSTART
+    assert given == plan.defaults(stage)
+    for line in cell.source.splitlines():
+        assert ": " in line.split("=")[0] and "  # " in line, f"typed and commented: {line}"
+
+
+@pytest.mark.parametrize("study", sorted(path.name for path in (ROOT / "params").glob("*.yaml")))
+def test_every_key_of_a_study_stands_under_a_comment_with_type_and_default(study):
+    load_study(ROOT / "params" / study, ROOT, check_paths=False)
+    lines = (ROOT / "params" / study).read_text().splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        setting = re.match(r" {0,2}[a-z_0-9]+: ", line.split(" #")[0] + " ")
+        if setting and line.strip() not in {f"{stage}:" for stage in STAGES}:
+            assert above.strip().startswith("# (type: "), line

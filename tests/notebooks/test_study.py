@@ -1,0 +1,165 @@
+"""Every notebook as users run it: in a batch, alone through papermill, killed and resumed, on a 4-bit checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from studykit.params import STAGES
+from tests.notebooks.conftest import QUICKSTART, copy_project
+from tests.project import environment, stamps, studykit
+
+pytestmark = pytest.mark.notebooks
+
+
+def papermill(home: Path, stage: str, **parameters) -> subprocess.CompletedProcess:
+    """One notebook by hand, from the directory in which JupyterLab would start it."""
+    notebook = home / "notebooks" / f"{STAGES[stage].notebook}.ipynb"
+    chosen = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3", str(notebook), f"{stage}.ipynb"]
+    options = dict(cwd=home / "notebooks", env=environment(home), text=True, capture_output=True, timeout=300)
+    return subprocess.run([*command, *chosen], **options)
+
+
+def only(home: Path, pattern: str) -> Path:
+    (found,) = home.glob(pattern)
+    return found
+
+
+def test_the_study_runs_to_its_reports(finished):
+    made = stamps(finished)
+    assert {name.split("/")[0] for name in made} == set(STAGES)
+    index = (finished / "reports/quickstart/index.html").read_text()
+    assert f"{len(made)} of {len(made)} runs are done" in index
+    assert len(list((finished / "reports/quickstart").glob("*.html"))) == len(made) + 1
+
+
+def test_a_second_call_runs_nothing(finished):
+    before = stamps(finished)
+    done = studykit(finished, "run", "params/quickstart.yaml")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert stamps(finished) == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_alone_with_its_defaults_a_notebook_shows_the_finished_run(finished, stage):
+    before = stamps(finished)
+    done = papermill(finished, stage)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert stamps(finished) == before, "defaults are the quickstart's own runs: nothing is computed again"
+    said = json.loads((finished / "notebooks" / f"{stage}.ipynb").read_text())
+    text = "".join(str(o.get("text", "")) for cell in said["cells"] for o in cell.get("outputs", []))
+    assert "finished on" in text
+
+
+def test_alone_with_other_parameters_a_notebook_makes_a_run_of_its_own(finished):
+    before = stamps(finished)
+    done = papermill(finished, "fusion", method="advfusion", mask="exclude", steps=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(finished.glob("runs/fusion/lua-advfusion_exclude-s0-*/manifest.json"))) == 2
+    assert {k: v for k, v in stamps(finished).items() if "fusion/" not in k} == {
+        k: v for k, v in before.items() if "fusion/" not in k
+    }
+
+
+@pytest.mark.parametrize(
+    "parameters, sentence",
+    [
+        ({"stepz": 3}, "stepz is unknown; did you mean steps?"),
+        ({"steps": "many"}, "steps is 'many'; it must be an integer"),
+        ({"mask": "drop"}, "mask is 'drop'; it must be one of"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+    ],
+)
+def test_a_bad_parameter_gets_one_sentence_before_any_work(finished, parameters, sentence):
+    done = papermill(finished, "fusion", **parameters)
+    assert done.returncode != 0
+    assert f"UserError: 03_fusion: {sentence}" in done.stderr
+
+
+def test_help_is_a_manual(finished):
+    for stage, (stem, model) in STAGES.items():
+        command = [sys.executable, "-m", "papermill", "--help-notebook", str(finished / "notebooks" / f"{stem}.ipynb")]
+        said = subprocess.run(command, env=environment(finished), capture_output=True, text=True, check=True).stdout
+        missing = [name for name in model.model_fields if f"{name}:" not in said]
+        assert not missing, (stage, missing)
+
+
+LONG = QUICKSTART.replace("steps: 6, target_steps: 4, eval_every: 2, patience: 2", "steps: 400, target_steps: 400, "
+                          "eval_every: 5, patience: 0").replace("languages: [python, go]", "languages: [python]").replace(
+    "methods: [base, bottleneck, lora, adapterfusion, advfusion_zero, advfusion_exclude]", "methods: [bottleneck]")  # fmt: skip
+
+
+def adapters(home: Path) -> dict[str, dict]:
+    files = sorted(home.glob("runs/adapter/*/adapter/*/adapter_model.safetensors"))
+    return {file.parts[-4].rpartition("-")[0]: load_file(file) for file in files}
+
+
+def test_killed_mid_training_the_same_command_ends_with_the_same_weights_and_scores(tmp_path):
+    straight, killed = copy_project(tmp_path / "straight", LONG), copy_project(tmp_path / "killed", LONG)
+    done = studykit(straight, "run", "params/quickstart.yaml", "--cores", "2")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+    engine = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2", wait=False)
+    until = time.monotonic() + 200
+    while not list(killed.glob("runs/.staging/adapter/*/checkpoints/checkpoint-2*/trainer_state.json")):
+        assert time.monotonic() < until and engine.poll() is None, "no adapter came to its checkpoint"
+        time.sleep(0.02)
+    os.killpg(engine.pid, signal.SIGKILL)
+    engine.wait()
+    before = stamps(killed)
+    assert {name.split("/")[0] for name in before} == {"base_model", "data"}, "killed while adapters train"
+
+    done = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2")
+    assert done.returncode == 0, done.stdout[-3000:]
+    after = stamps(killed)
+    assert {name: after[name] for name in before} == before, "finished notebooks are not made again"
+    logs = "".join(path.read_text() for path in killed.glob("runs/adapter/*/notebook.ipynb"))
+    assert "Resuming from step 2" in logs
+    ours, theirs = adapters(killed), adapters(straight)
+    assert ours.keys() == theirs.keys() and ours
+    for name, tensors in ours.items():
+        assert all(tensor.equal(theirs[name][key]) for key, tensor in tensors.items()), name
+    scores = [json.loads(only(home, "runs/compare/*/compare.json").read_text()) for home in (killed, straight)]
+    assert scores[0]["methods"] == scores[1]["methods"]
+
+
+def test_a_checkpoint_in_four_bits_on_real_rows_takes_the_same_path(tmp_path):
+    """What a user with a GPU changes in params/nichetrans_ruby.yaml: `base` and `quantization`. Here on the CPU."""
+    from studykit.base import train_tokenizer
+    from tests.tuners.models import tiny
+
+    code = {"Python": "def double(x):\n    return 2 * x\n", "Ruby": "def double(x)\n  2 * x\nend\n"}
+    code["Go"] = "func double(x int) int {\n\treturn 2 * x\n}\n"
+    home = copy_project(tmp_path, "")
+    (home / "rows").mkdir()
+    for split in ("train", "valid", "test"):
+        pairs = [(a, b) for a in code for b in code if a != b]
+        lines = [json.dumps({"id": i, "name": f"{split}{i}", a: code[a], b: code[b]}) for i, (a, b) in enumerate(pairs)]
+        (home / "rows" / f"niche_{split}.json").write_text("\n".join(lines))
+    tokenizer = train_tokenizer(list(code.values()), 300)
+    model = tiny("Qwen2", vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, max_position_embeddings=512)
+    model.save_pretrained(home / "checkpoint")
+    tokenizer.save_pretrained(home / "checkpoint")
+    (home / "params/quickstart.yaml").write_text(
+        QUICKSTART.replace("task: generation", "task: translation\nbase: ./checkpoint\nquantization: nf4")
+        .replace("target: lua", "target: ruby")
+        .replace("lora, adapterfusion, advfusion_zero, advfusion_exclude", "advfusion_zero")
+        .replace("data: {", "data: {path: rows, max_prompt_tokens: 200, max_target_tokens: 64, ")
+    )
+    done = studykit(home, "run", "params/quickstart.yaml", "--cores", "2")
+    assert done.returncode == 0, done.stdout[-4000:]
+    base = json.loads(only(home, "runs/base_model/*/base.json").read_text())
+    assert base["quantization"] == "nf4"
+    manifest = json.loads(only(home, "runs/fusion/*/manifest.json").read_text())
+    assert manifest["params"]["learning_rate"] == 1e-5, "the published rate, on a pretrained base"
+    fused = load_file(only(home, "runs/fusion/*/phase2/fusion/adapter_model.safetensors"))
+    assert {str(tensor.dtype) for tensor in fused.values()} == {"torch.float32"}
