@@ -25,6 +25,8 @@ GPUS = engine.gpus()
 
 os.environ["STUDYKIT_HOME"] = os.getcwd()
 os.environ.setdefault("STUDYKIT_ENGINE", engine.name())
+# Nothing here is compiled by torch, but with its compiler off a library less is imported: a second a notebook.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1", TOKENIZERS_PARALLELISM="false")
 # The kernel `python3` of this very environment, cells saved as they finish, everything said kept beside the log.
 PYTHON = sys.executable

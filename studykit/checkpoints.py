@@ -7,6 +7,7 @@ weights, and `members.json`, which names the adapter runs it stands on in their 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from studykit.params import UserError
 from studykit.runs import manifest, write_json
 from studykit.tuners import BottleneckConfig, FusionConfig
 
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks by transformers' older name
 FUSION = "fusion"
 PHASES = {"adapterfusion": ("fusion",), "advfusion": ("phase1", "phase2")}
 

@@ -124,7 +124,7 @@ def fusion_panels(
 ) -> tuple[Figure, str, str]:
     """Small multiples on one colour scale: title -> weights (L, A); `targets` is one name, or title -> name."""
     target = dict.fromkeys(panels, targets) if isinstance(targets, str) else targets
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows, width = -(-len(panels) // columns), 1.4 + columns * (0.3 + 0.3 * len(members))
     height = 0.3 + rows * (1.0 + _depth(max(map(len, panels.values()))))
     figure, axes = sheet(rows, columns, width=width, height=height, sharey=True)

@@ -12,6 +12,7 @@ Text in tables and blocks is escaped: it may come from anywhere. `say` is Markdo
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from studykit.params import UserError
 
 # In a report the class decides (inline grids are not let through); in JupyterLab the style does.
 GRID = 'class="{}" style="display: grid; grid-template-columns: repeat(auto-fit, minmax({}rem, 1fr)); gap: 0 1rem"'
+NUMERAL = re.compile(r"[-+\u2212]?[\d,]*\.?\d+ ?%?")  # a number that the notebook has written out
 SMALL = "font-size: 0.85em; margin: 0.4em 0 0.1em"
 PRE = "white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.1em 0 0.6em"
 
@@ -112,6 +114,8 @@ def _clipped(text: str, limit: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return NUMERAL.fullmatch(value) is not None
     return value is None or isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -74,7 +74,7 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def studykit(home: Path, *args: str, wait: bool = True, timeout: float = 400):
+def studykit(home: Path, *args: str, wait: bool = True, timeout: float = 900):
     """Run the command in the miniature; the finished process, or the running one with wait=False."""
     command = [sys.executable, "-m", "studykit.cli", *args]
     options = dict(cwd=home, env=environment(home), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

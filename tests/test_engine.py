@@ -162,19 +162,17 @@ def test_changed_code_reruns_its_downstream_and_a_failing_cell_stops_only_its_ow
 HANGING = """import time
 from studykit.flavour import flavour
 resumed = (run.checkpoints / 'step').exists()
-(run.checkpoints / 'step').write_text('1')
+(run.checkpoints / 'step').write_text(str(run.attempt))
 while (runs.home() / 'slow').exists(): time.sleep(0.1)
 value = {'resumed': resumed, 'attempt': run.attempt}"""
 
 
-def running(home: Path):
-    """The command, in the middle of the adapter, and its processes."""
+def running(home: Path, attempt: int):
+    """The command, in the middle of the adapter's n-th attempt, and its processes."""
     (home / "slow").touch()
-    lock = next(home.glob("runs/.staging/adapter/*/lock"))
-    before = lock.read_bytes()
     engine = studykit(home, "run", "params/tiny.yaml", wait=False)
-    wait_until(lambda: lock.stat().st_size and lock.read_bytes() != before, 120, "the adapter has not begun")
-    wait_until(lambda: list(lock.parent.glob("checkpoints/step")), 15, "the adapter has made no checkpoint")
+    step = next(home.glob("runs/.staging/adapter/*")) / "checkpoints/step"
+    wait_until(lambda: step.is_file() and step.read_text() == str(attempt), 600, "the adapter has not begun")
     return engine, children(engine)
 
 
@@ -194,7 +192,7 @@ def hanging(home):
 
 def test_after_any_kill_the_same_command_completes(home, hanging):
     """SIGKILL of the engine alone, Ctrl-C, SIGKILL of everything; each time the same command, nothing else."""
-    engine, started = running(home)
+    engine, started = running(home, 1)
     second = studykit(home, "run", "params/tiny.yaml")
     assert second.returncode == 2, "a second engine is refused while the first runs"
     assert re.search(rf"studykit: Process {engine.pid} on \S+ is running a study in this project", second.stdout)
@@ -202,14 +200,14 @@ def test_after_any_kill_the_same_command_completes(home, hanging):
     engine.wait()
     assert len(started) >= 2 and list(home.glob(".snakemake/locks/*")), "orphans, and Snakemake's lock is left behind"
 
-    engine, restarted = running(home)  # at once: it waits for the orphans' end, and unlocks
+    engine, restarted = running(home, 2)  # at once: it waits for the orphans' end, and unlocks
     assert gone(started), "no orphan writes beside it"
     os.killpg(engine.pid, signal.SIGINT)
-    engine.wait(timeout=60)
-    wait_until(lambda: gone(restarted), 15, "Ctrl-C left an orphan")
+    engine.wait(timeout=120)
+    wait_until(lambda: gone(restarted), 60, "Ctrl-C left an orphan")
     assert "not everything ran" in engine.stdout.read()
 
-    engine, restarted = running(home)
+    engine, restarted = running(home, 3)
     for process in [engine, *restarted]:
         process.kill()
     engine.wait()

@@ -117,7 +117,8 @@ def why_not_executed(rows: Sequence[dict], languages: Sequence[str] | None = Non
     """
     for language in sorted({row["language"] for row in rows if row.get("check")}):
         if languages is not None and language not in languages:
-            return f"evaluate.execute names {', '.join(languages) or 'no language'}, so programs in {language} are not run."
+            named = ", ".join(languages) or "no language"
+            return f"evaluate.execute names {named}, so programs in {language} are not run."
         try:
             execute.runtime_version(language)
         except UserError as error:

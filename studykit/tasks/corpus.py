@@ -1,8 +1,8 @@
 """Text that a base model is trained on from scratch: the embedded programs, or source files of the user's.
 
 The embedded corpus sets the stage of a low-resource study. The base reads much documented code of the source
-languages, little code of the target and none that is described, and it never sees the form in which the task asks: what it lacks
-is what adapters have to add. Programs come from the training structures alone.
+languages, little code of the target and none that is described, and never sees the form in which the task asks: what it
+lacks is what adapters have to add. Programs come from the training structures alone.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def embedded_rows(
         for language in languages:
             chosen = shared[: sizes[language][split]]
             rows[language][split] = [
-                row(task, p, language, languages, template, seed, wording) | {"check": check_of(task, p)} for p in chosen
+                row(task, p, language, languages, template, seed, wording) | {"check": check_of(task, p)}
+                for p in chosen
             ]
     return rows
 

@@ -3,7 +3,7 @@
 Houlsby et al. 2019 (arXiv 1902.00751); at the place of Pfeiffer et al. 2021 (AdapterFusion, arXiv 2005.00247), once per
 layer on the layer's output h:
 
-    A(x) = scaling * (act(x D^T + b_D) U^T + b_U),      h <- h + A(h),      D (r, d), U (d, r), r = d // reduction_factor
+    A(x) = scaling * (act(x D^T + b_D) U^T + b_U),   h <- h + A(h),   D (r, d), U (d, r), r = d // reduction_factor
 
 With PHM weights in D and U it is Compacter++ (arXiv 2106.04647).
 """

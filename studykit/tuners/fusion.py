@@ -9,7 +9,8 @@ first with the target's member masked, then with it restored. A mask here is a f
 
 Nothing of shape (N, d) per token is formed. Because members are u_n = U_n z_n + c_n with z_n in the bottleneck,
 
-    q . k_n = <U_n^T g, z_n> + g . c_n + q . b_k   with   g = W_k^T q,      sum_n alpha_n v_n = W_v (U (alpha_n z_n) + sum_n alpha_n c_n)
+    q . k_n = <U_n^T g, z_n> + g . c_n + q . b_k   with   g = W_k^T q
+    sum_n alpha_n v_n = W_v (sum_n U_n (alpha_n z_n) + sum_n alpha_n c_n)
 
 so W_k and W_v are applied once per token instead of once per member: 3 d^2 + 3 N r d multiply-adds instead of
 (1 + 2N) d^2. The constant q . b_k cancels in the softmax; it stays, so that b_k's gradient is zero and not missing.

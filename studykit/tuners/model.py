@@ -196,16 +196,16 @@ def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), m
     """
     if mode not in MASK_MODES:
         raise ValueError(f"mode={mode!r} is unknown; accepted are {list(MASK_MODES)}.")
-    layers = [(layer, name) for layer in fusion_layers(model) for name in layer.active_adapters if name in layer.fusions]
-    if not layers:
+    active = [(at, name) for at in fusion_layers(model) for name in at.active_adapters if name in at.fusions]
+    if not active:
         raise ValueError("No fusion is active; call set_adapter with the name of a fusion first.")
-    for layer, name in layers:
+    for layer, name in active:
         members = layer.members[name]
         unknown = [member for member in masked if member not in members]
         if unknown:
             raise ValueError(f"masked={unknown} is no member of fusion {name!r}; its members are {members}.")
         if mode == "exclude" and set(masked) == set(members):
-            raise ValueError(f"masked={list(masked)} would exclude every member of fusion {name!r}; leave at least one.")
+            raise ValueError(f"masked={list(masked)} would exclude all members of fusion {name!r}; leave at least one.")
         layer.masked[name] = (tuple(members.index(member) for member in masked), mode)
     return members
 

@@ -93,9 +93,18 @@ def test_help_is_a_manual(finished):
         assert not missing, (stage, missing)
 
 
-LONG = QUICKSTART.replace("steps: 6, target_steps: 4, eval_every: 2, patience: 2", "steps: 400, target_steps: 400, "
-                          "eval_every: 5, patience: 0").replace("languages: [python, go]", "languages: [python]").replace(
-    "methods: [base, bottleneck, lora, adapterfusion, advfusion_zero, advfusion_exclude]", "methods: [bottleneck]")  # fmt: skip
+LONG = """
+study: quickstart
+task: generation
+languages: [python]
+target: lua
+methods: [bottleneck]
+seeds: [0]
+base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
+data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
+adapter: {steps: 400, target_steps: 400, eval_every: 5, batch_size: 4}
+evaluate: {max_new_tokens: 8, allow_unsandboxed: true}
+"""
 
 
 def adapters(home: Path) -> dict[str, dict]:

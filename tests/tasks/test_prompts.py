@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studykit.base import train_tokenizer
@@ -32,6 +32,7 @@ def decoded(ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("task", TEMPLATES)
+@settings(deadline=None)
 @given(body=TEXT)
 def test_the_body_is_where_the_span_says(task, body):
     row = example(body, task=task)
@@ -76,6 +77,7 @@ def test_a_template_of_ones_own():
     assert prompt == "{C#} from Go: {x} ->" and prompt[start:end] == "{x}"
 
 
+@settings(deadline=None)
 @given(body=TEXT, limit=st.integers(40, 80))
 def test_a_prompt_is_cut_in_its_body_alone(body, limit):
     row = example(body)
@@ -100,6 +102,7 @@ def test_a_prompt_without_a_span_is_all_body():
     assert cut and len(ids) <= 4 and "a b c d e f".startswith(decoded(ids))
 
 
+@settings(deadline=None)
 @given(body=TEXT, target=TEXT.filter(bool), limit=st.integers(1, 40))
 def test_a_row_in_training(body, target, limit):
     row = example(body, target)
