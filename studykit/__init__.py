@@ -1,8 +1,11 @@
 """studykit: an exact, fair and fast study kit for AdvFusion on code language models."""
 
 import logging
+import warnings
 
 # At its import bitsandbytes warns, in every notebook, that an optional kernel for CPUs is absent; it works without.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# PEFT asks transformers for a property that has a new name.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 __version__ = "0.1.0"

@@ -3,7 +3,7 @@
 Two uncertainties are kept apart. **Test rows**: they could have been others; a method's interval resamples rows, each
 row's score being its mean over the seeds, and a difference resamples rows as pairs. **Seeds**: the training could have
 gone otherwise; their spread is a standard deviation, their differences get a t interval. A difference counts as found
-when its Holm-corrected p over the rows is small enough; whether other seeds would agree is said beside it.
+when its Holm-corrected p over the rows is small enough and the interval over the seeds agrees.
 
 It reads what `evaluation.states.evaluate` wrote (`scores.json`) and needs no torch.
 """
@@ -177,10 +177,15 @@ def compare(scores: Mapping[str, dict], metric: str, baseline: str, confidence: 
 
 
 def verdict(metric: str, found: Mapping[str, Any], confidence: float) -> str:
-    """better, worse or undecided: of `method` against `against`, on the test rows, after correction."""
+    """better, worse or undecided: of `method` against `against`, on other rows and with other seeds.
+
+    "better on these seeds" where the rows are sure of it after correction, and the interval over the seeds is not.
+    """
     if found["p_holm"] >= 1 - confidence or found["low"] <= 0 <= found["high"]:
         return "undecided"
-    return "better" if (found["value"] > 0) != (metric in LESS_IS_BETTER) else "worse"
+    word = "better" if (found["value"] > 0) != (metric in LESS_IS_BETTER) else "worse"
+    certain = found["seeds_low"] is not None and not found["seeds_low"] <= 0 <= found["seeds_high"]
+    return word if certain else f"{word} on these seeds"
 
 
 def headline_of(compared: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What a comparison says, in sentences that are computed from its numbers: also when nothing was found.
 
-Every difference ends in one of three verdicts (see `comparison.verdict`): better, worse, undecided. Undecided is no
-proof of equality, so it comes with the difference that the study could have found.
+Every difference ends in a verdict (see `comparison.verdict`): better or worse, either of them on these seeds only, or
+undecided. Undecided is no proof of equality, so it comes with the difference that the study could have found.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ def turned(contrast: Mapping[str, Any]) -> dict:
     def flip(name: str) -> float | None:
         return None if contrast[name] is None else -contrast[name]
 
-    verdicts = {"better": "worse", "worse": "better", "undecided": "undecided"}
+    word, _, rest = contrast["verdict"].partition(" ")
+    word = {"better": "worse", "worse": "better"}.get(word, word)
     return {**contrast, "method": contrast["against"], "against": contrast["method"], "value": flip("value"),
             "low": flip("high"), "high": flip("low"), "by_seed": [-d for d in contrast["by_seed"]],
             "seeds_low": flip("seeds_high"), "seeds_high": flip("seeds_low"),
-            "verdict": verdicts[contrast["verdict"]]}  # fmt: skip
+            "verdict": f"{word} {rest}".strip()}  # fmt: skip
 
 
 def oriented(contrasts: Sequence[Mapping[str, Any]], method: str, against: str) -> Mapping[str, Any] | None:
@@ -57,18 +58,15 @@ def sentence(compared: Mapping[str, Any], contrast: Mapping[str, Any]) -> str:
     unit, places = compared["unit"], digits(compared["unit"])
     a, b = contrast["method"], contrast["against"]
     means = {row["method"]: f"{row['mean']:.{places}f}" for row in compared["rows"]}
-    verdict = contrast["verdict"]
-    head = f"{a} against {b} is undecided" if verdict == "undecided" else f"{a} is {verdict} than {b}"
+    word, _, rest = contrast["verdict"].partition(" ")
+    head = f"{a} against {b} is undecided" if word == "undecided" else f"{a} is {word} than {b}{rest and ' ' + rest}"
     span = f"{signed(contrast['low'], unit)} to {signed(contrast['high'], unit)}"
     step = "points" if unit == "%" else unit
     p = f"p {'< 0.001' if contrast['p_holm'] < 0.001 else '= ' + format(contrast['p_holm'], '.3f')}"
     said = [f"**{head}** on {compared['label']}: {means[a]} against {means[b]} {unit}, a difference of "
             f"{signed(contrast['value'], unit)} {step} ({compared['confidence']:.0%} interval {span}, {p} after Holm's "
             f"correction, n = {contrast['n']} rows)."]  # fmt: skip
-    if verdict == "undecided":
-        said.append(_undecided(contrast, places, step))
-    elif contrast["by_seed"]:
-        said.append(_seeds(contrast, unit))
+    said.append(_undecided(contrast, places, step) if word == "undecided" else _seeds(contrast, unit))
     return " ".join(said)
 
 
@@ -76,19 +74,19 @@ def _undecided(contrast: Mapping[str, Any], places: int, step: str) -> str:
     if contrast["detectable"] is None:
         return "No test row tells the two apart."
     why = "The interval includes 0" if contrast["low"] <= 0 <= contrast["high"] else "The corrected p is too large"
-    return (f"{why}; a difference of about {contrast['detectable']:.{places}f} {step} would have been found in four of "
-            "five such studies.")  # fmt: skip
+    return (f"{why}; by its rows alone, the study would have found a difference of about "
+            f"{contrast['detectable']:.{places}f} {step} in four of five cases.")  # fmt: skip
 
 
 def _seeds(contrast: Mapping[str, Any], unit: str) -> str:
     differences = contrast["by_seed"]
-    if len(differences) == 1:
-        return "One seed says nothing of other trainings."
+    if len(differences) < 2:
+        return "One seed says nothing of other trainings." if differences else "The two have no seeds in common."
     alike = sum((d > 0) == (contrast["value"] > 0) for d in differences)
     span = f"{signed(contrast['seeds_low'], unit)} to {signed(contrast['seeds_high'], unit)}"
     certain = contrast["seeds_low"] > 0 or contrast["seeds_high"] < 0
     outlook = "excludes 0" if certain else "includes 0, so other seeds could say otherwise"
-    return f"{alike} of {len(differences)} seeds have this sign; an interval over the seeds, {span}, {outlook}."
+    return f"{alike} of {len(differences)} seeds have this sign; the interval over seeds, {span}, {outlook}."
 
 
 def answers(compared: Mapping[str, Any]) -> list[dict]:
@@ -113,21 +111,15 @@ def hypothesis(compared: Mapping[str, Any], target: str) -> str:
                 if (contrast := oriented(compared["contrasts"], method, "adapterfusion"))}  # fmt: skip
     if not verdicts:
         return ""
-    better, worse = ([m for m, v in verdicts.items() if v == kind] for kind in ("better", "worse"))
-    names = " and ".join
-    start = f"That AdvFusion beats AdapterFusion on {target}"
-    if len(better) == len(verdicts):
-        said = f"{start} is **supported** here by {compared['label']} ({names(better)})"
-    elif better and worse:
-        said = f"{start} **depends on the mask**, by {compared['label']}: {names(better)} does, {names(worse)} is worse"
-    elif better:
-        rest = names(method for method in verdicts if method not in better)
-        said = f"{start} is **supported in part** by {compared['label']}: {names(better)} does, {rest} is undecided"
-    elif worse:
-        said = f"{start} is **contradicted** here by {compared['label']}: {names(worse)} is worse"
+    words = [verdict.partition(" ")[0] for verdict in verdicts.values()]
+    if set(words) == {"better"}:
+        stance = "supported" if set(verdicts.values()) == {"better"} else "supported on these seeds"
+    elif "better" in words:
+        stance = "a matter of the mask" if "worse" in words else "supported in part"
     else:
-        said = f"{start} is **undecided** here by {compared['label']}, for {names(verdicts)}"
-    return said + "."
+        stance = "contradicted" if "worse" in words else "undecided"
+    said = ", ".join(f"{method} is {verdict}" for method, verdict in verdicts.items())
+    return f"That AdvFusion beats AdapterFusion on {target} is **{stance}** by {compared['label']}: {said}."
 
 
 def summary(compared: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ def body(notebook: NotebookNode, prose: NotebookNode | None = None) -> tuple[str
 def _exporter() -> HTMLExporter:
     return HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
-        exclude_anchor_links=True, embed_images=True, mathjax_url="", require_js_url="", jquery_url="",
+        exclude_anchor_links=True, mathjax_url="", require_js_url="", jquery_url="",
         mermaid_js_url="", mermaid_layout_elk_js_url="", jupyter_widgets_base_url="", widget_renderer_url="",
     )  # fmt: skip
 

@@ -22,6 +22,7 @@ from studykit.params import UserError
 # In a report the class decides (inline grids are not let through); in JupyterLab the style does.
 GRID = 'class="{}" style="display: grid; grid-template-columns: repeat(auto-fit, minmax({}rem, 1fr)); gap: 0 1rem"'
 NUMERAL = re.compile(r"[-+\u2212]?[\d,]*\.?\d+ ?%?")  # a number that the notebook has written out
+LINES = 30  # of a block, at most: a model may write nothing but line breaks
 SMALL = "font-size: 0.85em; margin: 0.4em 0 0.1em"
 PRE = "white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.1em 0 0.6em"
 
@@ -55,7 +56,7 @@ def texts(blocks: Sequence[Mapping[str, str]], caption: str = "", limit: int = 1
     """Blocks of text under their labels, one group per mapping: side by side where there is room, else stacked.
 
     Args:
-        limit: characters of a block that are shown; a note tells how many are left out.
+        limit: characters of a block that are shown, in 30 lines at most; a note tells how many are left out.
     """
     if not blocks:
         return
@@ -109,8 +110,8 @@ def written(value: Any) -> str:
 
 
 def _clipped(text: str, limit: int) -> str:
-    left_out = len(text) - limit
-    return text if left_out <= 0 else f"{text[:limit]}\n… ({left_out:,} more characters)"
+    kept = "\n".join(text[:limit].split("\n")[:LINES])
+    return text if kept == text else f"{kept}\n… ({len(text) - len(kept):,} more characters)"
 
 
 def _is_number(value: Any) -> bool:

@@ -381,3 +381,9 @@ def test_the_policy_in_the_page_forbids_the_network(report, browser):
 
 def test_the_index_is_valid_json_free_html():
     assert json.dumps(reports.document("a & b", "<p>x</p>", "m")).count("<title>a &amp; b</title>") == 1
+
+
+def test_inline_html_of_prose_keeps_its_text():
+    """nbconvert's own embedding of images parses each tag alone, and so empties it: u<sub></sub>n."""
+    notebook = new_notebook(cells=[new_markdown_cell("# T\n\nx and u<sub>n</sub>, y<sup>2</sup>")])
+    assert "u<sub>n</sub>, y<sup>2</sup>" in rendering.body(notebook)[1]

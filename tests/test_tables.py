@@ -52,6 +52,8 @@ def test_a_long_text_says_what_is_left_out(outputs):
     tables.texts([{"code": "x" * 2000}], limit=100)
     page = outputs[0]["text/html"]
     assert "x" * 100 + "\n… (1,900 more characters)" in page and "x" * 101 not in page
+    tables.texts([{"code": "\n" * 300}])
+    assert "… (271 more characters)" in outputs[1]["text/html"]
 
 
 @pytest.mark.parametrize("call", [tables.table, tables.texts])

@@ -5,6 +5,7 @@ text metrics, and pass@1 where rows bring tests. Needs no torch, so it can be re
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -69,9 +70,15 @@ def _run(
         **limits,
         "empty": sum(not text.strip() for _, text in checked),
         "ids": [row["id"] for row, _ in checked],
-        "verdicts": [{"status": v.status, "seconds": v.seconds, "stderr": v.stderr_tail} for v in verdicts],
-        "statuses": dict(Counter(verdict.status for verdict in verdicts).most_common()),
+        "verdicts": [{"status": status(v), "seconds": v.seconds, "stderr": v.stderr_tail} for v in verdicts],
+        "statuses": dict(Counter(map(status, verdicts)).most_common()),
     }
+
+
+def status(verdict: execute.Verdict) -> str:
+    """The verdict's status; a wrong answer, for which the harness ends the program with a message, is "failed"."""
+    wrong = verdict.status == "error" and re.search(": expected .*, got ", verdict.stderr_tail, re.DOTALL)
+    return "failed" if wrong else verdict.status
 
 
 def _pass_at_1(execution: dict) -> dict:
