@@ -38,13 +38,7 @@ def needs(stage):
 
 
 def data_files(stage):
-    """Files that the user's own data is read from; a directory stands for the data files in it."""
-    def files(wildcards):
-        values = RUNS[f"{stage}/{wildcards.run}"].params
-        place = values.get("path" if stage == "data" else "corpus" if stage == "base_model" else "")
-        at = Path(place or "polyglot").expanduser()
-        return sorted(map(str, at.rglob("*.json*"))) if at.is_dir() else [str(at)] if at.is_file() else []
-    return files
+    return lambda wildcards: sources.data_files(stage, RUNS[f"{stage}/{wildcards.run}"].params)
 
 
 def given(stage):

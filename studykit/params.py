@@ -69,7 +69,7 @@ class BaseModelParams(Section):
     heads: int = Field(4, ge=1, description="attention heads")
     intermediate_size: int = Field(288, ge=8, description="width of the MLP")
     context: int = Field(128, ge=16, description="tokens per training sequence")
-    steps: int = Field(1500, ge=1, description="optimizer steps")
+    steps: int = Field(1700, ge=1, description="optimizer steps")
     batch_size: int = Field(16, ge=1, description="sequences per step")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="peak, linear decay")
     samples: int = Field(60_000, ge=100, description="programs drawn from the corpus")

@@ -42,6 +42,7 @@ def write(file: str) -> Path:
     for page in folder.glob("*.html"):
         if page.name not in {"index.html", *pages.values()} and _mark(page):
             page.unlink()  # of a run that is no longer planned
+            page.with_suffix(".ipynb").unlink(missing_ok=True)
     _put(folder / "index.html", index(study, file, found, pages))
     return folder / "index.html"
 
@@ -61,6 +62,7 @@ def _refresh(target: Path, run: Run, status: Status, study: Study, pages: dict[R
 
         notebook = nbformat.reads(status.log.read_text(encoding="utf-8"), as_version=4)
         now = nbformat.reads(prose.decode(), as_version=4) if prose else None
+        _put(target.with_suffix(".ipynb"), status.log.read_text(encoding="utf-8"))
         _put(target, page(run, status, study, pages, notebook, now, mark))
 
 
@@ -75,7 +77,7 @@ def _mark(page: Path) -> str | None:
 
 
 def _put(target: Path, text: str) -> None:
-    part = target.with_suffix(".part")
+    part = target.with_name(target.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(target)
 
@@ -106,7 +108,8 @@ def page(run: Run, status: Status, study: Study, pages: dict[Run, str], notebook
               + "".join(f'<div class="meta">{line}</div>' for line in lines)
               + f"<details><summary>Parameters</summary>{parameters(run)}</details>"
               + (f"<details>{inputs}</details>" if stands else ""))  # fmt: skip
-    footer = f'<footer><a href="index.html">All runs of {esc(_words(study.study))}</a></footer>'
+    executed = f'<a href="{esc(page_name(run)).removesuffix(".html")}.ipynb">the executed notebook</a>'
+    footer = f'<footer><a href="index.html">All runs of {esc(_words(study.study))}</a> · {executed}</footer>'
     tab = f"{run.label} · {_words(run.stage)} · {_words(study.study)}"
     return document(tab, f"<header>{header}</header><main>{content}</main>{footer}", mark)
 

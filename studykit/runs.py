@@ -6,9 +6,12 @@
             run.publish(headline={"loss": 1.2})
     run.dir                                         # now holds the finished artefacts
 
-A directory without `manifest.json` does not count. What is being written lives in `runs/.staging/<stage>/<run>/`:
-`publish/` becomes the directory in one rename, `checkpoints/` outlives a kill, `lock` is held (flock) by the writer and
-let go by the kernel of the system when the writer dies, however it dies.
+A directory without `manifest.json` does not count. The engine removes that file to have a notebook executed again; if
+nothing that decides the results has changed, they are taken up as they are and only shown anew (see `_restored`).
+
+What is being written lives in `runs/.staging/<stage>/<run>/`: `publish/` becomes the directory in one rename,
+`checkpoints/` outlives a kill, `lock` is held (flock) by the writer and let go by the system when the writer dies,
+however it dies.
 
 Under the workflow engine a notebook must not outlive the engine, or a resumed engine would meet a second writer: a
 watchdog ends the notebook within about a second of the engine's death (see `engine`).
@@ -32,6 +35,8 @@ from typing import Any, BinaryIO
 
 from studykit import engine, provenance, sources
 from studykit.params import STAGES, UserError, show
+
+KEPT = ".manifest.json"  # a copy that the engine does not know of
 
 
 def home() -> Path:
@@ -58,6 +63,7 @@ class OpenRun:
 
     def __post_init__(self) -> None:
         self._began, self._started = time.monotonic(), datetime.now(UTC)
+        self._basis = basis(self.stage, self.params)  # now, not when it is published: the code may change meanwhile
 
     @property
     def checkpoints(self) -> Path:
@@ -82,13 +88,13 @@ class OpenRun:
         named = _run_dirs(self.params) if inputs is None else [str(i) for i in inputs]
         publish = self.staging / "publish"
         publish.mkdir(parents=True, exist_ok=True)
-        write_json(publish / "manifest.json", {
+        made = {
             "stage": self.stage,
             "params": self.params,
             "headline": dict(headline or {}),
             "inputs": {i: {"key": Path(i).name.rpartition("-")[2], "sha256": sha256(home() / i / "manifest.json")}
                        for i in named},
-            "code": code(self.stage),
+            **self._basis,
             "commit": provenance.commit(home()),
             "versions": provenance.versions(),
             "started": self._started.isoformat(timespec="seconds"),
@@ -98,7 +104,9 @@ class OpenRun:
             "device": provenance.device(),
             "threads": provenance.threads(),
             "peak_memory_mb": provenance.peak_memory_mb(),
-        })  # fmt: skip
+        }  # fmt: skip
+        for name in (KEPT, "manifest.json"):
+            write_json(publish / name, made)
         for file in publish.rglob("*"):
             _fsync(file)
         old = self.staging / "old"
@@ -133,9 +141,9 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
     staging.mkdir(parents=True, exist_ok=True)
     with open(staging / "lock", "ab+") as lock:
         _lock(lock, name, wait)
-        if not _finished(run):
+        if not _finished(run) and not _restored(run):
             shutil.rmtree(staging / "publish", ignore_errors=True)
-            run.attempt = _attempt(staging, code(stage), name)
+            run.attempt = _attempt(staging, run._basis["code"], name)
             print(f"{name}: {'starts' if run.attempt == 1 else f'goes on, attempt {run.attempt}'}.", flush=True)
         yield run
         if run.done and run.attempt:
@@ -153,7 +161,25 @@ def _finished(run: OpenRun) -> bool:
                             f"{show(want[key])}; leave `out` at None to get a directory of its own.")
     run.done, run.attempt = True, 0
     print(f"{run.stage}/{run.dir.name}: finished on {found['started'][:10]} in {found['seconds']} s; shown as it is.")
+    if any(found.get(k) != now for k, now in run._basis.items()):
+        print("Its code or its data files have changed since: `studykit run` makes it again.")
     return True
+
+
+def _restored(run: OpenRun) -> bool:
+    """Take up a finished run whose manifest the engine has removed, if everything that decided its results is the same:
+    parameters, code, the user's files, and the inputs by their manifests."""
+    try:
+        made = json.loads((run.dir / KEPT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    now = {"params": json.loads(json.dumps(run.params)), **run._basis}
+    inputs = {i: sha256(home() / i / "manifest.json") for i in made["inputs"]}
+    if any(made.get(k) != now[k] for k in now) or inputs != {i: m["sha256"] for i, m in made["inputs"].items()}:
+        return False
+    shutil.copyfile(run.dir / KEPT, run.dir / ".manifest.part")
+    os.replace(run.dir / ".manifest.part", run.dir / "manifest.json")
+    return _finished(run)
 
 
 def _attempt(staging: Path, now: str, name: str) -> int:
@@ -268,7 +294,13 @@ def sha256(file: Path) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
-def code(stage: str) -> str:
-    """The digest of the code that runs of `stage` depend on now; "" where there is no such notebook."""
+def basis(stage: str, params: dict[str, Any]) -> dict[str, str]:
+    """Digests of what decides a run's results beside its parameters and inputs: the code, and the user's files by
+    their size and time (they may be large)."""
+    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sources.data_files(stage, params, home())]
+    return {"code": _code(stage), "files": hashlib.sha256(repr(files).encode()).hexdigest()[:16] if files else ""}
+
+
+def _code(stage: str) -> str:
     notebook = home() / "notebooks" / f"{STAGES[stage].notebook}.ipynb" if stage in STAGES else None
-    return sources.digest(notebook) if notebook and notebook.is_file() else ""
+    return sources.computing(notebook) if notebook and notebook.is_file() else ""

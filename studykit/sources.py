@@ -1,10 +1,12 @@
-"""The code that a notebook's run depends on: the static import closure of its code cells, and a digest of it.
+"""What a notebook's run depends on beside its parameters: code (by static import closure) and files of the user's.
 
-The workflow engine reruns a notebook when this digest changes. It is made of contents, not of times: a fresh clone, or
-a notebook that was only executed and saved in JupyterLab, reruns nothing. Prose is left out as well: reports take it
-from the notebook as it is now.
+Two digests of the code. The workflow engine executes a notebook again when `digest` changes: its code cells and every
+library file that they import. What it computed is made again only when `computing` changes, which leaves out what comes
+after the publishing and the modules that only show: mending a figure of a finished training does not train again.
 
-`params`, `study` and `plan` are left out of the closure: what they do to a run is its parameters, and those name it.
+Both are made of contents, not of times: a fresh clone, or a notebook that was only executed and saved in JupyterLab,
+changes nothing. Nor does prose: reports take it from the notebook as it is now. `params`, `study` and `plan` are in
+neither: what they do to a run is its parameters, and those name it.
 """
 
 from __future__ import annotations
@@ -13,23 +15,52 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from studykit.params import UserError
 
 PACKAGE = Path(__file__).parent
 NAMING = {"params", "study", "plan"}
+SHOWING = {"canvas", "plots", "fusion_figures", "token_strip", "tables", "rendering", "reports", "explorer"}
 
 
 def digest(notebook: Path) -> str:
     """Sixteen hex digits over the notebook's code cells and every library file that they import, at any depth."""
+    return _digest(code_cells(notebook), NAMING)
+
+
+def computing(notebook: Path) -> str:
+    """The same over what decides a run's results: the cells up to the publishing one, no module that only shows."""
     code = code_cells(notebook)
+    last = next((i for i, cell in enumerate(code) if ".publish(" in cell), len(code))
+    return _digest(code[: last + 1], NAMING | SHOWING)
+
+
+def digest_modules(*modules: str) -> str:
+    """Like `digest`, for code that imports these modules of the package."""
+    return _digest([f"import {PACKAGE.name}.{module}" for module in modules], NAMING)
+
+
+def _digest(code: list[str], without: set[str]) -> str:
     hashed = hashlib.sha256(json.dumps(code).encode())
-    for file in closure("\n".join(code)):
+    for file in closure("\n".join(code), without):
         hashed.update(f"\0{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
     return hashed.hexdigest()[:16]
+
+
+def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
+    """The user's own files that a run reads: data, corpus, or a base in a directory. A directory stands for the files
+    in it."""
+    names = {"data": ["path"], "base_model": ["base", "corpus"]}.get(stage, [])
+    found: list[Path] = []
+    for name in names:
+        if params.get(name) not in (None, "scratch", "polyglot"):
+            at = home / Path(params[name]).expanduser()
+            found += sorted(at.rglob("[!.]*")) if at.is_dir() else [at]
+    return [file for file in found if file.is_file()]
 
 
 def code_cells(notebook: Path) -> list[str]:
@@ -38,15 +69,16 @@ def code_cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def closure(code: str) -> list[Path]:
-    """The files of this package that `code` imports, at any depth, with the styles and scripts beside them."""
+def closure(code: str, without: Collection[str] = NAMING) -> list[Path]:
+    """The files of this package that `code` imports, at any depth, with the styles and scripts beside them; modules
+    named in `without` and what only they import are left out."""
     code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
     todo, found = list(_imports(code, ())), set()
     while todo:
         module = todo.pop()
         for depth in range(len(module) + 1):  # a.b.c runs a/__init__ and a/b/__init__ too
             file = _file(module[:depth])
-            if file is None or file in found or module[:1] and module[0] in NAMING:
+            if file is None or file in found or module[:1] and module[0] in without:
                 continue
             found.add(file)
             inside = module[:depth] if file.name == "__init__.py" else module[: depth - 1]
@@ -88,11 +120,3 @@ def _file(module: tuple[str, ...]) -> Path | None:
     at = PACKAGE.joinpath(*module)
     return next((f for f in (at / "__init__.py", at.with_suffix(".py")) if module or f.name == "__init__.py"
                  if f.is_file()), None)  # fmt: skip
-
-
-def digest_modules(*modules: str) -> str:
-    """Like `digest`, for code that imports these modules of the package."""
-    hashed = hashlib.sha256()
-    for file in closure("\n".join(f"import {PACKAGE.name}.{module}" for module in modules)):
-        hashed.update(f"\0{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
-    return hashed.hexdigest()[:16]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +68,15 @@ def _error(ename: str, evalue: str) -> str:
 def of_study(planned: list[Run]) -> dict[Run, Status]:
     """How every run of a plan stands, in the plan's order."""
     found: dict[Run, Status] = {}
-    code = cache(runs.code)
     for run in planned:
         status = of(run.dir)
-        if status.state == "done" and (why := _outdated(run, status.manifest, found, code(run.stage))):
+        if status.state == "done" and (why := _outdated(run, status.manifest, found)):
             status = replace(status, state="outdated", error=why)
         found[run] = status
     return found
 
 
-def _outdated(run: Run, made: dict[str, Any], found: dict[Run, Status], code: str) -> str:
+def _outdated(run: Run, made: dict[str, Any], found: dict[Run, Status]) -> str:
     """Why a finished run does not stand on what is there now, or ""."""
     for need in run.needs:
         if found[need].state != "done":
@@ -86,4 +84,5 @@ def _outdated(run: Run, made: dict[str, Any], found: dict[Run, Status], code: st
         recorded = made["inputs"].get(need.dir)
         if recorded and recorded["sha256"] != runs.sha256(runs.home() / need.dir / "manifest.json"):
             return f"{need.stage} {need.label} was made again since"
-    return "its code has changed since" if made["code"] != code else ""
+    now = runs.basis(run.stage, run.params)
+    return next((f"its {what} changed since" for what in now if made.get(what) != now[what]), "")

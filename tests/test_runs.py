@@ -104,7 +104,7 @@ def test_what_the_engine_leaves_there_is_replaced(home):
     with opened() as run:
         assert not run.done
         run.publish()
-    assert sorted(p.name for p in (home / OUT).iterdir()) == ["manifest.json"]
+    assert {p.name for p in (home / OUT).iterdir()} == {"manifest.json", runs.KEPT}
 
 
 @pytest.mark.parametrize("at", ["json.dump", "os.fsync", "os.rename", "os.replace"])
@@ -308,6 +308,69 @@ def test_two_runs_get_two_gpus(home):
             Path(f"/tmp/studykit-gpu-{os.getuid()}-{card}.lock").unlink()
 
 
+# Executed again by the engine, which removes the manifest
+
+
+@pytest.fixture
+def finished(home):
+    """A finished run on one input, its manifest removed; what the run's code is."""
+    (home / "notebooks").mkdir()
+    (home / PARAMS["base"]).mkdir(parents=True)
+    (home / PARAMS["base"] / "manifest.json").write_text("{}")
+    file = home / "notebooks/02_adapter.ipynb"
+
+    def code(*cells):
+        file.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [cell]} for cell in cells]}))
+
+    code("x = 1", "run.publish()", "plot()")
+    with opened() as run:
+        run.path("artefact").write_text("costly")
+        run.publish()
+    (home / OUT / "manifest.json").unlink()
+    return code
+
+
+def test_results_are_taken_up_when_only_showing_has_changed(home, finished, capsys):
+    before = (home / OUT / runs.KEPT).read_bytes()
+    finished("x = 1", "run.publish()", "from studykit import plots", "plots.other()")
+    with opened() as run:
+        assert run.done and run.path("artefact").read_text() == "costly"
+    assert (home / OUT / "manifest.json").read_bytes() == before, "what stands on it sees no change"
+
+
+@pytest.mark.parametrize("change", ["code", "input", "input gone", "parameters", "copy gone", "copy damaged"])
+def test_results_are_computed_anew_when_anything_else_has(home, finished, change):
+    params = PARAMS
+    if change == "code":
+        finished("x = 2", "run.publish()", "plot()")
+    elif change == "input":
+        (home / PARAMS["base"] / "manifest.json").write_text('{"made": "again"}')
+    elif change == "input gone":
+        (home / PARAMS["base"] / "manifest.json").unlink()
+    elif change == "parameters":
+        params = PARAMS | {"steps": 61}
+    elif change == "copy gone":
+        (home / OUT / runs.KEPT).unlink()
+    else:
+        (home / OUT / runs.KEPT).write_text("{")
+    with opened(params=params) as run:
+        assert not run.done and not run.path("artefact").exists()
+
+
+def test_a_users_file_is_part_of_what_a_run_stands_on(home, capsys):
+    out, params = "runs/data/x-0123456789", {"path": "rows"}
+    (home / "rows").mkdir()
+    (home / "rows/python.jsonl").write_text("{}")
+    with runs.open_run(out, stage="data", params=params) as run:
+        run.publish()
+    (home / "rows/ruby.jsonl").write_text("{}")
+    with runs.open_run(out, stage="data", params=params) as run:
+        assert run.done and "its data files have changed since" in capsys.readouterr().out
+    (home / out / "manifest.json").unlink()
+    with runs.open_run(out, stage="data", params=params) as run:
+        assert not run.done
+
+
 # What a notebook's run depends on
 
 
@@ -344,3 +407,18 @@ def test_the_digest_sees_code_and_nothing_else(tmp_path):
     )
     assert one == digest({"cell_type": "markdown", "source": ["prose"]}, code), "nor is prose"
     assert one != digest(code | {"source": ["x = 2"]})
+
+
+def test_what_comes_after_the_publishing_or_only_shows_computes_nothing(tmp_path):
+    file = tmp_path / "n.ipynb"
+
+    def computing(*cells):
+        file.write_text(json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}))
+        return sources.computing(file)
+
+    one = computing("from studykit import plots", "run.publish()", "plots.show()")
+    assert one == computing("from studykit import plots", "run.publish()", "plots.other()")
+    assert one != computing("from studykit import plots", "x = 1\nrun.publish()", "plots.show()")
+    shown = {f.name for f in sources.closure("from studykit import plots, training", sources.NAMING | sources.SHOWING)}
+    assert "training.py" in shown and not shown & {f"{name}.py" for name in sources.SHOWING}
+    assert all((sources.PACKAGE / f"{name}.py").is_file() for name in sources.SHOWING - {"explorer"})

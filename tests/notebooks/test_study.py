@@ -39,7 +39,9 @@ def test_the_study_runs_to_its_reports(finished):
     assert {name.split("/")[0] for name in made} == set(STAGES)
     index = (finished / "reports/quickstart/index.html").read_text()
     assert f"{len(made)} of {len(made)} runs are done" in index
-    assert len(list((finished / "reports/quickstart").glob("*.html"))) == len(made) + 1
+    reports = finished / "reports/quickstart"
+    pages, notebooks = ({page.stem for page in reports.glob(f"*.{kind}")} for kind in ("html", "ipynb"))
+    assert pages - {"index"} == notebooks and len(notebooks) == len(made)
 
 
 def test_a_second_call_runs_nothing(finished):
