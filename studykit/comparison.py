@@ -25,6 +25,8 @@ from studykit.evaluation.metrics import corpus_value
 from studykit.params import UserError
 
 MAIN = ("pass_at_1", "bleu_paper")
+ASKED = (("bottleneck", "base"), ("adapterfusion", "bottleneck"),
+         ("advfusion_zero", "adapterfusion"), ("advfusion_exclude", "adapterfusion"))  # fmt: skip
 ORDER = ("pass_at_1", "exact_match", "bleu_paper", "bleu_paper_sentence", "sacrebleu", "chrf", "rouge_l", "loss")
 BINARY = {"pass_at_1", "exact_match"}
 LESS_IS_BETTER = {"loss"}
@@ -130,10 +132,10 @@ def of_sources(sources: Mapping[str, str]) -> list[dict]:
 
 
 def pairs(methods: Sequence[str], baseline: str) -> list[tuple[str, str]]:
-    """What is compared with what: all methods with the baseline, and the target's own adapter with the base."""
+    """What is compared with what: all methods with the baseline, and those that the study's questions are about."""
     found = [(method, baseline) for method in methods if method != baseline]
-    own = ("bottleneck", "base")
-    return found + [own] * (set(own) <= set(methods) and own not in found and own[::-1] not in found)
+    asked = [pair for pair in ASKED if set(pair) <= set(methods)]
+    return found + [(a, b) for a, b in asked if (a, b) not in found and (b, a) not in found]
 
 
 def contrast(metric: str, a: Sequence[dict], b: Sequence[dict], confidence: float, resamples: int) -> dict:

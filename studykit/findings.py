@@ -21,6 +21,11 @@ QUESTIONS = {
 }
 
 
+def measure(compared: Mapping[str, Any]) -> str:
+    """The metric's name inside a sentence."""
+    return "the completion loss" if compared["metric"] == "loss" else compared["label"]
+
+
 def signed(value: float, unit: str) -> str:
     """+1.7, or +0.032 for a loss; a true minus sign."""
     return f"{value:+.{digits(unit)}f}".replace("-", "\u2212")
@@ -63,7 +68,7 @@ def sentence(compared: Mapping[str, Any], contrast: Mapping[str, Any]) -> str:
     span = f"{signed(contrast['low'], unit)} to {signed(contrast['high'], unit)}"
     step = "points" if unit == "%" else unit
     p = f"p {'< 0.001' if contrast['p_holm'] < 0.001 else '= ' + format(contrast['p_holm'], '.3f')}"
-    said = [f"**{head}** on {compared['label']}: {means[a]} against {means[b]} {unit}, a difference of "
+    said = [f"**{head}** on {measure(compared)}: {means[a]} against {means[b]} {unit}, a difference of "
             f"{signed(contrast['value'], unit)} {step} ({compared['confidence']:.0%} interval {span}, {p} after Holm's "
             f"correction, n = {contrast['n']} rows)."]  # fmt: skip
     said.append(_undecided(contrast, places, step) if word == "undecided" else _seeds(contrast, unit))
@@ -119,7 +124,7 @@ def hypothesis(compared: Mapping[str, Any], target: str) -> str:
     else:
         stance = "contradicted" if "worse" in words else "undecided"
     said = ", ".join(f"{method} is {verdict}" for method, verdict in verdicts.items())
-    return f"That AdvFusion beats AdapterFusion on {target} is **{stance}** by {compared['label']}: {said}."
+    return f"That AdvFusion beats AdapterFusion on {target} is **{stance}** by {measure(compared)}: {said}."
 
 
 def summary(compared: Mapping[str, Any]) -> str:
@@ -131,13 +136,26 @@ def summary(compared: Mapping[str, Any]) -> str:
     return f"{compared['label']} ({compared['unit']}), best first: {said}."
 
 
+def tight(low: str, high: str) -> str:
+    """An interval that no table breaks in two."""
+    return f"{low}\u00a0to\u00a0{high}"
+
+
+def spread(summary: Mapping[str, Any] | None, metric: str) -> str:
+    """mean ± sd over seeds; the mean alone for one seed, a dash for None."""
+    if summary is None:
+        return "–"
+    mean, sd = (rounded(summary[name], metric) for name in ("mean", "sd"))
+    return mean if summary["sd"] is None else f"{mean}\u00a0±\u00a0{sd}"
+
+
 def score_rows(compared: Mapping[str, Any]) -> list[dict]:
     """A metric's scores as a table to show: one line per method and state."""
     metric, interval = compared["metric"], f"{compared['confidence']:.0%} interval over rows"
     return [
         {"method": row["method"], f"mean ({compared['unit']})": rounded(row["mean"], metric),
          "sd over seeds": rounded(row["sd"], metric), "seeds": len(row["points"]),
-         interval: f"{rounded(row['low'], metric)} to {rounded(row['high'], metric)}", "rows": row["n"]}
+         interval: tight(rounded(row["low"], metric), rounded(row["high"], metric)), "rows": row["n"]}
         for row in compared["rows"]
     ]  # fmt: skip
 
@@ -147,7 +165,7 @@ def difference_rows(compared: Mapping[str, Any]) -> list[dict]:
     unit, interval = compared["unit"], f"{compared['confidence']:.0%} interval"
     return [
         {"method": c["method"], "against": c["against"], "difference": signed(c["value"], unit),
-         interval: f"{signed(c['low'], unit)} to {signed(c['high'], unit)}", "p (Holm)": f"{c['p_holm']:.3f}",
+         interval: tight(signed(c["low"], unit), signed(c["high"], unit)), "p (Holm)": f"{c['p_holm']:.3f}",
          "seed by seed": ", ".join(signed(d, unit) for d in c["by_seed"]) or "–", "verdict": c["verdict"]}
         for c in compared["contrasts"]
     ]  # fmt: skip

@@ -40,7 +40,7 @@ BaseModelSection = _section("base_model")
 DataSection = _section("data")
 AdapterSection = _section(
     "adapter",
-    steps=(int, Field(300, ge=1, description="optimizer steps of a source language's adapter")),
+    steps=(int, Field(200, ge=1, description="optimizer steps of a source language's adapter")),
     target_steps=(int, Field(60, ge=1, description="optimizer steps of the target's adapter")),
 )
 FusionSection = _section("fusion")

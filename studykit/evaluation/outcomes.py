@@ -82,8 +82,8 @@ def by_length(of_seeds: Sequence[Sequence[dict]], parts: int = 3) -> list[dict]:
         lengths = [of_seeds[0][i]["tokens"] for i in part]
         found.append({
             "tokens of the reference": f"{min(lengths)} to {max(lengths)}", "rows": len(part),
-            "right (%)": 100 * float(np.mean([is_right(row) for row in rows])),
-            "loss": sum(row["nats"] for row in rows) / sum(row["tokens"] for row in rows),
+            "right (%)": round(100 * float(np.mean([is_right(row) for row in rows])), 1),
+            "loss": round(sum(row["nats"] for row in rows) / sum(row["tokens"] for row in rows), 3),
         })  # fmt: skip
     return found
 

@@ -59,7 +59,7 @@ def test_parts_by_length_hold_every_row_and_their_means_are_those_of_all():
     parts = outcomes.by_length(seeds)
     assert [part["rows"] for part in parts] == [4, 3, 3]
     right = sum(part["rows"] * part["right (%)"] for part in parts) / 10
-    assert right == pytest.approx(100 * sum(r["status"] == "passed" for rows in seeds for r in rows) / 20)
+    assert right == pytest.approx(100 * sum(r["status"] == "passed" for rows in seeds for r in rows) / 20, abs=0.1)
     assert parts[0]["tokens of the reference"] == "2 to 5"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 
+from studykit import plan
+from studykit.params import STAGES
 from tests.project import ROOT, studykit
 
 QUICKSTART = """
@@ -34,7 +38,24 @@ def copy_project(home: Path, study: str = QUICKSTART) -> Path:
     shutil.copy(ROOT / "Snakefile", home)
     (home / "params").mkdir()
     (home / "params/quickstart.yaml").write_text(study)
+    if study == QUICKSTART:
+        for stage in STAGES:
+            adopt_defaults(home, stage)
     return home
+
+
+def adopt_defaults(home: Path, stage: str) -> None:
+    """Put the small quickstart's values into a notebook's parameters cell, as the real one's stand there in git."""
+    file = home / "notebooks" / f"{STAGES[stage].notebook}.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    values = plan.defaults(stage, str(home / "params/quickstart.yaml"))
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    for name, value in values.items():
+        cell.source, found = re.subn(
+            rf"^({name}: .+?) = .*?(  # .*)$", lambda m, v=value: f"{m[1]} = {v!r}{m[2]}", cell.source, flags=re.M
+        )
+        assert found == 1, name
+    nbformat.write(notebook, file)
 
 
 @pytest.fixture(scope="session")
