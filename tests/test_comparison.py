@@ -116,7 +116,7 @@ def test_every_verdict_and_its_sentence(metric, a, b, expected):
     opening = {"better": "**advfusion_zero is better than adapterfusion**",
                "worse": "**advfusion_zero is worse than adapterfusion**",
                "undecided": "**advfusion_zero against adapterfusion is undecided**"}[expected]  # fmt: skip
-    assert said.startswith(f"{opening} on {found['label']}")
+    assert said.startswith(f"{opening} on {findings.measure(found)}: ")
     assert findings.signed(contrast["value"], found["unit"]) in said and "n = 200 rows" in said
     assert ("seed" in said) == (expected != "undecided")
     detectable = contrast["detectable"]
