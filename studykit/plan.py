@@ -271,8 +271,9 @@ def _assigned(history: list[str]) -> set[str] | None:
 def defaults(stage: str, study: str = QUICKSTART, **roles: Any) -> dict[str, Any]:
     """What a notebook's parameters cell should say: the study's first run of `stage` (with these roles), in which
     everything that the study fills in by itself is None."""
-    model = STAGES[stage].model
-    for run in plan(load_study(study, runs.home())):
+    model, asked = STAGES[stage].model, load_study(study, runs.home())
+    section = getattr(asked, stage).model_dump()  # also what has no say in that run, as LoRA's rank in a bottleneck's
+    for run in plan(asked):
         if run.stage == stage and all(run.params[n] == v for n, v in roles.items()):
-            return {n: None if kind(model, n) in ("path", "auto") else v for n, v in run.params.items()}
+            return {n: None if kind(model, n) in ("path", "auto") else section.get(n, v) for n, v in run.params.items()}
     raise UserError(f"{study} has no {stage} run with {roles}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import unicodedata
 from functools import cache
 from types import SimpleNamespace
 
@@ -62,10 +63,12 @@ def test_end_and_padding_are_two_tokens_that_text_does_not_hold():
     assert not {t.eos_token_id, t.pad_token_id} & set(t("".join(CODE))["input_ids"])
 
 
-def test_the_tokenizer_is_the_same_after_saving(tmp_path):
-    tokenizer().save_pretrained(tmp_path)
-    loaded = base.open_tokenizer(str(tmp_path))
-    assert loaded("\n".join(CODE) + "λ")["input_ids"] == tokenizer()("\n".join(CODE) + "λ")["input_ids"]
+@pytest.mark.parametrize("text", ["\n".join(CODE), "λ e\u0301", "a=1\n\n  b=22 'll don't\t#x\r\n", "    return  a"])
+def test_the_tokenizer_is_the_same_after_saving(tmp_path, text):
+    """AutoTokenizer takes the class that belongs to the model's family, whatever class was saved."""
+    run_of(tmp_path)
+    loaded = base.open_tokenizer(str(tmp_path / "model"))
+    assert loaded(text)["input_ids"] == tokenizer()(text)["input_ids"]
     assert (loaded.eos_token_id, loaded.pad_token_id) == (tokenizer().eos_token_id, tokenizer().pad_token_id)
 
 

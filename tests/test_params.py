@@ -225,4 +225,4 @@ def test_comments_of_the_quickstart_tell_the_true_defaults():
         told = re.search(r"default: ([^)]*)\)", above)
         key = line.strip().split(":")[0]
         if told and section and line.startswith("  ") and key in section.model_fields:
-            assert yaml.safe_load(told[1].replace("4e-3", "0.004")) == section.model_fields[key].default, key
+            assert yaml.safe_load(told[1].replace("3e-3", "0.003")) == section.model_fields[key].default, key
