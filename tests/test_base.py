@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import unicodedata
-import unicodedata
 from functools import cache
 from types import SimpleNamespace
 

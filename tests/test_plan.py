@@ -205,10 +205,10 @@ def test_the_quickstart_by_hand_is_the_quickstart(run):
 
 def test_the_target_needs_no_steps_of_its_own():
     target = next(run for run in QUICKSTART if run.label == "lua-bottleneck-s0")
-    assert by_hand("adapter", language="lua", method="bottleneck", seed=0).out == target.dir
-    assert by_hand("adapter", language="lua", method="bottleneck", seed=0, steps=61).out != target.dir
+    cell = plan.defaults("adapter") | {"language": "lua"}
     steps = target.params["steps"]
-    assert by_hand("adapter", language="lua", method="bottleneck", seed=0, steps=steps).out == target.dir
+    assert by_hand("adapter", **cell).out == by_hand("adapter", **(cell | {"steps": steps})).out == target.dir
+    assert by_hand("adapter", **(cell | {"steps": steps + 1})).out != target.dir
 
 
 def test_a_new_seed_stands_on_the_same_data():
