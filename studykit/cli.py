@@ -80,6 +80,9 @@ def _run(file: str, cores: int | None, dry_run: bool, extra: list[str]) -> int:
     options = ["--configfile", file, *extra]
     options += ["--cores", str(cores)] if cores else []
     options += ["--resources", f"gpu={len(engine.gpus())}"] if engine.gpus() and "--resources" not in extra else []
+    # The index is also written after a failure or a stop; it must not pass for a sign that all runs are there.
+    if any(not (runs.home() / run.dir / "notebook.ipynb").is_file() for run in planned):
+        options += ["--forcerun", "index"] if "--forcerun" not in extra and "-R" not in extra else []
     if dry_run:
         return _snakemake(["--dry-run", *options])
     with _only_engine():
