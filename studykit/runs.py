@@ -39,6 +39,9 @@ from studykit.params import STAGES, UserError, show
 KEPT = ".manifest.json"  # a copy that the engine does not know of
 
 
+LARGE = 64 * 2**20  # bytes from which a file is not read only to know whether it has changed
+
+
 def home() -> Path:
     """The project's directory: STUDYKIT_HOME, else the nearest parent of the working directory with a Snakefile."""
     if named := os.environ.get("STUDYKIT_HOME"):
@@ -296,8 +299,12 @@ def sha256(file: Path) -> str | None:
 
 def basis(stage: str, params: dict[str, Any]) -> dict[str, str]:
     """Digests of what decides a run's results beside its parameters and inputs: the code, and the user's files by
-    their size and time (they may be large)."""
-    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sources.data_files(stage, params, home())]
+    their content, or by size and time where they are large: a file that was only touched is no change."""
+    files = [
+        (str(f), sha256(f) if f.stat().st_size < LARGE else f"{f.stat().st_size} {f.stat().st_mtime_ns}")
+        for f in sources.data_files(stage, params, home())
+        if f.is_file()
+    ]
     return {"code": _code(stage), "files": hashlib.sha256(repr(files).encode()).hexdigest()[:16] if files else ""}
 
 
