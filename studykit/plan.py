@@ -83,7 +83,7 @@ def plan(study: Study) -> list[Run]:
     trained: dict[str, list[Run]] = {}  # the target's, by method, one per seed
     sources: dict[str, list[Run]] = {}  # by language, one per seed
     wants_members = any(m in FUSIONS for m in study.methods)
-    for language in study.languages if wants_members or study.evaluate.sources else []:
+    for language in study.languages if wants_members else study.evaluated_sources:
         sources[language] = [adapter(language, "bottleneck", seed) for seed in study.seeds]
     if wants_members or "bottleneck" in study.methods:
         trained["bottleneck"] = [adapter(study.target, "bottleneck", seed) for seed in study.seeds]
@@ -104,8 +104,7 @@ def plan(study: Study) -> list[Run]:
 
     paths = {name: [r.dir for r in of_seeds] for name, of_seeds in trained.items()} | {"base": []}
     evaluations = {m: evaluate(m, study.target, paths[m]) for m in study.methods}
-    on_sources = {x: evaluate("bottleneck", x, [r.dir for r in sources[x]])
-                  for x in (study.languages if study.evaluate.sources else [])}  # fmt: skip
+    on_sources = {x: evaluate("bottleneck", x, [r.dir for r in sources[x]]) for x in study.evaluated_sources}
     attention = {m: run("fusion_attention", **on, checkpoints=paths[m], method=m, seeds=study.seeds).dir
                  for m in fusions}  # fmt: skip
     baseline = study.compare.baseline or ("adapterfusion" if "adapterfusion" in study.methods else study.methods[0])

@@ -73,9 +73,11 @@ def closure(code: str, without: Collection[str] = NAMING) -> list[Path]:
     """The files of this package that `code` imports, at any depth, with the styles and scripts beside them; modules
     named in `without` and what only they import are left out."""
     code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
-    todo, found = list(_imports(code, ())), set()
+    todo, seen, found = list(_imports(code, ())), set(), set()
     while todo:
-        module = todo.pop()
+        if (module := todo.pop()) in seen:
+            continue
+        seen.add(module)
         for depth in range(len(module) + 1):  # a.b.c runs a/__init__ and a/b/__init__ too
             file = _file(module[:depth])
             if file is None or file in found or module[:1] and module[0] in without:

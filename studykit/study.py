@@ -45,7 +45,11 @@ AdapterSection = _section(
 )
 FusionSection = _section("fusion")
 EvaluateSection = _section(
-    "evaluate", sources=(bool, Field(True, description="also evaluate each source adapter on its own language"))
+    "evaluate",
+    sources=(
+        list[str] | None,
+        Field(None, description="source languages whose adapters are evaluated too, each on its own; null: all"),
+    ),
 )
 FusionAttentionSection = _section("fusion_attention")
 CompareSection = _section("compare")
@@ -76,6 +80,12 @@ class Study(Section):
         """Sources in their order, the target last: the members' order."""
         return [*self.languages, self.target]
 
+    @property
+    def evaluated_sources(self) -> list[str]:
+        """The source languages whose own adapters are evaluated too, in the members' order."""
+        asked = self.evaluate.sources
+        return [x for x in self.languages if asked is None or x in asked]
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         for key in ("languages", "methods", "seeds"):
@@ -88,6 +98,8 @@ class Study(Section):
                 raise ValueError(f"the language {name!r} is no name; it must start with a letter and hold no spaces")
         if self.target in self.languages:
             raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
+        if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
+            raise ValueError(f"evaluate.sources names {foreign[0]!r}; it may name {', '.join(self.languages)}")
         if min(self.seeds) < 0:
             raise ValueError(f"seeds holds {min(self.seeds)}; a seed must be at least 0")
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")

@@ -22,7 +22,7 @@ languages: [python]
 target: lua
 methods: [base, bottleneck]
 seeds: [0]
-evaluate: {sources: false}
+evaluate: {sources: []}
 """
 
 # What each notebook does: `flavour` is a library module of adapters and evaluations only.

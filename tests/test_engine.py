@@ -93,7 +93,7 @@ def test_a_second_run_does_nothing(home):
 
 
 @pytest.mark.parametrize("line, reruns", [
-    ("evaluate: {sources: false, timeout: 1.0}", {"evaluate": 2, "compare": 1}),
+    ("evaluate: {sources: [], timeout: 1.0}", {"evaluate": 2, "compare": 1}),
     ("adapter: {learning_rate: 1e-5, target_steps: 5}", {"adapter": 1, "evaluate": 1, "compare": 1}),
 ])  # fmt: skip
 def test_a_changed_parameter_reruns_exactly_its_downstream(home, line, reruns):

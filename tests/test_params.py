@@ -41,6 +41,8 @@ BAD_STUDIES = {
     "zzz: 1": "zzz is unknown; known are study, question, task",
     "adapter: {base: runs/x}": "adapter.base is decided by the plan; leave it out",
     "adapter: {target_stps: 3}": "did you mean target_steps?",
+    "evaluate: {sources: [rust]}": "evaluate.sources names 'rust'; it may name python",
+    "evaluate: {sources: 3}": "evaluate.sources is 3; it must be a list",
     "evaluate: {source: true}": "evaluate.source is unknown; did you mean sources?",
     "adapter: 3": "adapter is 3; it must be a mapping of parameters",
     "adapter: [1]": "adapter is [1]; it must be a mapping of parameters",

@@ -74,10 +74,13 @@ def test_what_they_are_given():
 
 
 def test_only_what_is_asked_for():
-    few = planned(methods=["base", "lora"], evaluate={"sources": False})
+    few = planned(methods=["base", "lora"], evaluate={"sources": []})
     assert [run.label for run in few if run.stage in ("adapter", "fusion")] == ["lua-lora-s0", "lua-lora-s1"]
     assert few[-1].params["baseline"] == "base"
-    fused = planned(methods=["advfusion_zero"], evaluate={"sources": False})
+    one = planned(methods=["base", "lora"], evaluate={"sources": ["go"]})
+    assert set(one[-1].params["sources"]) == {"go"}
+    assert {run.label.split("-")[0] for run in one if run.stage == "adapter"} == {"go", "lua"}, "it trains no other"
+    fused = planned(methods=["advfusion_zero"], evaluate={"sources": []})
     assert "lua-bottleneck-s0" in {run.label for run in fused}, "a member even if it is not an arm of its own"
     assert [run.label for run in fused if run.stage == "evaluate"] == ["lua-advfusion_zero"]
 
@@ -96,7 +99,8 @@ def test_the_plan_is_ordered_unique_and_complete(data):
     languages = data.draw(st.lists(st.sampled_from(POLYGLOT[:-1]), min_size=1, max_size=5, unique=True))
     methods = data.draw(st.lists(st.sampled_from(METHODS), min_size=1, unique=True))
     seeds = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True))
-    runs = planned(languages=languages, methods=methods, seeds=seeds, evaluate={"sources": data.draw(st.booleans())})
+    sources = data.draw(st.sampled_from([None, [], languages[:1]]))
+    runs = planned(languages=languages, methods=methods, seeds=seeds, evaluate={"sources": sources})
     seen: dict[str, plan.Run] = {}
     for run in runs:
         assert run.dir not in seen and all(need.dir in seen for need in run.needs)

@@ -28,7 +28,7 @@ languages: [python]
 target: lua
 methods: [base, bottleneck]
 seeds: [0]
-evaluate: {sources: false}
+evaluate: {sources: []}
 """
 
 
