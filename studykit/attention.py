@@ -203,8 +203,9 @@ def capture(
         model.train(was_training)
     record.samples = [kept[i] for i in sorted(kept)]
     record.checkpoint, record.seed = checkpoint, seed
-    active, masks = layers[0].active_adapters, layers[0].masked
-    masked, mode = next((masks[name] for name in active if name in masks), ((), "none"))
+    fusion = next(name for name in layers[0].active_adapters if name in layers[0].fusions)
+    masked, mode = layers[0].masked.get(fusion, ((), "none"))
+    record.place = layers[0].places[fusion]
     record.mask, record.masked = mode if masked else "none", [record.members[n] for n in masked]
     return record
 
@@ -223,13 +224,14 @@ def _cheap(model: Any) -> dict[str, Any]:
     return {name: cheap[name] for name in cheap.keys() & inspect.signature(base.forward).parameters.keys()}
 
 
-def _stack(seen: Any, parts: dict[int, Any]) -> np.ndarray:
-    """A (B, T, A) tensor per layer -> (L, B, T, A) float32, layers in ascending order."""
-    return np.stack([parts[layer].float().cpu().numpy() for layer in sorted(seen.weights)])
+def _stack(seen: Any, parts: dict[tuple[int, str], Any]) -> np.ndarray:
+    """A (B, T, A) tensor per site -> (L, B, T, A) float32, in the order of the layers."""
+    return np.stack([parts[at].float().cpu().numpy() for at in sorted(seen.weights)])
 
 
 def _empty(seen: Any, ids: list[str], target: str, phase: str) -> FusionRecord:
-    members, layers = list(seen.members), [f"L{layer + 1}" for layer in sorted(seen.weights)]
+    members, several = list(seen.members), len({site for _, site in seen.weights}) > 1
+    layers = [f"L{layer + 1} {site}" if several else f"L{layer + 1}" for layer, site in sorted(seen.weights)]
     if target not in members:
         raise UserError(f"target {target!r} is not a member of the fusion; its members are {', '.join(members)}")
     shape = (len(ids), 2, len(layers))

@@ -90,7 +90,7 @@ def test_means_are_those_of_samples_run_alone(model, tokenizer):
         encoded = encode_row(item, tokenizer, **LIMITS)
         with torch.no_grad(), record_fusion(model) as seen:
             model(input_ids=torch.tensor([encoded["input_ids"]]))
-        alone = np.stack([seen.weights[layer][0].numpy() for layer in (0, 1)])  # (L, T, A)
+        alone = np.stack([seen.weights[layer, "output"][0].numpy() for layer in (0, 1)])  # (L, T, A)
         part = alone[:, encoded["prompt_length"] - 1 : -1]
         np.testing.assert_allclose(attention.sample_means(record)[i], part.mean(1), atol=1e-5)
         sums, tokens = sums + part.sum(1), tokens + part.shape[1]

@@ -5,6 +5,7 @@
     model.add_adapter("fusion", FusionConfig(members=["python", "ruby"], task_type="CAUSAL_LM"))
     model.set_adapter("fusion")             # exactly the fusion is trainable
     fusion_members(model, masked=["ruby"])  # phase 1; masked=[] is phase 2
+    model.fold_fusion()                     # the same function, faster, for inference
 
 PEFT documents no way to add a tuner from outside: importing this package enters it into three dictionaries of
 `peft.mapping`, and checks that the parts of PEFT that it stands on are there.
@@ -16,13 +17,22 @@ import peft
 from peft import mapping
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
-from studykit.tuners.config import PEFT_TYPE, BottleneckConfig, CompositionConfig, FusionConfig
+from studykit.tuners.config import (
+    PEFT_TYPE,
+    PRESETS,
+    BottleneckConfig,
+    CompositionConfig,
+    FoldedConfig,
+    FusionConfig,
+)
+from studykit.tuners.layer import CompositionLayer
+from studykit.tuners.lora import load_lora
 from studykit.tuners.model import (
-    CompositionLayer,
     CompositionModel,
     fusion_layers,
     fusion_members,
     record_fusion,
+    save_folded,
     value_penalty,
 )
 
@@ -48,12 +58,16 @@ def register() -> None:
 register()
 
 __all__ = [
+    "PRESETS",
     "BottleneckConfig",
     "CompositionLayer",
     "CompositionModel",
+    "FoldedConfig",
     "FusionConfig",
     "fusion_layers",
     "fusion_members",
+    "load_lora",
     "record_fusion",
+    "save_folded",
     "value_penalty",
 ]

@@ -1,4 +1,4 @@
-"""Configurations of the tuner: a bottleneck adapter, and a fusion of several."""
+"""Configurations of the tuner: an adapter, a composition of several, and a fusion folded for inference."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 from peft import PeftConfig
 
-from studykit.tuners.bottleneck import ACTIVATIONS
+from studykit.tuners.bottleneck import ACTIVATIONS, INITS
+from studykit.tuners.places import TARGETS
 
 PEFT_TYPE = "ADAPTER_COMPOSITION"
-
-# Every decoder layer of the Llama-like families; PEFT matches a string as a full regular expression.
-DECODER_LAYERS = r"(.*\.)?layers\.\d+"
+KINDS = ("attention", "average", "weights")
 
 # Names of our own submodules: an adapter called so could not be told from them in a state dict.
 RESERVED = {"adapters", "fusions", "down", "up", "query", "key", "value", "layers", "model", "base_model"}
@@ -26,38 +25,67 @@ def check_name(name: str) -> str:
     return name
 
 
+def require(config: PeftConfig, name: str, accepted: bool, what: str) -> None:
+    if not accepted:
+        raise ValueError(f"{name}={getattr(config, name)!r} is out of range; it must be {what}.")
+
+
 @dataclass
 class BottleneckConfig(PeftConfig):
-    """A bottleneck adapter after every decoder layer (Pfeiffer's place). Field defaults are those of `seq_bn`."""
+    """An adapter at one place of every decoder layer. Field defaults are those of `seq_bn`, Pfeiffer's adapter."""
 
+    place: str = field(default="output", metadata={"help": f"one of {list(TARGETS)}, see tuners/places.py"})
     reduction_factor: float = field(default=16, metadata={"help": "d / r, at least 1"})
+    rank: int | None = field(default=None, metadata={"help": "r itself, instead of reduction_factor"})
     activation: str = field(default="relu", metadata={"help": f"one of {sorted(ACTIVATIONS)}"})
     scaling: float = field(default=1.0, metadata={"help": "factor on the adapter's output"})
     dropout: float = field(default=0.0, metadata={"help": "after the scaling, in [0, 1)"})
-    phm_dim: int | None = field(default=None, metadata={"help": "n Kronecker terms (Compacter++: 4); None: dense"})
+    biased: bool = field(default=True, metadata={"help": "whether the projections have biases"})
+    init: str = field(default="bert", metadata={"help": f"of dense projections, one of {list(INITS)}"})
+    phm_dim: int | None = field(default=None, metadata={"help": "n Kronecker terms (Compacter: 4); None: dense"})
     phm_rank: int | None = field(default=1, metadata={"help": "rank of W_i; None: full W"})
     phm_shared_rule: bool = field(default=True, metadata={"help": "one rule A for all layers, down and up"})
     phm_rule_rank: int | None = field(default=None, metadata={"help": "rank of the rule; None: full A"})
-    target_modules: str = field(default=DECODER_LAYERS, metadata={"help": "regular expression of the decoder layers"})
+    target_modules: str | None = field(default=None, metadata={"help": "regular expression of the sites; None: all"})
 
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PEFT_TYPE
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r} is unknown; accepted are {sorted(ACTIVATIONS)}.")
-        if self.reduction_factor < 1:
-            raise ValueError(f"reduction_factor={self.reduction_factor} is out of range; it must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} is out of range; it must be in [0, 1).")
+        for name, known in (("place", TARGETS), ("activation", ACTIVATIONS), ("init", INITS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; accepted are {sorted(known)}.")
+        require(self, "reduction_factor", self.reduction_factor >= 1, "at least 1")
+        require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
+        require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        if self.target_modules is None:
+            self.target_modules = TARGETS[self.place]
+
+
+# Adapters of the literature by one word: what differs from `seq_bn`.
+PRESETS: dict[str, dict] = {
+    "bottleneck": {},
+    "houlsby": {"place": "houlsby", "activation": "swish"},
+    "parallel": {"place": "parallel", "reduction_factor": 2, "scaling": 4.0, "init": "mam_adapter"},
+    "compacter": {"place": "houlsby", "activation": "gelu", "reduction_factor": 32, "phm_dim": 4},
+    "compacterpp": {"activation": "gelu", "reduction_factor": 32, "phm_dim": 4},
+}
 
 
 @dataclass
 class FusionConfig(PeftConfig):
-    """A learned attention over the outputs of adapters that the model already holds."""
+    """A learned composition of adapters that the model already holds, at every site of theirs.
+
+    `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `weights` learns one number per
+    member and site, through a softmax.
+    """
 
     members: list[str] = field(default_factory=list, metadata={"help": "names of the fused adapters, in order"})
+    kind: str = field(default="attention", metadata={"help": f"one of {list(KINDS)}"})
     value: bool = field(default=True, metadata={"help": "False: no value matrix (the reference's 'static')"})
-    target_modules: str = field(default=DECODER_LAYERS, metadata={"help": "regular expression of the decoder layers"})
+    rank: int | None = field(default=None, metadata={"help": "of query, key, and value minus identity; None: full"})
+    temperature: float = field(default=1.0, metadata={"help": "divides the scores; a constant"})
+    dropout: float = field(default=0.0, metadata={"help": "of the scores, in training, in [0, 1)"})
+    target_modules: str | None = field(default=None, metadata={"help": "None: the members' own"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,10 +94,32 @@ class FusionConfig(PeftConfig):
             raise ValueError("A FusionConfig needs members: the names of the adapters to fuse, in order.")
         if len(set(self.members)) < len(self.members):
             raise ValueError(f"members={self.members} names an adapter twice; each may be fused once.")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} is unknown; accepted are {list(KINDS)}.")
+        require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
+        require(self, "temperature", self.temperature > 0, "above 0")
+        require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+
+
+@dataclass
+class FoldedConfig(PeftConfig):
+    """A fusion and its members in one, for inference: what `save_folded` writes; it needs no other adapter."""
+
+    folded: list[str] = field(default_factory=list, metadata={"help": "names of the members, in order"})
+    widths: list[int] = field(default_factory=list, metadata={"help": "r of each member"})
+    activations: list[str] = field(default_factory=list, metadata={"help": "of each member"})
+    place: str = field(default="output", metadata={"help": f"one of {list(TARGETS)}"})
+    temperature: float = field(default=1.0, metadata={"help": "divides the scores"})
+    target_modules: str | None = field(default=None, metadata={"help": "regular expression of the sites"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PEFT_TYPE
 
 
 class CompositionConfig(PeftConfig):
-    """What PEFT knows of the tuner, which allows one config class per PEFT type: it reads as one of the two above."""
+    """What PEFT knows of the tuner, which allows one config class per PEFT type: it reads as one of those above."""
 
-    def __new__(cls, **fields) -> BottleneckConfig | FusionConfig:
-        return (FusionConfig if "members" in fields else BottleneckConfig)(**fields)
+    def __new__(cls, **fields) -> BottleneckConfig | FusionConfig | FoldedConfig:
+        kind = FusionConfig if "members" in fields else FoldedConfig if "folded" in fields else BottleneckConfig
+        return kind(**fields)

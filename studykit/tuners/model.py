@@ -1,116 +1,33 @@
-"""The PEFT tuner over the plain modules: attaches them to the decoder layers of an unchanged model.
+"""The PEFT tuner over the plain modules: puts a `CompositionLayer` at every site of an unchanged model.
 
-A decoder layer is not replaced: a `CompositionLayer` becomes its submodule and a forward hook adds what the active
-adapter contributes to the layer's output. So quantised bases, KV caches and gradient checkpointing need no special
-code. An adapter is either a bottleneck or a fusion whose config names its members; `set_adapter(name)` makes exactly
-that one trainable.
+An adapter is a bottleneck, or a composition whose config names its members, or a folded fusion; `set_adapter(name)`
+makes exactly that one trainable.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from studykit.tuners.bottleneck import Bottleneck, bottleneck_width
-from studykit.tuners.config import BottleneckConfig, FusionConfig, check_name
-from studykit.tuners.fusion import MASK_MODES, Fusion, MemberStack
+from studykit.tuners.config import BottleneckConfig, FoldedConfig, FusionConfig, check_name
+from studykit.tuners.folded import FoldedFusion
+from studykit.tuners.fusion import MASK_MODES, Fusion, Weights
+from studykit.tuners.layer import UNMERGEABLE, CompositionLayer, FusionRecording, fuses
 from studykit.tuners.phm import new_rule
+from studykit.tuners.places import locate
 
 ATTRIBUTE = "composition"
 
 
-class CompositionLayer(nn.Module, BaseTunerLayer):
-    """All adapters and fusions of one decoder layer."""
-
-    adapter_layer_names = ("adapters", "fusions")
-    other_param_names = ()
-
-    def __init__(self, decoder_layer: nn.Module, index: int, hidden_size: int):
-        super().__init__()
-        self._decoder_layer = (decoder_layer,)  # in a tuple: the parent must not become its own descendant
-        self.index, self.hidden_size = index, hidden_size
-        self.adapters, self.fusions = nn.ModuleDict(), nn.ModuleDict()
-        self.members: dict[str, list[str]] = {}
-        self.masked: dict[str, tuple[tuple[int, ...], str]] = {}  # fusion -> (masked indices, mode)
-        self.record: FusionRecording | None = None
-        self._stacks: dict[str, tuple[tuple, MemberStack]] = {}
-        self._disable_adapters, self._active_adapter, self.merged_adapters = False, [], []
-        self._hook = decoder_layer.register_forward_hook(self._after_layer)
-
-    def get_base_layer(self) -> nn.Module:
-        return self._decoder_layer[0]
-
-    def merge(self, *args, **kwargs):
-        raise ValueError("A bottleneck adapter or a fusion is not linear in its input: it cannot be merged.")
-
-    unmerge = merge
-
-    def add(self, name: str, module: nn.Module, members: list[str] | None = None) -> None:
-        parameter = next((p for p in self.get_base_layer().parameters()), None)
-        device = torch.device("cpu") if parameter is None else parameter.device
-        if members is None:
-            self.adapters[name] = module.to(device)
-            return
-        missing = [member for member in members if member not in self.adapters]
-        if missing:
-            raise ValueError(f"Fusion {name!r} needs adapters {missing}, but the model holds {list(self.adapters)}.")
-        self.fusions[name], self.members[name] = module.to(device), list(members)
-
-    def train(self, mode: bool = True) -> CompositionLayer:
-        self._stacks.clear()
-        return super().train(mode)
-
-    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        self._stacks.clear()
-        super().set_adapter(adapter_names, inference_mode)
-
-    def stack(self, name: str) -> MemberStack:
-        """The members of a fusion side by side, built once and again when a member's weights change.
-
-        Autograd's version counters tell of every in-place change but one through `.data`; such a change is seen after
-        the next `train()`, `eval()` or `set_adapter()`.
-        """
-        members = [self.adapters[member] for member in self.members[name]]
-        parameters = [p for member in members for p in member.parameters()]
-        if any(p.requires_grad for p in parameters) and torch.is_grad_enabled():
-            return MemberStack.of(members)
-        version = tuple((p.data_ptr(), p._version) for p in parameters)
-        if self._stacks.get(name, (None,))[0] != version:
-            with torch.no_grad():
-                self._stacks[name] = (version, MemberStack.of(members))
-        return self._stacks[name][1]
-
-    def _after_layer(self, decoder_layer: nn.Module, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        if self.disable_adapters:
-            return output
-        hidden = output[0] if isinstance(output, tuple) else output  # (B, T, d)
-        for name in self.active_adapters:
-            if name in self.adapters:
-                x = hidden.to(next(self.adapters[name].parameters()).dtype)
-                hidden = hidden + self.adapters[name](x).to(hidden.dtype)
-            elif name in self.fusions:
-                hidden = hidden + self._fuse(name, hidden).to(hidden.dtype)
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    def _fuse(self, name: str, hidden: Tensor) -> Tensor:
-        fusion, stack = self.fusions[name], self.stack(name)
-        masked, mode = self.masked.get(name, ((), "zero"))
-        context, alpha, z = fusion(hidden.to(fusion.query.weight.dtype), stack, masked, mode)
-        if self.record is not None:
-            self.record.weights[self.index] = alpha.detach().float()
-            self.record.norms[self.index] = fusion.member_norms(stack, z.detach(), masked).float()
-        return context
-
-
 class CompositionModel(BaseTuner):
-    """The tuner that PEFT instantiates for BottleneckConfig and FusionConfig."""
+    """The tuner that PEFT instantiates for the configurations of `config`."""
 
     prefix = "mix_"  # must hold neither a language's name nor `fusion`: PEFT warns of adapters named like a part of it
     tuner_layer_cls = CompositionLayer
@@ -124,18 +41,54 @@ class CompositionModel(BaseTuner):
         for name in self.peft_config:
             check_name(name)
 
+    def _prepare_adapter_config(self, config: PeftConfig, model_config: dict) -> PeftConfig:
+        if isinstance(config, FusionConfig):
+            first = self._fusable(config)
+            config.target_modules = first.target_modules
+        return config
+
+    def _fusable(self, config: FusionConfig) -> BottleneckConfig:
+        """The config of the first member; ValueError, with the reason, if the members cannot be fused."""
+        held = {name: c for name, c in self.peft_config.items() if isinstance(c, BottleneckConfig)}
+        if missing := [member for member in config.members if member not in held]:
+            raise ValueError(f"The fusion needs adapters {missing}, but the model holds {list(held)}.")
+        first = held[config.members[0]]
+        for member in config.members[1:]:
+            if held[member].place != first.place:
+                places = f"{config.members[0]!r} at {first.place!r}, {member!r} at {held[member].place!r}"
+                raise ValueError(f"Only adapters of one place can be fused, but {places}.")
+            if held[member].target_modules != first.target_modules:
+                modules = f"{first.target_modules} and {held[member].target_modules}"
+                raise ValueError(f"{config.members[0]!r} and {member!r} adapt different modules: {modules}.")
+        return first
+
     def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:
-        hidden_size = self.model.config.get_text_config().hidden_size
+        place = self._fusable(config).place if isinstance(config, FusionConfig) else config.place
         layer = getattr(target, ATTRIBUTE, None)
         if layer is None:
-            layer = CompositionLayer(target, int(re.search(r"\d+$", current_key)[0]), hidden_size)
+            layer = CompositionLayer(target, locate(current_key, place), *self._widths(target, place))
             setattr(target, ATTRIBUTE, layer)
-        if isinstance(config, FusionConfig):
-            layer.add(adapter_name, Fusion(hidden_size, config.value), config.members)
+        inputs, outputs = layer.inputs, layer.outputs
+        if isinstance(config, FoldedConfig):
+            module = FoldedFusion(inputs, outputs, config.widths, config.activations, config.temperature)
+            layer.add(adapter_name, module, place, config.folded)
+        elif isinstance(config, FusionConfig):
+            if config.kind == "attention":
+                module = Fusion(inputs, outputs, config.value, config.rank, config.temperature, config.dropout)
+            else:
+                module = Weights(len(config.members), learned=config.kind == "weights")
+            layer.add(adapter_name, module, place, config.members)
         else:
-            layer.add(adapter_name, self._bottleneck(config, adapter_name, hidden_size))
+            layer.add(adapter_name, self._bottleneck(config, adapter_name, inputs, outputs), place)
 
-    def _bottleneck(self, config: BottleneckConfig, name: str, hidden_size: int) -> Bottleneck:
+    def _widths(self, target: nn.Module, place: str) -> tuple[int, int]:
+        """(d_in, d_out) of an adapter at a site."""
+        if place == "linear":
+            return target.in_features, target.out_features
+        hidden_size = self.model.config.get_text_config().hidden_size
+        return hidden_size, hidden_size
+
+    def _bottleneck(self, config: BottleneckConfig, name: str, inputs: int, outputs: int) -> Bottleneck:
         phm = None
         if config.phm_dim is not None:
 
@@ -148,8 +101,29 @@ class CompositionModel(BaseTuner):
             else:
                 rules = (rule(0.01), rule(0.01))
             phm = {"n": config.phm_dim, "rank": config.phm_rank, "rules": rules}
-        width = bottleneck_width(hidden_size, config.reduction_factor)
-        return Bottleneck(hidden_size, width, config.activation, config.scaling, config.dropout, phm)
+        width = config.rank or bottleneck_width(inputs, config.reduction_factor)
+        return Bottleneck(
+            inputs, outputs, width, config.activation, config.scaling, config.dropout, config.biased, config.init, phm
+        )
+
+    def fold_fusion(self, name: str | None = None) -> list[str]:
+        """Folds an attention fusion, the active one by default, with its members: exactly the same function, for
+        inference, without any d^2 product. Until `unfold_fusion()` or `train()`. Returns what was folded; compositions
+        without attention have nothing to fold."""
+        folded: set[str] = set()
+        for layer in composition_layers(self):
+            for fusion in [name] if name else layer.active_adapters:
+                if fuses(layer.fusions[fusion]) if fusion in layer.fusions else False:
+                    layer.fold(fusion)
+                    folded.add(fusion)
+        if name and not folded:
+            raise ValueError(f"{name!r} is no attention fusion of this model; it cannot be folded.")
+        return sorted(folded)
+
+    def unfold_fusion(self) -> None:
+        """Let the fusions themselves answer again."""
+        for layer in composition_layers(self):
+            layer.unfold()
 
     def delete_adapter(self, adapter_name: str) -> None:
         users = [name for name, config in self.peft_config.items() if adapter_name in getattr(config, "members", ())]
@@ -165,25 +139,56 @@ class CompositionModel(BaseTuner):
 
     def _unload_and_optionally_merge(self, merge: bool = True, **kwargs) -> nn.Module:
         if merge:
-            raise ValueError("A bottleneck adapter or a fusion is not linear in its input: it cannot be merged.")
+            raise ValueError(UNMERGEABLE)
         for module in list(self.model.modules()):
             layer = getattr(module, ATTRIBUTE, None)
             if isinstance(layer, CompositionLayer):
-                layer._hook.remove()
+                layer.remove()
                 delattr(module, ATTRIBUTE)
         if hasattr(self.model, "peft_config"):  # PEFT would take its adapters for ones that the model still has
             del self.model.peft_config
         return self.model
 
 
+def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -> None:
+    """Writes the active fusion, folded with its members, to `directory/name`: an adapter that needs no other."""
+    active = active_fusions(model)
+    if not active or not all(fuses(layer.fusions[fusion]) for layer, fusion in active):
+        raise ValueError("No attention fusion is active; call set_adapter with the name of one first.")
+    stack, (layer, fusion) = active[0][0].stack(active[0][1]), active[0]
+    config = FoldedConfig(
+        folded=layer.members[fusion],
+        widths=stack.widths,
+        activations=stack.activations,
+        place=layer.places[fusion],
+        temperature=layer.fusions[fusion].temperature,
+        target_modules=model.peft_config[fusion].target_modules,
+        task_type=model.peft_config[fusion].task_type,
+    )
+    model.add_adapter(name, config)
+    for layer, fusion in active:
+        layer.fusions[name].load_state_dict(FoldedFusion.of(layer.fusions[fusion], layer.stack(fusion)).state_dict())
+    model.save_pretrained(directory, selected_adapters=[name])
+    model.delete_adapter(name)
+
+
+def composition_layers(model: nn.Module) -> list[CompositionLayer]:
+    """All composition layers, in the order of the decoder layers and, within one, of the forward pass."""
+    layers = [module for module in model.modules() if isinstance(module, CompositionLayer)]
+    return sorted(layers, key=lambda layer: layer.at)
+
+
 def fusion_layers(model: nn.Module) -> list[CompositionLayer]:
-    """The composition layers that hold a fusion, in the order of the decoder layers."""
-    layers = [module for module in model.modules() if isinstance(module, CompositionLayer) and module.fusions]
-    return sorted(layers, key=lambda layer: layer.index)
+    """The composition layers that hold a fusion, in order."""
+    return [layer for layer in composition_layers(model) if layer.fusions]
+
+
+def active_fusions(model: nn.Module) -> list[tuple[CompositionLayer, str]]:
+    return [(at, name) for at in fusion_layers(model) for name in at.active_adapters if name in at.fusions]
 
 
 def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), mode: str = "zero") -> list[str]:
-    """Masks members of the active fusion in every layer, without touching a weight; `masked=[]` restores all.
+    """Masks members of the active fusion at every site, without touching a weight; `masked=[]` restores all.
 
     Phase 1 of AdvFusion is `masked=[target]`, phase 2 is `masked=[]`.
 
@@ -196,8 +201,7 @@ def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), m
     """
     if mode not in MASK_MODES:
         raise ValueError(f"mode={mode!r} is unknown; accepted are {list(MASK_MODES)}.")
-    active = [(at, name) for at in fusion_layers(model) for name in at.active_adapters if name in at.fusions]
-    if not active:
+    if not (active := active_fusions(model)):
         raise ValueError("No fusion is active; call set_adapter with the name of a fusion first.")
     for layer, name in active:
         members = layer.members[name]
@@ -211,37 +215,22 @@ def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), m
 
 
 def value_penalty(model: nn.Module) -> Tensor:
-    """Sum over layers of ||W_v - I||_F^2 of the active fusion: the regulariser without its factor, a scalar."""
-    penalties = [
-        layer.fusions[name].value_penalty()
-        for layer in fusion_layers(model)
-        for name in layer.active_adapters
-        if name in layer.fusions
-    ]
-    return torch.stack(penalties).sum()
-
-
-@dataclass
-class FusionRecording:
-    """What the last forward pass attended to."""
-
-    members: list[str]
-    weights: dict[int, Tensor] = field(default_factory=dict)  # layer -> alpha (B, T, N), fp32
-    norms: dict[int, Tensor] = field(default_factory=dict)  # layer -> ||W_v u_n|| (B, T, N), fp32
+    """Sum over sites of ||W_v - I||_F^2 of the active fusion: the regulariser without its factor, a scalar."""
+    return torch.stack([layer.fusions[name].value_penalty() for layer, name in active_fusions(model)]).sum()
 
 
 @contextmanager
 def record_fusion(model: nn.Module) -> Iterator[FusionRecording]:
     """Within the context, every forward pass overwrites the recording with its fusion weights."""
-    layers = fusion_layers(model)
-    names = {name for layer in layers for name in layer.active_adapters if name in layer.fusions}
+    active = active_fusions(model)
+    names = {name for _, name in active}
     if len(names) != 1:
         raise ValueError(f"Recording needs exactly one active fusion, but {sorted(names)} are active.")
-    recording = FusionRecording(members=layers[0].members[names.pop()])
-    for layer in layers:
+    recording = FusionRecording(members=active[0][0].members[names.pop()])
+    for layer, _ in active:
         layer.record = recording
     try:
         yield recording
     finally:
-        for layer in layers:
+        for layer, _ in active:
             layer.record = None

@@ -34,8 +34,8 @@ def test_rank_space_equals_textbook(widths, activations, masked, mode, seed):
     d, masked = 12, tuple(sorted(n for n in masked if n < len(widths)))
     if mode == "exclude" and len(masked) == len(widths):
         masked = masked[1:]
-    members = [Bottleneck(d, r, a, scaling=1.5) for r, a in zip(widths, activations, strict=False)]
-    fusion = Fusion(d)
+    members = [Bottleneck(d, d, r, a, scaling=1.5) for r, a in zip(widths, activations, strict=False)]
+    fusion = Fusion(d, d)
     for module in (*members, fusion):
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
@@ -146,9 +146,9 @@ def test_changed_member_weights_are_seen():
 
 def test_fresh_fusion_starts_uniform_with_value_at_identity():
     torch.manual_seed(0)
-    fusion = Fusion(16)
+    fusion = Fusion(16, 16)
     x = torch.randn(2, 4, 16)
-    members = [Bottleneck(16, 4) for _ in range(4)]
+    members = [Bottleneck(16, 16, 4) for _ in range(4)]
     _, alpha, _ = fusion(x, MemberStack.of(members))
     torch.testing.assert_close(alpha, torch.full_like(alpha, 0.25), atol=0.01, rtol=0)
     assert fusion.value_penalty().item() == pytest.approx(16 * 15 * 1e-12, rel=1e-3)

@@ -57,10 +57,10 @@ def test_fusion_equals_reference(case):
     assert_same_logits(out.logits, prefix)
     torch.testing.assert_close(out.loss, TENSORS[prefix + "loss"], atol=1e-5, rtol=0)
     real = inputs()["attention_mask"].bool()
-    for layer, weights in record.weights.items():
+    for (layer, _), weights in record.weights.items():
         expected = TENSORS[f"{prefix}attn.layer{layer}.output_adapter"]
         torch.testing.assert_close(weights[real], expected[real], atol=1e-5, rtol=0)
-    assert sorted(record.weights) == [0, 1]
+    assert sorted(record.weights) == [(0, "output"), (1, "output")]
 
 
 @pytest.mark.parametrize("case", ["dynamic", "static", "compacter", "advfusion"])
