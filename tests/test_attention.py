@@ -54,7 +54,8 @@ def recorded(model, tokenizer, rows=ROWS, **options) -> FusionRecord:
 def made(weights: list[np.ndarray], phase: str = "phase 2", norms=None, **fields) -> FusionRecord:
     """A record of made-up weights, one (L, T, A) array per sample, with a prompt of 2 tokens."""
     layers, _, members = weights[0].shape
-    seen = type("Seen", (), {"members": MEMBERS[-members:], "weights": dict.fromkeys(range(layers))})
+    sites = dict.fromkeys((layer, "output") for layer in range(layers))
+    seen = type("Seen", (), {"members": MEMBERS[-members:], "weights": sites})
     record = attention._empty(seen, [f"r{i}" for i in range(len(weights))], "lua", phase)
     for i, w in enumerate(weights):
         shares = attention.norm_shares(w, np.ones_like(w) if norms is None else norms[i])

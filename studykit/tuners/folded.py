@@ -7,9 +7,9 @@ z_n = act(D_n x + b_n), outputs u_n = U_n z_n + c_n, and one row n of C for each
                                                          C' = C W_k^T W_q,   t' = C W_k^T b_q
     output:   W_v sum_n alpha_n u_n = sum_n V_n (alpha_n z_n) + alpha E,   V = W_v U,  E = C W_v^T
 
-q . b_k shifts all scores alike and is left out. One product with [D; S; C'] and one with [V | E] remain: (2R + N) d_in +
-(R + N) d_out multiply-adds, R = sum of the r_n, and no d^2. That is also the memory: less than a fusion's 3 d^2 while
-R < d.
+q . b_k shifts all scores alike and is left out. One product with [D; S; C'] and one with [V | E] remain:
+(2R + N) d_in + (R + N) d_out multiply-adds, R = sum of the r_n, and no d^2. That is also the memory: less than a
+fusion's 3 d^2 while R < d.
 """
 
 from __future__ import annotations

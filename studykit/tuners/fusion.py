@@ -205,7 +205,8 @@ class Weights(nn.Module):
         z = stack.encode(x)
         scores = self.weight if self.learned else x.new_zeros(len(stack.widths))
         flags = is_masked(masked, len(stack.widths), x.device)
-        alpha = scores.masked_fill(flags, 0.0 if mode == "zero" else float("-inf")).softmax(-1).expand(*x.shape[:-1], -1)
+        scores = scores.masked_fill(flags, 0.0 if mode == "zero" else float("-inf"))
+        alpha = scores.softmax(-1).expand(*x.shape[:-1], -1)  # (B, T, N)
         return stack.decode(z, alpha.masked_fill(flags, 0.0)), alpha, z
 
 

@@ -1,7 +1,8 @@
 """What the tuner attaches at one site of one decoder layer: all adapters and compositions that sit there.
 
 The site's module is not replaced: a `CompositionLayer` becomes its submodule, and a forward hook adds what the active
-adapter contributes to the module's output. So quantised bases, KV caches and gradient checkpointing need no special code.
+adapter contributes to the module's output. So quantised bases, KV caches and gradient checkpointing need no special
+code.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Where an adapter reads its input x and where its output is added, in a decoder layer.
 
-| place    | x                                             | added to                      | used by                     |
-|----------|-----------------------------------------------|-------------------------------|-----------------------------|
-| output   | the layer's output, residual included         | the same                      | Pfeiffer, Compacter++       |
-| houlsby  | output of o_proj; output of the MLP's last    | the same, before the residual | Houlsby, Compacter          |
-|          | projection                                    |                               |                             |
-| parallel | input of post_attention_layernorm             | the layer's output            | He et al. 2022 (2110.04366) |
-| linear   | input of a linear layer, such as q_proj       | output of that linear layer   | LoRA                        |
+| place    | x                                          | added to                      | used by                     |
+|----------|--------------------------------------------|-------------------------------|-----------------------------|
+| output   | the layer's output, residual included      | the same                      | Pfeiffer, Compacter++       |
+| houlsby  | output of o_proj; output of the MLP's last | the same, before the residual | Houlsby, Compacter          |
+|          | projection                                 |                               |                             |
+| parallel | input of post_attention_layernorm          | the layer's output            | He et al. 2022 (2110.04366) |
+| linear   | input of a linear layer, such as q_proj    | output of that linear layer   | LoRA                        |
 
 A *site* is a module at which adapters of one place sit: one per layer, two for `houlsby`, one per projection for
 `linear`. Adapters can be fused where they have the same sites.
@@ -33,7 +33,7 @@ def linear_targets(modules: list[str]) -> str:
 
 
 def locate(key: str, place: str) -> tuple[int, str]:
-    """(index of the decoder layer, name of the site in it) of a module: (3, "output"), (3, "attention"), (3, "q_proj")."""
+    """(index of the decoder layer, name of the site in it) of a module, as (3, "output"), (3, "mlp"), (3, "q_proj")."""
     layer = re.search(r"layers\.(\d+)", key)
     index, rest = int(layer[1]), key[layer.end() :]
     if place == "houlsby":
