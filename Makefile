@@ -4,9 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 CORES ?= 2
+PEER ?= .venv-peer
+PEER_PINS := torch==2.13.0 adapters==1.3.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lab lint clean-reports
+.PHONY: help setup quickstart test lab lint bench bench-peer clean-reports
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +35,17 @@ lab: setup  ## open JupyterLab on the notebooks
 
 lint: setup  ## check style
 	$(BIN)/ruff check studykit tests notebooks
+
+bench: setup  ## measure training steps, decoding and memory; numbers and a figure land in docs/ (ten quiet minutes)
+	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)
+	$(BIN)/python benchmarks/decode.py
+	$(if $(wildcard benchmarks/estimate.py),$(BIN)/python benchmarks/estimate.py)
+
+bench-peer: setup  ## as bench, but training steps alone, beside the adapters library in a venv of its own
+	@test -e $(PEER)/installed || { \
+		$(PYTHON) -m venv $(PEER) && $(PEER)/bin/pip install --disable-pip-version-check --quiet $(PEER_PINS) && \
+		touch $(PEER)/installed; } || echo "pip cannot install $(PEER_PINS) here: the peer is left out."
+	$(BIN)/python benchmarks/speed.py --peer $(PEER)/bin/python
 
 clean-reports:  ## remove rendered reports; runs stay
 	rm -rf reports/*/

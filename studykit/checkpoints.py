@@ -11,16 +11,23 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import set_seed
 
+from studykit.methods import PEFT_COMPOSITIONS
 from studykit.params import UserError
+from studykit.rivals import new_peft_composition
 from studykit.runs import manifest, write_json
-from studykit.tuners import BottleneckConfig, FusionConfig
+from studykit.tuners import PRESETS, BottleneckConfig, CompositionModel, FusionConfig, load_lora
 
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks by transformers' older name
 FUSION = "fusion"
-PHASES = {"adapterfusion": ("fusion",), "advfusion": ("phase1", "phase2")}
+PHASES = {"advfusion": ("phase1", "phase2")}  # every other composition has one, "fusion"
+WEIGHTS = "model.safetensors"  # of a fully trained base
+GATE = "trained.safetensors"  # of a composition by PEFT
 
 
 def adapter_config(p) -> BottleneckConfig | LoraConfig:
@@ -29,13 +36,18 @@ def adapter_config(p) -> BottleneckConfig | LoraConfig:
         return LoraConfig(
             r=p.lora_rank, lora_alpha=p.lora_alpha, lora_dropout=p.lora_dropout, bias="none", task_type="CAUSAL_LM"
         )
-    return BottleneckConfig(reduction_factor=p.reduction_factor, task_type="CAUSAL_LM")
+    return BottleneckConfig(**PRESETS[p.method] | {"reduction_factor": p.reduction_factor}, task_type="CAUSAL_LM")
 
 
-def new_adapter(model, p) -> PeftModel:
-    """The base with one fresh, trainable adapter, named after its language and drawn from the seed."""
+def new_adapter(model, p) -> nn.Module:
+    """The base with one fresh, trainable adapter, named after its language and drawn from the seed; with the method
+    `full` the base itself, all of its weights trainable in fp32."""
     set_seed(p.seed)
-    return get_peft_model(model, adapter_config(p), adapter_name=p.language)
+    if p.method != "full":
+        return get_peft_model(model, adapter_config(p), adapter_name=p.language)
+    if getattr(model, "quantization_method", None):
+        raise UserError("method full cannot train a quantized base; take quantization: none, or an adapter.")
+    return model.float().requires_grad_(True)
 
 
 def adapter_directory(run: str | Path) -> Path:
@@ -57,29 +69,84 @@ def load_members(model, members: dict[str, str]) -> PeftModel:
     """The base with the adapters of the named runs, in order; they are frozen."""
     peft_model: PeftModel | None = None
     for language, run in members.items():
+        if full_weights(run):
+            raise UserError(f"{run} cannot be fused: it trained the whole base, no adapter.")
         directory = adapter_directory(run)
         config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
-        if "reduction_factor" not in config:
-            raise UserError(f"{run} cannot be fused: it is a {config.get('peft_type')} adapter, not a bottleneck.")
-        if peft_model is None:
+        if config.get("peft_type") == "LORA":
+            peft_model = load_lora(model if peft_model is None else peft_model, directory, language)
+        elif peft_model is None:
             peft_model = PeftModel.from_pretrained(model, directory, adapter_name=language)
         else:
             peft_model.load_adapter(directory, adapter_name=language)
     return peft_model
 
 
-def new_fusion(model, members: dict[str, str], seed: int) -> PeftModel:
-    """The base with its members and a fresh, trainable fusion of them, drawn from the seed."""
-    peft_model = load_members(model, members)
-    set_seed(seed)
-    peft_model.add_adapter(FUSION, FusionConfig(members=list(members), task_type="CAUSAL_LM"))
+def fusion_config(p) -> FusionConfig:
+    """What the parameters of notebook 03 describe."""
+    kind = p.method if p.method in ("average", "weights") else "attention"
+    rank = p.rank if p.variant == "lowrank" else None
+    return FusionConfig(
+        members=list(p.members), kind=kind, value=p.variant != "static", rank=rank, task_type="CAUSAL_LM"
+    )
+
+
+def new_fusion(model, p) -> PeftModel:
+    """The base with its members and a fresh, trainable composition of them, drawn from the seed."""
+    if p.method in PEFT_COMPOSITIONS:
+        set_seed(p.seed)
+        members = {name: adapter_directory(run) for name, run in p.members.items()}
+        return new_peft_composition(model, p.method, members, FUSION)
+    peft_model = load_members(model, p.members)
+    set_seed(p.seed)
+    try:
+        peft_model.add_adapter(FUSION, fusion_config(p))
+    except ValueError as error:  # of members that do not fit together
+        raise UserError(str(error)) from None
     peft_model.set_adapter(FUSION)
     return peft_model
 
 
-def save_adapter(model: PeftModel, directory: Path, name: str) -> None:
-    """Writes one adapter's own weights and config to `directory/name`."""
-    model.save_pretrained(directory, selected_adapters=[name])
+def save_adapter(model: nn.Module, directory: Path, name: str) -> None:
+    """Writes one adapter's own weights and config to `directory/name`; of a fully trained base, all weights; of a
+    composition by PEFT, what trained in it: its members are elsewhere."""
+    if not isinstance(model, PeftModel):
+        weights, file = model.named_parameters(), WEIGHTS
+    elif name == FUSION and not isinstance(model.base_model, CompositionModel):
+        weights, file = ((n, p) for n, p in model.named_parameters() if p.requires_grad), GATE
+    else:
+        model.save_pretrained(directory, selected_adapters=[name])
+        return
+    (directory / name).mkdir(parents=True, exist_ok=True)
+    save_file({n: p.detach().contiguous() for n, p in weights}, directory / name / file)
+
+
+class FullWeights:
+    """The base with the weights of a fully trained run in place of its own, until `unload`."""
+
+    def __init__(self, base: nn.Module, file: Path):
+        self.base, self.own = base, {name: p.detach().cpu().clone() for name, p in base.named_parameters()}
+        self.set(load_file(file))
+
+    def set(self, weights: dict) -> None:
+        with torch.no_grad():
+            for name, parameter in self.base.named_parameters():
+                parameter.copy_(weights[name])
+
+    def unload(self) -> nn.Module:
+        self.set(self.own)
+        return self.base
+
+    def __call__(self, *args, **kwargs):
+        return self.base(*args, **kwargs)
+
+    def __getattr__(self, name: str):
+        return getattr(self.base, name)
+
+
+def full_weights(run: str | Path) -> Path | None:
+    """The weights of a run that trained the whole base."""
+    return next(iter(Path(run).glob(f"adapter/*/{WEIGHTS}")), None)
 
 
 def save_members(directory: Path, members: dict[str, str]) -> None:
@@ -94,6 +161,8 @@ def load_run(model, run: str | Path, phase: str | None = None) -> PeftModel:
             is masked, whatever the phase: call `fusion_members` to mask.
     """
     run = Path(run)
+    if weights := full_weights(run):
+        return FullWeights(model.eval(), weights)
     if (run / "adapter").exists():
         directory = adapter_directory(run)
         return PeftModel.from_pretrained(model, directory, adapter_name=directory.name).eval()
@@ -104,6 +173,15 @@ def load_run(model, run: str | Path, phase: str | None = None) -> PeftModel:
     if not phases or phase not in (None, *phases):
         raise UserError(f"{run} has no {phase or 'phase'!r}; it holds {', '.join(phases) or 'no fusion'}.")
     phase = phase or phases[-1]
+    if (gate := run / phase / FUSION / GATE).exists():
+        method = manifest(run)["params"]["method"]
+        directories = {member: adapter_directory(place) for member, place in members.items()}
+        peft_model = new_peft_composition(model, method, directories, FUSION)
+        weights = dict(peft_model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in load_file(gate).items():
+                weights[name].copy_(tensor)
+        return peft_model.requires_grad_(False).eval()
     peft_model = load_members(model, members)
     peft_model.load_adapter(run / phase / FUSION, adapter_name=FUSION)
     peft_model.set_adapter(FUSION)

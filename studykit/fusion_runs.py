@@ -27,6 +27,7 @@ from studykit import attention, runs
 from studykit.attention import FusionRecord
 from studykit.checkpoints import PHASES, load_run
 from studykit.evaluation.generate import complete
+from studykit.methods import PEFT_COMPOSITIONS, parse
 from studykit.params import UserError
 from studykit.phases import Phase
 from studykit.tasks import read_rows
@@ -38,29 +39,30 @@ MOMENTS = {
     "phase1-masked": "phase 1, masked",
     "phase1": "phase 1, restored",
     "phase2": "phase 2",
-    "fusion": "AdapterFusion",
 }
-NAMES = {"phase1": "phase 1", "phase2": "phase 2", "fusion": "AdapterFusion"}  # of phases, in figures and tables
+NAMES = {"phase1": "phase 1", "phase2": "phase 2"}  # of phases, in figures and tables
+TITLES = {"adapterfusion": "AdapterFusion", "average": "average", "weights": "learned weights", "merge": "merge",
+          "xlora": "X-LoRA", "arrow": "Arrow"}  # of methods in one phase, which bears their name there
 EXAMPLES = 3  # validation rows whose completions are kept
 
 
 def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.OpenRun, phase: Phase | None = None):
     """Record attention and texts of a fusion in training: before it (`phase` None), or after a phase, mask still set.
 
-    The text before training is the base's, without adapters; after phase 1 it is written under the mask.
+    After phase 1 the text is written under the mask. A composition by PEFT gives members no weights to record.
     Leaves the model as it was.
     """
     rows = read_rows(p.data, p.target, "valid")
-    texts = run.read_json("texts.json") if phase else {}
+    texts = run.read_json("texts.json")
     if phase is None:
-        with model.disable_adapter():
-            texts["base"] = complete(model, tokenizer, rows[:EXAMPLES], limits)
         runs.write_json(run.path("sizes.json"), sizes(model))
         states = {"init": ()}
     else:
         texts[phase.name] = complete(model, tokenizer, rows[:EXAMPLES], limits)
         states = {f"{phase.name}-masked": phase.masked, phase.name: ()} if phase.masked else {phase.name: ()}
     runs.write_json(run.path("texts.json"), texts)
+    if p.method in PEFT_COMPOSITIONS:
+        return
     for moment, masked in states.items():
         fusion_members(model, masked, phase.mode if phase else "zero")
         record = attention.capture(
@@ -73,22 +75,31 @@ def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.
         fusion_members(model, phase.masked, phase.mode)
 
 
+def look_at_base(base: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.OpenRun) -> None:
+    """Keep what the base writes without adapters."""
+    rows = read_rows(p.data, p.target, "valid")
+    runs.write_json(run.path("texts.json"), {"base": complete(base, tokenizer, rows[:EXAMPLES], limits)})
+
+
 def sizes(model: Any) -> dict[str, int]:
     """Parameters of the base, of the members together and of the fusion that trains."""
     fusion, everything = model.get_nb_trainable_parameters()
-    members = sum(weight.numel() for name, weight in model.named_parameters() if ".composition.adapters." in name)
+    members = sum(weight.numel() for name, weight in model.named_parameters()
+                  if ".composition.adapters." in name or ".lora_" in name)  # fmt: skip
     return {"base": everything - members - fusion, "members": members, "fusion": fusion}
 
 
-def observed(run_dir: str | Path) -> dict[str, FusionRecord]:
-    """The records of a fusion run by the names of their moments, in order."""
-    files = {name: Path(run_dir, "attention", f"{moment}.npz") for moment, name in MOMENTS.items()}
+def observed(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, FusionRecord]:
+    """The records of a fusion run by the names of their moments, in order; a composition by PEFT has none."""
+    moments = MOMENTS | {"fusion": TITLES.get(method)}
+    files = {name: Path(run_dir, "attention", f"{moment}.npz") for moment, name in moments.items()}
     return {name: FusionRecord.load(file) for name, file in files.items() if file.exists()}
 
 
-def trained(run_dir: str | Path) -> dict[str, dict]:
+def trained(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, dict]:
     """Each phase's `training.json` of a fusion run by the phase's name in figures, in order."""
-    files = {name: Path(run_dir, phase, "training.json") for phase, name in NAMES.items()}
+    names = NAMES | {"fusion": TITLES.get(method)}
+    files = {name: Path(run_dir, phase, "training.json") for phase, name in names.items()}
     return {name: runs.read_json(file) for name, file in files.items() if file.exists()}
 
 
@@ -98,10 +109,12 @@ def kept_loss(training: Mapping[str, Any], step: int | None = None, key: str = "
     return next(row[key] for row in training["log"] if row["step"] == step and key in row)
 
 
-def headline(run_dir: str | Path) -> dict[str, float]:
+def headline(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, float]:
     """Validation loss and the own adapter's share, both after each phase; the share is of completion tokens."""
-    records, phases = observed(run_dir), trained(run_dir)
+    records, phases = observed(run_dir, method), trained(run_dir, method)
     losses = {f"validation loss, {name}": kept_loss(training) for name, training in phases.items()}
+    if not records:
+        return losses
     shares = {f"own share, {name}": float(attention.target_share(r).mean()) for name, r in records.items()}
     last = list(shares)[-1]
     return losses | {last: shares[last]} | shares
@@ -112,8 +125,9 @@ def require_method(p: Any) -> dict[str, Any]:
     if not p.checkpoints:
         raise UserError("checkpoints is empty; it must name at least one fusion run.")
     made = [runs.manifest(checkpoint)["params"] for checkpoint in p.checkpoints]
-    method, _, mask = p.method.partition("_")
-    wanted = {"method": method, "mask": mask or "none", "base": p.base, "target": made[0].get("target")}
+    asked = parse(p.method)
+    wanted = {"method": asked.name, "mask": asked.mask, "variant": asked.variant, "base": p.base,
+              "target": made[0].get("target")}  # fmt: skip
     for checkpoint, params, seed in zip(p.checkpoints, made, p.seeds, strict=True):
         for key, value in (wanted | {"seed": seed}).items():
             if params.get(key) != value:
@@ -132,11 +146,11 @@ def capture_run(
         options: batch_size and keep of `attention.capture`.
     """
     made, records = runs.manifest(checkpoint)["params"], {}
-    for phase in PHASES[made["method"]]:
+    for phase in PHASES.get(made["method"], ("fusion",)):
         model = load_run(base, checkpoint, phase)
         if phase == "phase1":
             fusion_members(model, [made["target"]], made["mask"])
-        records[NAMES[phase]] = attention.capture(
+        records[NAMES.get(phase) or TITLES[made["method"]]] = attention.capture(
             model, tokenizer, rows, target=made["target"], phase=RECORDED[phase], max_prompt_tokens=limits[0],
             max_target_tokens=limits[1], checkpoint=Path(checkpoint).name, seed=made["seed"], **options,
         )  # fmt: skip
@@ -154,7 +168,7 @@ def save_records(records: Sequence[Mapping[str, FusionRecord]], run: runs.OpenRu
 def load_records(run_dir: str | Path, seeds: Sequence[int]) -> dict[str, list[FusionRecord]]:
     """What `save_records` wrote: phase -> a record per seed."""
     files = {name: [Path(run_dir, "records", f"s{seed}-{name.replace(' ', '')}.npz") for seed in seeds]
-             for name in NAMES.values()}  # fmt: skip
+             for name in (*NAMES.values(), *TITLES.values())}  # fmt: skip
     return {name: [FusionRecord.load(f) for f in of_seed] for name, of_seed in files.items() if of_seed[0].exists()}
 
 

@@ -10,17 +10,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from studykit import methods
 
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
-METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
-FUSIONS = METHODS[3:]
-
-Method = Literal["base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude"]
+Method = Annotated[str, AfterValidator(methods.known)]
 Task = Literal["generation", "translation", "commit", "summarization"]
 Quantization = Literal["none", "nf4", "int8"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 
 class UserError(ValueError):
@@ -88,6 +88,7 @@ class DataParams(Section):
 
     base: str | None = run_dir("base_model run, for its tokenizer")
     task: Task = role("generation", "what the model is asked to write")
+    language: str | None = role(None, "of all rows, where members are tasks: then these stand in languages and target")
     languages: list[str] | None = role(None, "all languages of the study, the target last")
     target: str | None = role(None, "the low-resource language")
     path: str | None = Field(None, description="file or directory of real data; None: the built-in corpus")
@@ -110,6 +111,7 @@ class Training(Section):
     batch_size: int = Field(16, ge=1, description="rows per forward pass")
     gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimizer step")
     warmup_ratio: float = Field(0.03, ge=0, le=1, description="share of the steps")
+    optimizer: Optimizer = Field("adamw", description="AdamW, its moments in fp32 or 8 bits; paged: out of a full GPU")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
     eval_every: int = Field(20, ge=1, description="steps between looks at the validation loss")
     patience: int = Field(0, ge=0, description="looks without a better loss before it stops; 0: it never stops early")
@@ -125,9 +127,10 @@ class AdapterParams(Training):
     base: str | None = run_dir("base_model run")
     data: str | None = run_dir("data run")
     language: str = role("python", "whose rows train it")
-    method: Literal["bottleneck", "lora"] = role("bottleneck", "kind of adapter")
+    method: Literal[methods.ADAPTERS] = role("bottleneck", "kind of adapter, or full: all weights of the base")
+    trained_on: Literal["task", "code"] = role("task", "what it learns: the task, or its targets as plain code")
     seed: int = role(0, "of initialisation and order", ge=0)
-    reduction_factor: float = Field(3.0, ge=1, description="bottleneck: hidden size / rank")
+    reduction_factor: float = Field(3.0, ge=1, description="all kinds but lora: hidden size / rank")
     lora_rank: int = Field(8, ge=1, description="lora: rank")
     lora_alpha: float = Field(16.0, gt=0, description="lora: scale * rank")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="lora: dropout of its input")
@@ -143,7 +146,9 @@ class FusionParams(Training):
     data: str | None = run_dir("data run")
     members: dict[str, str] | None = run_dir("adapter runs by language, the target last")
     target: str | None = role(None, "the low-resource language")
-    method: Literal["adapterfusion", "advfusion"] = role("adapterfusion", "one phase or two")
+    method: Literal["adapterfusion", "advfusion", "average", "weights", "merge", "xlora", "arrow"] = role(
+        "adapterfusion", "one phase or two, or a composition without attention")
+    variant: Literal["full", "static", "lowrank"] = role("full", "static: no value matrix; lowrank: of `rank`")
     mask: Literal["zero", "exclude", "none"] = role("none", "what phase 1 does to the target's adapter")
     seed: int = role(0, "of initialisation and order", ge=0)
     steps: int = Field(100, ge=1, description="optimizer steps per phase; adapterfusion gets twice as many")
@@ -151,12 +156,21 @@ class FusionParams(Training):
     value_regularizer: float = Field(0.01, ge=0, description="weight of ||V - I||^2")
     carry_optimizer: bool = Field(False, description="phase 2 keeps the Adam moments of phase 1")
     phase1_data: Literal["target", "all"] = Field("target", description="whose rows train phase 1")
+    rank: int = Field(8, ge=1, description="lowrank: dimensions of queries and keys, rank of V - I")
     out: str | None = run_dir("directory of this run")
 
     @model_validator(mode="after")
     def _mask_fits(self) -> FusionParams:
         if (self.method == "advfusion") != (self.mask != "none"):
-            raise ValueError(f"mask is {self.mask!r}; adapterfusion takes 'none', advfusion takes 'zero' or 'exclude'")
+            raise ValueError(f"mask is {self.mask!r}; {self.method} takes "
+                             + ("'zero' or 'exclude'" if self.method == "advfusion" else "'none'"))
+        return self
+
+    @model_validator(mode="after")
+    def _moments_stay_paged(self) -> FusionParams:
+        if self.carry_optimizer and self.optimizer == "paged_adamw_8bit":
+            raise ValueError("optimizer is 'paged_adamw_8bit', whose moments carry_optimizer cannot carry; it carries "
+                             "those of adamw and adamw_8bit")
         return self
 
 
@@ -191,7 +205,7 @@ class FusionAttentionParams(Section):
     base: str | None = run_dir("base_model run")
     data: str | None = run_dir("data run")
     checkpoints: list[str] | None = run_dir("fusion runs, one per seed")
-    method: Literal["adapterfusion", "advfusion_zero", "advfusion_exclude"] = role("adapterfusion", "which fusion")
+    method: Annotated[str, AfterValidator(methods.weighing)] = role("adapterfusion", "which fusion")
     seeds: list[int] | None = run_dir("seeds of the checkpoints, in their order")
     samples: int = Field(64, ge=1, description="test rows of the target, at most")
     batch_size: int = Field(16, ge=1, description="rows per forward pass")

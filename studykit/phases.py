@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from studykit.checkpoints import FUSION, save_adapter
+from studykit.methods import PEFT_COMPOSITIONS, UNTRAINED
 from studykit.runs import write_json
 from studykit.tasks import read_rows
 from studykit.training import Outcome, encode_rows, train
@@ -30,8 +31,8 @@ class Phase:
 
 def phases(p) -> list[Phase]:
     """The phases that the parameters of notebook 03 describe."""
-    if p.method == "adapterfusion":
-        return [Phase("fusion", (), "zero", (p.target,), 2 * p.steps)]
+    if p.method != "advfusion":
+        return [Phase("fusion", (), "zero", (p.target,), 0 if p.method in UNTRAINED else 2 * p.steps)]
     first = tuple(p.members) if p.phase1_data == "all" else (p.target,)
     return [
         Phase("phase1", (p.target,), p.mask, first, p.steps),
@@ -70,7 +71,8 @@ def train_phase(
     Args:
         moments: those that phase 1 ended with: the published behaviour, where one Trainer ran both phases.
     """
-    fusion_members(model, masked=list(phase.masked), mode=phase.mode)
+    if p.method not in PEFT_COMPOSITIONS:
+        fusion_members(model, masked=list(phase.masked), mode=phase.mode)
     rows = [row for language in phase.languages for row in read_rows(p.data, language, "train")]
     outcome, moments = train(
         model,
@@ -81,7 +83,7 @@ def train_phase(
         steps=phase.steps,
         checkpoints=run.checkpoints / phase.name,
         seed=p.seed,
-        penalty=p.value_regularizer,
+        penalty=p.value_regularizer if p.method in ("adapterfusion", "advfusion") and p.variant != "static" else 0.0,
         moments=moments,
     )
     save_adapter(model, run.path(phase.name), FUSION)

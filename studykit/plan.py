@@ -21,8 +21,8 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from studykit import engine, params, runs
-from studykit.params import FUSIONS, STAGES, UserError, kind, show
+from studykit import engine, methods, params, runs
+from studykit.params import STAGES, UserError, kind, show
 from studykit.study import Study, load_study
 
 QUICKSTART = "params/quickstart.yaml"
@@ -71,46 +71,49 @@ def plan(study: Study) -> list[Run]:
         needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
         return made.setdefault(values["out"], Run(stage, label, key, values, needs))
 
-    base = run("base_model", base=study.base, quantization=study.quantization, languages=study.all_languages,
-               target=study.target)  # fmt: skip
-    data = run("data", base=base.dir, task=study.task, languages=study.all_languages, target=study.target)
+    speaks = {"languages": study.all_languages, "target": study.target}  # the members' names
+    spoken = speaks if study.language is None else {"languages": list(params.POLYGLOT), "target": params.POLYGLOT[-1]}
+    base = run("base_model", base=study.base, quantization=study.quantization, **spoken)
+    data = run("data", base=base.dir, task=study.task, language=study.language, **speaks)
     on = {"base": base.dir, "data": data.dir}
+    asked = [methods.parse(word) for word in study.methods]
 
-    def adapter(language: str, method: str, seed: int) -> Run:
-        steps = study.adapter.target_steps if language == study.target else study.adapter.steps
-        return run("adapter", **on, language=language, method=method, seed=seed, steps=steps)
+    def adapters(language: str, kind: str, trained_on: str = "task") -> list[Run]:
+        """One per seed."""
+        given = {"steps": study.adapter.target_steps if language == study.target else study.adapter.steps}
+        if kind == "full":
+            given["learning_rate"] = study.adapter.full_learning_rate
+        return [run("adapter", **on, **given, language=language, method=kind, trained_on=trained_on, seed=s)
+                for s in study.seeds]  # fmt: skip
 
-    trained: dict[str, list[Run]] = {}  # the target's, by method, one per seed
-    sources: dict[str, list[Run]] = {}  # by language, one per seed
-    wants_members = any(m in FUSIONS for m in study.methods)
-    for language in study.languages if wants_members else study.evaluated_sources:
-        sources[language] = [adapter(language, "bottleneck", seed) for seed in study.seeds]
-    if wants_members or "bottleneck" in study.methods:
-        trained["bottleneck"] = [adapter(study.target, "bottleneck", seed) for seed in study.seeds]
-    if "lora" in study.methods:
-        trained["lora"] = [adapter(study.target, "lora", seed) for seed in study.seeds]
-    fusions = [m for m in study.methods if m in FUSIONS]
-    for word in fusions:
-        method, _, mask = word.partition("_")
-        for at, seed in enumerate(study.seeds):
-            members = {x: sources[x][at].dir for x in study.languages} | {study.target: trained["bottleneck"][at].dir}
-            fused = run("fusion", **on, members=members, target=study.target, method=method, mask=mask or "none",
-                        seed=seed)  # fmt: skip
-            trained.setdefault(word, []).append(fused)
+    kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
+    members = {kind: {x: adapters(x, kind, study.members_on) for x in study.all_languages} for kind in kinds}
+    trained = {m.word: adapters(study.target, m.word) for m in asked if m.is_adapter}
+    own = {kind: adapters(study.target, kind) for kind in kinds} if study.members_on == "task" else {}
+    trained = {word: trained.get(word, own.get(word)) for word in dict.fromkeys([*own, *trained])}
+    evaluated = {x: members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
+                 for x in study.evaluated_sources}  # fmt: skip
+    for m in asked:
+        if m.members:
+            trained[m.word] = [
+                run("fusion", **on, members={x: members[m.members][x][at].dir for x in study.all_languages},
+                    target=study.target, method=m.name, mask=m.mask, variant=m.variant, seed=seed)
+                for at, seed in enumerate(study.seeds)]  # fmt: skip
 
     def evaluate(method: str, language: str, checkpoints: list[str]) -> str:
         seeds = study.seeds if checkpoints else []
         return run("evaluate", **on, checkpoints=checkpoints, method=method, language=language, seeds=seeds).dir
 
-    paths = {name: [r.dir for r in of_seeds] for name, of_seeds in trained.items()} | {"base": []}
-    evaluations = {m: evaluate(m, study.target, paths[m]) for m in study.methods}
-    on_sources = {x: evaluate("bottleneck", x, [r.dir for r in sources[x]]) for x in study.evaluated_sources}
-    attention = {m: run("fusion_attention", **on, checkpoints=paths[m], method=m, seeds=study.seeds).dir
-                 for m in fusions}  # fmt: skip
+    paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | {"base": []}
+    evaluations = {m.word: evaluate(m.word, study.target, paths[m.word]) for m in asked}
+    on_sources = {x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds])
+                  for x, of_seeds in evaluated.items()}  # fmt: skip
+    attention = {m.word: run("fusion_attention", **on, checkpoints=paths[m.word], method=m.word, seeds=study.seeds).dir
+                 for m in asked if m.has_weights}  # fmt: skip
     baseline = study.compare.baseline or ("adapterfusion" if "adapterfusion" in study.methods else study.methods[0])
     run("compare", evaluations=evaluations, sources=on_sources, attention=attention, target=study.target,
-        adapters={m: paths[m] for m in ("bottleneck", "lora") if m in paths}, fusions={m: paths[m] for m in fusions},
-        baseline=baseline)  # fmt: skip
+        adapters={word: paths[word] for word in trained if methods.parse(word).is_adapter},
+        fusions={m.word: paths[m.word] for m in asked if m.members}, baseline=baseline)  # fmt: skip
     return list(made.values())
 
 
@@ -135,9 +138,15 @@ def _plain(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no say
         silent = set(values) - {"base", "quantization", "out"}
     elif stage == "adapter":
-        silent = {"reduction_factor"} if values["method"] == "lora" else {"lora_rank", "lora_alpha", "lora_dropout"}
-    elif stage == "fusion" and values["method"] == "adapterfusion":
-        silent = {"phase1_data", "carry_optimizer"}
+        width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
+        silent = {"lora": width, "full": width | lora}.get(values["method"], lora)
+    elif stage == "fusion":
+        silent = {"phase1_data", "carry_optimizer"} if values["method"] != "advfusion" else set()
+        silent |= {"rank"} if values["variant"] != "lowrank" else set()
+        if values["method"] not in ("adapterfusion", "advfusion") or values["variant"] == "static":
+            silent |= {"value_regularizer"}
+        if values["method"] in methods.UNTRAINED:
+            silent |= (params.Training.model_fields.keys() | {"steps", "learning_rate"}) - {"batch_size"}
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
 
 
@@ -156,11 +165,15 @@ def _keys(value: Any) -> Any:
 def _label(stage: str, values: dict[str, Any]) -> str:
     seed, target = f"s{values.get('seed')}", values.get("target")
     mask = f"_{values['mask']}" if values.get("mask", "none") != "none" else ""
+    kinds = []  # what a fusion is beside its method, where that is not usual
+    if stage == "fusion" and values["members"]:
+        kind = PurePosixPath(next(iter(values["members"].values()))).name.split("-")[-3:-2]
+        kinds = [w for w in (*kind, values["variant"]) if w not in ("bottleneck", "full")]
     words = {
         "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
         "data": [values.get("task"), target],
         "adapter": [values.get("language"), values.get("method"), seed],
-        "fusion": [target, f"{values.get('method')}{mask}", seed],
+        "fusion": [target, f"{values.get('method')}{mask}", *kinds, seed],
         "evaluate": [values.get("language"), values.get("method")],
         "fusion_attention": [values.get("method")],
         "compare": [target],

@@ -5,8 +5,8 @@ library file that they import. What it computed is made again only when `computi
 after the publishing and the modules that only show: mending a figure of a finished training does not train again.
 
 Both are made of contents, not of times: a fresh clone, or a notebook that was only executed and saved in JupyterLab,
-changes nothing. Nor does prose: reports take it from the notebook as it is now. `params`, `study` and `plan` are in
-neither: what they do to a run is its parameters, and those name it.
+changes nothing. Nor does prose: reports take it from the notebook as it is now. `methods`, `params`, `study` and
+`plan` are in neither: what they do to a run is its parameters, and those name it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from studykit.params import UserError
 
 PACKAGE = Path(__file__).parent
-NAMING = {"params", "study", "plan"}
+NAMING = {"methods", "params", "study", "plan"}
 SHOWING = {"canvas", "plots", "fusion_figures", "token_strip", "tables", "rendering", "reports", "explorer"}
 
 

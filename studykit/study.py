@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
@@ -28,6 +28,8 @@ from studykit.params import (
     show,
 )
 
+SUBJECTS = ("code", "generation", "translation", "commit", "summarization")  # what members can be trained on
+
 
 def _section(stage: str, **own: Any) -> type[Section]:
     """A study's section: the fields of `stage` that are not the plan's to decide, and the study's own."""
@@ -42,6 +44,7 @@ AdapterSection = _section(
     "adapter",
     steps=(int, Field(200, ge=1, description="optimizer steps of a source language's adapter")),
     target_steps=(int, Field(60, ge=1, description="optimizer steps of the target's adapter")),
+    full_learning_rate=(float, Field(1e-3, gt=0, le=1, description="full: peak, linear decay")),
 )
 FusionSection = _section("fusion")
 EvaluateSection = _section(
@@ -63,8 +66,10 @@ class Study(Section):
     task: Task = Field(description="what the model is asked to write")
     base: str = Field("scratch", description="'scratch', a hub id or a local directory")
     quantization: Quantization = Field("none", description="weights of the base in memory")
+    language: str | None = Field(None, description="set where members are tasks of this one language")
     languages: list[str] = Field(min_length=1, description="source languages; their order is the members' order")
     target: str = Field(description="the low-resource language, not among languages")
+    members_on: Literal["task", "code"] = Field("task", description="what fused adapters learn: task, or plain code")
     methods: list[Method] = Field(min_length=1, description="what is compared")
     seeds: list[int] = Field(min_length=1, description="one training per seed")
     base_model: BaseModelSection = BaseModelSection()
@@ -102,8 +107,10 @@ class Study(Section):
             raise ValueError(f"evaluate.sources names {foreign[0]!r}; it may name {', '.join(self.languages)}")
         if min(self.seeds) < 0:
             raise ValueError(f"seeds holds {min(self.seeds)}; a seed must be at least 0")
+        if self.language is not None:
+            self._of_tasks()
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
-        if built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
+        if self.language is None and built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
             raise ValueError(f"the built-in corpus cannot write {foreign[0]!r}, only {', '.join(POLYGLOT)}; "
                              "for other languages set data.path, and base_model.corpus for a base from scratch")
         if self.compare.baseline is not None and self.compare.baseline not in self.methods:
@@ -112,6 +119,20 @@ class Study(Section):
         if not (self.base == "scratch" or _is_local(self.base) or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.base)):
             raise ValueError(f"base is {self.base!r}; it must be 'scratch', a hub id (owner/name) or a directory")
         return self
+
+    def _of_tasks(self) -> None:
+        """The rules of a study whose members are tasks of one language."""
+        if self.language not in POLYGLOT or self.data.path is not None:
+            raise ValueError(f"language is {self.language!r}; members can be tasks of a built-in language "
+                             f"({', '.join(POLYGLOT)}), with data.path left out")
+        for name in self.all_languages:
+            if name not in SUBJECTS:
+                raise ValueError(f"languages and target name {name!r}; with language set they name tasks, "
+                                 f"of {', '.join(SUBJECTS)}")
+        if self.task != self.target:
+            raise ValueError(f"task is {self.task!r}, target is {self.target!r}; with language set they are the same")
+        if self.members_on != "task":
+            raise ValueError(f"members_on is {self.members_on!r}; with language set, name code among languages instead")
 
 
 def _is_local(base: str) -> bool:

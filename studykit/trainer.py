@@ -6,6 +6,7 @@ sum_l ||W_v - I||_F^2, is a term of it and stands in the log. A checkpoint holds
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import resource
@@ -24,6 +25,8 @@ from studykit.runs import write_json
 from studykit.tuners import value_penalty
 
 WEIGHTS = "trained.safetensors"
+# Our words for Trainer's. bitsandbytes keeps moments of fewer than 4096 entries (biases, narrow adapters) in fp32.
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
 class Collator:
@@ -74,7 +77,7 @@ class StudyTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         for name, parameter in self.model.named_parameters():
             if name in self.moments:
-                optimizer.state[parameter] = {key: value.clone() for key, value in self.moments[name].items()}
+                optimizer.state[parameter] = copy.deepcopy(self.moments[name])
         return optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -146,6 +149,25 @@ class StudyTrainer(Trainer):
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
         self._load_best_model()
+
+
+def require_optimizer(name: str) -> None:
+    """UserError unless an optimizer, by a key of OPTIMIZERS, works on this machine."""
+    if name == "adamw":
+        return
+    if name.startswith("paged") and not torch.cuda.is_available():
+        raise UserError(f"optimizer is {name!r}, whose moments may leave the GPU, but this machine has no CUDA device; "
+                        "adamw or adamw_8bit is accepted here.")  # fmt: skip
+    weight = nn.Parameter(torch.zeros(4096, device="cuda" if torch.cuda.is_available() else "cpu"))
+    weight.grad = torch.ones_like(weight)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+
+        AdamW8bit([weight]).step()
+    except Exception as error:  # whatever a library does that was built for another machine
+        raise UserError(f"optimizer is {name!r}, which bitsandbytes cannot run on this machine "
+                        f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); adamw is accepted "
+                        "everywhere.") from None  # fmt: skip
 
 
 class Progress(ProgressCallback):

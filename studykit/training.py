@@ -16,9 +16,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
+from studykit import provenance
 from studykit.base import half_precision
 from studykit.tasks.prompts import encode_row
-from studykit.trainer import Collator, Meter, Patience, Progress, StudyTrainer, is_exhausted
+from studykit.trainer import (
+    OPTIMIZERS,
+    Collator,
+    Meter,
+    Patience,
+    Progress,
+    StudyTrainer,
+    is_exhausted,
+    require_optimizer,
+)
 
 CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
 
@@ -31,6 +41,7 @@ class TrainingSettings:
     batch_size: int = 16  # examples per forward pass
     gradient_accumulation: int = 1  # forward passes per optimizer step
     warmup_ratio: float = 0.03  # share of the steps
+    optimizer: str = "adamw"  # a key of OPTIMIZERS
     weight_decay: float = 0.0
     eval_every: int = 20  # steps
     patience: int = 0  # evaluations without a gain until the end; 0: never
@@ -120,30 +131,32 @@ def train(
     Args:
         train_examples, valid_examples: from `encode_rows` or `packed_blocks`.
         p: `TrainingSettings`, or the parameters of a notebook.
-        steps: optimizer steps at most.
+        steps: optimizer steps at most; 0 only measures the validation losses.
         checkpoints: where a killed run of the same parameters left its state, and will find it.
         moments: AdamW's state by parameter name to go on with, as an earlier call returned it; none: it starts afresh.
             The schedule is always new.
 
     Returns: the outcome, and the moments after the last step.
-    Raises: UserError if the loss is not finite.
+    Raises: UserError if the optimizer does not work here, or the loss is not finite.
     """
     p = TrainingSettings.of(p)
+    require_optimizer(p.optimizer)
     set_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
-    every = min(p.eval_every, steps)
+    every = min(p.eval_every, max(1, steps))
     resumed = last_checkpoint(checkpoints)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
-        max_steps=steps,
+        max_steps=max(1, steps),
         per_device_train_batch_size=p.batch_size,
         per_device_eval_batch_size=2 * p.batch_size,
         gradient_accumulation_steps=p.gradient_accumulation,
         learning_rate=p.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=round(p.warmup_ratio * steps),
+        optim=OPTIMIZERS[p.optimizer],
         weight_decay=p.weight_decay,
         max_grad_norm=p.max_grad_norm,
         adam_beta2=p.adam_beta2,
@@ -168,6 +181,8 @@ def train(
         use_cpu=not torch.cuda.is_available(),
         **(CHECKPOINTING if p.gradient_checkpointing else {}),
     )
+    if not steps:
+        return _untrained(model, tokenizer, valid_examples, p, arguments), {}
     checkpoints.mkdir(parents=True, exist_ok=True)
     meter = Meter(checkpoints / "meter.json")
     trainer = StudyTrainer(
@@ -197,3 +212,12 @@ def train(
     model.eval()
     state = trainer.optimizer.state
     return outcome, {name: state[weight] for name, weight in model.named_parameters() if weight in state}
+
+
+def _untrained(model: nn.Module, tokenizer, valid_examples: list[dict], p, arguments: TrainingArguments) -> Outcome:
+    """The outcome of no step at all."""
+    collate = Collator(tokenizer.pad_token_id, p.loss_on)
+    trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
+    trainer.remove_callback(PrinterCallback)
+    losses = trainer.evaluate()
+    return Outcome([{**losses, "step": 0}], 0, 0, 0.0, 0, provenance.peak_memory_mb())

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from studykit import checkpoints
 from studykit.base import load_base
-from studykit.params import AdapterParams, UserError
+from studykit.params import AdapterParams, FusionParams, UserError
 from studykit.tuners import fusion_members
 from tests import tiny
 
@@ -45,7 +45,7 @@ def logits(model) -> torch.Tensor:
 
 def new_fusion(runs: dict, seed: int = 0):
     base, _ = load_base(runs["base"])
-    return checkpoints.new_fusion(base, members(runs), seed).eval()
+    return checkpoints.new_fusion(base, FusionParams(members=members(runs), seed=seed)).eval()
 
 
 def fusion_run(home, model, runs: dict, phases: tuple[str, ...]):
@@ -142,10 +142,11 @@ def test_mistakes_are_told_in_one_sentence(runs, home):
     base, _ = load_base(runs["base"])
     place, _ = fusion_run(home, new_fusion(runs), runs, ("phase1", "phase2"))
     wrong = members(runs) | {"lua": runs["lora"]}
-    refused("lora-.* cannot be fused: it is a LORA adapter", lambda: checkpoints.new_fusion(base, wrong, 0))
+    refused("Only adapters of one place can be fused, but .* at 'linear'",
+            lambda: checkpoints.new_fusion(base, FusionParams(members=wrong)))
     absent = members(runs) | {"lua": runs["base"]}
     base, _ = load_base(runs["base"])
-    refused("holds no adapter; a finished run of notebook 02", lambda: checkpoints.new_fusion(base, absent, 0))
+    refused("holds no adapter; a finished run of notebook 02", lambda: checkpoints.new_fusion(base, FusionParams(members=absent)))
     refused("has no 'fusion'; it holds phase1, phase2", lambda: checkpoints.load_run(base, place, "fusion"))
     refused("neither a finished adapter run nor", lambda: checkpoints.load_run(base, runs["base"]))
     checkpoints.save_members(home / "runs/fusion/torn", members(runs))

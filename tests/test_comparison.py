@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from studykit import comparison, findings
 from studykit.evaluation import statistics
 from studykit.evaluation.metrics import corpus_value
-from studykit.params import METHODS, UserError
+from studykit.params import UserError
 from tests.made_scores import method, scores, state
 
 BASE = method(0.05, seeds=(None,), loss=2.0)
+METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
 STUDY = {"base": BASE, "bottleneck": method(0.4), "adapterfusion": method(0.42), "advfusion_zero": method(0.6)}
 
 

@@ -23,7 +23,7 @@ def home(tmp_path, monkeypatch):
 
 def start(p):
     base, tokens = load_base(p.base)
-    return checkpoints.new_fusion(base, p.members, p.seed), tokens
+    return checkpoints.new_fusion(base, p), tokens
 
 
 def masks(model) -> set:
@@ -34,7 +34,9 @@ def fuse(p, after=lambda phase: None) -> dict:
     """Notebook 03's work; outcomes by phase."""
     with runs.open_run(p.out, stage="fusion", params=p) as run:
         if not run.done:
-            model, tokens = start(p)
+            base, tokens = load_base(p.base)
+            fusion_runs.look_at_base(base, tokens, p, tiny.LIMITS, run)
+            model = checkpoints.new_fusion(base, p)
             fusion_runs.look(model, tokens, p, tiny.LIMITS, run)
             for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
                 fusion_runs.look(model, tokens, p, tiny.LIMITS, run, phase)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studykit import params, plan, study
-from studykit.params import METHODS, POLYGLOT, STAGES, UserError
+from studykit.params import POLYGLOT, STAGES, UserError
 
 ROOT = Path(__file__).parents[1]
+METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
 SMALL = {
     "study": "small", "task": "generation", "languages": ["python", "go"], "target": "lua",
     "methods": list(METHODS), "seeds": [0, 1],
@@ -126,7 +127,7 @@ def other(value, field):
     if value is None and "int" in str(field.annotation):
         return 7
     return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
-            "auto": "fp32", "plain": "task", None: "some text", "adapterfusion": "lora"}.get(value)  # fmt: skip
+            "auto": "fp32", "plain": "task", None: "some text", "adapterfusion": "lora", "adamw": "adamw_8bit"}.get(value)  # fmt: skip
 
 
 FIELDS = [(s, f) for s in STAGES for f in type(getattr(study.Study.model_validate(SMALL), s)).model_fields]
@@ -134,13 +135,14 @@ FIELDS = [(s, f) for s in STAGES for f in type(getattr(study.Study.model_validat
 
 @pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
-    before = study.Study.model_validate(SMALL)
+    wide = {"methods": [*METHODS, "full", "adapterfusion-lowrank"]}
+    before = study.Study.model_validate(SMALL | wide)
     section = getattr(before, stage)
     fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base"}
     value = fixed.get(name, other(getattr(section, name), type(section).model_fields[name]))
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
         pytest.skip("changes which runs there are")
-    old, new = plan.plan(before), planned(**{stage: {name: value}})
+    old, new = plan.plan(before), planned(**wide, **{stage: {name: value}})
     changed = names(old) - names(new)
     own = {run.name for run in old if run.stage == stage and run.name in changed}
     assert own, "it changes runs of its stage"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from studykit.trainer import Collator, Patience, trained_weights
 from studykit.training import TrainingSettings, last_checkpoint, train
 from studykit.tuners import FusionConfig, fusion_layers, value_penalty
 from tests import tiny
+from tests.tuners import models
 
 USUAL = {"learning_rate": 1e-2, "batch_size": 4, "eval_every": 4, "precision": "fp32"}
 # Another language's rows: what is learned helps them at first, and then no more.
@@ -33,6 +36,16 @@ def adapter(tokens, method: str = "bottleneck"):
 
 def fusion(tokens):
     model = adapter(tokens)
+    model.add_adapter("fusion", FusionConfig(members=["lua"], task_type="CAUSAL_LM"))
+    model.set_adapter("fusion")
+    return model
+
+
+def wide_fusion(tokens):
+    """A fusion with matrices of 4096 entries, the fewest of which bitsandbytes keeps moments in 8 bits."""
+    special = {"pad_token_id": tokens.pad_token_id, "eos_token_id": tokens.eos_token_id, "bos_token_id": None}
+    base = models.tiny(hidden_size=64, vocab_size=len(tokens), **special).requires_grad_(False)
+    model = new_adapter(base, AdapterParams(language="lua", reduction_factor=4))
     model.add_adapter("fusion", FusionConfig(members=["lua"], task_type="CAUSAL_LM"))
     model.set_adapter("fusion")
     return model
@@ -244,14 +257,15 @@ def test_a_larger_penalty_keeps_w_v_nearer_to_the_identity(tokens, tmp_path):
     assert far[10.0] < far[0.0] / 2
 
 
-def test_w_v_is_never_decayed(tokens, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_w_v_is_never_decayed(tokens, tmp_path, optimizer):
     """With no learning from the loss, decay alone moves weights: all but biases and W_v."""
-    model = fusion(tokens)
+    model = wide_fusion(tokens)
     for layer in fusion_layers(model):  # members that add nothing: no gradient for query, key, value
         for parameter in layer.adapters["lua"].parameters():
             parameter.data.zero_()
     before = weights(model)
-    run(model, tokens, tmp_path, weight_decay=0.5, learning_rate=0.1)
+    run(model, tokens, tmp_path, weight_decay=0.5, learning_rate=0.1, optimizer=optimizer)
     after = weights(model)
     moved = {name.split(".composition.")[1].split(".", 2)[2] for name in after
              if not torch.equal(before[name], after[name])}  # fmt: skip
@@ -315,6 +329,48 @@ def test_moments_can_be_carried_into_the_next_training(tokens, tmp_path):
         # exp_avg = 0.9 * exp_avg before + 0.1 * gradient, and the gradient is that of the fresh optimizer's first step
         expected = 0.9 * first[name]["exp_avg"] + made["fresh"][name]["exp_avg"]
         torch.testing.assert_close(made["carried"][name]["exp_avg"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_moments_in_8_bits_take_a_fourth_and_find_nearly_the_same_weights(tokens, tmp_path):
+    found, size = {}, {}
+    for optimizer in ("adamw", "adamw_8bit"):
+        model = wide_fusion(tokens)
+        outcome, moments = run(model, tokens, tmp_path / optimizer, steps=12, optimizer=optimizer)
+        kept = [value for state in moments.values() for value in state.values() if torch.is_tensor(value)]
+        size[optimizer] = sum(value.nbytes for value in kept if value.numel() > 256)  # without tables and biases
+        found[optimizer] = (outcome.validation_loss(outcome.best_step), outcome.validation_loss(0))
+    assert found["adamw_8bit"][0] == pytest.approx(found["adamw"][0], rel=0.02)
+    assert found["adamw"][0] < found["adamw"][1]
+    assert size["adamw_8bit"] == pytest.approx(size["adamw"] / 4, rel=0.02)
+
+
+def test_moments_in_8_bits_survive_a_kill_and_a_second_training(tokens, tmp_path, killed):
+    """Bit for bit, as in fp32; carried, they go on counting."""
+    eight = {"optimizer": "adamw_8bit", "steps": 8, "eval_every": 2, "weight_decay": 0.1, "penalty": 0.1}
+    whole = wide_fusion(tokens)
+    expected, moments = run(whole, tokens, tmp_path / "whole", **eight)
+    assert {state["state1"].dtype for name, state in moments.items() if "weight" in name} == {torch.uint8}
+    killed(lambda: run(wide_fusion(tokens), tokens, tmp_path / "cut", **eight), 5)
+    resumed = wide_fusion(tokens)
+    outcome, found = run(resumed, tokens, tmp_path / "cut", **eight)
+    assert equal(weights(resumed), weights(whole)) and outcome.log == expected.log
+    assert all(torch.equal(found[name][key], value) if torch.is_tensor(value) else found[name][key] == value
+               for name, state in moments.items() for key, value in state.items())  # fmt: skip
+    before = copy.deepcopy(moments)
+    _, then = run(resumed, tokens, tmp_path / "next", **eight | {"steps": 2}, moments=moments)
+    for name, state in then.items():
+        assert state["step"] == 10 and moments[name]["step"] == 8
+        assert torch.equal(moments[name]["state1"], before[name]["state1"])  # a copy was carried
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="pages where there is a GPU")
+def test_an_optimizer_that_cannot_work_here_is_refused_before_anything_trains(tokens, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="optimizer is 'paged_adamw_8bit', .* has no CUDA device; adamw or"):
+        run(adapter(tokens), tokens, tmp_path / "paged", optimizer="paged_adamw_8bit")
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)  # as if it were not installed
+    with pytest.raises(UserError, match="optimizer is 'adamw_8bit', which bitsandbytes cannot run on this machine"):
+        run(adapter(tokens), tokens, tmp_path / "absent", optimizer="adamw_8bit")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_diverged_training_is_told_in_one_sentence(tokens, tmp_path):

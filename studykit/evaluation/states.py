@@ -23,6 +23,7 @@ from studykit.evaluation import execute, outcomes
 from studykit.evaluation.generate import predict
 from studykit.evaluation.scoring import evaluate_predictions
 from studykit.params import UserError
+from studykit.rivals import unload
 from studykit.trainer import Collator, token_losses
 from studykit.training import encode_rows
 from studykit.tuners import fusion_members
@@ -78,7 +79,7 @@ def loaded(base, state: State) -> Iterator[torch.nn.Module]:
     try:
         yield model
     finally:
-        model.unload()
+        unload(model)
 
 
 @torch.inference_mode()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from studykit import runs
 from studykit.params import UserError
-from studykit.tasks.embedded import embedded_rows
-from studykit.tasks.prompts import check_template, encode_prompt, encode_row
+from studykit.tasks.embedded import embedded_rows, plain_code, subject_rows
+from studykit.tasks.prompts import TEMPLATES, check_template, encode_prompt, encode_row
 from studykit.tasks.real import SPLITS, json_lines, nichetrans_rows, prepared_rows, sample
 
 __all__ = [
@@ -40,6 +40,7 @@ def prepare(p) -> dict[str, dict[str, list[dict]]]:
     if p.target not in languages:
         raise UserError(f"target={p.target!r} is not among languages={languages}; it must stand there, last.")
     template = check_template(p.task, p.template)
+    templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in languages}
     sizes = {
         language: {
             "train": p.target_examples if language == p.target else p.source_examples,
@@ -48,6 +49,8 @@ def prepare(p) -> dict[str, dict[str, list[dict]]]:
         }
         for language in languages
     }
+    if p.language is not None:
+        return subject_rows(languages, p.language, sizes, templates, p.level, p.seed, p.wording)
     if p.path is None:
         return embedded_rows(p.task, languages, sizes, template, p.level, p.seed, p.wording)
     directory = Path(p.path).expanduser()
@@ -92,13 +95,21 @@ def write_rows(directory: Path, rows: dict[str, dict[str, list[dict]]]) -> None:
             (directory / language / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
-def read_rows(data_run: str | Path, language: str, split: str) -> list[dict]:
-    """The rows that notebook 01 published; raises UserError if the run has none for the language."""
+def read_rows(data_run: str | Path, language: str, split: str, trained_on: str = "task") -> list[dict]:
+    """The rows that notebook 01 published; raises UserError if the run has none for the language.
+
+    Args:
+        trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
+    """
+    task = runs.manifest(data_run)["params"]["task"] if trained_on == "code" else None
+    if task in ("commit", "summarization"):
+        raise UserError(f"{data_run} holds rows of {task}, whose targets are no code; trained_on must be 'task'.")
     path = Path(data_run) / "rows" / language / f"{split}.jsonl"
     if not path.exists():
         known = sorted(p.name for p in (Path(data_run) / "rows").glob("*"))
         raise UserError(f"{data_run} has no {split} rows for {language!r}; its languages are {known}.")
-    return [row for _, row in json_lines(path)]
+    rows = [row for _, row in json_lines(path)]
+    return [plain_code(row) for row in rows] if trained_on == "code" else rows
 
 
 def overlap(splits: dict[str, list[dict]]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import random
 
+from studykit.params import POLYGLOT
 from studykit.polyglot import Program, programs
 from studykit.tasks.prompts import fill
 
@@ -40,6 +41,33 @@ def embedded_rows(
     return rows
 
 
+def subject_rows(
+    subjects: list[str],
+    language: str,
+    sizes: dict[str, dict[str, int]],
+    templates: dict[str, str],
+    level: int,
+    seed: int,
+    wording: str = "plain",
+) -> dict[str, dict[str, list[dict]]]:
+    """{subject: {split: rows}} of several tasks, or plain code, in one language; the programs are split as above."""
+    rows: dict[str, dict[str, list[dict]]] = {subject: {} for subject in subjects}
+    pool = iter(programs(sum(sizes[s]["train"] for s in subjects), seed=seed, split="train", level=level))
+    for split in ("train", "valid", "test"):
+        shared = [] if split == "train" else programs(
+            max(sizes[s][split] for s in subjects), seed=seed, split=split, level=level
+        )
+        for index, subject in enumerate(subjects):
+            count = sizes[subject][split]
+            own = [next(pool) for _ in range(count)] if split == "train" else shared[:count]
+            rows[subject][split] = [
+                row(subject, p, language, list(POLYGLOT), templates[subject], seed + index, wording)
+                | {"check": check_of(subject, p) if split != "train" else None}
+                for p in own
+            ]
+    return rows
+
+
 def check_of(task: str, program: Program) -> dict | None:
     """How to test a target by running it, where the target is code. Training rows go without: tests are costly."""
     return {"function": program.function, "tests": program.tests} if task in ("generation", "translation") else None
@@ -60,11 +88,19 @@ def row(
     elif task == "commit":
         before, after, target = program.edit(rng.randrange(2**31))
         fields["diff"] = unified_diff(before.code(language), after.code(language), program.function)
+    elif task == "code":
+        return plain_code({"id": f"{program.key}-{rng.getrandbits(32):08x}", "language": language,
+                           "target": program.code(language), "meta": meta, "check": None})  # fmt: skip
     else:
         fields["code"], target = program.code(language), program.description("plain")
     prompt, meta["body"] = fill(task, template, fields)
     identity = f"{program.key}-{rng.getrandbits(32):08x}"
     return {"id": identity, "language": language, "prompt": prompt, "target": target, "meta": meta, "check": None}
+
+
+def plain_code(row: dict) -> dict:
+    """A row whose target is code as a row of nothing but that code: there is no task to read before it."""
+    return row | {"prompt": "\n", "meta": row["meta"] | {"body": [0, 0]}, "check": None}
 
 
 def unified_diff(before: str, after: str, name: str, context: int = 3) -> str:

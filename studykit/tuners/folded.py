@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studykit.tuners.fusion import Fusion, MemberStack, activate, is_masked, repeat_per_member, sum_per_member
+from studykit.tuners.fusion import Fusion, MemberStack, activate, is_masked, scale_per_member, sum_per_member
 
 
 class FoldedFusion(nn.Module):
@@ -28,24 +28,24 @@ class FoldedFusion(nn.Module):
         super().__init__()
         self.widths, self.activations, self.temperature = list(widths), list(activations), temperature
         R, N = sum(widths), len(widths)
-        self.read, self.write = nn.Linear(inputs, 2 * R + N), nn.Linear(R + N, outputs, bias=False)
+        self.read = nn.Linear(inputs, 2 * R + N)  # [D; S; C']
+        self.write = nn.Parameter(torch.zeros(R + N, outputs))  # [V | E]^T: so a token's product reads it in long rows
         self.requires_grad_(False)
 
     @classmethod
     @torch.no_grad()
     def of(cls, fusion: Fusion, stack: MemberStack) -> FoldedFusion:
-        folded = cls(stack.down.shape[1], stack.up.shape[0], stack.widths, stack.activations, fusion.temperature)
+        folded = cls(stack.down.shape[1], stack.outputs.shape[1], stack.widths, stack.activations, fusion.temperature)
         folded.to(stack.down)
         double = {"dtype": torch.float64}  # products of three matrices, rounded once
-        up, up_bias = stack.up.to(**double), stack.up_bias.to(**double)
         query, query_bias = fusion.query.weight.to(**double), fusion.query.bias.to(**double)
         key = fusion.key.weight.to(**double)
-        outputs = torch.cat([up.T, up_bias])  # (R + N, d_out): what the codes and the members' slots stand for
+        outputs = stack.outputs.to(**double)  # (R + N, d_out)
         heard = outputs @ key.T  # (R + N, a)
         value = outputs if fusion.value is None else outputs @ fusion.value.weight.to(**double).T
         folded.read.weight.copy_(torch.cat([stack.down.to(**double), heard @ query]))
         folded.read.bias.copy_(torch.cat([stack.down_bias.to(**double), heard @ query_bias]))
-        folded.write.weight.copy_(value.T)
+        folded.write.copy_(value)
         return folded.eval()
 
     def forward(
@@ -55,24 +55,24 @@ class FoldedFusion(nn.Module):
         R, N = sum(self.widths), len(self.widths)
         codes, heard, scores = self.read(x).split([R, R, N], dim=-1)
         z = activate(codes, self.widths, self.activations)
-        scores = (scores + sum_per_member(heard * z, self.widths)) / self.temperature
+        scores = scores + sum_per_member(heard * z, self.widths)
+        if self.temperature != 1:
+            scores = scores / self.temperature
         if masked:
             flags = is_masked(masked, N, x.device)
             scores = scores.masked_fill(flags, 0.0 if mode == "zero" else float("-inf"))
         alpha = scores.softmax(-1)
         weight = alpha.masked_fill(flags, 0.0) if masked else alpha
-        return self.write(torch.cat([repeat_per_member(weight, self.widths) * z, weight], dim=-1)), alpha
+        return torch.cat([scale_per_member(z, weight, self.widths), weight], dim=-1) @ self.write, alpha
 
     @torch.no_grad()
     def member_norms(self, x: Tensor, masked: tuple[int, ...] = ()) -> Tensor:
         """What each member would add on its own, ||W_v u_n||: (B, T, N); 0 for masked members. For inspection."""
         R = sum(self.widths)
         z = activate(F.linear(x, self.read.weight[:R], self.read.bias[:R]), self.widths, self.activations)
-        values, slots = self.write.weight.split([R, len(self.widths)], dim=-1)
+        values, slots = self.write.split([R, len(self.widths)])
         norms = [
-            F.linear(codes, value, slots[:, n]).norm(dim=-1) * (n not in masked)
-            for n, (codes, value) in enumerate(
-                zip(z.split(self.widths, -1), values.split(self.widths, -1), strict=True)
-            )
+            (codes @ value + slots[n]).norm(dim=-1) * (n not in masked)
+            for n, (codes, value) in enumerate(zip(z.split(self.widths, -1), values.split(self.widths), strict=True))
         ]
         return torch.stack(norms, dim=-1)

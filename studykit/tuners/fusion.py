@@ -7,13 +7,16 @@ AdapterFusion (Pfeiffer et al. 2021, arXiv 2005.00247, eq. 6-8). With u_n the ou
 There is one head and no 1/sqrt(d). AdvFusion (Saberi et al., arXiv 2307.07854) trains the same weights in two phases:
 first with the target's member masked, then with it restored. A mask here is a flag; no weight is ever destroyed.
 
-Nothing of shape (N, d) per token is formed. Because members are u_n = U_n z_n + c_n with z_n in the bottleneck,
+Nothing of shape (N, d) per token is formed. Members are u_n = U_n z_n + c_n with z_n in the bottleneck, so that
 
-    q . k_n = <U_n^T g, z_n> + g . c_n + q . b_k   with   g = W_k^T q
+    q . k_n = z_n . (U_n^T W_k^T W_q x + ..) + c_n . W_k^T q + q . b_k
     sum_n alpha_n v_n = W_v (sum_n U_n (alpha_n z_n) + sum_n alpha_n c_n)
 
-so W_k and W_v are applied once per token instead of once per member: 3 d^2 + 3 N r d multiply-adds instead of
-(1 + 2N) d^2. The constant q . b_k cancels in the softmax; it stays, so that b_k's gradient is zero and not missing.
+so each score is a product in the r dimensions of a member, and what remains is in which order to multiply the chains
+[U^T; C] W_k^T W_q x and W_v [U | C^T] (alpha z): towards the token, W_k, W_q and W_v cost 3 d^2 per token and U is
+thin; towards the members, they cost R d^2 per step, R = sum of the r_n, and no d^2 per token. `cheapest` counts. All
+orders are the same function, and all gradients are autograd's. The constant q . b_k cancels in the softmax; it stays,
+so that b_k's gradient is zero and not missing.
 
 `average` and `weights` compose the same members without looking at the token: what the attention has to beat.
 """
@@ -37,8 +40,7 @@ class MemberStack:
 
     down: Tensor  # (R, d_in)
     down_bias: Tensor  # (R,)
-    up: Tensor  # (d_out, R), scaling folded in
-    up_bias: Tensor  # (N, d_out), scaling folded in
+    outputs: Tensor  # (R + N, d_out): U^T over the biases, one row per code and one per member; scaling folded in
     widths: list[int]  # r_n
     activations: list[str]
 
@@ -47,11 +49,12 @@ class MemberStack:
         def bias(layer: nn.Module) -> Tensor:
             return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
 
+        codes = [m.scaling * m.up.weight.T for m in members]
+        slots = [m.scaling * bias(m.up)[None] for m in members]
         return cls(
             down=torch.cat([m.down.weight for m in members]),
             down_bias=torch.cat([bias(m.down) for m in members]),
-            up=torch.cat([m.scaling * m.up.weight for m in members], dim=1),
-            up_bias=torch.stack([m.scaling * bias(m.up) for m in members]),
+            outputs=torch.cat(codes + slots),
             widths=[m.down.weight.shape[0] for m in members],
             activations=[m.activation for m in members],
         )
@@ -59,9 +62,18 @@ class MemberStack:
     def encode(self, x: Tensor) -> Tensor:  # (B, T, d_in) -> (B, T, R)
         return activate(F.linear(x, self.down, self.down_bias), self.widths, self.activations)
 
-    def decode(self, z: Tensor, weight: Tensor) -> Tensor:
-        """sum_n weight_n u_n, (B, T, d_out), of codes z (B, T, R) and weights (B, T, N)."""
-        return F.linear(repeat_per_member(weight, self.widths) * z, self.up) + weight @ self.up_bias
+    @property
+    def up(self) -> Tensor:  # (d_out, R)
+        return self.outputs[: sum(self.widths)].T
+
+    @property
+    def up_bias(self) -> Tensor:  # (N, d_out)
+        return self.outputs[sum(self.widths) :]
+
+    def weigh(self, z: Tensor, weight: Tensor) -> Tensor:
+        """(B, T, R + N) of codes z (B, T, R) and weights (B, T, N): coefficients of the rows of `outputs`, which they
+        turn into sum_n weight_n u_n."""
+        return torch.cat([scale_per_member(z, weight, self.widths), weight], dim=-1)
 
 
 def activate(z: Tensor, widths: list[int], activations: list[str]) -> Tensor:  # (B, T, R) -> (B, T, R)
@@ -77,10 +89,16 @@ def sum_per_member(x: Tensor, widths: list[int]) -> Tensor:  # (B, T, R) -> (B, 
     return torch.stack([part.sum(-1) for part in x.split(widths, dim=-1)], dim=-1)
 
 
-def repeat_per_member(x: Tensor, widths: list[int]) -> Tensor:  # (B, T, N) -> (B, T, R)
+def scale_per_member(z: Tensor, weight: Tensor, widths: list[int]) -> Tensor:  # (B, T, R), (B, T, N) -> (B, T, R)
     if len(set(widths)) == 1:
-        return x.repeat_interleave(widths[0], dim=-1)
-    return x.repeat_interleave(torch.tensor(widths, device=x.device), dim=-1, output_size=sum(widths))
+        return (z.unflatten(-1, (len(widths), -1)) * weight[..., None]).flatten(-2)
+    parts = zip(z.split(widths, dim=-1), weight.split(1, dim=-1), strict=True)
+    return torch.cat([part * w for part, w in parts], dim=-1)
+
+
+def cheapest(orders: dict[str, int]) -> str:
+    """The order of products with the fewest multiply-adds; the first of equals."""
+    return min(orders, key=orders.__getitem__)
 
 
 def is_masked(masked: tuple[int, ...], members: int, device: torch.device) -> Tensor:  # (N,) bool
@@ -169,19 +187,62 @@ class Fusion(nn.Module):
         Returns: context (B, T, d_out), attention alpha (B, T, N), codes z (B, T, R).
         """
         z = stack.encode(x)  # (B, T, R)
-        q = self.query(x)  # (B, T, a), a = rank or d_out
-        g = F.linear(q, self.key.weight.T)  # (B, T, d_out): W_k^T q
-        scores = sum_per_member(F.linear(g, stack.up.T) * z, stack.widths) + F.linear(g, stack.up_bias)  # (B, T, N)
+        heard, slots, constant = self.listen(x, stack)
+        scores = sum_per_member(heard * z, stack.widths) + slots  # (B, T, N)
         if masked:
             flags = is_masked(masked, len(stack.widths), x.device)
             scores = scores.masked_fill(flags, 0.0)
-        scores = scores + F.linear(q, self.key.bias[None])  # (B, T, 1), the same for every member
-        scores = F.dropout(scores, self.dropout, self.training) / self.temperature
+        scores = F.dropout(scores + constant, self.dropout, self.training) / self.temperature
         if masked and mode == "exclude":
             scores = scores.masked_fill(flags, float("-inf"))
         alpha = scores.softmax(-1)  # (B, T, N)
-        context = stack.decode(z, alpha.masked_fill(flags, 0.0) if masked else alpha)
-        return context if self.value is None else self.value(context), alpha, z
+        weights = stack.weigh(z, alpha.masked_fill(flags, 0.0) if masked else alpha)  # (B, T, R + N)
+        return self.answer(weights, stack), alpha, z
+
+    def listen(self, x: Tensor, stack: MemberStack) -> tuple[Tensor, Tensor, Tensor]:
+        """How the token's query meets each code, U^T W_k^T q (B, T, R), each member's bias (B, T, N), and b_k
+        (B, T, 1)."""
+        order = cheapest(self.query_orders(x, stack))
+        sizes = [sum(stack.widths), len(stack.widths)]
+        if order == "token":
+            q = self.query(x)  # (B, T, a)
+            heard, slots = F.linear(F.linear(q, self.key.weight.T), stack.outputs).split(sizes, dim=-1)
+            return heard, slots, F.linear(q, self.key.bias[None])
+        keys = torch.cat([stack.outputs @ self.key.weight.T, self.key.bias[None]])  # (R + N + 1, a)
+        if order == "key":
+            met = F.linear(self.query(x), keys)
+        else:
+            met = F.linear(x, keys @ self.query.weight, keys @ self.query.bias)
+        return met.split([*sizes, 1], dim=-1)
+
+    def answer(self, weights: Tensor, stack: MemberStack) -> Tensor:  # (B, T, R + N) -> (B, T, d_out)
+        """W_v sum_n alpha_n u_n."""
+        if isinstance(self.value, nn.Linear) and cheapest(self.value_orders(weights, stack)) == "member":
+            return weights @ (stack.outputs @ self.value.weight.T)
+        context = weights @ stack.outputs
+        return context if self.value is None else self.value(context)
+
+    def query_orders(self, x: Tensor, stack: MemberStack) -> dict[str, int]:
+        """Multiply-adds, forward and backward, of [U^T; C] W_k^T W_q x: multiplied from the right, in the middle, from
+        the left. A product costs as much again for each factor that needs a gradient; the members need none."""
+        tokens, d_in, d_out, a = x.shape[:-1].numel(), x.shape[-1], *self.key.weight.T.shape
+        R = len(stack.outputs)
+        one, both = (2, 3) if torch.is_grad_enabled() else (1, 1)
+        keys = one * R * d_out * a
+        return {
+            "token": tokens * (both * (d_in * a + a * d_out) + one * d_out * R),
+            "key": keys + both * tokens * (d_in * a + a * R),
+            "member": keys + both * R * (a * d_in + tokens * d_in),
+        }
+
+    def value_orders(self, weights: Tensor, stack: MemberStack) -> dict[str, int]:
+        """As `query_orders`, of W_v [U | C^T] (alpha z)."""
+        tokens, (R, d) = weights.shape[:-1].numel(), stack.outputs.shape
+        one, both = (2, 3) if torch.is_grad_enabled() else (1, 1)
+        return {
+            "token": tokens * (one * R * d + both * d * d),
+            "member": one * R * d * d + both * tokens * R * d,
+        }
 
 
 class Weights(nn.Module):
@@ -207,7 +268,7 @@ class Weights(nn.Module):
         flags = is_masked(masked, len(stack.widths), x.device)
         scores = scores.masked_fill(flags, 0.0 if mode == "zero" else float("-inf"))
         alpha = scores.softmax(-1).expand(*x.shape[:-1], -1)  # (B, T, N)
-        return stack.decode(z, alpha.masked_fill(flags, 0.0)), alpha, z
+        return stack.weigh(z, alpha.masked_fill(flags, 0.0)) @ stack.outputs, alpha, z
 
 
 @torch.no_grad()

@@ -35,12 +35,13 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names = ("adapters", "fusions")
     other_param_names = ()
 
-    def __init__(self, module: nn.Module, at: tuple[int, str], inputs: int, outputs: int):
+    def __init__(self, module: nn.Module, at: tuple[int, str]):
         super().__init__()
         self._module = (module,)  # in a tuple: the parent must not become its own descendant
-        self.at, self.inputs, self.outputs = at, inputs, outputs
+        self.at = at  # (layer, site) as the first adapter's place names it
         self.adapters, self.fusions = nn.ModuleDict(), nn.ModuleDict()
         self.places: dict[str, str] = {}  # adapter or fusion -> place
+        self.sites: dict[str, tuple[int, str]] = {}  # adapter or fusion -> (layer, site) as its place names it
         self.members: dict[str, list[str]] = {}  # fusion -> adapters
         self.masked: dict[str, tuple[tuple[int, ...], str]] = {}  # fusion -> (masked indices, mode)
         self.record: FusionRecording | None = None
@@ -58,7 +59,9 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
 
     unmerge = merge
 
-    def add(self, name: str, module: nn.Module, place: str, members: list[str] | None = None) -> None:
+    def add(
+        self, name: str, module: nn.Module, place: str, at: tuple[int, str], members: list[str] | None = None
+    ) -> None:
         parameter = next((p for p in self.get_base_layer().parameters()), None)
         device = torch.device("cpu") if parameter is None else parameter.device
         if place == "parallel" and len(self._hooks) == 1:
@@ -70,7 +73,9 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
             self.adapters[name] = module.to(device)
         else:
             self.fusions[name], self.members[name] = module.to(device), list(members)
-        self.places[name] = place
+        self.places[name], self.sites[name] = place, at
+        for state in (self.masked, self._folds, self._stacks):  # of a deleted adapter of this name
+            state.pop(name, None)
 
     def remove(self) -> None:
         for hook in self._hooks:
@@ -143,7 +148,8 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
             context, alpha, z = fusion(x.to(stack.down.dtype), stack, masked, mode)
             norms = member_norms(fusion, stack, z.detach(), masked) if self.record else None
         if self.record is not None:
-            self.record.weights[self.at], self.record.norms[self.at] = alpha.detach().float(), norms.float()
+            at = self.sites[name]
+            self.record.weights[at], self.record.norms[at] = alpha.detach().float(), norms.float()
         return context
 
 

@@ -64,22 +64,22 @@ class CompositionModel(BaseTuner):
 
     def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:
         place = self._fusable(config).place if isinstance(config, FusionConfig) else config.place
+        at, (inputs, outputs) = locate(current_key, place), self._widths(target, place)
         layer = getattr(target, ATTRIBUTE, None)
         if layer is None:
-            layer = CompositionLayer(target, locate(current_key, place), *self._widths(target, place))
+            layer = CompositionLayer(target, at)
             setattr(target, ATTRIBUTE, layer)
-        inputs, outputs = layer.inputs, layer.outputs
         if isinstance(config, FoldedConfig):
             module = FoldedFusion(inputs, outputs, config.widths, config.activations, config.temperature)
-            layer.add(adapter_name, module, place, config.folded)
+            layer.add(adapter_name, module, place, at, config.folded)
         elif isinstance(config, FusionConfig):
             if config.kind == "attention":
                 module = Fusion(inputs, outputs, config.value, config.rank, config.temperature, config.dropout)
             else:
                 module = Weights(len(config.members), learned=config.kind == "weights")
-            layer.add(adapter_name, module, place, config.members)
+            layer.add(adapter_name, module, place, at, config.members)
         else:
-            layer.add(adapter_name, self._bottleneck(config, adapter_name, inputs, outputs), place)
+            layer.add(adapter_name, self._bottleneck(config, adapter_name, inputs, outputs), place, at)
 
     def _widths(self, target: nn.Module, place: str) -> tuple[int, int]:
         """(d_in, d_out) of an adapter at a site."""
@@ -130,6 +130,7 @@ class CompositionModel(BaseTuner):
         if users:
             raise ValueError(f"Adapter {adapter_name!r} is a member of fusion {users[0]!r}; delete the fusion first.")
         super().delete_adapter(adapter_name)
+        self._rules.pop(adapter_name, None)  # another adapter of this name must not inherit it
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:

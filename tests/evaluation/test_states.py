@@ -33,7 +33,7 @@ def advfusion(home):
         patch.chdir(home)
         p = tiny.fusion_params(home)
         base, tokens = load_base(p.base)
-        model = checkpoints.new_fusion(base, p.members, p.seed)
+        model = checkpoints.new_fusion(base, p)
         with runs.open_run(p.out, stage="fusion", params=p) as run:
             assert len(list(phases.train_phases(model, tokens, p, tiny.LIMITS, run))) == 2
             checkpoints.save_members(run.path(), p.members)

@@ -1,95 +1,92 @@
-"""The reference's numbers: a tiny Qwen2 with adapters and fusions, as the `adapters` library 1.3.0 computed them.
+"""The reference's numbers: tiny models with adapters and fusions, as the `adapters` library computed and wrote them.
 
-`golden_qwen2.safetensors` holds the base (`base/`), every tensor of the adapters and fusions at Pfeiffer's place under
-the reference's own names (`weights/`), and its results (`expected/`); configurations stand in the file's metadata.
+A golden directory holds `manifest.json` (the fusions), `base/` (a transformers model), `adapters/<name>/` and
+`fusion_<name>/` (what the library saved) and `expected.safetensors` (its inputs and results). One of a Qwen2 is packed
+in `golden_qwen2.safetensors`: each tensor under its file's path, each JSON file in the metadata. Others are found
+through the environment variable STUDYKIT_GOLDEN, a list of directories.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import os
+import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import safe_open
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from studykit.tuners import BottleneckConfig, FusionConfig
+from studykit.tuners.adapterhub import load_adapter, load_fusion
 
-with safe_open(Path(__file__).with_name("golden_qwen2.safetensors"), "pt") as file:
-    TENSORS = {key: file.get_tensor(key) for key in file.keys()}
-    META = {key: json.loads(value) for key, value in file.metadata().items()}
-
-SINGLES, FUSIONS = META["configs"], META["fusions"]
-
-
-def inputs() -> dict[str, torch.Tensor]:
-    return {name: TENSORS[f"expected/{name}"] for name in ("input_ids", "attention_mask", "labels")}
+PACKED = Path(__file__).with_name("golden_qwen2.safetensors")
+NAMED = [Path(directory) for directory in os.environ.get("STUDYKIT_GOLDEN", "").split(os.pathsep) if directory]
+BESIDE = Path(__file__).parents[3] / "shared" / "golden" / "qwen2"
 
 
-def base_model() -> Qwen2ForCausalLM:
-    fields = {k: v for k, v in META["base"].items() if k not in ("architectures", "transformers_version")}
-    model = Qwen2ForCausalLM._from_config(Qwen2Config(**fields), attn_implementation="eager").eval()
-    model.load_state_dict({k[5:]: v for k, v in TENSORS.items() if k.startswith("base/")})
-    return model
+def unpack(packed: Path, directory: Path) -> None:
+    """Writes the golden directory that is packed in a file."""
+    files = defaultdict(dict)
+    with safe_open(packed, "pt") as file:
+        for key in file.keys():
+            path, name = key.rsplit("/", 1)
+            files[path][name] = file.get_tensor(key)
+        texts = file.metadata()
+    for path in [*files, *texts]:
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+    for path, tensors in files.items():
+        save_file(tensors, directory / path)
+    for path, text in texts.items():
+        (directory / path).write_text(text, encoding="utf-8")
 
 
-def bottleneck_config(name: str) -> BottleneckConfig:
-    config = SINGLES[name]
-    return BottleneckConfig(
-        task_type="CAUSAL_LM",
-        reduction_factor=config["reduction_factor"],
-        activation=config["non_linearity"],
-        scaling=config["scaling"],
-        phm_dim=config["phm_dim"] if config["phm_layer"] else None,
-        phm_rank=config["phm_rank"] if config["factorized_phm_W"] else None,
-        phm_shared_rule=config["shared_phm_rule"],
-        phm_rule_rank=1 if config["factorized_phm_rule"] else None,
-    )
+class Golden:
+    """One golden directory, and the models that it describes."""
+
+    def __init__(self, directory: Path, name: str):
+        self.directory, self.name = directory, name
+        self.fusions = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))["fusions"]
+        self.adapters = sorted(path.name for path in (directory / "adapters").iterdir())
+        self.expected = load_file(directory / "expected.safetensors")
+        # AdvFusion's first phase: {prefix of the expected values: (fusion, target)}
+        keys = {key.split(".")[1] for key in self.expected if key.startswith("advfusion.")}
+        self.phases = {f"advfusion.{key}.": ("dynamic", key.removeprefix("phase1_target_")) for key in keys}
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        return {name: self.expected[name] for name in ("input_ids", "attention_mask", "labels")}
+
+    def base_model(self) -> PreTrainedModel:
+        fields = json.loads((self.directory / "base" / "config.json").read_text(encoding="utf-8"))
+        for made_by in ("architectures", "transformers_version"):
+            fields.pop(made_by, None)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields), attn_implementation="eager")
+        missing, unexpected = model.load_state_dict(load_file(self.directory / "base" / "model.safetensors"), False)
+        assert not unexpected and set(missing) <= {"lm_head.weight"}  # where it is the embedding
+        return model.eval()
+
+    def adapter_directory(self, name: str) -> Path:
+        return self.directory / "adapters" / name
+
+    def fusion_directory(self, name: str) -> Path:
+        return self.directory / self.fusions[name]["dir"]
+
+    def model_with(self, *names: str, fusion: str | None = None) -> PeftModel:
+        """The base with the named adapters, and the named fusion on top, active and trainable, in eval mode."""
+        model = self.base_model()
+        for name in names or self.fusions[fusion]["names"]:
+            model = load_adapter(model, self.adapter_directory(name))
+        if fusion:
+            model = load_fusion(model, self.fusion_directory(fusion), fusion)
+        model.set_adapter(fusion or names[0])
+        return model.eval()
 
 
-def our_name(reference: str) -> str:
-    """The name in our state dict of a tensor that the reference calls `reference` (without `model.`)."""
-    adapter = re.fullmatch(
-        r"model\.layers\.(\d+)\.output_adapters\.adapters\.(\w+)\.adapter_(down|up)(?:\.0)?\.(\w+)", reference
-    )
-    if adapter:
-        return "model.layers.{}.composition.adapters.{}.{}.{}".format(*adapter.groups())
-    fusion = re.fullmatch(
-        r"model\.layers\.(\d+)\.output_adapters\.adapter_fusion_layer\.([\w,]+)\.(\w+)\.(\w+)", reference
-    )
-    layer, name, part, tensor = fusion.groups()
-    return f"model.layers.{layer}.composition.fusions.{fusion_name(name)}.{part}.{tensor}"
-
-
-def fusion_name(members: str) -> str:
-    return next(name for name, fusion in FUSIONS.items() if ",".join(fusion["names"]) == members)
-
-
-def model_with(*names: str, fusion: str | None = None) -> PeftModel:
-    """The golden base with the named adapters, and the named fusion on top, active and trainable, in eval mode."""
-    model = get_peft_model(base_model(), bottleneck_config(names[0]), adapter_name=names[0])
-    for name in names[1:]:
-        model.add_adapter(name, bottleneck_config(name))
-    if fusion:
-        config = FusionConfig(task_type="CAUSAL_LM", members=list(names), value=fusion != "static")
-        model.add_adapter(fusion, config)
-    model.set_adapter(fusion or names[0])
-    load_reference_weights(model)
-    return model.eval()
-
-
-def load_reference_weights(model: PeftModel) -> None:
-    own = model.get_base_model().state_dict()
-    given = {}
-    for key, tensor in TENSORS.items():
-        if not key.startswith("weights/"):
-            continue
-        rule = re.fullmatch(r"weights/model\.shared_parameters\.(\w+)\.phm_rule", key)
-        if rule:  # one tensor of the reference, a name of ours in every layer
-            given |= {k: tensor for k in own if f".adapters.{rule[1]}." in k and k.endswith(".phm_rule")}
-        elif (name := our_name(key.removeprefix("weights/"))) in own:
-            given[name] = tensor
-    assert set(given) == {k for k in own if ".composition." in k}
-    model.get_base_model().load_state_dict(given, strict=False)
+_unpacked = tempfile.TemporaryDirectory(prefix="golden")  # until the interpreter ends
+unpack(PACKED, Path(_unpacked.name))
+QWEN2 = Golden(Path(_unpacked.name), "packed")
+GOLDEN = [QWEN2, *(Golden(directory, directory.name) for directory in NAMED)]
+# Directories as the library wrote them, with all their files.
+ORIGINALS = GOLDEN[1:] or ([Golden(BESIDE, "beside")] if BESIDE.exists() else [])

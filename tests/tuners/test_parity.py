@@ -1,80 +1,108 @@
-"""Number-for-number equality with the reference implementation, at every file for Pfeiffer's place."""
+"""Number-for-number equality with the reference implementation, at every adapter and fusion that it computed."""
 
 import pytest
 import torch
 
 from studykit.tuners import fusion_members, record_fusion, value_penalty
-from tests.tuners.golden import FUSIONS, SINGLES, TENSORS, fusion_name, inputs, model_with, our_name
+from studykit.tuners.adapterhub import parameters_of
+from tests.tuners.golden import GOLDEN, QWEN2
 
-FUSION_CASES = [*FUSIONS, "advfusion"]
-
-
-def build(case: str):
-    """The model of a case and the prefix of its expected values."""
-    if case != "advfusion":
-        return model_with(*FUSIONS[case]["names"], fusion=case), f"expected/fusion.{case}."
-    model = model_with(*FUSIONS["dynamic"]["names"], fusion="dynamic")
-    fusion_members(model, masked=["c"], mode="zero")
-    return model, "expected/advfusion.phase1_target_c."
+SITES = {"mh_adapter": "attention", "output_adapter": "mlp"}  # of Houlsby's place
 
 
-def assert_same_logits(logits: torch.Tensor, prefix: str) -> None:
-    real = inputs()["attention_mask"].bool()
-    torch.testing.assert_close(logits[real], TENSORS[prefix + "logits"][real], atol=1e-5, rtol=0)
+def cases(names):
+    """Parameters (golden, name) for every name that `names` gives of every golden directory."""
+    return [pytest.param(golden, name, id=f"{golden.name}-{name}") for golden in GOLDEN for name in names(golden)]
 
 
-def assert_same_gradients(model, prefix: str) -> int:
-    expected = {k: v for k, v in TENSORS.items() if k.startswith(prefix + "grad.")}
-    ours = dict(model.get_base_model().named_parameters())
+ADAPTERS = cases(lambda golden: golden.adapters)
+FUSIONS = cases(lambda golden: [*(f"fusion.{name}." for name in golden.fusions), *golden.phases])
+
+
+def build(golden, prefix: str):
+    """(model, name of its fusion), masked as in the first phase of AdvFusion if the prefix says so."""
+    fusion, target = golden.phases.get(prefix, (prefix.split(".")[1], None))
+    model = golden.model_with(fusion=fusion)
+    if target:
+        fusion_members(model, masked=[target], mode="zero")
+    return model, fusion
+
+
+def assert_same_logits(golden, out, prefix: str) -> None:
+    real = golden.inputs()["attention_mask"].bool()
+    torch.testing.assert_close(out.logits[real], golden.expected[prefix + "logits"][real], atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.loss, golden.expected[prefix + "loss"], atol=1e-5, rtol=0)
+
+
+def assert_same_gradients(golden, model, name: str, prefix: str) -> int:
+    """Every gradient that the reference wrote; returns how many there are."""
+    ours = parameters_of(model, name, name if name in golden.adapters else ",".join(golden.fusions[name]["names"]))
+    expected = {
+        k.removeprefix(prefix + "grad."): v for k, v in golden.expected.items() if k.startswith(prefix + "grad.")
+    }
     for key, gradient in expected.items():
-        reference = key.removeprefix(prefix + "grad.")
-        if "shared_parameters" in reference:
-            name = next(n for n in ours if n.endswith(".phm_rule"))
+        parameter = ours.pop(key.removeprefix("model."))
+        if key.endswith("key.bias"):
+            assert parameter.grad.abs().max() < 1e-6
         else:
-            name = our_name(reference)
-        if name.endswith("key.bias"):
-            assert ours[name].grad.abs().max() < 1e-6
-        else:
-            assert (ours[name].grad - gradient).norm() <= 1e-4 * gradient.norm(), name
+            assert (parameter.grad - gradient).norm() <= 1e-4 * gradient.norm(), key
+    assert not expected or not ours
     return len(expected)
 
 
-@pytest.mark.parametrize("name", SINGLES)
-def test_single_adapter_equals_reference(name):
-    model, prefix = model_with(name), f"expected/single.{name}."
-    out = model(**inputs())
-    assert_same_logits(out.logits, prefix)
-    torch.testing.assert_close(out.loss, TENSORS[prefix + "loss"], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+def test_base_equals_reference(golden):
+    assert_same_logits(golden, golden.base_model()(**golden.inputs()), "base.")
+
+
+@pytest.mark.parametrize("golden, name", ADAPTERS)
+def test_single_adapter_equals_reference(golden, name):
+    model, prefix = golden.model_with(name), f"single.{name}."
+    out = model(**golden.inputs())
+    assert_same_logits(golden, out, prefix)
     out.loss.backward()
-    assert bool(assert_same_gradients(model, prefix)) == (name in ("a", "cpp", "cfac"))
+    assert_same_gradients(golden, model, name, prefix)
 
 
-@pytest.mark.parametrize("case", FUSION_CASES)
-def test_fusion_equals_reference(case):
-    model, prefix = build(case)
+@pytest.mark.parametrize("golden, prefix", FUSIONS)
+def test_fusion_equals_reference(golden, prefix):
+    model, name = build(golden, prefix)
     with record_fusion(model) as record:
-        out = model(**inputs())
-    assert_same_logits(out.logits, prefix)
-    torch.testing.assert_close(out.loss, TENSORS[prefix + "loss"], atol=1e-5, rtol=0)
-    real = inputs()["attention_mask"].bool()
-    for (layer, _), weights in record.weights.items():
-        expected = TENSORS[f"{prefix}attn.layer{layer}.output_adapter"]
-        torch.testing.assert_close(weights[real], expected[real], atol=1e-5, rtol=0)
-    assert sorted(record.weights) == [(0, "output"), (1, "output")]
+        out = model(**golden.inputs())
+    assert_same_logits(golden, out, prefix)
+    out.loss.backward()
+    assert_same_gradients(golden, model, name, prefix)
+
+    real = golden.inputs()["attention_mask"].bool()
+    expected = {}
+    for key, weights in golden.expected.items():
+        if key.startswith(prefix + "attn.layer"):
+            layer, place = key.removeprefix(prefix + "attn.layer").split(".")
+            expected[int(layer), SITES[place]] = weights
+    if not any(site == "attention" for _, site in expected):
+        expected = {(layer, "output"): weights for (layer, _), weights in expected.items()}
+    assert record.weights.keys() == expected.keys()
+    for at, weights in record.weights.items():
+        torch.testing.assert_close(weights[real], expected[at][real], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["dynamic", "static", "compacter", "advfusion"])
-def test_fusion_gradients_equal_reference(case):
-    model, prefix = build(case)
-    model(**inputs()).loss.backward()
-    assert assert_same_gradients(model, prefix) == (8 if case == "static" else 10)
+@pytest.mark.parametrize(
+    "golden, prefix",
+    cases(lambda golden: sorted(k.removesuffix("reg_loss") for k in golden.expected if k.endswith(".reg_loss"))),
+)
+def test_value_penalty_equals_reference(golden, prefix):
+    model, _ = build(golden, prefix)
+    torch.testing.assert_close(0.01 * value_penalty(model), golden.expected[prefix + "reg_loss"], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["dynamic", "compacter", "advfusion"])
-def test_value_penalty_equals_reference(case):
-    model, prefix = build(case)
-    torch.testing.assert_close(0.01 * value_penalty(model), TENSORS[prefix + "reg_loss"], atol=1e-6, rtol=1e-5)
-
-
-def test_reference_names_map_to_a_fusion():
-    assert fusion_name("a,b,c") == "dynamic"
+def test_the_packed_reference_is_complete():
+    assert QWEN2.adapters == sorted("a b c h1 h2 p1 cpp cpp2 cmp cfac cfull".split())
+    assert list(QWEN2.fusions) == "dynamic static houlsby compacter mixed late_value".split()
+    assert list(QWEN2.phases.values()) == [("dynamic", "c")]
+    gradients = {".".join(key.split(".")[:2]) for key in QWEN2.expected if ".grad." in key}
+    assert gradients == {
+        *(f"single.{name}" for name in ("a", "h1", "cpp", "cfac")),
+        *(f"fusion.{name}" for name in ("dynamic", "static", "compacter")),
+        "advfusion.phase1_target_c",
+    }
+    assert sum(key.endswith(".reg_loss") for key in QWEN2.expected) == 3

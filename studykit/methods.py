@@ -1,0 +1,77 @@
+"""The methods of a study, by one word each.
+
+    base                                    the model as it is
+    bottleneck | houlsby | parallel | compacter | compacterpp | lora | full
+                                            one adapter on the target's rows, or all weights of the base
+    adapterfusion | advfusion_zero | advfusion_exclude | average | weights
+                                            a composition of one adapter per member
+    merge | xlora | arrow                   PEFT's own compositions of LoRAs
+
+A composition's word may go on, after hyphens, with the kind of its members (bottleneck by default) and with a variant:
+`static` has no value matrix, `lowrank` has queries and keys of few dimensions. So `advfusion_zero-houlsby`,
+`adapterfusion-lora-lowrank`, `average-compacterpp`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+ADAPTERS = ("bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full")
+FUSABLE = ADAPTERS[:-1]
+ATTENTIVE = {"adapterfusion": "none", "advfusion_zero": "zero", "advfusion_exclude": "exclude"}
+COMPOSITIONS = (*ATTENTIVE, "average", "weights")
+PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
+UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
+VARIANTS = ("static", "lowrank")
+WORDS = ("base", *ADAPTERS, *COMPOSITIONS, *PEFT_COMPOSITIONS)
+
+
+class Method(NamedTuple):
+    """What a word asks for."""
+
+    word: str
+    name: str  # the word without mask, members and variant: adapterfusion, advfusion, lora ...
+    mask: str = "none"  # of AdvFusion's phase 1
+    members: str | None = None  # kind of the fused adapters; None: nothing is fused
+    variant: str = "full"
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.name in ADAPTERS
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it gives every member a weight that can be looked at."""
+        return self.members is not None and self.name not in PEFT_COMPOSITIONS
+
+
+def parse(word: str) -> Method:
+    """The method of a word; ValueError, with the nearest known one, for a word that names none."""
+    head, *rest = word.split("-")
+    if head in ("base", *ADAPTERS) and not rest:
+        return Method(word, head)
+    if head in PEFT_COMPOSITIONS and not rest:
+        return Method(word, head, members="lora")
+    if head in COMPOSITIONS:
+        members = rest.pop(0) if rest and rest[0] in FUSABLE else "bottleneck"
+        variant = rest.pop(0) if rest and rest[0] in VARIANTS and head in ATTENTIVE else "full"
+        if not rest:
+            return Method(word, head.partition("_")[0], ATTENTIVE.get(head, "none"), members, variant)
+        accepted = f"members ({', '.join(FUSABLE)})" + f", then a variant ({', '.join(VARIANTS)})" * (head in ATTENTIVE)
+        raise ValueError(f"the method {word!r} is unknown: after {head} may come {accepted}, not {rest[0]!r}")
+    near = difflib.get_close_matches(head, WORDS, n=1, cutoff=0.6)
+    hint = f"the nearest known is {near[0]}" if near else f"known are {', '.join(WORDS)}"
+    raise ValueError(f"the method {word!r} is unknown; {hint}")
+
+
+def known(word: str) -> str:
+    """The word, if it names a method; ValueError otherwise."""
+    return parse(word).word
+
+
+def weighing(word: str) -> str:
+    """The word, if it names a method that weighs members; ValueError otherwise."""
+    if not parse(word).has_weights:
+        raise ValueError(f"the method {word!r} weighs no members; those that do begin with {', '.join(COMPOSITIONS)}")
+    return word

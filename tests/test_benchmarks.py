@@ -1,0 +1,75 @@
+"""Every benchmark runs at tiny shapes and writes what it says; how long it takes is no test's business."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    environment = {"PYTHONPATH": str(BENCHMARKS.parent), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def quick(script: str, output: Path) -> tuple[dict, str]:
+    done = run(script, "--quick", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    return json.loads((output / "benchmarks.json").read_text()), done.stdout
+
+
+def numbers(value: object) -> list[float]:
+    if isinstance(value, dict | list):
+        return [n for item in (value.values() if isinstance(value, dict) else value) for n in numbers(item)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_speed_writes_every_variant_and_a_figure(tmp_path):
+    content, table = quick("speed.py", tmp_path)
+    speed = content["speed"]
+    assert {"floor", "base, forward only", "single adapter", "fusion N=1", "fusion N=2"} < set(speed["variants"])
+    width = speed["shape"]["hidden"]
+    full = speed["shape"]["layers"] * (3 * width * width + 2 * width)
+    assert speed["variants"]["floor"]["trainable"] == width
+    assert speed["variants"]["fusion N=1"]["trainable"] == speed["variants"]["fusion N=2"]["trainable"] == full
+    assert set(speed["summary"]) == {"members", "step_over_floor", "growth_per_adapter", "saved_mib_over_floor"}
+    assert all(map(math.isfinite, numbers(content)))
+    assert all(name in table for name in speed["variants"])
+    assert "<svg" in (tmp_path / "benchmarks.svg").read_text()
+
+
+def test_decode_writes_the_same_text_folded(tmp_path):
+    (tmp_path / "benchmarks.json").write_text('{"other": {"kept": true}}')
+    content, _ = quick("decode.py", tmp_path)
+    assert content["other"] == {"kept": True}
+    assert set(content["decode"]["layer"]["in cache"]["ms"]) == {"textbook", "rank space", "folded"}
+    assert set(content["decode"]["model"]["ms_per_token"]) == {"base", "fusion", "folded fusion"}
+    assert content["decode"]["model"]["same_text"] is True
+    assert all(map(math.isfinite, numbers(content)))
+
+
+def test_gpu_runs_every_method_on_a_tiny_quantised_base(tmp_path):
+    content, _ = quick("gpu.py", tmp_path)
+    rows = content["gpu"]["bases"]["tiny"]
+    methods = ["single adapter", "AdapterFusion", "AdvFusion phase 1", "AdvFusion phase 2"]
+    assert sorted(rows) == sorted(methods + [f"{method}, checkpointing" for method in methods])
+    assert all(row["step_ms"] > 0 for row in rows.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_without_one_says_so_in_a_sentence():
+    done = run("gpu.py")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "needs a CUDA GPU" in done.stderr
+
+
+def test_the_peer_shares_no_line_with_us():
+    """Its environment holds torch and transformers and nothing of ours."""
+    for script in ("peer.py", "measure.py"):
+        assert "studykit" not in (BENCHMARKS / script).read_text()
