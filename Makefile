@@ -36,16 +36,16 @@ lab: setup  ## open JupyterLab on the notebooks
 lint: setup  ## check style
 	$(BIN)/ruff check studykit tests notebooks
 
-bench: setup  ## measure training steps, decoding and memory; numbers and a figure land in docs/ (ten quiet minutes)
+bench: setup  ## measure training steps, decoding and memory; numbers and a figure land in docs/
 	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)
 	$(BIN)/python benchmarks/decode.py
 	$(if $(wildcard benchmarks/estimate.py),$(BIN)/python benchmarks/estimate.py)
 
-bench-peer: setup  ## as bench, but training steps alone, beside the adapters library in a venv of its own
+bench-peer: setup  ## measure training steps beside the adapters library, in a venv of its own
 	@test -e $(PEER)/installed || { \
 		$(PYTHON) -m venv $(PEER) && $(PEER)/bin/pip install --disable-pip-version-check --quiet $(PEER_PINS) && \
 		touch $(PEER)/installed; } || echo "pip cannot install $(PEER_PINS) here: the peer is left out."
-	$(BIN)/python benchmarks/speed.py --peer $(PEER)/bin/python
+	$(BIN)/python benchmarks/speed.py $$(test -e $(PEER)/installed && echo --peer $(PEER)/bin/python)
 
 clean-reports:  ## remove rendered reports; runs stay
 	rm -rf reports/*/

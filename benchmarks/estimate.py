@@ -161,6 +161,7 @@ def forget_peak() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small shapes alone")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose names hold this regular expression")
     parser.add_argument("--plain-malloc", action="store_true", help="count what the allocator keeps, too")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -170,6 +171,10 @@ def main() -> None:
     print(f"{'case':44} {'saved, MB':>22} {'ratio':>6} {'peak, MB':>22} {'ratio':>6}")
     print(f"{'':44} {'predicted measured':>22} {'':>6} {'predicted measured':>22}")
     for case in QUICK if args.quick else CASES:
+        name = (f"{case['kind']} d={case['hidden']} L={case['layers']} B={case['batch']}"
+                f"{' checkpointing' * case['checkpointing']}{' 8-bit' * (case['optimizer'] != 'adamw')}")  # fmt: skip
+        if not re.search(args.only, name):
+            continue
         command = [sys.executable, __file__, "--case", json.dumps(case)]
         env = os.environ | ({} if args.plain_malloc else {"MALLOC_MMAP_THRESHOLD_": "65536"})
         done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -177,8 +182,6 @@ def main() -> None:
             sys.exit(done.stderr)
         found = json.loads(re.search(r"MEASURED (.*)", done.stdout)[1])
         said = predict(case)
-        name = (f"{case['kind']} d={case['hidden']} L={case['layers']} B={case['batch']}"
-                f"{' checkpointing' * case['checkpointing']}{' 8-bit' * (case['optimizer'] != 'adamw')}")  # fmt: skip
         columns = [f"{said[k]:12.1f} {found[k]:9.1f} {said[k] / found[k]:6.2f}" for k in ("saved", "peak")]
         print(f"{name:44} {columns[0]} {columns[1]}", flush=True)
 

@@ -4,6 +4,7 @@
     studykit run params/quickstart.yaml --dry-run   only say what would run
     studykit report params/quickstart.yaml          render the report of what there is
     studykit plan params/quickstart.yaml            list the runs and how they stand
+    studykit estimate params/x.yaml --gpu 24GB      memory of every stage, and whether such a GPU is large enough
 
 Unknown options of `run` go to Snakemake (`--workflow-profile profiles/slurm`, `--forcerun compare`). The command can be
 given again at any time: after Ctrl-C, a kill or a power cut it goes on where it was.
@@ -32,12 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="studykit", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, about in (("run", "run a study and render its report"), ("report", "render the report of what there is"),
-                        ("plan", "list a study's runs and how they stand")):
+                        ("plan", "list a study's runs and how they stand"),
+                        ("estimate", "say how much memory a study takes, from its base's config alone")):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("study", help="a study file, for instance params/quickstart.yaml")
         if name == "run":
             command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
             command.add_argument("--dry-run", "-n", action="store_true", help="only say what would run")
+        if name == "estimate":
+            command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
     args, extra = parser.parse_known_args(argv)
     if extra and args.command != "run":
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
@@ -48,6 +52,11 @@ def main(argv: list[str] | None = None) -> int:
             return _run(file, args.cores, args.dry_run, extra)
         if args.command == "report":
             print(reports.write(file).relative_to(runs.home()))
+            return 0
+        if args.command == "estimate":
+            from studykit import estimate  # torch and transformers are slow to import: the others do without
+
+            print(estimate.report(load_study(file), args.gpu))
             return 0
         return _plan(file)
     except UserError as error:

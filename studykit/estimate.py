@@ -10,6 +10,7 @@ for rows of the full max_prompt_tokens + max_target_tokens. Sizes are in GB = 10
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 from peft import PeftConfig
+from torch import nn
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from studykit import footprint, methods, plan
@@ -32,6 +34,7 @@ FRAGMENTS = 1.05  # what the caching allocator holds beyond what is allocated
 MIN_8BIT = 4096  # entries: bitsandbytes keeps the moments of smaller tensors in fp32
 BLOCK_8BIT = 256  # entries per scale
 SMALL_RANK = 64  # of the low-rank fusion that is suggested
+DEPTHS = (4, 6)  # layers of the models that stand for deeper ones
 PROBE = (2, 80)  # prompts per language of a checkpoint's probe, new tokens: see `pretraining`
 
 
@@ -77,47 +80,71 @@ class Job:
 
     def need(self) -> Need:
         """Raises UserError if the adapters do not fit the base."""
-        dtype = torch.bfloat16 if self.half and not self.full else torch.float32
-        model = footprint.skeleton(self.config, dtype)
-        base = footprint.weight_bytes(model, self.quantization)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PEFT's, of a base that has no content
-                model = footprint.attach(model, self.adapters) if self.adapters else model.requires_grad_(self.full)
-        except ValueError as error:
-            raise UserError(f"{self.stage}, {self.label}: {str(error).splitlines()[0]}") from None
-        own = [p for name, p in model.named_parameters() if _is_added(name)]
-        adapters = sum(p.nbytes for p in own) + footprint.stack_bytes(model)
+        model, base = self._model(self.config)
+        added = [p for name, p in model.named_parameters() if ".composition." in name or ".lora_" in name]
+        adapters = sum(p.nbytes for p in added) + footprint.stack_bytes(model)
         trained = [] if self.new else [p for p in model.parameters() if p.requires_grad]
         state = sum(state_bytes(p.numel(), self.optimizer) for p in trained)
-        options = {"quantization": self.quantization}
-        if self.new:
-            passing = footprint.generation_peak(model, self.batch, self.length, self.new, **options)
-            if self.scored:
-                passing = max(passing, footprint.forward_peak(model, self.batch, self.scored, **options))
-            step = footprint.Step(passing, 0, passing)
-        else:
-            passing = footprint.forward_peak(model, 2 * self.batch, self.length, bf16=self.bf16, **options)
-            step = footprint.Step(passing, 0, passing)
-            if trained:
-                step = footprint.training_step(
-                    model, self.batch, self.length, bf16=self.bf16, checkpointing=self.checkpointing,
-                    accumulation=self.accumulation, penalty=self.penalty, **options,
-                )  # fmt: skip
+        alive = self._alive()
         return Need(
             parameters=sum(p.numel() for p in model.parameters()),
             trainable=sum(p.numel() for p in trained),
             base=base,
             adapters=adapters,
-            gradients=step.gradients,
+            gradients=sum(p.nbytes for p in trained),
             optimizer=state,
-            activations=step.saved,
-            peak=base + adapters + state + max(step.peak, passing),
+            activations=alive["saved"] if trained else alive["passing"],
+            peak=base + adapters + state + max(alive["early"], alive["late"], alive["passing"]),
         )
 
+    def _model(self, config: PretrainedConfig) -> tuple[nn.Module, int]:
+        """The skeleton with its adapters, and the bytes of its base."""
+        model = footprint.skeleton(config, torch.bfloat16 if self.half and not self.full else torch.float32)
+        base = footprint.weight_bytes(model, self.quantization)
+        if not self.adapters:
+            return model.requires_grad_(self.full), base
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PEFT's, of a base that has no content
+                return footprint.attach(model, self.adapters), base
+        except ValueError as error:
+            raise UserError(f"{self.stage}, {self.label}: {str(error).splitlines()[0]}") from None
 
-def _is_added(name: str) -> bool:
-    return ".composition." in name or ".lora_" in name
+    def _alive(self) -> dict[str, int]:
+        """Bytes alive beside weights and optimizer state; of many layers as two shallow models tell, since each layer
+        adds the same."""
+        layers = self.config.num_hidden_layers
+        if layers <= DEPTHS[1]:
+            return self._passes(self.config)
+        low, high = (self._passes(_cut(self.config, depth)) for depth in DEPTHS)
+        steps = (layers - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
+        return {name: int(high[name] + steps * (high[name] - low[name])) for name in high}
+
+    def _passes(self, config: PretrainedConfig) -> dict[str, int]:
+        model, _ = self._model(config)
+        options = {"quantization": self.quantization}
+        found = {"saved": 0, "early": 0, "late": 0}
+        if self.new:
+            passing = footprint.generation_peak(model, self.batch, self.length, self.new, **options)
+            if self.scored:
+                passing = max(passing, footprint.forward_peak(model, self.batch, self.scored, **options))
+            return found | {"passing": passing}
+        passing = footprint.forward_peak(model, 2 * self.batch, self.length, bf16=self.bf16, **options)
+        if any(p.requires_grad for p in model.parameters()):
+            step = footprint.training_step(
+                model, self.batch, self.length, bf16=self.bf16, checkpointing=self.checkpointing,
+                accumulation=self.accumulation, penalty=self.penalty, **options,
+            )  # fmt: skip
+            found = {"saved": step.saved, "early": step.early, "late": step.late}
+        return found | {"passing": passing}
+
+
+def _cut(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    config = copy.deepcopy(config)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    config.num_hidden_layers = layers
+    return config
 
 
 def state_bytes(entries: int, optimizer: str) -> int:

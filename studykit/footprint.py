@@ -14,6 +14,7 @@ allocator loses between blocks.
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -105,12 +106,16 @@ class Live(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.early = 0
         self._sizes: dict[int, int] = {}
 
     def ignore(self, *tensors: Tensor) -> None:
         for tensor in tensors:
             self._sizes[tensor.untyped_storage()._cdata] = 0
+
+    def middle(self, *_) -> None:
+        """From here on `peak` counts anew; `early` is what it was."""
+        self.early, self.peak = max(self.early, self.peak), self.now
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -192,7 +197,12 @@ class Step:
 
     saved: int  # alive between the forward and the backward pass, gradients excluded
     gradients: int
-    peak: int  # at any moment, gradients included
+    early: int  # the most until the backward pass has come to the middle layer, gradients included
+    late: int  # and after it
+
+    @property
+    def peak(self) -> int:
+        return max(self.early, self.late)
 
 
 def training_step(
@@ -220,6 +230,9 @@ def training_step(
     unpacked = _widest(model, quantization, next(model.parameters()).dtype)
     with _fake(model, quantization) as (_, live):
         ids = torch.zeros(batch, length, dtype=torch.long)
+        layer = rf".*\.layers\.{model.config.get_text_config().num_hidden_layers // 2}\..*"
+        inside = [p for name, p in model.named_parameters() if p.requires_grad and re.fullmatch(layer, name)]
+        hook = inside[0].register_post_accumulate_grad_hook(live.middle) if inside else None
         with live:
             for _ in range(min(2, accumulation)):
                 before = live.now
@@ -230,9 +243,11 @@ def training_step(
                 loss.backward()
                 del loss
         gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+        if hook:
+            hook.remove()
     if checkpointing:
         _checkpoint(model, False)
-    return Step(saved, gradients, live.peak + unpacked)
+    return Step(saved, gradients, live.early + unpacked, live.peak + unpacked)
 
 
 def forward_peak(model: nn.Module, batch: int, length: int, *, bf16: bool = False, quantization: str = "none") -> int:

@@ -83,9 +83,12 @@ class OpenRun:
     def read_json(self, name: str) -> Any:
         return json.loads(self.path(name).read_text(encoding="utf-8"))
 
-    def publish(self, headline: dict[str, Any] | None = None, inputs: Iterable[str | Path] | None = None) -> None:
+    def publish(
+        self, headline: dict[str, Any] | None = None, inputs: Iterable[str | Path] | None = None, **about: Any
+    ) -> None:
         """Write the manifest and put the directory in its place. `headline`: numbers for the study's index.
-        `inputs`: run directories that were read (default: those that the parameters name)."""
+        `inputs`: run directories that were read (default: those that the parameters name). `about`: what else the
+        manifest is to say."""
         if self.done:
             raise UserError(f"{self.dir} is finished and is never overwritten; ask run.done before run.publish.")
         named = _run_dirs(self.params) if inputs is None else [str(i) for i in inputs]
@@ -95,6 +98,7 @@ class OpenRun:
             "stage": self.stage,
             "params": self.params,
             "headline": dict(headline or {}),
+            **about,
             "inputs": {i: {"key": Path(i).name.rpartition("-")[2], "sha256": sha256(home() / i / "manifest.json")}
                        for i in named},
             **self._basis,

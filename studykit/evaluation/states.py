@@ -26,7 +26,7 @@ from studykit.params import UserError
 from studykit.rivals import unload
 from studykit.trainer import Collator, token_losses
 from studykit.training import encode_rows
-from studykit.tuners import fusion_members
+from studykit.tuners import CompositionModel, fusion_layers, fusion_members
 
 NAMES = {"phase1": "phase 1", "phase2": "phase 2"}  # of phases; what has no phases has one state, "trained"
 
@@ -69,17 +69,24 @@ def states(p) -> list[State]:
 
 @contextmanager
 def loaded(base, state: State) -> Iterator[torch.nn.Module]:
-    """The base in this state; afterwards it is the bare base again."""
+    """The base in this state, a fusion by attention folded; afterwards it is the bare base again."""
     if state.run is None:
         yield base
         return
     model = load_run(base, state.run, state.phase)
     if state.masked:
         fusion_members(model, state.masked, state.mode)
+    fold(model)
     try:
         yield model
     finally:
         unload(model)
+
+
+def fold(model: torch.nn.Module) -> bool:
+    """Folds the active fusion, if there is one by attention: the same texts, sooner. Whether it did."""
+    tuner = getattr(model, "base_model", None)
+    return isinstance(tuner, CompositionModel) and bool(tuner.fold_fusion())
 
 
 @torch.inference_mode()
@@ -132,7 +139,7 @@ def evaluate(p, run: runs.OpenRun) -> dict:
 
     Writes `outcomes/<state>.jsonl` into the run, see `outcomes`. Returns
     method, language, ids of the rows, settings, isolation, not_executed (a reason or None), and "states": a list of
-    {name, seed, run, phase, file, scores, counts, execution, seconds}, where scores holds `metrics.score`, "loss", and
+    {name, seed, run, phase, file, folded, scores, counts, execution, seconds}, where scores holds `metrics.score`, "loss", and
     "pass_at_1" if rows have tests: its value is None, beside a "reason", where they cannot be run.
     """
     wanted, rows = states(p), tasks.read_rows(p.data, p.language, "test")[: p.limit]
@@ -145,6 +152,7 @@ def evaluate(p, run: runs.OpenRun) -> dict:
     for state in wanted:
         began, about = monotonic(), {"run": state.run, "phase": state.phase, "base": p.base, "data": p.data}
         with loaded(base, state) as model:
+            folded = any(layer.folded(name) for layer in fusion_layers(model) for name in layer.active_adapters)
             place = run.checkpoints / f"{state.file}.jsonl"
             predictions = predict(model, tokenizer, rows, place, settings=about, **options)
             losses = completion_losses(model, tokenizer, rows, limits, p.batch_size)
@@ -158,7 +166,7 @@ def evaluate(p, run: runs.OpenRun) -> dict:
             scored["scores"]["pass_at_1"] = {"label": "pass@1", "value": None, "reason": reason, "n": checks}
         outcomes.write(run.path("outcomes", f"{state.file}.jsonl"), rows, predictions, losses, scored["execution"])
         seconds = {"generation": round(generated - began, 2), "scoring": round(monotonic() - generated, 2)}
-        names = {"name": state.name, "seed": state.seed, "file": state.file, "seconds": seconds}
+        names = {"name": state.name, "seed": state.seed, "file": state.file, "folded": folded, "seconds": seconds}
         found.append(names | about | scored | {"execution": _without_verdicts(scored["execution"])})
     header = json.loads(place.open(encoding="utf-8").readline())["settings"]
     settings = {name: value for name, value in header.items() if name not in about}

@@ -77,14 +77,21 @@ def load_fusion(model: nn.Module, directory: str | Path, name: str = "fusion") -
 def load_setup(model: nn.Module, directory: str | Path, name: str = "fusion") -> PeftModel:
     """As `load_adapter`, of what `save_adapter_setup` wrote of a Fuse(...): members and a fusion, which is active."""
     directory, base = Path(directory), base_of(model)
-    members, label = read_setup(directory / SETUP)
+    members = read_setup(directory / SETUP)
     read = {member: read_adapter(base, directory / member) for member in members}
-    fusion = read_fusion(base, directory / label, {member: config for member, (config, _) in read.items()})
+    parts = sorted(path.parent for path in directory.glob(f"*/{FUSION[0]}"))
+    if len(parts) != 1:
+        raise ValueError(f"{directory} holds {len(parts)} directories with {FUSION[0]}; accepted is one.")
+    fusion = read_fusion(base, parts[0], {member: config for member, (config, _) in read.items()})
+    if fusion[0].members != members:
+        raise ValueError(f"{parts[0]} fuses {fusion[0].members}, but {directory / SETUP} names {members}.")
+    if len({*members, name}) <= len(members):
+        raise ValueError(f"{directory}: the names {[*members, name]}, of members and fusion, must all differ.")
     for new in (*members, name):
         check_free(model, new, directory)
     for member in members:
         model = add(model, read[member], member, directory / member)
-    model = add(model, fusion, name, directory / label)
+    model = add(model, fusion, name, parts[0])
     model.set_adapter(name)
     return model
 
@@ -119,29 +126,23 @@ def save_setup(model: PeftModel, directory: str | Path, name: str, safe: bool = 
         save_adapter(model, directory / member, member, safe)
     save_fusion(model, directory / label_of(config), name, safe)
     setup = {"type": "Fuse", "children": [{"type": "single", "children": [member]} for member in config.members]}
-    if label_of(config) != ",".join(config.members):
-        setup["name"] = label_of(config)
     write_json(directory / SETUP, {"adapter_setup": setup, "head_setup": None, "version": VERSION}, sort_keys=False)
 
 
-def read_setup(path: Path) -> tuple[list[str], str]:
-    """(names of the members, name of the fusion), which are also those of directories."""
+def read_setup(path: Path) -> list[str]:
+    """The members' names, which are also those of directories."""
     given = read_json(path)
     setup = given.get("adapter_setup")
     try:
         kinds = [setup["type"], *(child["type"] for child in setup["children"])]
-        members = [member for child in setup["children"] for member in child["children"]]
-        label = setup.get("name") or ",".join(members)
-        names = [*members, *label.split(",")]
-    except (TypeError, KeyError, AttributeError):
+        members = [named(path, member) for child in setup["children"] for member in child["children"]]
+    except (TypeError, KeyError):
         kinds, members = [], []
     if not members or kinds != ["Fuse"] + ["single"] * len(members):
         raise ValueError(f"{path}: adapter_setup={setup!r} is not supported; accepted is a Fuse of single adapters.")
-    for name in names:
-        named(path, name)
     if given.get("head_setup"):
         warnings.warn(f"{path}: the setup of a head is ignored.", stacklevel=3)
-    return members, label
+    return members
 
 
 def read_adapter(base: nn.Module, directory: Path) -> Read:

@@ -115,7 +115,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         self._folds.clear()
 
     def folded(self, name: str) -> FoldedFusion | None:
-        own = self.fusions[name]
+        own = self.fusions[name] if name in self.fusions else None
         return own if isinstance(own, FoldedFusion) else self._folds.get(name)
 
     def _keep_stream(self, norm: nn.Module, inputs: tuple) -> None:

@@ -226,12 +226,9 @@ def test_fusion_with_a_name_of_its_own_keeps_it(tmp_path):
     (directory / "a,b,c").rename(directory / "languages")
     edit_tensors(directory / "languages" / FUSION, lambda key: key.replace("a,b,c", "languages"))
     edit(directory / "languages" / FUSION_JSON, name="languages")
-    setup = json.loads((directory / "adapter_setup.json").read_text())
-    setup["adapter_setup"]["name"] = "languages"
-    (directory / "adapter_setup.json").write_text(json.dumps(setup))
     save_setup(load_setup(QWEN2.base_model(), directory), tmp_path / "copy", "fusion")
     assert_same_files(tmp_path / "copy" / "languages", directory / "languages", FUSION, FUSION_JSON)
-    assert json.loads((tmp_path / "copy" / "adapter_setup.json").read_text()) == setup
+    assert not (tmp_path / "copy" / "a,b,c").exists()
 
 
 def test_tensors_of_other_fusions_are_ignored(tmp_path):
@@ -608,8 +605,7 @@ def test_absent_directories_are_named(tmp_path):
         {"type": "Fuse", "children": []},
         {"type": "Fuse", "children": ["a"]},
         {"type": "Fuse", "children": [{"type": "single", "children": ["../a"]}]},
-        {"type": "Fuse", "name": "../a", "children": [{"type": "single", "children": ["a"]}]},
-        {"type": "Fuse", "name": 3, "children": [{"type": "single", "children": ["a"]}]},
+        {"type": "Fuse", "children": [{"type": "single", "children": [3]}]},
     ],
 )
 def test_other_setups_are_refused(tmp_path, setup):
@@ -623,6 +619,20 @@ def test_setup_with_a_damaged_part_adds_nothing(tmp_path):
     truncate(FUSION)(directory / "a,b,c")
     assert_refused(lambda: load_setup(base, directory), base, str(directory / "a,b,c" / FUSION))
     assert not any("composition" in key for key, _ in base.named_modules())
+
+
+def test_setup_needs_one_fusion_of_its_members(tmp_path):
+    directory, base = setup_directory(tmp_path), QWEN2.base_model()
+    edit(directory / "a,b,c" / FUSION_JSON, adapter_names=["b", "a", "c"])
+    assert_refused(lambda: load_setup(base, directory), base, str(directory / "a,b,c"), "['b', 'a', 'c']")
+    copied(directory / "a,b,c", directory / "more")
+    assert_refused(lambda: load_setup(base, directory), base, str(directory), "2 directories")
+
+
+def test_setup_under_taken_names_adds_nothing(tmp_path):
+    directory, base, model = setup_directory(tmp_path), QWEN2.base_model(), QWEN2.model_with("c")
+    assert_refused(lambda: load_setup(model, directory), model, str(directory), "already holds an adapter 'c'")
+    assert_refused(lambda: load_setup(base, directory, "b"), base, str(directory), "must all differ")
 
 
 # In company of other adapters
