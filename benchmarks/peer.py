@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # it warns at every forward pass of the bare base
     shape, members = (QUICK, [1, 2]) if args.quick else (Shape(), [1, 2, 4, 8])
     model = random_base(shape)
     adapters.init(model)

@@ -154,7 +154,6 @@ def main() -> None:
         command = [str(args.peer), str(script), "--repeats", str(repeats), *quick]
         # the peer's environment is its own: nothing of ours may be on its path
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment["TRANSFORMERS_VERBOSITY"] = "error"
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
         peer = json.loads(answer.strip().splitlines()[-1])
         libraries[f"adapters {peer['adapters']}"] = peer["variants"]

@@ -86,6 +86,7 @@ class Job:
         trained = [] if self.new else [p for p in model.parameters() if p.requires_grad]
         state = sum(state_bytes(p.numel(), self.optimizer) for p in trained)
         alive = self._alive()
+        most = max(alive["early"], alive["late"], alive["passing"])
         return Need(
             parameters=sum(p.numel() for p in model.parameters()),
             trainable=sum(p.numel() for p in trained),
@@ -93,8 +94,8 @@ class Job:
             adapters=adapters,
             gradients=sum(p.nbytes for p in trained),
             optimizer=state,
-            activations=alive["saved"] if trained else alive["passing"],
-            peak=base + adapters + state + max(alive["early"], alive["late"], alive["passing"]),
+            activations=alive["saved"] if trained else most,
+            peak=base + adapters + state + most,
         )
 
     def _model(self, config: PretrainedConfig) -> tuple[nn.Module, int]:
@@ -125,10 +126,11 @@ class Job:
         options = {"quantization": self.quantization}
         found = {"saved": 0, "early": 0, "late": 0}
         if self.new:
-            passing = footprint.generation_peak(model, self.batch, self.length, self.new, **options)
-            if self.scored:
-                passing = max(passing, footprint.forward_peak(model, self.batch, self.scored, **options))
-            return found | {"passing": passing}
+            found["early"], found["late"] = footprint.generation_peaks(
+                model, self.batch, self.length, self.new, **options
+            )
+            scoring = footprint.forward_peak(model, self.batch, self.scored, **options) if self.scored else 0
+            return found | {"passing": scoring}
         passing = footprint.forward_peak(model, 2 * self.batch, self.length, bf16=self.bf16, **options)
         if any(p.requires_grad for p in model.parameters()):
             step = footprint.training_step(
@@ -181,11 +183,11 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
         if run.stage not in ("base_model", "adapter", "fusion", "evaluate"):
             continue
         p = check(run.stage, run.params)
-        trains = {name: getattr(p, name, default) for name, default in (("optimizer", "adamw"),)}
+        trains = {}
         if run.stage in ("adapter", "fusion"):
-            trains |= {"batch": p.batch_size, "length": sum(limits), "checkpointing": p.gradient_checkpointing,
-                       "accumulation": p.gradient_accumulation,
-                       "bf16": p.precision == "bf16" or (p.precision == "auto" and half)}  # fmt: skip
+            trains = {"batch": p.batch_size, "length": sum(limits), "checkpointing": p.gradient_checkpointing,
+                      "accumulation": p.gradient_accumulation, "optimizer": p.optimizer,
+                      "bf16": p.precision == "bf16" or (p.precision == "auto" and half)}  # fmt: skip
         if run.stage == "base_model" and study.base == "scratch":
             job = Job(run.stage, "from scratch", config, {}, half, p.batch_size, p.context, full=True, bf16=half)
         elif run.stage == "base_model":
@@ -298,7 +300,8 @@ def report(study: Study, gpu: str | None = None) -> str:
 def _helped(job: Job, need: Need, room: int, gpu: bool) -> list[str]:
     rows = []
     for name, other in remedies(job):
-        then = other.need()
+        if (then := other.need()).peak >= need.peak:
+            continue
         rows.append([f"  {name}", size(then.peak), f"{size(then.peak - need.peak)}",
                      "fits" if fits(then, room, gpu) else "too large"])  # fmt: skip
     if not rows:

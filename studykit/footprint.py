@@ -2,14 +2,14 @@
 
 A model is built from its config on the `meta` device and run as FakeTensors: every operation, its backward pass,
 autocast and gradient checkpointing are PyTorch's own, but tensors have shapes only. `Live` follows which storages are
-alive. So there is no formula that an adapter, a fusion or a family could fall out of. For orientation, a decoder layer
-under something that trains keeps, per token in fp32 and sdpa (h: hidden size, m: width of the MLP, T: tokens,
-a query heads, k heads of keys and values after their repetition for the a):
+alive. So there is no formula that an adapter, a fusion or a family could fall out of. For orientation, a frozen
+Llama layer above a bottleneck of width r keeps, in numbers per token of fp32 with sdpa (h: hidden size, a: heads times
+their width, m: width of the MLP, T: tokens per row, V: vocabulary),
 
-    norms 4h,  q, k, v with rotations 2 a d + 2 k d,  attention's output a d and T for the mask,  gate, up, product 4m
+    2h (what the norms read) + 4a (q, k, v, attention's output) + T (the mask) + 3m (gate, its silu, up) + h + r
 
-with checkpointing h alone, and the loss 1 vocabulary of fp32. What is not seen: workspaces inside kernels, and what an
-allocator loses between blocks.
+the first layer h + r alone, as nothing below it trains, and the loss V. With checkpointing a layer keeps h, and all of
+this is there for one layer at a time. What is not seen: workspaces inside kernels, and what an allocator loses.
 """
 
 from __future__ import annotations
@@ -260,8 +260,11 @@ def forward_peak(model: nn.Module, batch: int, length: int, *, bf16: bool = Fals
     return live.peak + _widest(model, quantization, next(model.parameters()).dtype)
 
 
-def generation_peak(model: nn.Module, batch: int, prompt: int, new: int, *, quantization: str = "none") -> int:
-    """The most bytes alive while B prompts of so many tokens are continued with a KV cache."""
+def generation_peaks(
+    model: nn.Module, batch: int, prompt: int, new: int, *, quantization: str = "none"
+) -> tuple[int, int]:
+    """The most bytes alive while B prompts of so many tokens are read, and while they are continued to the last token
+    with a KV cache."""
     model.eval()
     layers = model.config.get_text_config().num_hidden_layers
     with _fake(model, quantization) as (_, live):
@@ -273,7 +276,8 @@ def generation_peak(model: nn.Module, batch: int, prompt: int, new: int, *, quan
             cache = live.now - logits - mask.nbytes
     grown = cache * (prompt + new) / prompt
     last = grown * (1 + 1 / layers) + 2 * logits  # a layer's cache is copied to grow
-    return int(max(live.peak, last)) + _widest(model, quantization, next(model.parameters()).dtype)
+    unpacked = _widest(model, quantization, next(model.parameters()).dtype)
+    return live.peak + unpacked, int(last) + unpacked
 
 
 def _checkpoint(model: nn.Module, on: bool) -> None:

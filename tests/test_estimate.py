@@ -85,6 +85,17 @@ def test_what_is_kept_for_the_backward_pass(family, kind):
     assert step.peak >= step.saved + step.gradients // 2
 
 
+def test_the_rule_of_thumb_in_the_docstring():
+    h, a, m, r = 128, 128, 256, 32
+    sizes = {"hidden_size": h, "head_dim": a // 4, "intermediate_size": m}
+    saved = []
+    for layers in (2, 3):
+        model = footprint.attach(footprint.skeleton(config(layers, **sizes), torch.float32), adapters("bottleneck"))
+        saved.append(footprint.training_step(model, BATCH, LENGTH).saved)
+    numbers = 2 * h + 4 * a + LENGTH + 3 * m + h + r
+    assert saved[1] - saved[0] == pytest.approx(4 * BATCH * LENGTH * numbers, rel=0.01)
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_deep_models_are_told_by_shallow_ones(monkeypatch, accumulation):
     settings = {"half": False, "batch": 2, "length": 16, "penalty": True, "accumulation": accumulation}
@@ -127,32 +138,39 @@ def test_bytes_of_moments(optimizer, entries):
 
 
 def test_each_remedy_takes_less_and_all_of_them_least():
-    job = estimate.Job("fusion", "adapterfusion", config(hidden_size=128, head_dim=32, vocab_size=600),
-                       adapters("fusion"), True, batch=8, length=64, bf16=True, penalty=True)  # fmt: skip
+    job = estimate.Job("fusion", "adapterfusion", config(layers=4, hidden_size=128, head_dim=32), adapters("fusion"),
+                       True, batch=8, length=64, bf16=True, penalty=True)  # fmt: skip
     need = job.need()
     found = {name: other.need().peak for name, other in estimate.remedies(job)}
     assert [name.split(":")[0] for name in found] == [
-        "gradient_checkpointing", "optimizer", "batch_size", "quantization", "a fusion of rank 32", "all of these"]  # fmt: skip
+        "gradient_checkpointing", "optimizer", "batch_size", "quantization", "a fusion of rank 32", "all of these",
+    ]  # fmt: skip
     assert all(peak < need.peak for peak in found.values()) and min(found, key=found.get) == "all of these"
     assert replace(job, new=8, length=16).need().trainable == 0
 
 
 def study(tmp_path, *lines: str):
-    (tmp_path / "small.yaml").write_text(GOOD.replace("[base, bottleneck]", "[base, lora, adapterfusion, advfusion_zero]")
-                                         + "\n".join(lines))  # fmt: skip
+    text = GOOD.replace("[base, bottleneck]", "[base, lora, adapterfusion, advfusion_zero]")
+    (tmp_path / "small.yaml").write_text(text + "\n".join(lines))
     return load_study("small.yaml", tmp_path)
 
 
 def test_the_report_of_a_study(tmp_path):
     said = estimate.report(study(tmp_path), "24GB")
-    rows = {line.split("  ")[0]: line.split() for line in said.split("\n") if ": " in line and line.endswith(("yes", "no"))}
+    rows = {line.split("  ")[0]: line.split() for line in said.split("\n") if line.endswith((" yes", " no"))}
     assert set(rows) >= {"base_model: from scratch", "adapter: bottleneck", "adapter: lora",
                          "fusion: adapterfusion of 3, advfusion of 3", "evaluate: base"}  # fmt: skip
     assert all(row[-1] == "yes" for row in rows.values())
     assert "83,520" in rows["fusion: adapterfusion of 3, advfusion of 3"]  # 3 (3 d^2 + 2 d), d = 96
-    small = estimate.report(study(tmp_path), "601MB")
-    assert "fusion: adapterfusion of 3, advfusion of 3 needs" in small
-    assert re.search(r"gradient_checkpointing: true +[\d.]+ MB +-[\d.]+ MB +too large", small)
+
+
+def test_what_would_help_where_a_stage_does_not_fit(tmp_path, monkeypatch):
+    job = estimate.Job("adapter", "bottleneck", config(layers=4), adapters("bottleneck"), True, 8, 64, bf16=True)
+    monkeypatch.setattr(estimate, "jobs", lambda *_: ([job], ["merge"]))
+    said = estimate.report(study(tmp_path), "601MB")
+    assert "adapter: bottleneck needs" in said and said.split("\n")[4].endswith(" no")
+    assert re.search(r"\n  gradient_checkpointing: true +[\d.]+ MB +-[\d.]+ MB +too large", said)
+    assert "not estimated, since PEFT builds them from finished adapters: merge" in said
 
 
 def test_a_base_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):

@@ -114,6 +114,7 @@ def save_adapter(model: PeftModel, directory: str | Path, name: str, safe: bool 
 def save_fusion(model: PeftModel, directory: str | Path, name: str, safe: bool = True) -> None:
     """As `save_adapter`, of a fusion; its members are not written."""
     config, base = held(model, name, FusionConfig), base_of(model)
+    check_fusable(name, model.peft_config[config.members[0]])
     fields, label = fusion_fields(name, config, default_dropout(base)), label_of(config)
     given = {"name": label, "adapter_names": list(config.members), "config": fields}
     write(base, Path(directory), FUSION, given, parameters_of(model, name, label), config, safe)
@@ -122,9 +123,9 @@ def save_fusion(model: PeftModel, directory: str | Path, name: str, safe: bool =
 def save_setup(model: PeftModel, directory: str | Path, name: str, safe: bool = True) -> None:
     """As `save_adapter`, of a fusion with its members, as the library writes Fuse(...)."""
     directory, config = Path(directory), held(model, name, FusionConfig)
+    save_fusion(model, directory / label_of(config), name, safe)
     for member in config.members:
         save_adapter(model, directory / member, member, safe)
-    save_fusion(model, directory / label_of(config), name, safe)
     setup = {"type": "Fuse", "children": [{"type": "single", "children": [member]} for member in config.members]}
     write_json(directory / SETUP, {"adapter_setup": setup, "head_setup": None, "version": VERSION}, sort_keys=False)
 
@@ -184,14 +185,14 @@ def read_fusion(base: nn.Module, directory: Path, configs: dict[str, Config]) ->
     adapters = [name for name, config in configs.items() if isinstance(config, BottleneckConfig)]
     if missing := [member for member in members if member not in adapters]:
         raise ValueError(f"{path}: the fusion needs adapters {missing}, but the model holds {adapters}.")
+    place = check_fusable(path, configs[members[0]])
     tensors, tensor_path = read_tensors(directory, FUSION)
     others = re.compile(rf".*\.adapter_fusion_layer\.(?!{re.escape(label)}\.)")  # written by the library by mistake
     tensors = {key: tensor for key, tensor in tensors.items() if not others.match(key)}
     d = hidden_size(base)
     shapes = {"query.weight": (d, d), "query.bias": (d,), "key.weight": (d, d), "key.bias": (d,)}
     shapes |= {"value.weight": (d, d)} if config.value else {}
-    at = sites(base, configs[members[0]].place)
-    expected = {fusion_key(site, label, part): shape for site in at for part, shape in shapes.items()}
+    expected = {fusion_key(at, label, part): s for at in sites(base, place) for part, s in shapes.items()}
     config.origin.label, config.origin.dtype = label, check_fit(tensor_path, tensors, expected)
     return config, tensors
 
@@ -215,6 +216,14 @@ def add(model: nn.Module, read: Read, name: str, directory: Path) -> PeftModel:
 def check_free(model: nn.Module, name: str, directory: Path) -> None:
     if named(directory, name) in getattr(model, "peft_config", {}):
         raise ValueError(f"{directory}: the model already holds an adapter {name!r}; give another name.")
+
+
+def check_fusable(fusion: Path | str, member: BottleneckConfig) -> str:
+    """The members' place. In a fusion of parallel adapters the library adds the residual stream a second time."""
+    if member.place not in ("output", "houlsby"):
+        fused = f"fuses adapters at {member.place!r}, which the adapters library computes otherwise"
+        raise ValueError(f"{fusion} {fused}; accepted are members at 'output' or 'houlsby'.")
+    return member.place
 
 
 def check_width(path: Path, given: dict, base: nn.Module) -> None:
@@ -245,11 +254,13 @@ def group(layer: int, site: str) -> str:
     return f"layers.{layer}.{'attention' if site == 'attention' else 'output'}_adapters"
 
 
-def adapter_key(at: tuple[int, str], label: str, part: str, shared_rule: bool) -> str:
+def adapter_key(at: tuple[int, str], label: str, part: str, config: BottleneckConfig) -> str:
     """The library's name, without `model.`, of what `Bottleneck` calls `part`."""
     module, _, tensor = part.partition(".")
-    if shared_rule and tensor.startswith("phm_rule"):
+    if config.phm_shared_rule and tensor.startswith("phm_rule"):
         return f"shared_parameters.{label}.{tensor}"
+    if config.phm_dim is not None and tensor == "bias":
+        tensor = "b"
     return f"{group(*at)}.adapters.{label}.adapter_{'down.0' if module == 'down' else 'up'}.{tensor}"
 
 
@@ -262,9 +273,8 @@ def parameters_of(model: PeftModel, name: str, label: str) -> dict[str, nn.Param
     found = {}
     for layer in composition_layers(model):
         if name in layer.adapters:
-            shared_rule = model.peft_config[name].phm_shared_rule
             for part, parameter in layer.adapters[name].named_parameters(remove_duplicate=False):
-                found[adapter_key(layer.sites[name], label, part, shared_rule)] = parameter
+                found[adapter_key(layer.sites[name], label, part, model.peft_config[name])] = parameter
         elif name in layer.fusions:
             for part, parameter in layer.fusions[name].named_parameters():
                 found[fusion_key(layer.sites[name], label, part)] = parameter
@@ -280,7 +290,7 @@ def adapter_shapes(base: nn.Module, config: BottleneckConfig, label: str) -> dic
         module = Bottleneck(d, d, bottleneck_width(d, config.reduction_factor), phm=phm)
     shapes = {part: tuple(p.shape) for part, p in module.named_parameters(remove_duplicate=False)}
     return {
-        adapter_key(at, label, part, config.phm_shared_rule): shape
+        adapter_key(at, label, part, config): shape
         for at in sites(base, config.place)
         for part, shape in shapes.items()
     }

@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
         activation: a key of ACTIVATIONS.
         scaling: factor on the output.
         dropout: probability, after the scaling; part of the adapter alone, never of a fusion.
-        bias: whether D and U have biases; PHM layers always do.
+        biased: whether D and U have biases; PHM layers always do.
         init: of dense weights, with biases at 0. `bert`: N(0, 0.02); `houlsby`: N(0, 0.01) cut at two deviations;
             `mam_adapter` and `lora`: Kaiming-uniform D, U = 0. With the first two a fresh adapter is not the identity.
         phm: arguments for PHMLinear (`n`, `rank`, and `rules`: those of the down- and the up-projection), or None for
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
         activation: str = "relu",
         scaling: float = 1.0,
         dropout: float = 0.0,
-        bias: bool = True,
+        biased: bool = True,
         init: str = "bert",
         phm: dict | None = None,
     ):
@@ -64,7 +64,7 @@ class Bottleneck(nn.Module):
         self.activation, self.scaling = activation, scaling
         self.dropout = nn.Dropout(dropout)
         if phm is None:
-            self.down, self.up = nn.Linear(inputs, width, bias=bias), nn.Linear(width, outputs, bias=bias)
+            self.down, self.up = nn.Linear(inputs, width, bias=biased), nn.Linear(width, outputs, bias=biased)
             initialise(self.down, init, zero=False)
             initialise(self.up, init, zero=init in ("mam_adapter", "lora"))
         else:

@@ -43,7 +43,7 @@ class PHMLinear(nn.Module):
         for weight in self.parameters():
             for term in weight:
                 nn.init.xavier_normal_(term)
-        self.b = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
         names = ["phm_rule"] if len(rule) == 1 else ["phm_rule_left", "phm_rule_right"]
         for name, parameter in zip(names, rule, strict=True):
             self.register_parameter(name, parameter)
@@ -55,10 +55,6 @@ class PHMLinear(nn.Module):
         W = self.W if hasattr(self, "W") else self.W_left @ self.W_right  # (n, in/n, out/n)
         H = torch.einsum("nab,nij->aibj", rule, W)  # sum of Kronecker products, blocks unflattened
         return H.reshape(H.shape[0] * H.shape[1], -1).T
-
-    @property
-    def bias(self) -> Tensor:
-        return self.b
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         return F.linear(x, self.weight, self.bias)

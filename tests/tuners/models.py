@@ -59,4 +59,4 @@ def randomise(model: PeftModel, seed: int = 0, std: float = 0.3) -> None:
         if ".composition." in name:
             generator = torch.Generator().manual_seed(seed + sum(map(ord, name)))
             noise = torch.randn(parameter.shape, generator=generator) * std
-            parameter.data.copy_(noise + (torch.eye(len(parameter)) if "value" in name else 0))
+            parameter.data.copy_(noise + (torch.eye(len(parameter)) if name.endswith("value.weight") else 0))

@@ -1,0 +1,233 @@
+"""Adapters at every place, in every family; what can be fused with what; the rivals of attention."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, load_lora, record_fusion
+from studykit.tuners.bottleneck import Bottleneck
+from studykit.tuners.fusion import Fusion, MemberStack, Weights
+from tests.tuners.models import FAMILIES, randomise, tiny, tokens
+
+KINDS = [*PRESETS, "lora"]
+SITES = {"output": ["output"], "houlsby": ["attention", "mlp"], "parallel": ["parallel"], "linear": ["q_proj", "v_proj"]}
+
+
+def config(kind: str, **given) -> BottleneckConfig:
+    return BottleneckConfig(**{"task_type": "CAUSAL_LM", **PRESETS[kind], "reduction_factor": 4, **given})
+
+
+def lora(directory, names=("a", "b"), family="Qwen2", **given) -> dict[str, str]:
+    """PEFT directories of LoRAs with random weights."""
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, **given}
+        model = get_peft_model(tiny(family), LoraConfig(task_type="CAUSAL_LM", **options), adapter_name=name)
+        model.save_pretrained(directory, selected_adapters=[name])
+    return {name: f"{directory}/{name}" for name in names}
+
+
+def of_kind(kind: str, directory, family: str = "Qwen2", names=("a", "b")) -> PeftModel:
+    """A tiny model with adapters of a kind and a fusion of them, active, all weights random."""
+    if kind == "lora":
+        model = tiny(family)
+        for name, place in lora(directory, names, family).items():
+            model = load_lora(model, place, name)
+    else:
+        model = get_peft_model(tiny(family), config(kind), adapter_name=names[0])
+        for name in names[1:]:
+            model.add_adapter(name, config(kind))
+    model.add_adapter("fusion", FusionConfig(members=list(names), task_type="CAUSAL_LM"))
+    model.set_adapter("fusion")
+    randomise(model)
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["houlsby", "parallel", "compacter", "lora"])
+def test_cached_generation_equals_uncached_and_the_base_stays(tmp_path, family, kind):
+    expected = tiny(family)(tokens()).logits
+    model = of_kind(kind, tmp_path, family)
+    with model.disable_adapter():
+        assert torch.equal(model(tokens()).logits, expected)
+    ids = tokens(batch=2, length=7)
+    mask = torch.ones_like(ids)
+    mask[0, :3], ids[0, :3] = 0, 0
+    for active in ("fusion", "a"):
+        model.set_adapter(active)
+        assert not torch.allclose(model(tokens()).logits, expected)
+        arguments = dict(input_ids=ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+        assert torch.equal(model.generate(**arguments, use_cache=True), model.generate(**arguments, use_cache=False))
+    assert torch.equal(model.unload()(tokens()).logits, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fusion_sits_where_its_members_sit_and_trains_alone(tmp_path, kind):
+    model = of_kind(kind, tmp_path)
+    place = PRESETS.get(kind, {"place": "linear"}).get("place", "output")
+    with record_fusion(model) as record:
+        model(tokens(), labels=tokens()).loss.backward()
+    assert sorted(record.weights) == [(layer, site) for layer in (0, 1) for site in SITES[place]]
+    for weights in record.weights.values():
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {name for name, _ in model.named_parameters() if ".fusions.fusion." in name}
+    assert len(trained) == 5 * len(record.weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fusion_of_one_member_is_that_member(tmp_path, kind):
+    model = of_kind(kind, tmp_path, names=("a",))
+    for layer in fusion_layers(model):
+        torch.nn.init.eye_(layer.fusions["fusion"].value.weight)
+    expected = model(tokens()).logits
+    model.set_adapter("a")
+    torch.testing.assert_close(model(tokens()).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_save_and_reload_is_bit_identical(tmp_path, kind):
+    model = of_kind(kind, tmp_path / "lora")
+    expected = model(tokens()).logits
+    model.save_pretrained(tmp_path, selected_adapters=["a", "b", "fusion"])
+    again = PeftModel.from_pretrained(tiny(), tmp_path / "a", adapter_name="a")
+    again.load_adapter(tmp_path / "b", adapter_name="b")
+    again.load_adapter(tmp_path / "fusion", adapter_name="fusion")
+    again.set_adapter("fusion")
+    assert torch.equal(again.eval()(tokens()).logits, expected)
+
+
+@pytest.mark.parametrize("kind", ["houlsby", "parallel", "lora"])
+def test_gradient_checkpointing_gives_equal_gradients(tmp_path, kind):
+    gradients = []
+    for checkpointing in (False, True):
+        model = of_kind(kind, tmp_path).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model(tokens(), labels=tokens()).loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_a_lora_is_the_same_in_peft_and_as_a_member(tmp_path):
+    for scale in ({}, {"use_rslora": True}):
+        place = lora(tmp_path, ["a"], **scale)["a"]
+        theirs = PeftModel.from_pretrained(tiny(), place).eval()(tokens()).logits
+        assert torch.equal(load_lora(tiny(), place, "a").eval()(tokens()).logits, theirs)
+
+
+def test_the_average_of_loras_is_pefts_merge_by_concatenation(tmp_path):
+    places = lora(tmp_path)
+    model = tiny()
+    for name, place in places.items():
+        model = load_lora(model, place, name)
+    model.add_adapter("mean", FusionConfig(members=["a", "b"], kind="average", task_type="CAUSAL_LM"))
+    model.set_adapter("mean")
+    assert model.get_nb_trainable_parameters()[0] == 0
+    theirs = PeftModel.from_pretrained(tiny(), places["a"], adapter_name="a")
+    theirs.load_adapter(places["b"], adapter_name="b")
+    theirs.add_weighted_adapter(["a", "b"], [0.5, 0.5], "merged", combination_type="cat")
+    theirs.set_adapter("merged")
+    torch.testing.assert_close(model.eval()(tokens()).logits, theirs.eval()(tokens()).logits, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(widths=st.lists(st.integers(1, 4), min_size=2, max_size=4), masked=st.sets(st.integers(0, 3), max_size=2),
+       mode=st.sampled_from(["zero", "exclude"]), seed=st.integers(0, 99))  # fmt: skip
+def test_learned_weights_are_a_sum_of_outputs(widths, masked, mode, seed):
+    torch.manual_seed(seed)
+    masked = tuple(sorted(n for n in masked if n < len(widths)))[: len(widths) - 1]
+    members, fusion, x = [Bottleneck(8, 8, r) for r in widths], Weights(len(widths)), torch.randn(2, 3, 8)
+    torch.nn.init.normal_(fusion.weight)
+    context, alpha, _ = fusion(x, MemberStack.of(members), masked, mode)
+    shown = sum(alpha[..., n, None] * m(x) for n, m in enumerate(members) if n not in masked)
+    torch.testing.assert_close(context, shown, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3))
+    assert mode == "zero" or (alpha[..., list(masked)] == 0).all()
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_low_rank_fusion_starts_at_the_identity_and_is_small(rank):
+    fusion, full = Fusion(16, 16, rank=rank), Fusion(16, 16)
+    assert torch.equal(fusion.value.weight, torch.eye(16)) and fusion.value_penalty() == 0
+    count = sum(p.numel() for p in fusion.parameters())
+    assert count == 4 * rank * 16 + 2 * rank < sum(p.numel() for p in full.parameters())
+    torch.nn.init.normal_(fusion.value.up.weight)
+    expected = (fusion.value.weight - torch.eye(16)).square().sum()
+    torch.testing.assert_close(fusion.value_penalty(), expected, rtol=1e-4, atol=1e-4)
+    x = torch.randn(3, 16)
+    torch.testing.assert_close(fusion.value(x), x @ fusion.value.weight.T, rtol=1e-4, atol=1e-5)
+
+
+def test_temperature_divides_and_has_no_state():
+    torch.manual_seed(0)
+    stack, x = MemberStack.of([Bottleneck(8, 8, 2) for _ in range(3)]), torch.randn(1, 4, 8)
+    hot, cold = Fusion(8, 8, temperature=1e6), Fusion(8, 8, temperature=0.5)
+    for fusion in (hot, cold):
+        for parameter in fusion.parameters():
+            torch.nn.init.normal_(parameter)
+    torch.testing.assert_close(hot(x, stack)[1], torch.full((1, 4, 3), 1 / 3), atol=1e-4, rtol=0)
+    assert torch.equal(cold(x, stack)[0], cold(x, stack)[0])
+
+
+def test_score_dropout_acts_in_training_alone():
+    torch.manual_seed(0)
+    stack, x = MemberStack.of([Bottleneck(8, 8, 2) for _ in range(3)]), torch.randn(1, 4, 8)
+    fusion = Fusion(8, 8, dropout=0.5)
+    assert not torch.equal(fusion(x, stack)[1], fusion(x, stack)[1])
+    assert torch.equal(fusion.eval()(x, stack)[1], fusion(x, stack)[1])
+
+
+def test_what_cannot_be_fused_is_refused_with_the_reason(tmp_path):
+    model = get_peft_model(tiny(), config("bottleneck"), adapter_name="a")
+    model.add_adapter("h", config("houlsby"))
+    for name, place in lora(tmp_path, ["l"]).items():
+        load_lora(model, place, name)
+    load_lora(model, lora(tmp_path, ["k"], target_modules=["k_proj"])["k"], "k")
+
+    def refused(members, match):
+        with pytest.raises(ValueError, match=match):
+            model.add_adapter("fusion", FusionConfig(members=members, task_type="CAUSAL_LM"))
+        assert "fusion" not in model.peft_config
+
+    refused(["a", "h"], "Only adapters of one place can be fused, but 'a' at 'output', 'h' at 'houlsby'")
+    refused(["a", "l"], "'l' at 'linear'")
+    refused(["l", "k"], "'l' and 'k' adapt different modules")
+    model.add_adapter("m", config("compacterpp"))
+    model.add_adapter("fusion", FusionConfig(members=["a", "m"], task_type="CAUSAL_LM"))  # other kind, same place
+
+
+@pytest.mark.parametrize("given, said", [
+    ({"use_dora": True}, "use_dora=True; only plain LoRA"), ({"bias": "lora_only"}, "bias='lora_only'"),
+    ({"rank_pattern": {"q_proj": 2}}, "rank_pattern="),
+])  # fmt: skip
+def test_a_lora_that_is_more_is_refused(tmp_path, given, said):
+    with pytest.raises(ValueError, match=said):
+        load_lora(tiny(), lora(tmp_path, ["a"], **given)["a"], "a")
+
+
+def test_a_lora_of_another_model_is_refused(tmp_path):
+    place = lora(tmp_path, ["a"])["a"]
+    with pytest.raises(ValueError, match="does not fit the model"):
+        load_lora(tiny(num_hidden_layers=3), place, "a")
+    with pytest.raises(ValueError, match=r"is \(4, 32\), the model needs \(4, 64\)"):
+        load_lora(tiny(hidden_size=64, head_dim=16), place, "a")
+    with pytest.raises(ValueError, match="holds a ADAPTER_COMPOSITION adapter, not a LoRA"):
+        get_peft_model(tiny(), config("bottleneck"), adapter_name="x").save_pretrained(tmp_path)
+        load_lora(tiny(), tmp_path / "x", "x")
+
+
+@pytest.mark.parametrize("make, said", [
+    (lambda: BottleneckConfig(place="mlp"), "place='mlp' is unknown"),
+    (lambda: BottleneckConfig(init="zeros"), "init='zeros' is unknown"),
+    (lambda: BottleneckConfig(rank=0), "rank=0 is out of range"),
+    (lambda: FusionConfig(members=["a"], kind="max"), "kind='max' is unknown"),
+    (lambda: FusionConfig(members=["a"], temperature=0.0), "temperature=0.0 is out of range"),
+    (lambda: FusionConfig(members=["a"], dropout=1.0), "dropout=1.0 is out of range"),
+])  # fmt: skip
+def test_mistakes_get_one_clear_sentence(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
