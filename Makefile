@@ -34,7 +34,7 @@ lab: setup  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=.
 
 lint: setup  ## check style
-	$(BIN)/ruff check studykit tests notebooks
+	$(BIN)/ruff check studykit tests notebooks benchmarks
 
 bench: setup  ## measure training steps, decoding and memory; numbers and a figure land in docs/
 	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)

@@ -146,7 +146,8 @@ def test_mistakes_are_told_in_one_sentence(runs, home):
             lambda: checkpoints.new_fusion(base, FusionParams(members=wrong)))
     absent = members(runs) | {"lua": runs["base"]}
     base, _ = load_base(runs["base"])
-    refused("holds no adapter; a finished run of notebook 02", lambda: checkpoints.new_fusion(base, FusionParams(members=absent)))
+    refused("holds no adapter; a finished run of notebook 02",
+            lambda: checkpoints.new_fusion(base, FusionParams(members=absent)))
     refused("has no 'fusion'; it holds phase1, phase2", lambda: checkpoints.load_run(base, place, "fusion"))
     refused("neither a finished adapter run nor", lambda: checkpoints.load_run(base, runs["base"]))
     checkpoints.save_members(home / "runs/fusion/torn", members(runs))

@@ -127,7 +127,8 @@ def other(value, field):
     if value is None and "int" in str(field.annotation):
         return 7
     return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
-            "auto": "fp32", "plain": "task", None: "some text", "adapterfusion": "lora", "adamw": "adamw_8bit"}.get(value)  # fmt: skip
+            "auto": "fp32", "plain": "task", None: "some text", "adapterfusion": "lora",
+            "adamw": "adamw_8bit"}.get(value)  # fmt: skip
 
 
 FIELDS = [(s, f) for s in STAGES for f in type(getattr(study.Study.model_validate(SMALL), s)).model_fields]

@@ -139,8 +139,8 @@ def evaluate(p, run: runs.OpenRun) -> dict:
 
     Writes `outcomes/<state>.jsonl` into the run, see `outcomes`. Returns
     method, language, ids of the rows, settings, isolation, not_executed (a reason or None), and "states": a list of
-    {name, seed, run, phase, file, folded, scores, counts, execution, seconds}, where scores holds `metrics.score`, "loss", and
-    "pass_at_1" if rows have tests: its value is None, beside a "reason", where they cannot be run.
+    {name, seed, run, phase, file, folded, scores, counts, execution, seconds}, where scores holds `metrics.score`,
+    "loss", and "pass_at_1" if rows have tests: its value is None, beside a "reason", where they cannot be run.
     """
     wanted, rows = states(p), tasks.read_rows(p.data, p.language, "test")[: p.limit]
     limits, reason = tasks.limits(p.data), why_not_executed(rows, p.execute)

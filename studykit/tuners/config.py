@@ -13,8 +13,10 @@ PEFT_TYPE = "ADAPTER_COMPOSITION"
 KINDS = ("attention", "average", "weights")
 
 # Names of our own submodules: an adapter called so could not be told from them in a state dict.
-RESERVED = {"adapters", "fusions", "down", "up", "query", "key", "value", "read", "write", "layers", "model", "base_model",
-            "weight", "bias", "W", "W_left", "W_right", "phm_rule", "phm_rule_left", "phm_rule_right", "composition"}
+RESERVED = {
+    *("adapters", "fusions", "composition", "down", "up", "query", "key", "value", "read", "write", "weight", "bias"),
+    *("W", "W_left", "W_right", "phm_rule", "phm_rule_left", "phm_rule_right", "layers", "model", "base_model"),
+}
 
 
 def check_name(name: str) -> str:

@@ -12,7 +12,8 @@ from studykit.tuners.fusion import Fusion, MemberStack, Weights
 from tests.tuners.models import FAMILIES, randomise, tiny, tokens
 
 KINDS = [*PRESETS, "lora"]
-SITES = {"output": ["output"], "houlsby": ["attention", "mlp"], "parallel": ["parallel"], "linear": ["q_proj", "v_proj"]}
+SITES = {"output": ["output"], "houlsby": ["attention", "mlp"], "parallel": ["parallel"],
+         "linear": ["q_proj", "v_proj"]}  # fmt: skip
 
 
 def config(kind: str, **given) -> BottleneckConfig:
@@ -132,6 +133,32 @@ def test_the_average_of_loras_is_pefts_merge_by_concatenation(tmp_path):
     theirs.add_weighted_adapter(["a", "b"], [0.5, 0.5], "merged", combination_type="cat")
     theirs.set_adapter("merged")
     torch.testing.assert_close(model.eval()(tokens()).logits, theirs.eval()(tokens()).logits, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from([*PRESETS]),
+    lengths=st.lists(st.integers(1, 8), min_size=2, max_size=4),
+    left=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_neither_the_order_of_a_batch_nor_padding_matters(kind, lengths, left, seed):
+    model = of_kind(kind, None)
+    rows = [tokens(1, length, seed + i) for i, length in enumerate(lengths)]
+    width = max(lengths)
+    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
+    places = [slice(width - n, width) if left else slice(0, n) for n in lengths]
+    for i, (row, place) in enumerate(zip(rows, places, strict=True)):
+        ids[i, place], mask[i, place] = row[0], 1
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad(), record_fusion(model) as record:
+        together = model(input_ids=ids[order], attention_mask=mask[order]).logits
+        weights = dict(record.weights)
+        for at, i in enumerate(order.tolist()):
+            alone = model(input_ids=rows[i]).logits
+            torch.testing.assert_close(together[at, places[i]], alone[0], atol=1e-4, rtol=1e-4)
+            for site, alpha in record.weights.items():
+                torch.testing.assert_close(weights[site][at, places[i]], alpha[0], atol=1e-4, rtol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
