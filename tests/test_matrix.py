@@ -1,4 +1,4 @@
-"""The tuner on the lowest supported transformers and peft; the highest are those of requirements.txt, tested directly."""
+"""The tuner on the lowest supported transformers and peft. The highest are in requirements.txt: all tests are theirs."""
 
 from __future__ import annotations
 
