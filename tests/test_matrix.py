@@ -1,4 +1,4 @@
-"""The tuner on the lowest supported transformers and peft. The highest are in requirements.txt: all tests are theirs."""
+"""The tuner on the lowest supported transformers and peft; on the highest, those of requirements.txt, all tests run."""
 
 from __future__ import annotations
 
