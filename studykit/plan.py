@@ -146,7 +146,7 @@ def _plain(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         if values["method"] not in ("adapterfusion", "advfusion") or values["variant"] == "static":
             silent |= {"value_regularizer"}
         if values["method"] in methods.UNTRAINED:
-            silent |= (params.Training.model_fields.keys() | {"steps", "learning_rate"}) - {"batch_size"}
+            silent |= (params.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
 
 

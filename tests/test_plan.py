@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit import params, plan, study
+from studykit import methods, params, plan, study
 from studykit.params import POLYGLOT, STAGES, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -285,3 +285,12 @@ def test_defaults_for_parameters_cells(stage):
     assert set(cell) == set(STAGES[stage].model.model_fields) and cell["out"] is None
     assert json.loads(json.dumps(cell)) == cell
     assert by_hand(stage, **cell).out in {run.dir for run in QUICKSTART if run.stage == stage}
+
+
+def test_every_planned_notebook_runs_without_asking_a_study():
+    """What a notebook resolves from a study when it is None is never None in a plan."""
+    words = [w for w in methods.WORDS if w not in ("base", *methods.ADAPTERS)] + ["adapterfusion-lora-lowrank"]
+    for run in planned(methods=["base", *methods.ADAPTERS, *words]):
+        model = STAGES[run.stage].model
+        missing = [n for n in model.model_fields if params.kind(model, n) and run.params[n] is None]
+        assert missing in ([], ["language"]) and (run.stage == "data" or not missing), run.name
