@@ -44,7 +44,11 @@ def new_adapter(model, p) -> nn.Module:
     `full` the base itself, all of its weights trainable in fp32."""
     set_seed(p.seed)
     if p.method != "full":
-        return get_peft_model(model, adapter_config(p), adapter_name=p.language)
+        try:
+            return get_peft_model(model, adapter_config(p), adapter_name=p.language)
+        except ValueError as error:  # of a name, or of widths that PHM layers cannot divide
+            raise UserError(f"method={p.method}, language={p.language}, reduction_factor={p.reduction_factor} make no "
+                            f"adapter of this base: {error}") from None
     if getattr(model, "quantization_method", None):
         raise UserError("method full cannot train a quantized base; take quantization: none, or an adapter.")
     return model.float().requires_grad_(True)

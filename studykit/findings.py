@@ -16,7 +16,7 @@ OWN = "bottleneck"  # the target's adapter alone
 # question -> who is compared with whom; asked only of what the study ran
 QUESTIONS = {
     "Does an adapter on the target's few rows help?": [(OWN, "base")],
-    "Do the other languages' adapters help beside it?": [("adapterfusion", OWN)],
+    "Does fusing it with others help?": [("adapterfusion", OWN)],
     "Does hiding the own adapter first help?": [(method, "adapterfusion") for method in ADVFUSION],
 }
 

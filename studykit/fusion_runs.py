@@ -25,7 +25,7 @@ import numpy as np
 
 from studykit import attention, runs
 from studykit.attention import FusionRecord
-from studykit.checkpoints import PHASES, load_run
+from studykit.checkpoints import FUSION, PHASES, load_run
 from studykit.evaluation.generate import complete
 from studykit.methods import PEFT_COMPOSITIONS, parse
 from studykit.params import UserError
@@ -55,7 +55,7 @@ def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.
     rows = read_rows(p.data, p.target, "valid")
     texts = run.read_json("texts.json")
     if phase is None:
-        runs.write_json(run.path("sizes.json"), sizes(model))
+        runs.write_json(run.path("sizes.json"), sizes(model, run.read_json("sizes.json")["base"]))
         states = {"init": ()}
     else:
         texts[phase.name] = complete(model, tokenizer, rows[:EXAMPLES], limits)
@@ -76,17 +76,17 @@ def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.
 
 
 def look_at_base(base: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.OpenRun) -> None:
-    """Keep what the base writes without adapters."""
+    """Keep what the base writes without adapters, and its size."""
     rows = read_rows(p.data, p.target, "valid")
+    runs.write_json(run.path("sizes.json"), {"base": base.num_parameters()})
     runs.write_json(run.path("texts.json"), {"base": complete(base, tokenizer, rows[:EXAMPLES], limits)})
 
 
-def sizes(model: Any) -> dict[str, int]:
-    """Parameters of the base, of the members together and of the fusion that trains."""
-    fusion, everything = model.get_nb_trainable_parameters()
-    members = sum(weight.numel() for name, weight in model.named_parameters()
-                  if ".composition.adapters." in name or ".lora_" in name)  # fmt: skip
-    return {"base": everything - members - fusion, "members": members, "fusion": fusion}
+def sizes(model: Any, base: int) -> dict[str, int]:
+    """Parameters of the base, of the members together and of what composes them."""
+    trained, everything = model.get_nb_trainable_parameters()
+    fusion = trained or sum(p.numel() for name, p in model.named_parameters() if f".{FUSION}." in name)
+    return {"base": base, "members": everything - base - fusion, "fusion": fusion}
 
 
 def observed(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, FusionRecord]:
@@ -129,6 +129,9 @@ def require_method(p: Any) -> dict[str, Any]:
     wanted = {"method": asked.name, "mask": asked.mask, "variant": asked.variant, "base": p.base,
               "target": made[0].get("target")}  # fmt: skip
     for checkpoint, params, seed in zip(p.checkpoints, made, p.seeds, strict=True):
+        kinds = {runs.manifest(member)["params"]["method"] for member in params["members"].values()}
+        if kinds != {asked.members}:
+            raise UserError(f"{checkpoint} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
         for key, value in (wanted | {"seed": seed}).items():
             if params.get(key) != value:
                 raise UserError(f"{checkpoint} has {key} {params.get(key)!r}, not {value!r}; checkpoints must be runs "

@@ -95,8 +95,9 @@ def plan(study: Study) -> list[Run]:
                  for x in study.evaluated_sources}  # fmt: skip
     for m in asked:
         if m.members:
+            rate = {"learning_rate": study.fusion.weights_learning_rate} if m.name == "weights" else {}
             trained[m.word] = [
-                run("fusion", **on, members={x: members[m.members][x][at].dir for x in study.all_languages},
+                run("fusion", **on, **rate, members={x: members[m.members][x][at].dir for x in study.all_languages},
                     target=study.target, method=m.name, mask=m.mask, variant=m.variant, seed=seed)
                 for at, seed in enumerate(study.seeds)]  # fmt: skip
 
@@ -208,8 +209,8 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     model = STAGES[stage].model
     missing = [n for n in values if values[n] is None and kind(model, n) is not None and n != "out"]
     if missing:
-        lender = _lender(stage, values, study)
-        values = values | {n: lender.params[n] for n in missing}
+        lent = _lent(stage, values, study)
+        values = values | {n: lent[n] for n in missing}
     values = _plain(stage, values)
     if values["out"] is None:
         values = values | {"out": directory(stage, values)}
@@ -224,13 +225,18 @@ ROLES = {
 }
 
 
-def _lender(stage: str, values: dict[str, Any], study: str) -> Run:
-    """The study's run that stands on what this one should stand on."""
+def _lent(stage: str, values: dict[str, Any], study: str) -> dict[str, Any]:
+    """The parameters of the study's run that stands on what this one should stand on."""
     roles = {n: values[n] for n in ROLES.get(stage, ()) if values[n] is not None}
-    mine = [r for r in plan(load_study(study, runs.home())) if r.stage == stage]
-    for run in mine:
-        if all(run.params[n] == v for n, v in roles.items()):
-            return run
+    asked = load_study(study, runs.home())
+    rates = {"full": asked.adapter.full_learning_rate, "weights": asked.fusion.weights_learning_rate}
+    mine = [r for r in plan(asked) if r.stage == stage]
+    like = [r for r in mine if all(r.params[n] == v for n, v in roles.items())]
+    if like:  # the nearest: of the same method, if the study has one
+        alike = ("method", "mask", "variant")
+        lender = max(like, key=lambda r: sum(r.params.get(n) == values.get(n) for n in alike))
+        own = {"learning_rate": rates[values["method"]]} if values.get("method") in rates else {}
+        return lender.params | own
     wanted = ", ".join(f"{n}={show(v)}" for n, v in roles.items())
     has = "; ".join(dict.fromkeys(", ".join(show(r.params[n]) for n in roles) for r in mine))
     raise UserError(f"{STAGES[stage].notebook}: {study} has no run with {wanted}; it has {has or 'none at all'}.")

@@ -1,7 +1,8 @@
 """PEFT's own compositions of LoRAs over the same frozen members: what attention over outputs is compared with.
 
-    merge   weights averaged once, by `add_weighted_adapter`: A and B each, so it is not the mean of the outputs
-            (that is the method word `average`)
+    merge   `add_weighted_adapter` with equal weights 1/N, type `linear`: A and B are summed each, with a factor of
+            sqrt(scaling / N). So it is not the mean of the outputs, which is the method word `average`: the product
+            has terms B_i A_j of different members
     arrow   for every token the LoRAs whose first singular direction fits best; nothing is trained
             (Ostapenko et al. 2024, arXiv 2405.11157)
     xlora   a small network reads a forward pass without adapters and scales every LoRA in every layer and token; it

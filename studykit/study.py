@@ -46,7 +46,10 @@ AdapterSection = _section(
     target_steps=(int, Field(60, ge=1, description="optimizer steps of the target's adapter")),
     full_learning_rate=(float, Field(1e-3, gt=0, le=1, description="full: peak, linear decay")),
 )
-FusionSection = _section("fusion")
+FusionSection = _section(
+    "fusion",
+    weights_learning_rate=(float, Field(5e-2, gt=0, le=1, description="weights: peak, linear decay")),
+)
 EvaluateSection = _section(
     "evaluate",
     sources=(
@@ -99,8 +102,9 @@ class Study(Section):
                 raise ValueError(f"{key} names {twice[0]!r} twice; each may stand once")
         check("base_model", self.base_model.model_dump(), place="base_model")
         for name in self.all_languages:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#.-]*", name):
-                raise ValueError(f"the language {name!r} is no name; it must start with a letter and hold no spaces")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]*", name):
+                raise ValueError(f"the language {name!r} is no name; it must start with a letter and hold no spaces or "
+                                 "dots")
         if self.target in self.languages:
             raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
         if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
@@ -109,6 +113,11 @@ class Study(Section):
             raise ValueError(f"seeds holds {min(self.seeds)}; a seed must be at least 0")
         if self.language is not None:
             self._of_tasks()
+        if self.members_on == "code" and self.task not in ("generation", "translation"):
+            raise ValueError(f"members_on is 'code', but the targets of {self.task} are no code; leave it at 'task'")
+        if "full" in self.methods and self.quantization != "none":
+            raise ValueError(f"quantization is {self.quantization!r}; the method full trains every weight of the base "
+                             "and needs 'none'")
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
         if self.language is None and built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
             raise ValueError(f"the built-in corpus cannot write {foreign[0]!r}, only {', '.join(POLYGLOT)}; "

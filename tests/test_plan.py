@@ -136,7 +136,7 @@ FIELDS = [(s, f) for s in STAGES for f in type(getattr(study.Study.model_validat
 
 @pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
-    wide = {"methods": [*METHODS, "full", "adapterfusion-lowrank"]}
+    wide = {"methods": [*METHODS, "full", "weights", "adapterfusion-lowrank"]}
     before = study.Study.model_validate(SMALL | wide)
     section = getattr(before, stage)
     fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base"}
@@ -294,3 +294,19 @@ def test_every_planned_notebook_runs_without_asking_a_study():
         model = STAGES[run.stage].model
         missing = [n for n in model.model_fields if params.kind(model, n) and run.params[n] is None]
         assert missing in ([], ["language"]) and (run.stage == "data" or not missing), run.name
+
+
+@pytest.mark.parametrize("stage, given, rate", [
+    ("adapter", {"language": "lua", "method": "full"}, 1e-3), ("adapter", {"language": "lua"}, 1.5e-2),
+    ("fusion", {"method": "weights"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 2e-3),
+])  # fmt: skip
+def test_by_hand_a_method_gets_its_own_rate_whatever_the_study_runs(stage, given, rate):
+    assert plan.resolve(stage, {**plan.defaults(stage), "learning_rate": None, **given}, "params/quickstart.yaml")[
+        "learning_rate"
+    ] == pytest.approx(rate)
+
+
+def test_by_hand_a_composition_of_loras_is_lent_loras():
+    asked = plan.defaults("fusion") | {"members": None, "method": "merge", "out": None}
+    lent = plan.resolve("fusion", asked, "params/methods.yaml")
+    assert all("-lora-" in member for member in lent["members"].values())

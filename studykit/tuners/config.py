@@ -60,6 +60,9 @@ class BottleneckConfig(PeftConfig):
         require(self, "reduction_factor", self.reduction_factor >= 1, "at least 1")
         require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
         require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        if self.phm_dim is not None and (not self.biased or self.init != "bert"):
+            raise ValueError("phm_dim is set, and PHM projections have biases and an init of their own: leave biased "
+                             "and init alone.")  # fmt: skip
         if self.target_modules is None:
             self.target_modules = TARGETS[self.place]
 
@@ -100,6 +103,8 @@ class FusionConfig(PeftConfig):
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is unknown; accepted are {list(KINDS)}.")
         require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
+        if self.kind != "attention" and (self.rank or not self.value or self.temperature != 1.0 or self.dropout):
+            raise ValueError(f"kind={self.kind!r} has no attention: value, rank, temperature and dropout say nothing.")
         require(self, "temperature", self.temperature > 0, "above 0")
         require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
 

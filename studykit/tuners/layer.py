@@ -7,6 +7,7 @@ code.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import Fusion, MemberStack, member_norms
-from studykit.tuners.places import STREAM
+from studykit.tuners.places import STREAM_NORMS
 
 UNMERGEABLE = "A bottleneck adapter or a fusion is not linear in its input: it cannot be merged."
 
@@ -46,7 +47,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         self.masked: dict[str, tuple[tuple[int, ...], str]] = {}  # fusion -> (masked indices, mode)
         self.record: FusionRecording | None = None
         self._stacks: dict[str, tuple[tuple, MemberStack]] = {}
-        self._folds: dict[str, FoldedFusion] = {}  # made of a fusion of this model; no part of its state
+        self._folds: dict[str, tuple[tuple, FoldedFusion]] = {}  # made of a fusion of this model; no part of its state
         self._stream: Tensor | None = None  # what parallel adapters read, from within the layer to its end
         self._disable_adapters, self._active_adapter, self.merged_adapters = False, [], []
         self._hooks = [module.register_forward_hook(self._after_module)]
@@ -65,9 +66,10 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         parameter = next((p for p in self.get_base_layer().parameters()), None)
         device = torch.device("cpu") if parameter is None else parameter.device
         if place == "parallel" and len(self._hooks) == 1:
-            stream = getattr(self.get_base_layer(), STREAM, None)
+            stream = next((getattr(self.get_base_layer(), norm, None) for norm in STREAM_NORMS
+                           if hasattr(self.get_base_layer(), norm)), None)  # fmt: skip
             if stream is None:
-                raise ValueError(f"This model's layers have no {STREAM}; the place 'parallel' needs it.")
+                raise ValueError(f"This model's layers have none of {STREAM_NORMS}; the place 'parallel' needs one.")
             self._hooks.append(stream.register_forward_pre_hook(self._keep_stream))
         if members is None:
             self.adapters[name] = module.to(device)
@@ -82,13 +84,18 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
             hook.remove()
 
     def train(self, mode: bool = True) -> CompositionLayer:
-        self._stacks.clear()
+        self._forget()
         if mode:
             self._folds.clear()
         return super().train(mode)
 
-    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+    def _forget(self) -> None:
+        """Whatever was made of weights is made again when it is needed."""
         self._stacks.clear()
+        self._folds = {name: ((), fold) for name, (_, fold) in self._folds.items()}
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        self._forget()
         super().set_adapter(adapter_names, inference_mode)
 
     def stack(self, name: str) -> MemberStack:
@@ -98,25 +105,29 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         the next `train()`, `eval()` or `set_adapter()`.
         """
         members = [self.adapters[member] for member in self.members[name]]
-        parameters = [p for member in members for p in member.parameters()]
-        if any(p.requires_grad for p in parameters) and torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any(p.requires_grad for member in members for p in member.parameters()):
             return MemberStack.of(members)
-        version = tuple((p.data_ptr(), p._version) for p in parameters)
+        version = versions(members)
         if self._stacks.get(name, (None,))[0] != version:
             with torch.no_grad():
                 self._stacks[name] = (version, MemberStack.of(members))
         return self._stacks[name][1]
 
     def fold(self, name: str) -> None:
-        """From now on the fusion's folded form answers, until `unfold` or training; later changes are not seen."""
-        self._folds[name] = FoldedFusion.of(self.fusions[name], self.stack(name))
+        """From now on the fusion's folded form answers, until `unfold` or training; made again as `stack` is."""
+        version = versions([self.fusions[name], *(self.adapters[member] for member in self.members[name])])
+        if self._folds.get(name, (None,))[0] != version:
+            self._folds[name] = (version, FoldedFusion.of(self.fusions[name], self.stack(name)))
 
     def unfold(self) -> None:
         self._folds.clear()
 
     def folded(self, name: str) -> FoldedFusion | None:
+        if name in self._folds:
+            self.fold(name)
+            return self._folds[name][1]
         own = self.fusions[name] if name in self.fusions else None
-        return own if isinstance(own, FoldedFusion) else self._folds.get(name)
+        return own if isinstance(own, FoldedFusion) else None
 
     def _keep_stream(self, norm: nn.Module, inputs: tuple) -> None:
         self._stream = inputs[0]
@@ -151,6 +162,11 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
             at = self.sites[name]
             self.record.weights[at], self.record.norms[at] = alpha.detach().float(), norms.float()
         return context
+
+
+def versions(modules: Iterable[nn.Module]) -> tuple:
+    """What differs whenever a weight was moved or, but through `.data`, changed in place."""
+    return tuple((p.data_ptr(), p._version) for module in modules for p in module.parameters())
 
 
 def fuses(fusion: nn.Module) -> bool:

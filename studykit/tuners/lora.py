@@ -20,8 +20,12 @@ from torch import nn
 from studykit.tuners.config import BottleneckConfig
 from studykit.tuners.places import linear_targets
 
-PLAIN = {"bias": "none", "use_dora": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {},
-         "layers_to_transform": None, "fan_in_fan_out": False, "target_parameters": None}  # fmt: skip
+# What makes a LoRA more than A and B, with the value at which it does not.
+PLAIN = {"bias": "none", "lora_bias": False, "use_dora": False, "use_qalora": False, "use_bdlora": None,
+         "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": None,
+         "layer_replication": None, "fan_in_fan_out": False, "target_parameters": None, "trainable_token_indices": None,
+         "alora_invocation_tokens": None, "arrow_config": None, "kasa_config": None, "velora_config": None,
+         "monteclora_config": None}  # fmt: skip
 
 
 def lora_config(directory: str | Path) -> BottleneckConfig:
@@ -55,24 +59,37 @@ def load_lora(model: nn.Module, directory: str | Path, name: str) -> PeftModel:
         model: a transformers model, or one that already holds adapters of ours.
     Raises: ValueError if it is no plain LoRA or does not fit the model.
     """
-    config = lora_config(directory)
+    config, given = lora_config(directory), {}
+    for key, tensor in load_file(Path(directory) / "adapter_model.safetensors").items():
+        module, _, part = key.rpartition(".lora_")
+        if part not in ("A.weight", "B.weight"):
+            raise ValueError(f"The LoRA in {directory} holds {key}; only A and B can be fused.")
+        part = {"A.weight": "down", "B.weight": "up"}[part]
+        given[f"{module}.composition.adapters.{name}.{part}.weight"] = tensor
     if isinstance(model, PeftModel):
         model.add_adapter(name, config)
     else:
         model = get_peft_model(model, config, adapter_name=name)
     own = {key: weight for key, weight in model.named_parameters() if f".composition.adapters.{name}." in key}
-    given = {}
-    for key, tensor in load_file(Path(directory) / "adapter_model.safetensors").items():
-        module, _, part = key.removesuffix(".weight").rpartition(".lora_")
-        given[f"{module}.composition.adapters.{name}.{'down' if part == 'A' else 'up'}.weight"] = tensor
-    if given.keys() != own.keys():
-        example = sorted(given.keys() ^ own.keys())[0].replace(".composition.adapters", "")
-        raise ValueError(f"The LoRA in {directory} does not fit the model: {example} is on one side only.")
+    if wrong := misfit(own, given):
+        if len(model.peft_config) > 1:
+            model.delete_adapter(name)
+        else:
+            model.unload()
+        raise ValueError(f"The LoRA in {directory} does not fit the model: {wrong}.")
     with torch.no_grad():
         for key, weight in own.items():
-            if weight.shape != given[key].shape:
-                shapes = f"{tuple(given[key].shape)}, the model needs {tuple(weight.shape)}"
-                raise ValueError(f"The LoRA in {directory} does not fit the model: {key} is {shapes}.")
             weight.copy_(given[key])
             weight.requires_grad_(False)
     return model
+
+
+def misfit(own: dict, given: dict) -> str:
+    """Why tensors by name do not fit parameters, or ""."""
+    for key in sorted(own.keys() | given.keys()):
+        shown = key.replace(".composition.adapters", "")
+        if key not in own or key not in given:
+            return f"{shown} is on one side only"
+        if own[key].shape != given[key].shape:
+            return f"{shown} is {tuple(given[key].shape)}, the model needs {tuple(own[key].shape)}"
+    return ""

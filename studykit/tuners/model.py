@@ -157,6 +157,8 @@ def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -
     if not active or not all(fuses(layer.fusions[fusion]) for layer, fusion in active):
         raise ValueError("No attention fusion is active; call set_adapter with the name of one first.")
     stack, (layer, fusion) = active[0][0].stack(active[0][1]), active[0]
+    if any(at.stack(name).widths != stack.widths for at, name in active):
+        raise ValueError("The members' widths differ from site to site; such a fusion cannot be saved folded.")
     config = FoldedConfig(
         folded=layer.members[fusion],
         widths=stack.widths,
@@ -167,10 +169,13 @@ def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -
         task_type=model.peft_config[fusion].task_type,
     )
     model.add_adapter(name, config)
-    for layer, fusion in active:
-        layer.fusions[name].load_state_dict(FoldedFusion.of(layer.fusions[fusion], layer.stack(fusion)).state_dict())
-    model.save_pretrained(directory, selected_adapters=[name])
-    model.delete_adapter(name)
+    try:
+        for layer, fusion in active:
+            folded = FoldedFusion.of(layer.fusions[fusion], layer.stack(fusion))
+            layer.fusions[name].load_state_dict(folded.state_dict())
+        model.save_pretrained(directory, selected_adapters=[name])
+    finally:
+        model.delete_adapter(name)
 
 
 def composition_layers(model: nn.Module) -> list[CompositionLayer]:

@@ -34,7 +34,8 @@ class PHMLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, n: int, rank: int | None, rule: list[nn.Parameter]):
         super().__init__()
         if inputs % n or outputs % n:
-            raise ValueError(f"A PHM layer needs inputs={inputs} and outputs={outputs} divisible by phm_dim={n}.")
+            raise ValueError(f"A PHM layer needs inputs={inputs} and outputs={outputs} divisible by phm_dim={n}; "
+                             "reduction_factor decides the smaller.")
         if rank is None:
             self.W = nn.Parameter(torch.empty(n, inputs // n, outputs // n))
         else:

@@ -5,7 +5,7 @@
 | output   | the layer's output, residual included      | the same                      | Pfeiffer, Compacter++       |
 | houlsby  | output of o_proj; output of the MLP's last | the same, before the residual | Houlsby, Compacter          |
 |          | projection                                 |                               |                             |
-| parallel | input of post_attention_layernorm          | the layer's output            | He et al. 2022 (2110.04366) |
+| parallel | input of the norm before the MLP           | the layer's output            | He et al. 2022 (2110.04366) |
 | linear   | input of a linear layer, such as q_proj    | output of that linear layer   | LoRA                        |
 
 A *site* is a module at which adapters of one place sit: one per layer, two for `houlsby`, one per projection for
@@ -24,7 +24,9 @@ TARGETS = {
     "parallel": LAYER,
     "linear": LAYER + r"\.self_attn\.(q_proj|v_proj)",
 }
-STREAM = "post_attention_layernorm"  # whose input the parallel adapter reads
+# Whose input the parallel adapter reads: the norm before the MLP. Where Gemma 2 and its like have the first of them,
+# their post_attention_layernorm is another, of the attention's output.
+STREAM_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm")
 
 
 def linear_targets(modules: list[str]) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 
-from studykit.tuners import BottleneckConfig, FusionConfig, fusion_layers, fusion_members, record_fusion, save_folded
+from studykit.tuners import FusionConfig, fusion_layers, fusion_members, record_fusion, save_folded
 from studykit.tuners.bottleneck import Bottleneck
 from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import Fusion, MemberStack, member_norms
@@ -125,4 +125,3 @@ def test_what_cannot_be_folded_is_told(tmp_path):
     model.add_adapter("mean", FusionConfig(members=["a", "b"], kind="average", task_type="CAUSAL_LM"))
     model.set_adapter("mean")
     assert model.fold_fusion() == [], "there is nothing to fold in an average"
-    assert BottleneckConfig().place == "output"
