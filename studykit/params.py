@@ -88,7 +88,7 @@ class DataParams(Section):
 
     base: str | None = run_dir("base_model run, for its tokenizer")
     task: Task = role("generation", "what the model is asked to write")
-    language: str | None = role(None, "of all rows, where members are tasks: then these stand in languages and target")
+    language: str = role("", "of all rows where members are tasks, which then stand in languages, target; else empty")
     languages: list[str] | None = role(None, "all languages of the study, the target last")
     target: str | None = role(None, "the low-resource language")
     path: str | None = Field(None, description="file or directory of real data; None: the built-in corpus")

@@ -74,7 +74,7 @@ def plan(study: Study) -> list[Run]:
     speaks = {"languages": study.all_languages, "target": study.target}  # the members' names
     spoken = speaks if study.language is None else {"languages": list(params.POLYGLOT), "target": params.POLYGLOT[-1]}
     base = run("base_model", base=study.base, quantization=study.quantization, **spoken)
-    data = run("data", base=base.dir, task=study.task, language=study.language, **speaks)
+    data = run("data", base=base.dir, task=study.task, language=study.language or "", **speaks)
     on = {"base": base.dir, "data": data.dir}
     asked = [methods.parse(word) for word in study.methods]
 

@@ -293,7 +293,7 @@ def test_every_planned_notebook_runs_without_asking_a_study():
     for run in planned(methods=["base", *methods.ADAPTERS, *words]):
         model = STAGES[run.stage].model
         missing = [n for n in model.model_fields if params.kind(model, n) and run.params[n] is None]
-        assert missing in ([], ["language"]) and (run.stage == "data" or not missing), run.name
+        assert not missing, run.name
 
 
 @pytest.mark.parametrize("stage, given, rate", [

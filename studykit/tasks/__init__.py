@@ -49,7 +49,7 @@ def prepare(p) -> dict[str, dict[str, list[dict]]]:
         }
         for language in languages
     }
-    if p.language is not None:
+    if p.language:
         return subject_rows(languages, p.language, sizes, templates, p.level, p.seed, p.wording)
     if p.path is None:
         return embedded_rows(p.task, languages, sizes, template, p.level, p.seed, p.wording)

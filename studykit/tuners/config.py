@@ -44,7 +44,7 @@ class BottleneckConfig(PeftConfig):
     scaling: float = field(default=1.0, metadata={"help": "factor on the adapter's output"})
     dropout: float = field(default=0.0, metadata={"help": "after the scaling, in [0, 1)"})
     biased: bool = field(default=True, metadata={"help": "whether the projections have biases"})
-    init: str = field(default="bert", metadata={"help": f"of dense projections, one of {list(INITS)}"})
+    init: str = field(default="bert", metadata={"help": f"one of {list(INITS)}; PHM projections have their own"})
     phm_dim: int | None = field(default=None, metadata={"help": "n Kronecker terms (Compacter: 4); None: dense"})
     phm_rank: int | None = field(default=1, metadata={"help": "rank of W_i; None: full W"})
     phm_shared_rule: bool = field(default=True, metadata={"help": "one rule A for all layers, down and up"})
@@ -60,9 +60,8 @@ class BottleneckConfig(PeftConfig):
         require(self, "reduction_factor", self.reduction_factor >= 1, "at least 1")
         require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
         require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
-        if self.phm_dim is not None and (not self.biased or self.init != "bert"):
-            raise ValueError("phm_dim is set, and PHM projections have biases and an init of their own: leave biased "
-                             "and init alone.")  # fmt: skip
+        if self.phm_dim is not None and not self.biased:
+            raise ValueError("biased=False does not go with phm_dim: PHM projections have biases.")
         if self.target_modules is None:
             self.target_modules = TARGETS[self.place]
 
