@@ -39,7 +39,7 @@ lint: setup  ## check style
 bench: setup  ## measure training steps, decoding and memory; numbers and a figure land in docs/
 	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)
 	$(BIN)/python benchmarks/decode.py
-	$(if $(wildcard benchmarks/estimate.py),$(BIN)/python benchmarks/estimate.py)
+	$(BIN)/python benchmarks/estimate.py
 
 bench-peer: setup  ## measure training steps beside the adapters library, in a venv of its own
 	@test -e $(PEER)/installed || { \

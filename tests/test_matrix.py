@@ -30,7 +30,8 @@ def test_the_tuner_works_on_the_lowest(tmp_path):
     subprocess.run([*pip, "--target", str(tmp_path), "-r", str(LOWEST)], check=True, timeout=600)
     places = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     show = "import peft, transformers; print(transformers.__version__, peft.__version__)"
-    options = {"env": os.environ | {"PYTHONPATH": places}, "cwd": ROOT, "capture_output": True, "text": True}
+    environment = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True}
     seen = subprocess.run([sys.executable, "-c", show], **options, timeout=120)
     assert seen.stdout.split() == [PINS["transformers"], PINS["peft"]], seen.stderr
     tests = subprocess.run(
