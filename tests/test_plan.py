@@ -310,3 +310,13 @@ def test_by_hand_a_composition_of_loras_is_lent_loras():
     asked = plan.defaults("fusion") | {"members": None, "method": "merge", "out": None}
     lent = plan.resolve("fusion", asked, "params/methods.yaml")
     assert all("-lora-" in member for member in lent["members"].values())
+
+
+def test_members_on_code_are_other_runs_than_the_arms():
+    """The target's member learns plain code; its own arm, LoRA and the base are as without."""
+    runs = planned(members_on="code", methods=["base", "bottleneck", "adapterfusion"], evaluate={"sources": []})
+    fusion = next(run for run in runs if run.stage == "fusion")
+    assert {need.params["trained_on"] for need in fusion.needs if need.stage == "adapter"} == {"code"}
+    arm = next(run for run in runs if run.stage == "evaluate" and run.params["method"] == "bottleneck")
+    assert {need.params["trained_on"] for need in arm.needs if need.stage == "adapter"} == {"task"}
+    assert runs[-1].params["adapters"]["bottleneck"] == arm.params["checkpoints"]
