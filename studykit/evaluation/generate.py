@@ -112,7 +112,7 @@ def predict(
     """
     path = Path(path)
     requests, keys, prompt_cut = _requests(tokenizer, rows, decoding, max_prompt_tokens)
-    header = json.loads(json.dumps({**(settings or {}), **_settings(model, decoding, batch_size, max_prompt_tokens)}))
+    header = json.loads(json.dumps({**(settings or {}), **settings_of(model, decoding, batch_size, max_prompt_tokens)}))
     found = _open(path, header)
     missing = list({key: index for index, key in enumerate(keys) if key not in found}.values())
 
@@ -261,7 +261,8 @@ def _end_tokens(model, tokenizer) -> list[int]:
     return list(dict.fromkeys(token for token in ends if token is not None))
 
 
-def _settings(model, decoding: Decoding, batch_size: int, max_prompt_tokens: int | None) -> dict:
+def settings_of(model, decoding: Decoding, batch_size: int, max_prompt_tokens: int | None) -> dict:
+    """What decides completions beside model and prompts."""
     return {
         **decoding.settings(),
         "max_prompt_tokens": max_prompt_tokens,
