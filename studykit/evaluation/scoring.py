@@ -34,7 +34,8 @@ def evaluate_predictions(
     A row's text score is over its samples: their mean, or their summed counts. Rows that have tests alone (an empty
     target, `meta.no_reference`) get no text scores.
 
-    Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check), "counts" {n,
+    Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
+    names by index where not all have one), "counts" of predictions {n,
     empty, truncated, checked}, and "execution" (None without checks): {isolation, runtimes {language: version},
     timeout, memory_mb, empty, ids, verdicts [{status, seconds, stderr}], statuses {status: count}}. UserError when the
     ids differ, a reference is empty, or programs cannot be run here.
@@ -52,13 +53,15 @@ def evaluate_predictions(
         "n": len(texts),
         "empty": sum(not text.strip() for text in texts),
         "truncated": sum(not prediction["finished"] for prediction in predictions),
-        "checked": sum(row.get("check") is not None for row in rows),
+        "checked": sum(row.get("check") is not None for row in asked),
     }
     execution = None
     if counts["checked"]:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
         execution = _run(asked, texts, limits, allow_unsandboxed, workers)
-        scores |= {f"pass_at_{k}": pass_at(k, execution, samples) for k in pass_k}
+        tested = [at for at, row in enumerate(rows) if row.get("check") is not None]
+        part = {"rows": tested} if len(tested) < len(rows) else {}
+        scores |= {f"pass_at_{k}": pass_at(k, execution, samples) | part for k in pass_k}
     return {"scores": scores, "counts": counts, "execution": execution}
 
 

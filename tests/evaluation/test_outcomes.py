@@ -18,7 +18,7 @@ def row(i: int, status: str | None = "passed", prediction: str = "x", **given) -
 def test_any_text_comes_back(tmp_path):
     rows = [{"id": "a", "prompt": NASTY, "target": "t", "check": {}}, {"id": "b", "prompt": "p", "target": NASTY},
             {"id": "c", "prompt": "p", "target": "t", "check": {"tests": []}}]  # fmt: skip
-    predictions = [{"text": NASTY, "finished": False, "prompt_cut": True}] * 3
+    predictions = [{"text": NASTY, "sample": 0, "finished": False, "prompt_cut": True}] * 3
     (tmp_path / "outcomes").mkdir()
     verdicts = [{"status": "error", "stderr": NASTY}]
     outcomes.write(tmp_path / "outcomes/s0.jsonl", rows, predictions, [(1.0, 2)] * 3, {"verdicts": verdicts})

@@ -19,6 +19,7 @@ def material(language: str = "python", n: int = 5) -> tuple[list[dict], list[dic
             "id": f"{language}-{i}",
             "language": language,
             "target": program.code(language),
+            "meta": {},
             "check": {"function": program.function, "tests": program.tests},
         }
         for i, program in enumerate(programs(n, 0, "test", 1))
@@ -50,6 +51,34 @@ def test_what_went_wrong_is_counted_and_kept_per_example():
     assert found["execution"]["ids"] == [row["id"] for row in rows[:4]]
     assert [verdict["status"] == "passed" for verdict in found["execution"]["verdicts"]] == [True, False, False, False]
     assert found["scores"]["pass_at_1"]["signature"].endswith("|n:4")
+
+
+def test_samples_are_folded_into_their_rows():
+    """A row's counts are summed over its samples, its shares averaged, and pass@k is the unbiased estimate."""
+    rows, predictions = material(n=2)
+    wrong = "def "
+    drawn = [p | {"text": p["text"] if at < right else wrong, "sample": at}
+             for p, right in zip(predictions, (1, 3), strict=True) for at in range(3)]  # fmt: skip
+    found = evaluate_predictions(rows, drawn, samples=3, pass_k=[1, 2, 3], timeout=10, allow_unsandboxed=True)
+    scores = found["scores"]
+    assert scores["pass_at_1"]["per_example"] == pytest.approx([100 / 3, 100])
+    assert scores["pass_at_2"]["per_example"] == pytest.approx([100 * (1 - 1 / 3), 100])  # both of two wrong: 1 in 3
+    assert scores["pass_at_3"]["value"] == 100 and scores["pass_at_3"]["label"] == "pass@3"
+    assert scores["exact_match"]["per_example"] == pytest.approx([100 / 3, 100]) and scores["exact_match"]["n"] == 2
+    assert found["counts"] == {"n": 6, "empty": 0, "truncated": 0, "checked": 6}
+    once = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)["scores"]
+    for name in ("bleu_paper", "chrf"):
+        row = scores[name]["statistics"][1]
+        assert row == [3 * count for count in once[name]["statistics"][1]]
+        assert "|samples:3|n:2" in scores[name]["signature"]
+    assert len(found["execution"]["verdicts"]) == 6
+
+
+def test_rows_that_only_bring_tests_get_no_text_scores():
+    rows, predictions = material(n=2)
+    rows = [row | {"target": "", "meta": {"no_reference": True}} for row in rows]
+    found = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
+    assert list(found["scores"]) == ["pass_at_1"] and found["scores"]["pass_at_1"]["value"] == 100
 
 
 def test_without_checks_nothing_is_executed(monkeypatch):

@@ -7,7 +7,7 @@ import torch
 
 from studykit import checkpoints, comparison, phases, runs, tasks
 from studykit.base import load_base
-from studykit.evaluation import execute, outcomes, states, steps
+from studykit.evaluation import execute, generate, outcomes, states, steps
 from studykit.params import EvaluateParams, UserError
 from studykit.training import train
 from studykit.tuners import fusion_members
@@ -128,3 +128,75 @@ def test_a_checkpoint_of_another_base_is_refused(home, advfusion):
     other = parameters(advfusion, [advfusion.members["lua"]]).model_copy(update={"base": tiny.base_run(home, seed=1)})
     with pytest.raises(UserError, match="was trained on runs/base_model/tiny-0000000000, not on"):
         states.states(other)
+
+
+def written(monkeypatch) -> list[int]:
+    """How many completions each call of `generate` was asked for."""
+    calls, real = [], generate.generate
+
+    def spy(model, tokenizer, prompts, *args, **options):
+        calls.append(len(prompts))
+        return real(model, tokenizer, prompts, *args, **options)
+
+    monkeypatch.setattr(generate, "generate", spy)
+    return calls
+
+
+def test_scoring_anew_takes_over_completions_that_would_be_written_the_same(advfusion, monkeypatch):
+    """As when a metric has changed: the engine removes the manifest, and the code's digest is another."""
+    p = parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/again-0000000007")
+    first = evaluated(p)
+    place = runs.home() / p.out
+    assert (place / "predictions" / "s0.jsonl").exists()
+    calls = written(monkeypatch)
+    for file in ("manifest.json", runs.KEPT):
+        (place / file).unlink()
+    second = evaluated(p)
+    assert sum(calls) == 2 * len(first["ids"])  # the batch check alone, each prompt singly and in a batch
+    for state in (*first["states"], *second["states"]):
+        del state["seconds"], state["batches"]
+    assert first == second
+    monkeypatch.setattr(steps.sources, "digest_modules", lambda *_: "the code that writes is another")
+    for file in ("manifest.json", runs.KEPT):
+        (place / file).unlink()
+    evaluated(p)
+    assert sum(calls) == 5 * len(first["ids"])
+
+
+def test_a_killed_scoring_goes_on_with_the_next_state(advfusion, monkeypatch):
+    p = parameters(advfusion, [advfusion.out], "advfusion_zero", out="runs/evaluate/kill-0000000008")
+    real, calls = steps.evaluate_predictions, []
+
+    def fails_once(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(steps, "evaluate_predictions", fails_once)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(p)
+    asked = written(monkeypatch)
+    scores = evaluated(p)
+    assert [state["phase"] for state in scores["states"]] == ["phase1", "phase2"] and len(calls) == 3
+    assert asked[0] == 0  # all completions of the second state were there
+    assert scores["states"][1]["batches"]["same"] == scores["states"][1]["batches"]["rows"]
+
+
+def test_samples_are_drawn_scored_and_kept(advfusion):
+    p = parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/draw-0000000009", samples=3,
+                   temperature=0.8, top_p=0.95, limit=2)  # fmt: skip
+    scores = evaluated(p)
+    found = outcomes.read(p.out, scores["states"][0])
+    assert [(row["id"], row["sample"]) for row in found] == [(x, i) for x in scores["ids"] for i in range(3)]
+    assert scores["settings"]["decoding"] == "sampling" and scores["settings"]["temperature"] == 0.8
+    assert scores["states"][0]["scores"]["bleu_paper"]["n"] == 2 and scores["states"][0]["counts"]["n"] == 6
+
+
+@pytest.mark.parametrize("given, said", [
+    ({"samples": 3}, "samples is 3, temperature is 0"),
+    ({"pass_k": [2]}, r"pass_k holds 2; it may hold numbers from 1 to samples \(1\)"),
+])  # fmt: skip
+def test_draws_that_cannot_be_are_refused(advfusion, given, said):
+    with pytest.raises(ValueError, match=said):
+        parameters(advfusion, [], "base", **given)
