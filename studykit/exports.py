@@ -23,7 +23,7 @@ OPENING = r"""\documentclass{article}
 \begin{document}
 """
 SPECIAL = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-           **{sign: f"\\{sign}" for sign in "&%$#_"}, "|": r"\textbar{}\allowbreak{}", "<": r"\textless{}",
+           **{sign: f"\\{sign}" for sign in "&%$#_"}, "[": "{[}", "|": r"\textbar{}\allowbreak{}", "<": r"\textless{}",
            ">": r"\textgreater{}", "–": "--", "\u2212": "$-$", "±": r"$\pm$", "\u00a0": "~"}  # fmt: skip
 
 
@@ -109,8 +109,12 @@ def caption(compared: Mapping[str, Any]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text as LaTeX; what a font encoding may lack becomes a question mark."""
-    known = "".join(sign if sign.isascii() or sign in SPECIAL else "?" for sign in text)
+    """Plain text as LaTeX; what a font encoding may lack becomes a question mark, a line break a space.
+
+    A bracket stands in braces: at the start of a row it would be an argument of the line end before it.
+    """
+    line = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+    known = "".join(sign if sign.isascii() or sign in SPECIAL else "?" for sign in line)
     return "".join(SPECIAL.get(sign, sign) for sign in known)
 
 

@@ -69,6 +69,18 @@ def test_gpu_runs_every_method_on_a_tiny_quantised_base(tmp_path):
     assert all(row["step_ms"] > 0 for row in rows.values())
 
 
+def test_intervals_hold_the_truth_about_as_often_as_they_say(tmp_path):
+    """A hundred samples per case tell gross errors in one, and small ones in the mean of all."""
+    content, table = quick("coverage.py", tmp_path)
+    rows = content["coverage"]
+    hard = {"mean, log-normal", "mean, nine of ten 0"}  # where fifty rows are too few
+    intervals = [row["share"] for row in rows if row["kind"] == "interval" and row["what"] not in hard]
+    tests = [row["share"] for row in rows if row["kind"] == "test"]
+    assert 0.93 < sum(intervals) / len(intervals) < 0.97 and min(intervals) > 0.83
+    assert 0.01 < sum(tests) / len(tests) < 0.07 and max(tests) < 0.15
+    assert all(row["what"] in table for row in rows)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_without_one_says_so_in_a_sentence():
     done = run("gpu.py")

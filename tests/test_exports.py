@@ -56,8 +56,8 @@ def test_markdown_has_as_many_cells_in_every_line():
 def test_escaped_text_has_no_special_sign_left(text):
     plain = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textbar|textless|textgreater|allowbreak)\{\}", "",
                    exports.escaped(text))  # fmt: skip
-    plain = re.sub(r"\\[&%$#_{}]|\$-\$|\$\\pm\$", "", plain)
-    assert not set(plain) & set("\\{}&%$#_^|<>") and plain.isascii()
+    plain = re.sub(r"\\[&%$#_{}]|\$-\$|\$\\pm\$|\{\[\}", "", plain)
+    assert not set(plain) & set("\\{}[&%$#_^|<>\n\0") and plain.isascii()
 
 
 def test_escaped_text_reads_as_it_was():

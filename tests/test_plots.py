@@ -289,6 +289,14 @@ def test_what_was_not_measured_is_said():
     assert "Not measured, hence left out: base (training time (s))" in plots.cost(SCORES, metric="x", samples=N).caption
 
 
+def test_a_single_row_has_a_point_and_no_interval():
+    none = {"low": None, "high": None}
+    scores = plots.comparison([SCORES[0] | none, SCORES[1]], metric="pass@1 (%)", samples=1)
+    gaps = plots.differences([GAPS[0] | none], metric="pass@1 (points)", baseline="base", samples=1)
+    assert "base 1 (no interval); lora 5 (4 to 6.5)" in scores.alt and "lora +4 (no interval)" in gaps.alt
+    assert all(canvas.svg(figure) for figure in (scores, gaps))
+
+
 def test_categories_stay_apart_in_grey_and_beyond_eight():
     seen = {(c["color"], c["marker"], str(c["linestyle"])) for c in map(canvas.category, range(24))}
     assert len(seen) == 24

@@ -273,6 +273,19 @@ def test_pages_name_the_run_and_link_back(report):
     assert inputs and all((report / name).is_file() for name in inputs)
 
 
+def test_tables_of_a_run_are_copied_beside_its_page_and_linked(home, report):
+    made = next(home.glob("runs/compare/*"))
+    for kind in reports.TABLES:
+        (made / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
+    for page in report.glob("*.html"):
+        page.unlink()  # a report is written after its runs
+    reports.write("params/tiny.yaml")
+    for page in report.glob("0*.html"):
+        names = [a["href"] for a in BeautifulSoup(page.read_text(), "html.parser").footer.select("a")[2:]]
+        assert names == [f"{page.stem}.{kind}" for kind in reports.TABLES] * page.stem.startswith("06_compare")
+        assert [(report / name).read_text(encoding="utf-8")[:2] for name in names] == ["é "] * len(names)
+
+
 def test_a_failed_run_has_a_page_with_its_traceback(broken):
     failed = BeautifulSoup(next(broken.glob("02_adapter-*.html")).read_text(), "html.parser")
     assert "ValueError: bad" in failed.header.get_text() and failed.select_one(".failure")

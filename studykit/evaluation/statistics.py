@@ -12,7 +12,9 @@ cluster of its own): clusters are resampled whole, and what follows counts clust
 
 Bootstrap intervals are percentiles, taken further out than 2.5 and 97.5, as far as Student's t with (clusters - 1)
 degrees of freedom is beyond the normal distribution: the plain ones are too short for few examples (Hesterberg 2015,
-section 5.2). `benchmarks/coverage.py` shows how often they hold the truth.
+section 5.2). `benchmarks/coverage.py` shows how often they hold the truth: too rarely for means of 50 or fewer rows
+that are heavy-tailed or nearly all 0. BCa intervals are no better there in general, and studentised ones fail where
+few rows differ.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def proportion(shares: Sequence[float], clusters: Sequence | None = None, confid
     Shares of 0 and 1 without clusters are Wilson's own case. Else n is replaced by the number of independent trials
     that would vary as much, p(1 - p) / var (z / t)^2, where var is the clusters' variance of the mean and t has
     (clusters - 1) degrees of freedom. Korn and Graubard 1998; recommended by Franco et al. 2019. Where nothing varies,
-    every cluster counts as one trial.
+    every cluster counts as one trial. With fewer than about ten clusters that pass, or that fail, the variance is
+    poorly known and the interval too short: at 50 clusters and p = 0.05 it held in 90 % of simulations.
     """
     values = np.asarray(shares, dtype=float)
     if len(values) == 0 or values.min() < 0 or values.max() > 1:
