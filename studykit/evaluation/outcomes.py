@@ -88,8 +88,9 @@ def by_length(of_seeds: Sequence[Sequence[dict]], parts: int = 3) -> list[dict]:
     for part in np.array_split(order, min(parts, len(order))):
         rows = [rows[i] for rows in of_seeds for i in part]
         lengths = [of_seeds[0][i]["tokens"] for i in part]
+        ids = {of_seeds[0][i]["id"] for i in part}
         found.append({
-            "tokens of the reference": f"{min(lengths)} to {max(lengths)}", "rows": len({of_seeds[0][i]["id"] for i in part}),
+            "tokens of the reference": f"{min(lengths)} to {max(lengths)}", "rows": len(ids),
             "right (%)": round(100 * float(np.mean([is_right(row) for row in rows])), 1),
             "loss": round(sum(row["nats"] for row in rows) / sum(row["tokens"] for row in rows), 3),
         })  # fmt: skip
