@@ -1,12 +1,12 @@
 """The process inside the sandbox that runs model-written programs, one at a time.
 
 Standard library only: `sandbox.py` sends this file's text as `python -c`, so that it needs no file of the project in
-there. The first line of stdin is the set-up, each later line one program; each is answered by one line of JSON on
-stdout. A program gets
+there. The first line of stdin is the set-up; each later line brings a program to build, or the stdin of one run of the
+program that was built last; each is answered by one line of JSON on stdout. A program gets
 
 - a forked child in a session of its own: interpreter start-up is paid once per runner, not once per program;
-- rlimits, a fresh working directory, an environment that holds nothing of the user's, stdin from /dev/null;
-- stdout and stderr in two files, not pipes: no deadlock, and RLIMIT_FSIZE bounds them;
+- rlimits, a fresh working directory, an environment that holds nothing of the user's;
+- stdin, stdout and stderr as files, not pipes: no deadlock, and RLIMIT_FSIZE bounds them;
 - the end of its whole family when it ends: as pid 1 of a pid namespace the runner kills everything else in it,
   elsewhere it is a subreaper and kills the children that it inherits.
 """
@@ -120,24 +120,24 @@ def limit(name: int, value: int, hard: int | None = None) -> None:
     resource.setrlimit(name, (fits(value), fits(value if hard is None else hard)))
 
 
-def become_program(job: dict, step: dict, cwd: str, out: int, err: int) -> None:
+def become_program(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> None:
     """In the forked child: shut the doors, then run the program. Does not return."""
     os.setsid()
     if sys.platform == "linux":
         libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.chdir(cwd)
-    for source, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
-        os.dup2(source, number)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
     os.closerange(3, 1024)
-    os.environ.update(step["env"], HOME=cwd, TMPDIR=cwd)
+    os.environ.update(job["env"], HOME=cwd, TMPDIR=cwd)
     seconds = int(step["seconds"]) + 1
     limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_NOFILE, 256)
     limit(resource.RLIMIT_FSIZE, step["file_bytes"])
     limit(resource.RLIMIT_NPROC, job["processes"])
-    if step["memory_bytes"] and sys.platform == "linux":
-        limit(resource.RLIMIT_AS if job["address_space"] else resource.RLIMIT_DATA, step["memory_bytes"])
+    if sys.platform == "linux":
+        limit(resource.RLIMIT_AS if step["address_space"] else resource.RLIMIT_DATA, step["memory_bytes"])
     for number in (signal.SIGXFSZ, signal.SIGPIPE):  # Python ignores them, and a program would inherit that
         signal.signal(number, signal.SIG_DFL)
     if step["argv"]:
@@ -145,7 +145,7 @@ def become_program(job: dict, step: dict, cwd: str, out: int, err: int) -> None:
     run = run_lua if job["language"] == "lua" else run_python
     code = 1
     try:
-        code = run(job["source"], f"program{job['suffix']}", cwd)
+        code = run(job["source"], job["file"], cwd)
     except MemoryError:  # before anything else: printing a traceback takes memory
         os.write(2, b"MemoryError\n")
     except BaseException as error:
@@ -227,11 +227,13 @@ def children() -> list[int]:
     return found
 
 
-def run_step(job: dict, step: dict, cwd: str, out: int, err: int) -> str:
+def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> str:
     """One forked child: its outcome, one of ok, exit, killed, timeout, output;
 
-    what it printed is in `out` and `err`.
+    `files` are its stdin, stdout and stderr.
     """
+    out, err = files[1:]
+    os.lseek(files[0], 0, os.SEEK_SET)
     for file in (out, err):
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
@@ -239,7 +241,7 @@ def run_step(job: dict, step: dict, cwd: str, out: int, err: int) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            become_program(job, step, cwd, out, err)
+            become_program(job, step, cwd, files)
         finally:
             os._exit(127)
     code, pause, cpu = None, 0.0003, 0.0
@@ -263,49 +265,50 @@ def run_step(job: dict, step: dict, cwd: str, out: int, err: int) -> str:
     return outcome
 
 
-def tail(file: int) -> str:
-    """The last 2,000 bytes of an open file."""
-    length = os.fstat(file).st_size
-    return os.pread(file, 2000, max(0, length - 2000)).decode("utf-8", "replace")
+def tail(file: int, length: int = 2000) -> str:
+    """The last bytes of an open file."""
+    return os.pread(file, length, max(0, os.fstat(file).st_size - length)).decode("utf-8", "replace")
 
 
-def verdict(job: dict, cwd: str, out: int, err: int) -> dict:
-    """Build, if the language needs it, and run one program; the status as `execute.Verdict` documents it."""
-    with open(os.path.join(cwd, f"program{job['suffix']}"), "w", encoding="utf-8", errors="surrogatepass") as file:
+def build(job: dict, cwd: str, files: tuple[int, int, int]) -> dict:
+    """Write the program's file into `cwd`, and compile it if the language needs it: status ok, error or timeout."""
+    with open(os.path.join(cwd, job["file"]), "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(job["source"])
-    env = {name: value.format(box=os.path.dirname(cwd)) for name, value in job["env"].items()}
-    if job["build"]:
-        step = {
-            "argv": job["build"],
-            "seconds": job["build_seconds"],
-            "file_bytes": 1 << 28,
-            "memory_bytes": 0,
-            "env": env,
-        }
-        outcome = run_step(job, step, cwd, out, err)
-        if outcome != "ok":
-            return {"status": "timeout" if outcome == "timeout" else "error", "seconds": 0.0, "stderr": tail(err)}
-    step = {"argv": job["run"], "seconds": job["timeout"], "file_bytes": job["file_bytes"], "env": env}
-    step["memory_bytes"] = job["memory_bytes"]
+    if not job["build"]:
+        return {"status": "ok"}
+    os.ftruncate(files[0], 0)
+    outcome = run_step(job, job["build"], cwd, files)
+    status = outcome if outcome in ("ok", "timeout") else "error"
+    return {"status": status, "seconds": 0.0, "stderr": tail(files[2]) or tail(files[1])}
+
+
+def run_once(job: dict, request: dict, cwd: str, files: tuple[int, int, int]) -> dict:
+    """One run of a program that was built, on `request["stdin"]`: status ok, error, timeout, memory or output."""
+    data = request["stdin"].encode("utf-8", "surrogatepass")
+    os.ftruncate(files[0], 0)
+    os.pwrite(files[0], data, 0)
     started = time.monotonic()
-    status = run_step(job, step, cwd, out, err)
+    status = run_step(job, job["run"], cwd, files)
     seconds = time.monotonic() - started
-    if status == "ok":
-        last_line = tail(out).rstrip("\n").rpartition("\n")[2]
-        status = "passed" if last_line == job["nonce"] else "failed"
-    elif status in ("exit", "killed"):
+    if status in ("exit", "killed"):
         # Some runtimes say it first and then print long stacks.
-        said = os.pread(err, 2000, 0).decode("utf-8", "replace") + "\n" + tail(err)
+        said = os.pread(files[2], 2000, 0).decode("utf-8", "replace") + "\n" + tail(files[2])
         status = "memory" if status == "killed" or re.search(job["memory_error"], said, re.MULTILINE) else "error"
-    return {"status": status, "seconds": seconds, "stderr": tail(err)}
+    stdout = tail(files[1], request["stdout_bytes"]) if status == "ok" else ""
+    stderr = tail(files[2]) or ("" if status == "ok" else tail(files[1]))  # some say there what went wrong
+    return {"status": status, "seconds": seconds, "stderr": stderr, "stdout": stdout}
 
 
 def remove(path: str) -> None:
-    """Remove a directory or whatever else a program left."""
-    try:
-        os.unlink(path)
-    except OSError:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove a directory or whatever else a program left, also what it locked."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        return os.unlink(path)
+    os.chmod(path, 0o700)
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            if not os.path.islink(inner := os.path.join(folder, name)):
+                os.chmod(inner, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def serve() -> None:
@@ -315,6 +318,9 @@ def serve() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    if sys.platform == "linux":
+        with open("/proc/self/oom_score_adj", "w") as file:  # if memory runs out, this and its programs end first
+            file.write("1000")
     # Programs see the standard library only, whatever is installed beside it.
     sys.path = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
     setup = json.loads(requests.readline())
@@ -325,14 +331,20 @@ def serve() -> None:
         from lupa.lua54 import LuaRuntime as LUA  # noqa: N814
 
         sys.path.pop(0)
-    out, err = (tempfile.TemporaryFile(dir=setup["box"]) for _ in range(2))
+    held = [tempfile.TemporaryFile(dir=setup["box"]) for _ in range(3)]
+    files = tuple(file.fileno() for file in held)
     print(json.dumps({"ready": True, "contained": contained}), file=replies, flush=True)
+    job, cwd, kept = {}, "", {"cache", *os.listdir(setup["box"])}  # a runtime may lie in there
     for number, line in enumerate(requests):
-        cwd = os.path.join(setup["box"], str(number))
-        os.mkdir(cwd)
-        reply = verdict(json.loads(line), cwd, out.fileno(), err.fileno())
-        for name in set(os.listdir(setup["box"])) - {"cache"}:
-            remove(os.path.join(setup["box"], name))
+        request = json.loads(line)
+        if "source" in request:
+            for name in set(os.listdir(setup["box"])) - kept:
+                remove(os.path.join(setup["box"], name))
+            job, cwd = request, os.path.join(setup["box"], str(number))
+            os.mkdir(cwd)
+            reply = build(job, cwd, files)
+        else:
+            reply = run_once(job, request, cwd, files)
         print(json.dumps(reply), file=replies, flush=True)
 
 
