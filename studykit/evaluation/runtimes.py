@@ -97,7 +97,7 @@ LANGUAGES = {
     ),
     "java": Language(
         "Main.java", ("javac",),
-        ("{folder}/java", *JVM, "-Xmx{memory_mb}m", "-cp", ".", "StudykitMain"), r"OutOfMemoryError",
+        ("{folder}/java", *JVM, "-Xmx{memory_mb}m", "-ea", "-cp", ".", "StudykitMain"), r"OutOfMemoryError",
         build=("{runtime}", *(f"-J{option}" for option in JVM), "-proc:none", "-nowarn", "-encoding", "UTF-8", "{file}"),
         address_space=False, overhead_mb=512, start_seconds=1, time_factor=3,
     ),
