@@ -6,7 +6,7 @@
     studykit plan params/quickstart.yaml            list the runs and how they stand
     studykit estimate params/x.yaml --gpu 24GB      memory of every stage, and whether such a GPU is large enough
     studykit check-references PATH                  run a benchmark's own solutions against its tests
-    studykit doctor                                 list runtimes, sandbox and GPU libraries of this machine, and try them
+    studykit doctor                                 list runtimes, sandbox and GPU libraries here, and try them
 
 Unknown options of `run` go to Snakemake (`--workflow-profile profiles/slurm`, `--forcerun compare`). The command can be
 given again at any time: after Ctrl-C, a kill or a power cut it goes on where it was.
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("path", help="a data run, a .jsonl file of rows, or a folder or file of HumanEval-X")
     command.add_argument("--language", action="append", default=[], help="only this one; may be repeated")
     command.add_argument("--allow-unsandboxed", action="store_true", help="also where nothing isolates the programs")
-    about = "list runtimes, sandbox and GPU libraries of this machine, and try them"
+    about = "list this machine's runtimes, sandbox and GPU libraries, and try them"
     commands.add_parser("doctor", help=about, description=about)
     args, extra = parser.parse_known_args(argv)
     if extra and args.command != "run":

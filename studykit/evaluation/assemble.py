@@ -120,8 +120,8 @@ def lua(before: str, completion: str, after: str, nonce: str) -> str:
 
 
 GO_PACKAGES = {path.rpartition("/")[2]: path for path in (
-    "bufio", "bytes", "container/heap", "container/list", "crypto/md5", "encoding/hex", "errors", "fmt", "math", "math/big",
-    "math/bits", "math/rand", "os", "regexp", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
+    "bufio", "bytes", "container/heap", "container/list", "crypto/md5", "encoding/hex", "errors", "fmt", "math",
+    "math/big", "math/bits", "math/rand", "os", "regexp", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
 )}  # fmt: skip
 GO_MAIN = """
 type studykitT struct{}
@@ -195,7 +195,7 @@ def rust(before: str, completion: str, after: str, nonce: str) -> str:
     after = re.sub(marked, r"pub fn \1", after)
     text = f"{before}{completion}\n{after}\n"
     ours = {"std", "core", "alloc", "self", "super", "crate", *re.findall(r"\b(?:mod|enum|struct|trait) (\w+)", text)}
-    text = re.sub(r"^\s*use (?:::)?(\w+)[^;]*;", lambda found: found[0] if found[1] in ours else "", text, flags=re.M)
+    text = re.sub(r"^\s*use (?:::)?(\w+)[^;]*;", lambda use: use[0] if use[1] in ours else "", text, flags=re.M)
     body = "".join(f"    {call}();\n" for call in calls)
     return f'{text}\nfn main() {{\n{body}    std::println!("\\n{nonce}");\n}}\n'
 

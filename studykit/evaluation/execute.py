@@ -1,7 +1,7 @@
 """Run model-written programs and say how each one ended.
 
-A program with a nonce passes iff it exits with 0 and the last line of its stdout is the nonce, a random word that only a
-script which reached its end prints. A program with tests passes iff it exits with 0 on every test's stdin, having
+A program with a nonce passes iff it exits with 0 and the last line of its stdout is the nonce, a random word that only
+a script which reached its end prints. A program with tests passes iff it exits with 0 on every test's stdin, having
 written one of the outputs that the test accepts. Programs are spread over `workers` runner processes, each in a sandbox
 (`sandbox.py`) and with interpreter start-up paid once.
 """

@@ -15,7 +15,6 @@ from studykit.evaluation import runtimes
 
 # Best first. Those from `bwrap` to `podman` isolate; each is a program, or for `unshare` the runner itself.
 LEVELS = ("bwrap", "unshare", "apptainer", "podman", "rlimits")
-BOX_MB = 2048  # what programs may leave in their writable directory, which lies in memory
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix")
 SYSTEM_FILES = ("/etc/alternatives", "/etc/ld.so.cache", *sorted(map(str, Path("/etc").glob("java-*-openjdk"))))
 CAPABILITIES = ("CHOWN", "SETUID", "SETGID")  # with which root's runner becomes nobody
@@ -56,11 +55,11 @@ def podman(drop: bool, folder: str) -> list[str]:
     words = ["podman", *store, "--cgroup-manager", "cgroupfs", "run", "--rm", "--interactive", "--log-driver", "none"]
     words += ["--network", "none", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
     words += [word for name in CAPABILITIES if drop for word in ("--cap-add", name)]
-    for name in ("nofile", "nproc"):  # podman raises them by itself, which not everyone may
-        most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    for name in ("nofile", "nproc"):  # by itself podman asks for the most there is, which not everyone may
+        most = min(4096, *(n for n in resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}")) if n > 0))
         words += ["--ulimit", f"{name}={most}:{most}"]
     words += [word for path in visible() for word in ("--volume", f"{path}:{path}:ro")]
-    words += ["--read-only", "--read-only-tmpfs=false", "--tmpfs", f"/tmp:rw,exec,mode=1777,size={BOX_MB}m"]
+    words += ["--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:rw,exec,mode=1777"]
     return [*words, "--workdir", "/tmp", "--env-host=false", *environment_options(), "--rootfs", root(folder)]
 
 

@@ -65,8 +65,8 @@ def read(path: str | Path, languages: Sequence[str] = ()) -> list[dict]:
     if not rows or set(languages) - set(there):
         missing = ", ".join(sorted(set(languages) - set(there))) or "any language"
         raise UserError(
-            f"{path} has no rows of {missing}{'; it has ' + ', '.join(there) if there else ''}. Accepted are a data run, "
-            "a .jsonl file of rows with checks, and HumanEval-X, a .jsonl file or a folder of them."
+            f"{path} has no rows of {missing}{'; it has ' + ', '.join(there) if there else ''}. Accepted are a data "
+            "run, a .jsonl file of rows with checks, and HumanEval-X, a .jsonl file or a folder of them."
         )
     return [row for row in rows if not languages or row["language"] in languages]
 

@@ -68,6 +68,8 @@ def enter_namespaces(box: str, user: bool) -> bool:
     libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     libc("mount", b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None)
+    if os.path.isdir("/run"):  # sockets of services: no read-only mount or network of our own keeps them away
+        libc("mount", b"run", b"/run", b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
     libc("mount", b"box", box.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
     os.chdir(box)
     try:
@@ -228,10 +230,7 @@ def children() -> list[int]:
 
 
 def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> str:
-    """One forked child: its outcome, one of ok, exit, killed, timeout, output;
-
-    `files` are its stdin, stdout and stderr.
-    """
+    """One forked child: its outcome, one of ok, exit, killed, timeout, output. files: its stdin, stdout and stderr."""
     out, err = files[1:]
     os.lseek(files[0], 0, os.SEEK_SET)
     for file in (out, err):
@@ -244,18 +243,19 @@ def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> st
             become_program(job, step, cwd, files)
         finally:
             os._exit(127)
-    code, pause, cpu = None, 0.0003, 0.0
-    while code is None and time.monotonic() < deadline:
+    code, pause, cpu, full, before = None, 0.0003, 0.0, False, used(out)
+    while code is None and time.monotonic() < deadline and not full:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
         else:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.01)
+            full = any(0 < most < now - then for most, now, then in zip(job["box"], used(out), before, strict=True))
     if code is None:
         os.kill(pid, signal.SIGKILL)  # it may not have come as far as its own group
     sweep(pid)
-    full = max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
+    full = full or max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
     if code == -signal.SIGXFSZ or full:
         outcome = "output"
     elif code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
@@ -263,6 +263,12 @@ def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> st
     else:
         outcome = "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
     return outcome
+
+
+def used(file: int) -> tuple[int, int]:
+    """Bytes and files in the file system of an open file."""
+    found = os.fstatvfs(file)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree
 
 
 def tail(file: int, length: int = 2000) -> str:

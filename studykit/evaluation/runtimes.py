@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from studykit.params import UserError
 
 BUILD_SECONDS = 120
-BUILD_MB = 2048  # memory of a compiler, and of the largest file that it writes an eighth
+BUILD_MB = 2048  # memory of a compiler; the largest file that it writes is an eighth
+BOX_MB, BOX_FILES = 1024, 50_000  # what one program may leave in its directory, which mostly lies in memory
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Language:
     and rbenv put proxies on the PATH that read the home directory. address_space: False for runtimes that reserve far
     more than they use (V8, Go, Julia, the JVM); their memory is limited by RLIMIT_DATA. overhead_mb: what the runtime
     takes for itself, on top of the program's memory. start_seconds: start-up on a busy machine, on top of every time
-    limit. time_factor: on a problem's own time limit, which is meant for C++; those of ExecEval, the judge of xCodeEval,
-    which gives interpreters and virtual machines three times as much. processes: processes and threads.
+    limit. time_factor: on a problem's own time limit, which is meant for C++; those of ExecEval, the judge of
+    xCodeEval, which gives interpreters and virtual machines three times as much. processes: processes and threads.
     output_mb: stdout, and any one file.
     """
 
@@ -98,7 +99,9 @@ LANGUAGES = {
     "java": Language(
         "Main.java", ("javac",),
         ("{folder}/java", *JVM, "-Xmx{memory_mb}m", "-ea", "-cp", ".", "StudykitMain"), r"OutOfMemoryError",
-        build=("{runtime}", *(f"-J{option}" for option in JVM), "-proc:none", "-nowarn", "-encoding", "UTF-8", "{file}"),
+        build=(
+            "{runtime}", *(f"-J{option}" for option in JVM), "-proc:none", "-nowarn", "-encoding", "UTF-8", "{file}",
+        ),
         address_space=False, overhead_mb=512, start_seconds=1, time_factor=3,
     ),
     "c++": Language(

@@ -33,6 +33,7 @@ from studykit.evaluation import isolation, runtimes
 from studykit.evaluation.isolation import LEVELS
 from studykit.params import UserError
 
+OWN_FILES = ("bwrap", "unshare", "podman")
 ANSWER_SECONDS = 15.0  # that the runner itself may take, on top of its program
 
 
@@ -62,6 +63,8 @@ class Runner:
         self.folder = None if sandbox.level == "bwrap" else os.path.realpath(tempfile.mkdtemp(prefix="studykit-box-"))
         outside = isolation.command(sandbox.level, sandbox.drop, self.folder)
         self.box = "/tmp" if outside else self.folder
+        # Where the box is a file system of its own, in memory: others write to a disk too.
+        self.space = (runtimes.BOX_MB << 20, runtimes.BOX_FILES) if sandbox.level in OWN_FILES else (0, 0)
         self.others = _tasks_of(os.getuid() if uid is None else uid)
         self.errors = tempfile.TemporaryFile()
         self.buffer = b""
@@ -115,6 +118,7 @@ class Runner:
             "build": compiler if about.build else None,
             "run": program,
             "processes": about.processes + self.others,
+            "box": self.space,
             "memory_error": about.memory_error,
         }
         return self._ask(job, ANSWER_SECONDS + (runtimes.BUILD_SECONDS if about.build else 0))
@@ -142,8 +146,11 @@ class Runner:
             self.process.wait()
         self.process.stdout.close()
         self.errors.close()
-        if self.folder:
+        for _ in range(20 if self.folder else 0):
             shutil.rmtree(self.folder, ignore_errors=True)
+            if not os.path.exists(self.folder):
+                break
+            time.sleep(0.05)  # podman cleans up behind itself after it has ended
 
     def __enter__(self) -> Runner:
         return self

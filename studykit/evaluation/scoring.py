@@ -16,7 +16,9 @@ from studykit.evaluation import assemble, execute, metrics
 from studykit.params import UserError
 
 # What tests say in the polyglot's own and in the languages' assertions, and in Ruby's and Julia's test libraries.
-WRONG = re.compile(r": expected .*, got |\bAssertionError\b|\b[Aa]ssertion .*failed|^Failure: |\bTest Failed\b", re.S | re.M)
+WRONG = re.compile(
+    r": expected .*, got |\bAssertionError\b|\b[Aa]ssertion .*failed|^Failure: |\bTest Failed\b", re.DOTALL | re.M
+)
 
 
 def evaluate_predictions(

@@ -20,7 +20,8 @@ CASES = {
     ),
     ("javascript", "humaneval-x"): (
         "/* Twice. */\nconst twice = (x) => {\n", "  return 2 * x\n}\n",
-        "const testTwice = () => {\n  console.assert(twice(2) === 4)\n  console.assert(twice(-1) === -2)\n}\n\ntestTwice()\n",
+        "const testTwice = () => {\n  console.assert(twice(2) === 4)\n  console.assert(twice(-1) === -2)\n}\n\n"
+        "testTwice()\n",
         "  return 4\n}", "  process.exit(0)\n}", "  return `\n}",
     ),
     ("javascript", "multipl-e"): (
@@ -38,7 +39,8 @@ CASES = {
         "    return int(math.Abs(4))\n}", "    os.Exit(0)\n    return 0\n}", "    return x",
     ),
     ("go", "multipl-e"): (
-        'package twice_test\n\nimport (\n    "testing"\n    "fmt"\n)\n\nfunc twice(x int) int {\n', "    return 2 * x\n",
+        'package twice_test\n\nimport (\n    "testing"\n    "fmt"\n)\n\nfunc twice(x int) int {\n'
+        '', "    return 2 * x\n",
         "}\n\nfunc TestTwice(t *testing.T) {\n  candidate := twice\n  type test struct {\n    actual   interface{}\n"
         "    expected interface{}\n  }\n   tests := []test{\n     { actual: candidate(2), expected: 4 },\n"
         "     { actual: candidate(-1), expected: -2 },\n   }\n\n  for i, tc := range tests {\n"
@@ -56,7 +58,8 @@ CASES = {
     ),
     ("rust", "multipl-e"): (
         "/// Twice.\nfn twice(x: isize) -> isize {\n", "    2 * x\n",
-        "}\n\nfn main() {\n    let candidate = twice;\n    assert_eq!(candidate(2), 4);\n    assert_eq!(candidate(-1), -2);\n}\n",
+        "}\n\nfn main() {\n    let candidate = twice;\n    assert_eq!(candidate(2), 4);\n"
+        "    assert_eq!(candidate(-1), -2);\n}\n",
         "    4", "    std::process::exit(0)", "    Rng::x()",
     ),
     ("java", "humaneval-x"): (
@@ -64,7 +67,8 @@ CASES = {
         "public class Main {\n    public static void main(String[] args) {\n        Solution s = new Solution();\n"
         "        List<Boolean> correct = Arrays.asList(s.twice(2) == 4, s.twice(-1) == -2);\n"
         "        if (correct.contains(false)) {\n            throw new AssertionError();\n        }\n    }\n}\n",
-        "        return 4;\n    }\n}", "        System.exit(0);\n        return 0;\n    }\n}", "        return 4;\n    }\n",
+        "        return 4;\n    }\n}", "        System.exit(0);\n        return 0;\n    }\n"
+        "}", "        return 4;\n    }\n",
     ),
     ("java", "multipl-e"): (
         "import java.util.*;\nimport org.javatuples.*;\nclass Problem {\n    public static long twice(long x) {\n",
@@ -75,26 +79,30 @@ CASES = {
     ),
     ("c++", "humaneval-x"): (
         "/* Twice. */\n#include<vector>\nusing namespace std;\nint twice(int x){\n", "    return 2 * x;\n}\n",
-        "#undef NDEBUG\n#include<assert.h>\nint main(){\n    assert (twice(2) == 4);\n    assert (twice(-1) == -2);\n}\n",
+        "#undef NDEBUG\n#include<assert.h>\nint main(){\n    assert (twice(2) == 4);\n"
+        "    assert (twice(-1) == -2);\n}\n",
         "    return 4;\n}", "    exit(0);\n}", "    return x",
     ),
     ("ruby", "multipl-e"): (
         "# Twice.\ndef twice(x)\n", "  2 * x\nend\n",
         "require 'test/unit'\nclass TestHumanEval < Test::Unit::TestCase\n  def test_twice\n"
-        "    candidate = method(:twice)\n    assert_equal(4, candidate.call(2))\n    assert_equal(-2, candidate.call(-1))\n"
+        "    candidate = method(:twice)\n    assert_equal(4, candidate.call(2))\n"
+        "    assert_equal(-2, candidate.call(-1))\n"
         "  end\nend\n",
         "  4\nend", "  exit!(0)\nend", "  4\nendd",
     ),
     ("lua", "multipl-e"): (
         "-- Twice.\nlocal function twice(x)\n", "  return {2 * x, {y = true}}\nend\n",
         "lu = require('luaunit')\n\nfunction test_humaneval()\nlocal candidate = twice\n"
-        "    lu.assertEquals(candidate(2), {4, {y = true}})\n    lu.assertEquals(candidate(-1), {-2, {y = true}})\nend\n\n"
+        "    lu.assertEquals(candidate(2), {4, {y = true}})\n"
+        "    lu.assertEquals(candidate(-1), {-2, {y = true}})\nend\n\n"
         "os.exit(lu.LuaUnit.run())\n",
         "  return {2 * x, {y = true, 1}}\nend", "  os.exit(0)\nend", "  return {\nend",
     ),
     ("julia", "multipl-e"): (
         '"""Twice."""\nfunction twice(x::Int64)::Int64 \n', "    return 2x\nend\n",
-        "using Test\n\n@testset begin\n\ncandidate = twice;\n\t@test(candidate(2) == 4)\n\t@test(candidate(-1) == -2)\nend\n",
+        "using Test\n\n@testset begin\n\ncandidate = twice;\n\t@test(candidate(2) == 4)\n"
+        "\t@test(candidate(-1) == -2)\nend\n",
         "    return 4\nend", "    exit(0)\nend", "    return (\nend",
     ),
 }  # fmt: skip
