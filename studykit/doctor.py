@@ -1,4 +1,4 @@
-"""What of this machine a study can use: runtimes, sandbox, and the libraries of a GPU. Everything is tried, not guessed.
+"""What of this machine a study can use: runtimes, sandbox and the libraries of a GPU. Everything is tried.
 
 Model-written programs of a language can be scored where its line ends in seconds.
 """

@@ -121,7 +121,8 @@ def lua(before: str, completion: str, after: str, nonce: str) -> str:
 
 GO_PACKAGES = {path.rpartition("/")[2]: path for path in (
     "bufio", "bytes", "container/heap", "container/list", "crypto/md5", "encoding/hex", "errors", "fmt", "math",
-    "math/big", "math/bits", "math/rand", "os", "regexp", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
+    "math/big", "math/bits", "math/rand", "os", "regexp", "sort", "strconv", "strings", "time", "unicode",
+    "unicode/utf8",
 )}  # fmt: skip
 GO_MAIN = """
 type studykitT struct{}
