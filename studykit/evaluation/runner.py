@@ -83,14 +83,8 @@ def enter_namespaces(box: str, user: bool) -> bool:
 def read_only(path: str, on: bool, flags: int) -> None:
     """mount_setattr(2)."""
     attributes = (ctypes.c_uint64 * 4)(ATTR_RDONLY if on else 0, 0 if on else ATTR_RDONLY, 0, 0)
-    arguments = (
-        ctypes.c_long(AT_FDCWD),
-        path.encode(),
-        ctypes.c_long(flags),
-        ctypes.byref(attributes),
-        ctypes.c_size_t(32),
-    )
-    libc("syscall", ctypes.c_long(MOUNT_SETATTR), *arguments)
+    number, where, flags = map(ctypes.c_long, (MOUNT_SETATTR, AT_FDCWD, flags))
+    libc("syscall", number, where, path.encode(), flags, ctypes.byref(attributes), ctypes.c_size_t(32))
 
 
 def drop_privileges(box: str, uid: int | None) -> None:
@@ -100,8 +94,7 @@ def drop_privileges(box: str, uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        try:
-            # RLIMIT_NPROC counts per user namespace: in one of our own, a fork bomb in another runner costs us nothing.
+        try:  # RLIMIT_NPROC counts per user namespace: in one of our own, another runner's fork bomb costs us nothing
             libc("prctl", DUMPABLE, 1, 0, 0, 0)  # the change of user cleared it, and the maps could not be written
             unshare(NEW_USER)
         except OSError:
@@ -111,8 +104,7 @@ def drop_privileges(box: str, uid: int | None) -> None:
         libc("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
         libc("prctl", SUBREAPER, 1, 0, 0, 0)
         libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # A program has our uid: without this it could write verdicts through /proc/<pid>/fd.
-        libc("prctl", DUMPABLE, 0, 0, 0, 0)
+        libc("prctl", DUMPABLE, 0, 0, 0, 0)  # else a program, having our uid, could write verdicts to /proc/<pid>/fd
 
 
 def limit(name: int, value: int, hard: int | None = None) -> None:
@@ -257,12 +249,10 @@ def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> st
     sweep(pid)
     full = full or max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
     if code == -signal.SIGXFSZ or full:
-        outcome = "output"
-    elif code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
-        outcome = "timeout"
-    else:
-        outcome = "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
-    return outcome
+        return "output"
+    if code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
+        return "timeout"
+    return "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
 
 
 def used(file: int) -> tuple[int, int]:
@@ -330,6 +320,8 @@ def serve() -> None:
     # Programs see the standard library only, whatever is installed beside it.
     sys.path = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
     setup = json.loads(requests.readline())
+    if setup["hidden"] and os.path.exists(setup["hidden"]):  # then /tmp is the host's, and must not be cleaned
+        sys.exit("the container shows the files of its host")
     contained = enter_namespaces(setup["box"], setup["uid"] is None) if setup["unshare"] else setup["contained"]
     drop_privileges(setup["box"], setup["uid"])
     if setup["lupa"]:

@@ -80,6 +80,7 @@ class Runner:
             "uid": uid,
             "unshare": sandbox.level == "unshare",
             "contained": bool(outside),
+            "hidden": self.folder if outside else None,
         }
         setup["lupa"] = os.path.dirname(lua.path) if lua and lua.name == "lupa" else None
         try:

@@ -13,16 +13,16 @@ PROGRAMS = ("bwrap", "apptainer", "podman")
 
 @pytest.fixture
 def runtimes_at(monkeypatch, tmp_path):
-    """`runtimes_at("ruby", "opt/ruby/bin/ruby")`: the only runtime there is, beside Python's."""
+    """A function of language and path: that runtime is the only one, beside Python's."""
     python = runtimes.find("python")
 
     def place(language: str, path: str) -> Path:
-        place = tmp_path / path
-        place.parent.mkdir(parents=True)
-        place.touch()
-        there = {language: runtimes.Runtime(language, place.name, str(place), "1")} | {"python": python}
+        file = tmp_path / path
+        file.parent.mkdir(parents=True)
+        file.touch()
+        there = {language: runtimes.Runtime(language, file.name, str(file), "1"), "python": python}
         monkeypatch.setattr(runtimes, "find", there.get)
-        return place
+        return file
 
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     return place
@@ -55,7 +55,7 @@ def test_there_is_no_network_and_only_what_root_needs_to_become_nobody(level, tm
 
 
 def test_levels_without_a_program_have_no_command_line(tmp_path):
-    assert isolation.command("unshare", False, str(tmp_path)) == isolation.command("rlimits", False, str(tmp_path)) == []
+    assert [isolation.command(level, False, str(tmp_path)) for level in ("unshare", "rlimits")] == [[], []]
 
 
 def test_the_root_of_a_container_is_empty_but_for_links(tmp_path):
@@ -109,11 +109,11 @@ def test_a_container_that_is_missing_or_fails_is_skipped_with_its_reason(level, 
     assert sandbox.probe.__wrapped__(sandbox.Sandbox(level)) == "no subordinate ids"
 
 
-def test_a_container_program_gets_the_runner_as_it_is(monkeypatch, tmp_path):
-    """A stand-in that drops its own options and runs the rest, as a container would."""
+def test_a_container_that_hides_nothing_is_not_used(monkeypatch, tmp_path):
+    """A stand-in that only runs the command it is given."""
     fake = tmp_path / "podman"
     fake.write_text('#!/bin/sh\nwhile [ "$1" != --rootfs ]; do shift; done\nshift 2\nexec "$@"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(isolation, "podman", lambda drop, folder: [str(fake), "--rootfs", isolation.root(folder)])
-    assert sandbox.probe.__wrapped__(sandbox.Sandbox("podman")) == ""
+    assert sandbox.probe.__wrapped__(sandbox.Sandbox("podman")) == "the container shows the files of its host"
