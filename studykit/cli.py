@@ -5,6 +5,8 @@
     studykit report params/quickstart.yaml          render the report of what there is
     studykit plan params/quickstart.yaml            list the runs and how they stand
     studykit estimate params/x.yaml --gpu 24GB      memory of every stage, and whether such a GPU is large enough
+    studykit check-references PATH                  run a benchmark's own solutions against its tests
+    studykit doctor                                 list runtimes, sandbox and GPU libraries here, and try them
 
 Unknown options of `run` go to Snakemake (`--workflow-profile profiles/slurm`, `--forcerun compare`). The command can be
 given again at any time: after Ctrl-C, a kill or a power cut it goes on where it was.
@@ -42,10 +44,24 @@ def main(argv: list[str] | None = None) -> int:
             command.add_argument("--dry-run", "-n", action="store_true", help="only say what would run")
         if name == "estimate":
             command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
+    about = "run the references of a data run or of HumanEval-X against their own tests"
+    command = commands.add_parser("check-references", help=about, description=about)
+    command.add_argument("path", help="a data run, a .jsonl file of rows, or a folder or file of HumanEval-X")
+    command.add_argument("--language", action="append", default=[], help="only this one; may be repeated")
+    command.add_argument("--allow-unsandboxed", action="store_true", help="also where nothing isolates the programs")
+    about = "list this machine's runtimes, sandbox and GPU libraries, and try them"
+    commands.add_parser("doctor", help=about, description=about)
     args, extra = parser.parse_known_args(argv)
     if extra and args.command != "run":
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
     try:
+        if args.command == "doctor":
+            from studykit import doctor
+
+            print(doctor.report())
+            return 0
+        if args.command == "check-references":
+            return _check_references(args.path, args.language, args.allow_unsandboxed)
         file = _from_home(args.study)
         os.chdir(runs.home())
         if args.command == "run":
@@ -73,6 +89,14 @@ def _from_home(study: str) -> str:
         return study  # load_study says what is wrong with it
     file = file.resolve()
     return str(file.relative_to(runs.home())) if file.is_relative_to(runs.home()) else str(file)
+
+
+def _check_references(path: str, languages: list[str], allow_unsandboxed: bool) -> int:
+    from studykit.evaluation import references  # execution and metrics: the other commands do without
+
+    rows = references.read(path, languages)
+    print(references.table(references.verify_references(rows, allow_unsandboxed=allow_unsandboxed)))
+    return 0
 
 
 def _plan(file: str) -> int:

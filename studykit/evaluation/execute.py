@@ -1,8 +1,9 @@
 """Run model-written programs and say how each one ended.
 
-A program passes iff it exits with 0 and the last line of its stdout is its nonce, a random word that only a script
-which reached its end prints. Programs are spread over `workers` runner processes, each in a sandbox (`sandbox.py`) and
-with interpreter start-up paid once.
+A program with a nonce passes iff it exits with 0 and the last line of its stdout is the nonce, a random word that only
+a script which reached its end prints. A program with tests passes iff it exits with 0 on every test's stdin, having
+written one of the outputs that the test accepts. Programs are spread over `workers` runner processes, each in a sandbox
+(`sandbox.py`) and with interpreter start-up paid once.
 """
 
 from __future__ import annotations
@@ -16,15 +17,31 @@ from dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from studykit.evaluation import runtimes, sandbox
+from studykit.evaluation.compare_output import same_output
+
+
+@dataclass(frozen=True)
+class Program:
+    """A source file, and what shows that it is right: a nonce, or tests (stdin, the outputs that are accepted).
+
+    timeout (seconds per run), memory_mb: the problem's own limits, in place of those given to `execute`.
+    """
+
+    language: str
+    source: str
+    nonce: str = ""
+    tests: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    timeout: float | None = None
+    memory_mb: int | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """How one program ended.
 
-    status: passed | failed (exit 0, no nonce: a wrong answer or an early exit) | error (non-zero exit, syntax error,
-    crash) | timeout | memory | output (wrote more than 8 MB). seconds: wall time of the program. stderr_tail: the last
-    2,000 bytes of stderr.
+    status: passed | failed (exit 0, but no nonce or another output: a wrong answer or an early exit) | error (non-zero
+    exit, syntax error, crash) | timeout | memory | output (wrote more than 8 MB). seconds: wall time of the program; of
+    its longest run where it has tests. stderr_tail: the last 2,000 bytes of stderr.
     """
 
     status: str
@@ -47,8 +64,8 @@ def runtime_version(language: str) -> str:
 
 
 def isolation(allow_unsandboxed: bool = False) -> str:
-    """The isolation that `execute` uses here, for the record of a result: "bwrap", "unshare" or "rlimits (NOT
-    isolated)".
+    """The isolation that `execute` uses here, for the record of a result: "bwrap", "unshare", "apptainer", "podman" or
+    "rlimits (NOT isolated)".
 
     " as root" is appended where root could not become nobody, ", files writable" where `unshare` cannot protect files
     (Linux < 5.12). UserError when nothing works that is allowed.
@@ -61,20 +78,20 @@ def isolation(allow_unsandboxed: bool = False) -> str:
 
 
 def execute(
-    programs: Sequence[tuple[str, str, str]],
+    programs: Sequence[Program],
     *,
     timeout: float = 4.0,
     memory_mb: int = 512,
     allow_unsandboxed: bool = False,
     workers: int | None = None,
 ) -> list[Verdict]:
-    """Run (language, source, nonce) programs; one verdict each, in the order given.
+    """Run programs; one verdict each, in the order given.
 
-    timeout: wall-clock seconds per program (building a compiled one is not counted). memory_mb: per process. workers:
-    runner processes, by default one per usable core. UserError, before anything runs, for a missing runtime or missing
-    isolation.
+    timeout: wall-clock seconds per run (building a compiled program and `Language.start_seconds` are not counted).
+    memory_mb: per process. workers: runner processes, by default one per usable core. UserError, before anything runs,
+    for a missing runtime or missing isolation.
     """
-    for language in sorted({language for language, _, _ in programs}):
+    for language in sorted({program.language for program in programs}):
         runtimes.require(language)
     if not programs:
         return []
@@ -118,7 +135,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(runner, chosen, program, timeout: float, memory_mb: int) -> tuple[sandbox.Runner | None, Verdict]:
+def _run(runner, chosen, program: Program, timeout: float, memory_mb: int) -> tuple[sandbox.Runner | None, Verdict]:
     """One verdict, and the runner for the next program.
 
     A program whose runner dies gets a second, fresh one: it may be innocent.
@@ -126,10 +143,33 @@ def _run(runner, chosen, program, timeout: float, memory_mb: int) -> tuple[sandb
     for _ in range(2):
         runner = runner or sandbox.Runner(chosen)  # if that fails it is not the program's fault: nothing is scored
         try:
-            reply = runner.run(*program, timeout, memory_mb)
-            return runner, Verdict(reply["status"], round(reply["seconds"], 4), reply["stderr"])
+            return runner, verdict(runner, program, timeout, memory_mb)
         except sandbox.RunnerDied as death:
             reason = str(death)
             runner.close()
             runner = None
     return None, Verdict("error", 0.0, f"the sandbox did not survive this program: {reason}")
+
+
+def verdict(runner: sandbox.Runner, program: Program, timeout: float, memory_mb: int) -> Verdict:
+    """Build a program, and run it until its first failure; RunnerDied when the runner does not survive it."""
+    built = runner.build(program.language, program.source, program.timeout or timeout, program.memory_mb or memory_mb)
+    if built["status"] != "ok":
+        return Verdict(built["status"], 0.0, built["stderr"])
+    if not program.tests:
+        reply = runner.run()
+        passed = reply["stdout"].rstrip("\n").rpartition("\n")[2] == program.nonce != ""
+        return Verdict(_status(reply, passed), round(reply["seconds"], 4), reply["stderr"])
+    longest = 0.0
+    for number, (stdin, accepted) in enumerate(program.tests, 1):
+        reply = runner.run(stdin, runtimes.LANGUAGES[program.language].output_mb << 20)
+        longest = max(longest, reply["seconds"])
+        passed = any(same_output(reply["stdout"], output) for output in accepted)
+        if (status := _status(reply, passed)) != "passed":
+            said = reply["stderr"] or f"test {number}: expected {accepted[0][:100]!r}, got {reply['stdout'][:100]!r}\n"
+            return Verdict(status, round(longest, 4), said)
+    return Verdict("passed", round(longest, 4), reply["stderr"])
+
+
+def _status(reply: dict, passed: bool) -> str:
+    return reply["status"] if reply["status"] != "ok" else "passed" if passed else "failed"

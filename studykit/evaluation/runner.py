@@ -1,12 +1,12 @@
 """The process inside the sandbox that runs model-written programs, one at a time.
 
 Standard library only: `sandbox.py` sends this file's text as `python -c`, so that it needs no file of the project in
-there. The first line of stdin is the set-up, each later line one program; each is answered by one line of JSON on
-stdout. A program gets
+there. The first line of stdin is the set-up; each later line brings a program to build, or the stdin of one run of the
+program that was built last; each is answered by one line of JSON on stdout. A program gets
 
 - a forked child in a session of its own: interpreter start-up is paid once per runner, not once per program;
-- rlimits, a fresh working directory, an environment that holds nothing of the user's, stdin from /dev/null;
-- stdout and stderr in two files, not pipes: no deadlock, and RLIMIT_FSIZE bounds them;
+- rlimits, a fresh working directory, an environment that holds nothing of the user's;
+- stdin, stdout and stderr as files, not pipes: no deadlock, and RLIMIT_FSIZE bounds them;
 - the end of its whole family when it ends: as pid 1 of a pid namespace the runner kills everything else in it,
   elsewhere it is a subreaper and kills the children that it inherits.
 """
@@ -68,6 +68,8 @@ def enter_namespaces(box: str, user: bool) -> bool:
     libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     libc("mount", b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None)
+    if os.path.isdir("/run"):  # sockets of services: no read-only mount or network of our own keeps them away
+        libc("mount", b"run", b"/run", b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
     libc("mount", b"box", box.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
     os.chdir(box)
     try:
@@ -81,14 +83,8 @@ def enter_namespaces(box: str, user: bool) -> bool:
 def read_only(path: str, on: bool, flags: int) -> None:
     """mount_setattr(2)."""
     attributes = (ctypes.c_uint64 * 4)(ATTR_RDONLY if on else 0, 0 if on else ATTR_RDONLY, 0, 0)
-    arguments = (
-        ctypes.c_long(AT_FDCWD),
-        path.encode(),
-        ctypes.c_long(flags),
-        ctypes.byref(attributes),
-        ctypes.c_size_t(32),
-    )
-    libc("syscall", ctypes.c_long(MOUNT_SETATTR), *arguments)
+    number, where, flags = map(ctypes.c_long, (MOUNT_SETATTR, AT_FDCWD, flags))
+    libc("syscall", number, where, path.encode(), flags, ctypes.byref(attributes), ctypes.c_size_t(32))
 
 
 def drop_privileges(box: str, uid: int | None) -> None:
@@ -98,8 +94,7 @@ def drop_privileges(box: str, uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        try:
-            # RLIMIT_NPROC counts per user namespace: in one of our own, a fork bomb in another runner costs us nothing.
+        try:  # RLIMIT_NPROC counts per user namespace: in one of our own, another runner's fork bomb costs us nothing
             libc("prctl", DUMPABLE, 1, 0, 0, 0)  # the change of user cleared it, and the maps could not be written
             unshare(NEW_USER)
         except OSError:
@@ -109,8 +104,7 @@ def drop_privileges(box: str, uid: int | None) -> None:
         libc("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
         libc("prctl", SUBREAPER, 1, 0, 0, 0)
         libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # A program has our uid: without this it could write verdicts through /proc/<pid>/fd.
-        libc("prctl", DUMPABLE, 0, 0, 0, 0)
+        libc("prctl", DUMPABLE, 0, 0, 0, 0)  # else a program, having our uid, could write verdicts to /proc/<pid>/fd
 
 
 def limit(name: int, value: int, hard: int | None = None) -> None:
@@ -120,24 +114,24 @@ def limit(name: int, value: int, hard: int | None = None) -> None:
     resource.setrlimit(name, (fits(value), fits(value if hard is None else hard)))
 
 
-def become_program(job: dict, step: dict, cwd: str, out: int, err: int) -> None:
+def become_program(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> None:
     """In the forked child: shut the doors, then run the program. Does not return."""
     os.setsid()
     if sys.platform == "linux":
         libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.chdir(cwd)
-    for source, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
-        os.dup2(source, number)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
     os.closerange(3, 1024)
-    os.environ.update(step["env"], HOME=cwd, TMPDIR=cwd)
+    os.environ.update(job["env"], HOME=cwd, TMPDIR=cwd)
     seconds = int(step["seconds"]) + 1
     limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_NOFILE, 256)
     limit(resource.RLIMIT_FSIZE, step["file_bytes"])
     limit(resource.RLIMIT_NPROC, job["processes"])
-    if step["memory_bytes"] and sys.platform == "linux":
-        limit(resource.RLIMIT_AS if job["address_space"] else resource.RLIMIT_DATA, step["memory_bytes"])
+    if sys.platform == "linux":
+        limit(resource.RLIMIT_AS if step["address_space"] else resource.RLIMIT_DATA, step["memory_bytes"])
     for number in (signal.SIGXFSZ, signal.SIGPIPE):  # Python ignores them, and a program would inherit that
         signal.signal(number, signal.SIG_DFL)
     if step["argv"]:
@@ -145,7 +139,7 @@ def become_program(job: dict, step: dict, cwd: str, out: int, err: int) -> None:
     run = run_lua if job["language"] == "lua" else run_python
     code = 1
     try:
-        code = run(job["source"], f"program{job['suffix']}", cwd)
+        code = run(job["source"], job["file"], cwd)
     except MemoryError:  # before anything else: printing a traceback takes memory
         os.write(2, b"MemoryError\n")
     except BaseException as error:
@@ -227,11 +221,10 @@ def children() -> list[int]:
     return found
 
 
-def run_step(job: dict, step: dict, cwd: str, out: int, err: int) -> str:
-    """One forked child: its outcome, one of ok, exit, killed, timeout, output;
-
-    what it printed is in `out` and `err`.
-    """
+def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> str:
+    """One forked child: its outcome, one of ok, exit, killed, timeout, output. files: its stdin, stdout and stderr."""
+    out, err = files[1:]
+    os.lseek(files[0], 0, os.SEEK_SET)
     for file in (out, err):
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
@@ -239,73 +232,79 @@ def run_step(job: dict, step: dict, cwd: str, out: int, err: int) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            become_program(job, step, cwd, out, err)
+            become_program(job, step, cwd, files)
         finally:
             os._exit(127)
-    code, pause, cpu = None, 0.0003, 0.0
-    while code is None and time.monotonic() < deadline:
+    code, pause, cpu, full, before = None, 0.0003, 0.0, False, used(out)
+    while code is None and time.monotonic() < deadline and not full:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
         else:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.01)
+            full = any(0 < most < now - then for most, now, then in zip(job["box"], used(out), before, strict=True))
     if code is None:
         os.kill(pid, signal.SIGKILL)  # it may not have come as far as its own group
     sweep(pid)
-    full = max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
+    full = full or max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
     if code == -signal.SIGXFSZ or full:
-        outcome = "output"
-    elif code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
-        outcome = "timeout"
-    else:
-        outcome = "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
-    return outcome
+        return "output"
+    if code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
+        return "timeout"
+    return "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
 
 
-def tail(file: int) -> str:
-    """The last 2,000 bytes of an open file."""
-    length = os.fstat(file).st_size
-    return os.pread(file, 2000, max(0, length - 2000)).decode("utf-8", "replace")
+def used(file: int) -> tuple[int, int]:
+    """Bytes and files in the file system of an open file."""
+    found = os.fstatvfs(file)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree
 
 
-def verdict(job: dict, cwd: str, out: int, err: int) -> dict:
-    """Build, if the language needs it, and run one program; the status as `execute.Verdict` documents it."""
-    with open(os.path.join(cwd, f"program{job['suffix']}"), "w", encoding="utf-8", errors="surrogatepass") as file:
+def tail(file: int, length: int = 2000) -> str:
+    """The last bytes of an open file."""
+    return os.pread(file, length, max(0, os.fstat(file).st_size - length)).decode("utf-8", "replace")
+
+
+def build(job: dict, cwd: str, files: tuple[int, int, int]) -> dict:
+    """Write the program's file into `cwd`, and compile it if the language needs it: status ok, error or timeout."""
+    with open(os.path.join(cwd, job["file"]), "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(job["source"])
-    env = {name: value.format(box=os.path.dirname(cwd)) for name, value in job["env"].items()}
-    if job["build"]:
-        step = {
-            "argv": job["build"],
-            "seconds": job["build_seconds"],
-            "file_bytes": 1 << 28,
-            "memory_bytes": 0,
-            "env": env,
-        }
-        outcome = run_step(job, step, cwd, out, err)
-        if outcome != "ok":
-            return {"status": "timeout" if outcome == "timeout" else "error", "seconds": 0.0, "stderr": tail(err)}
-    step = {"argv": job["run"], "seconds": job["timeout"], "file_bytes": job["file_bytes"], "env": env}
-    step["memory_bytes"] = job["memory_bytes"]
+    if not job["build"]:
+        return {"status": "ok"}
+    os.ftruncate(files[0], 0)
+    outcome = run_step(job, job["build"], cwd, files)
+    status = outcome if outcome in ("ok", "timeout") else "error"
+    return {"status": status, "seconds": 0.0, "stderr": tail(files[2]) or tail(files[1])}
+
+
+def run_once(job: dict, request: dict, cwd: str, files: tuple[int, int, int]) -> dict:
+    """One run of a program that was built, on `request["stdin"]`: status ok, error, timeout, memory or output."""
+    data = request["stdin"].encode("utf-8", "surrogatepass")
+    os.ftruncate(files[0], 0)
+    os.pwrite(files[0], data, 0)
     started = time.monotonic()
-    status = run_step(job, step, cwd, out, err)
+    status = run_step(job, job["run"], cwd, files)
     seconds = time.monotonic() - started
-    if status == "ok":
-        last_line = tail(out).rstrip("\n").rpartition("\n")[2]
-        status = "passed" if last_line == job["nonce"] else "failed"
-    elif status in ("exit", "killed"):
+    if status in ("exit", "killed"):
         # Some runtimes say it first and then print long stacks.
-        said = os.pread(err, 2000, 0).decode("utf-8", "replace") + "\n" + tail(err)
+        said = os.pread(files[2], 2000, 0).decode("utf-8", "replace") + "\n" + tail(files[2])
         status = "memory" if status == "killed" or re.search(job["memory_error"], said, re.MULTILINE) else "error"
-    return {"status": status, "seconds": seconds, "stderr": tail(err)}
+    stdout = tail(files[1], request["stdout_bytes"]) if status == "ok" else ""
+    stderr = tail(files[2]) or ("" if status == "ok" else tail(files[1]))  # some say there what went wrong
+    return {"status": status, "seconds": seconds, "stderr": stderr, "stdout": stdout}
 
 
 def remove(path: str) -> None:
-    """Remove a directory or whatever else a program left."""
-    try:
-        os.unlink(path)
-    except OSError:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove a directory or whatever else a program left, also what it locked."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        return os.unlink(path)
+    os.chmod(path, 0o700)
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            if not os.path.islink(inner := os.path.join(folder, name)):
+                os.chmod(inner, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def serve() -> None:
@@ -315,9 +314,14 @@ def serve() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    if sys.platform == "linux":
+        with open("/proc/self/oom_score_adj", "w") as file:  # if memory runs out, this and its programs end first
+            file.write("1000")
     # Programs see the standard library only, whatever is installed beside it.
     sys.path = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
     setup = json.loads(requests.readline())
+    if setup["hidden"] and os.path.exists(setup["hidden"]):  # then /tmp is the host's, and must not be cleaned
+        sys.exit("the container shows the files of its host")
     contained = enter_namespaces(setup["box"], setup["uid"] is None) if setup["unshare"] else setup["contained"]
     drop_privileges(setup["box"], setup["uid"])
     if setup["lupa"]:
@@ -325,14 +329,20 @@ def serve() -> None:
         from lupa.lua54 import LuaRuntime as LUA  # noqa: N814
 
         sys.path.pop(0)
-    out, err = (tempfile.TemporaryFile(dir=setup["box"]) for _ in range(2))
+    held = [tempfile.TemporaryFile(dir=setup["box"]) for _ in range(3)]
+    files = tuple(file.fileno() for file in held)
     print(json.dumps({"ready": True, "contained": contained}), file=replies, flush=True)
+    job, cwd, kept = {}, "", {"cache", *os.listdir(setup["box"])}  # a runtime may lie in there
     for number, line in enumerate(requests):
-        cwd = os.path.join(setup["box"], str(number))
-        os.mkdir(cwd)
-        reply = verdict(json.loads(line), cwd, out.fileno(), err.fileno())
-        for name in set(os.listdir(setup["box"])) - {"cache"}:
-            remove(os.path.join(setup["box"], name))
+        request = json.loads(line)
+        if "source" in request:
+            for name in set(os.listdir(setup["box"])) - kept:
+                remove(os.path.join(setup["box"], name))
+            job, cwd = request, os.path.join(setup["box"], str(number))
+            os.mkdir(cwd)
+            reply = build(job, cwd, files)
+        else:
+            reply = run_once(job, request, cwd, files)
         print(json.dumps(reply), file=replies, flush=True)
 
 

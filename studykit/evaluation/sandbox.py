@@ -6,6 +6,7 @@ The chain, best first. `probe` finds out by running a program, never by looking 
   read-only.
 - `unshare`: the same namespaces made by the runner itself; no network, own processes; the user's files can be read,
   not written.
+- `apptainer`, `podman`: a container without an image that shows what bubblewrap shows.
 - `rlimits`: a bare child process with limits on time, memory, files and processes. NOT isolated, so only by explicit
   opt-in.
 
@@ -28,16 +29,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from studykit.evaluation import runtimes
+from studykit.evaluation import isolation, runtimes
+from studykit.evaluation.isolation import LEVELS
 from studykit.params import UserError
 
-LEVELS = ("bwrap", "unshare", "rlimits")
-OUTPUT_BYTES = 8 << 20  # what a program may write to stdout, and to any one file
-OVERHEAD_MB = 256  # what V8, Go and Julia map for themselves before a program has anything
-BUILD_SECONDS = 120
-PROCESSES = 64  # processes and threads of one program, beyond those that its user already has
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix")
-SYSTEM_FILES = ("/etc/alternatives", "/etc/ld.so.cache")
+OWN_FILES = ("bwrap", "unshare", "podman")
+ANSWER_SECONDS = 15.0  # that the runner itself may take, on top of its program
 
 
 class RunnerDied(Exception):
@@ -63,21 +60,27 @@ class Runner:
 
     def __init__(self, sandbox: Sandbox):
         uid = _nobody() if sandbox.drop else None
-        self.box = "/tmp" if sandbox.level == "bwrap" else os.path.realpath(tempfile.mkdtemp(prefix="studykit-box-"))
-        self.processes = PROCESSES + _tasks_of(os.getuid() if uid is None else uid)
+        self.folder = None if sandbox.level == "bwrap" else os.path.realpath(tempfile.mkdtemp(prefix="studykit-box-"))
+        outside = isolation.command(sandbox.level, sandbox.drop, self.folder)
+        self.box = "/tmp" if outside else self.folder
+        # Where the box is a file system of its own, in memory: others write to a disk too.
+        self.space = (runtimes.BOX_MB << 20, runtimes.BOX_FILES) if sandbox.level in OWN_FILES else (0, 0)
+        self.others = _tasks_of(os.getuid() if uid is None else uid)
         self.errors = tempfile.TemporaryFile()
         self.buffer = b""
         source = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
         inside = [runtimes.find("python").path, "-sP", "-c", source]
-        outside = _bwrap(sandbox.drop) if sandbox.level == "bwrap" else []
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "bufsize": 0}
-        self.process = subprocess.Popen(outside + inside, env=_environment(), cwd="/", **pipes)
+        # Containers do not pass their environment on, and need the user's.
+        env = dict(os.environ) if sandbox.level in ("apptainer", "podman") else isolation.environment()
+        self.process = subprocess.Popen(outside + inside, env=env, cwd="/", **pipes)
         lua = runtimes.find("lua")
         setup = {
             "box": self.box,
             "uid": uid,
             "unshare": sandbox.level == "unshare",
-            "contained": sandbox.level == "bwrap",
+            "contained": bool(outside),
+            "hidden": self.folder if outside else None,
         }
         setup["lupa"] = os.path.dirname(lua.path) if lua and lua.name == "lupa" else None
         try:
@@ -86,27 +89,48 @@ class Runner:
             self.close()
             raise
 
-    def run(self, language: str, source: str, nonce: str, timeout: float, memory_mb: int) -> dict:
-        """Run one program: {"status", "seconds", "stderr"}. RunnerDied when no verdict came back."""
+    def build(self, language: str, source: str, timeout: float, memory_mb: int) -> dict:
+        """Take a program in, and compile it: {"status": "ok"}, or error or timeout with "seconds" and "stderr".
+
+        The limits are those of each `run`. RunnerDied when no answer came back.
+        """
         runtime, about = runtimes.require(language), runtimes.LANGUAGES[language]
         in_runner = runtime.name in ("python", "lupa")
+        compiler = {
+            "argv": runtimes.command(about.build, runtime, memory_mb),
+            "seconds": runtimes.BUILD_SECONDS,
+            "file_bytes": runtimes.BUILD_MB << 17,
+            "memory_bytes": runtimes.BUILD_MB << 20,
+            "address_space": False,
+        }
+        program = {
+            "argv": [] if in_runner else runtimes.command(about.run, runtime, memory_mb),
+            "seconds": timeout + about.start_seconds,
+            "file_bytes": about.output_mb << 20,
+            "memory_bytes": (memory_mb + about.overhead_mb) << 20,
+            "address_space": about.address_space,
+        }
+        self.seconds = program["seconds"]
         job = {
             "language": language,
+            "file": about.file,
             "source": source,
-            "nonce": nonce,
-            "suffix": about.suffix,
-            "env": about.env,
-            "build": runtimes.command(about.build, runtime, memory_mb),
-            "run": [] if in_runner else runtimes.command(about.run, runtime, memory_mb),
-            "build_seconds": BUILD_SECONDS,
-            "timeout": timeout,
-            "processes": self.processes,
-            "file_bytes": OUTPUT_BYTES,
-            "memory_bytes": (memory_mb + (0 if about.address_space else OVERHEAD_MB)) << 20,
-            "address_space": about.address_space,
+            "env": {name: value.format(box=self.box) for name, value in about.env.items()},
+            "build": compiler if about.build else None,
+            "run": program,
+            "processes": about.processes + self.others,
+            "box": self.space,
             "memory_error": about.memory_error,
         }
-        return self._ask(job, timeout + (BUILD_SECONDS if about.build else 0) + 15)
+        return self._ask(job, ANSWER_SECONDS + (runtimes.BUILD_SECONDS if about.build else 0))
+
+    def run(self, stdin: str = "", stdout_bytes: int = 2000) -> dict:
+        """Run the program that was built last: {"status", "seconds", "stderr", "stdout"}.
+
+        status: ok | error | timeout | memory | output; stdout: the end of what an ok program wrote. RunnerDied when no
+        answer came back.
+        """
+        return self._ask({"stdin": stdin, "stdout_bytes": stdout_bytes}, ANSWER_SECONDS + self.seconds)
 
     def reason(self) -> str:
         """The last thing that the sandbox said on stderr."""
@@ -123,8 +147,11 @@ class Runner:
             self.process.wait()
         self.process.stdout.close()
         self.errors.close()
-        if self.box != "/tmp":
-            shutil.rmtree(self.box, ignore_errors=True)
+        for _ in range(20 if self.folder else 0):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not os.path.exists(self.folder):
+                break
+            time.sleep(0.05)  # podman cleans up behind itself after it has ended
 
     def __enter__(self) -> Runner:
         return self
@@ -160,16 +187,17 @@ class Runner:
 @functools.cache
 def probe(sandbox: Sandbox) -> str:
     """Run a program in `sandbox`: "" when it passes, else the reason why it does not work here."""
-    if sandbox.level == "bwrap" and not shutil.which("bwrap"):
+    if sandbox.level not in ("unshare", "rlimits") and not shutil.which(sandbox.level):
         return "not installed"
     if sandbox.level != "rlimits" and sys.platform != "linux":
         return "needs Linux"
     try:
         with Runner(sandbox) as runner:
-            reply = runner.run("python", "import decimal, random\nprint('works')", "works", 10.0, 512)
+            runner.build("python", "import decimal, random\nprint('works')", 10.0, 512)
+            reply = runner.run()
     except (RunnerDied, OSError) as error:
         return str(error)
-    return "" if reply["status"] == "passed" else f"{reply['status']}: {reply['stderr'].strip()[-200:]}"
+    return "" if reply["status"] == "ok" else f"{reply['status']}: {reply['stderr'].strip()[-200:]}"
 
 
 def choose(allow_unsandboxed: bool = False) -> Sandbox:
@@ -189,53 +217,6 @@ def choose(allow_unsandboxed: bool = False) -> Sandbox:
     raise UserError(
         f"no sandbox for model-written programs works on this machine ({tried}): install bubblewrap{advice}"
     )
-
-
-def _bwrap(drop: bool) -> list[str]:
-    """The command line of bubblewrap.
-
-    With `drop`, root makes the mounts without a user namespace and the runner becomes nobody.
-    """
-    command = ["bwrap", "--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
-    if drop:
-        command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-        command += [word for name in ("CHOWN", "SETUID", "SETGID") for word in ("--cap-add", f"CAP_{name}")]
-    else:
-        command += ["--unshare-all"]
-    for path in SYSTEM:
-        if os.path.islink(path):
-            command += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            command += ["--ro-bind", path, path]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    for path in (*map(Path, SYSTEM_FILES), *_runtime_directories()):
-        # Made by --ro-bind-try, the parents would be for their owner only.
-        command += [word for parent in reversed(path.parents[:-1]) for word in ("--dir", str(parent))]
-        command += ["--ro-bind-try", str(path), str(path)]
-    return [*command, "--remount-ro", "/", "--chdir", "/tmp"]
-
-
-def _runtime_directories() -> list[Path]:
-    """Directories outside the system's that the runtimes need."""
-    private = (Path.home(), *Path.home().parents)
-    wanted = [os.path.realpath(sys.base_prefix), *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
-    for language in runtimes.LANGUAGES:
-        if (runtime := runtimes.find(language)) is None:
-            continue
-        folder = Path(runtime.path) if runtime.name == "lupa" else Path(runtime.path).parent
-        # <prefix>/bin/lua needs <prefix>/lib; but ~/bin/lua must not bring the home directory in.
-        wanted += [str(folder.parent)] if folder.name == "bin" and folder.parent not in private else [str(folder)]
-    paths = [Path(path) for path in dict.fromkeys(wanted) if path.startswith("/")]
-    return [path for path in paths if path not in private and not any(path.is_relative_to(base) for base in SYSTEM)]
-
-
-def _environment() -> dict[str, str]:
-    """What a program sees of the environment:
-
-    nothing of the user's but the linker's path, which some clusters' runtimes need.
-    """
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
-    return env | {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 
 def _nobody() -> int:

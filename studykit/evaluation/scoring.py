@@ -1,6 +1,6 @@
 """All scores of one file of predictions:
 
-text metrics, and pass@1 where rows bring tests. Needs no torch, so it can be redone any time.
+text metrics, and pass@k where rows bring tests. Needs no torch, so it can be redone any time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studykit.evaluation import execute, metrics
+from studykit.evaluation import assemble, execute, metrics
 from studykit.evaluation.statistics import pass_at_k
 from studykit.params import UserError
+
+# What tests say in the polyglot's own and in the languages' assertions, and in Ruby's and Julia's test libraries.
+WRONG = re.compile(
+    r": expected .*, got |\bAssertionError\b|\b[Aa]ssertion .*failed|^Failure: |\bTest Failed\b", re.DOTALL | re.M
+)
 
 
 def evaluate_predictions(
@@ -79,13 +84,11 @@ def of_rows(entry: dict, samples: int) -> dict:
 def _run(
     rows: Sequence[dict], texts: Sequence[str], limits: dict, allow_unsandboxed: bool, workers: int | None
 ) -> dict:
-    from studykit.polyglot import harness  # the tasks' tests are written for it; text metrics need none of this
-
     checked = [(row, text) for row, text in zip(rows, texts, strict=True) if row.get("check") is not None]
     programs = []
     for row, text in checked:
         nonce = secrets.token_hex(16)  # a program that guesses it cannot exist
-        programs.append((row["language"], harness(row["language"], text, row["check"], nonce), nonce))
+        programs.append(assemble.program(row["language"], text, row["check"], nonce))
     verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     return {
         "isolation": execute.isolation(allow_unsandboxed),
@@ -101,8 +104,8 @@ def _run(
 
 
 def status(verdict: execute.Verdict) -> str:
-    """The verdict's status; a wrong answer, for which the harness ends the program with a message, is "failed"."""
-    wrong = verdict.status == "error" and re.search(": expected .*, got ", verdict.stderr_tail, re.DOTALL)
+    """The verdict's status; a wrong answer, for which a test ends the program with a message, is "failed"."""
+    wrong = verdict.status == "error" and WRONG.search(verdict.stderr_tail)
     return "failed" if wrong else verdict.status
 
 

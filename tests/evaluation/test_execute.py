@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from studykit.evaluation import execute, runtimes, sandbox
+from studykit.evaluation import execute, isolation, runtimes, sandbox
+from studykit.evaluation.execute import Program
 from studykit.params import UserError
 
 GOOD = "print('some output')\nprint('NONCE')"
@@ -45,14 +46,61 @@ LUA = [
     ("output", "while true do print(string.rep('y', 1000)) end"),
     ("failed", "print(python, package.loaded.python, os.getenv('HOME') ~= nil)"),
 ]
+JAVA = "class StudykitMain { public static void main(String[] args) throws Exception { %s } }"
+RUST = "fn main() { %s }"
+CPP = "#include <iostream>\n#include <vector>\nint main() { %s }"
 OTHERS = {
-    "javascript": [("passed", "console.log('NONCE')"), ("error", "null.x"), ("timeout", "while (true) {}")],
-    "ruby": [("passed", "puts 'NONCE'"), ("error", "raise 'boom'")],
+    "javascript": [
+        ("passed", "console.log('NONCE')"), ("error", "null.x"), ("timeout", "while (true) {}"),
+        ("memory", "const x = []; while (true) x.push(new Array(1e6).fill(1.5))"),
+    ],
+    "ruby": [("passed", "puts 'NONCE'"), ("error", "raise 'boom'"), ("memory", "x = 'a' * (8 << 30)")],
     "go": [
         ("passed", 'package main\nimport "fmt"\nfunc main() { fmt.Println("NONCE") }'),
         ("error", "package main\nfunc main() { x }"),
+        ("memory", "package main\nvar x [][]byte\nfunc main() { for { x = append(x, make([]byte, 1<<24)) } }"),
     ],
     "julia": [("passed", 'println("NONCE")'), ("error", "error()")],
+    "rust": [
+        ("passed", RUST % 'println!("NONCE");'),
+        ("failed", RUST % "std::process::exit(0);"),
+        ("error", RUST % "x"),
+        ("error", RUST % "let v: Vec<i32> = vec![]; let i = v.len(); println!(\"{}\", v[i]);"),
+        ("timeout", RUST % "loop {}"),
+        ("memory", RUST % "let mut v = vec![]; loop { v.push(vec![1u8; 1 << 24]); }"),
+    ],
+    "java": [
+        ("passed", JAVA % 'System.out.println("NONCE");'),
+        ("failed", JAVA % "System.exit(0);"),
+        ("error", JAVA % "x"),
+        ("error", JAVA % 'throw new Exception("boom");'),
+        ("timeout", JAVA % "while (true) {}"),
+        ("memory", JAVA % "var x = new java.util.ArrayList<byte[]>(); while (true) x.add(new byte[1 << 24]);"),
+    ],
+    "c++": [
+        ("passed", CPP % 'std::cout << "NONCE";'),
+        ("error", CPP % "x"),
+        ("error", CPP % "volatile int *p = 0; return *p;"),
+        ("timeout", CPP % "for (volatile int i = 0;; ) i = 1;"),
+        ("memory", CPP % "std::vector<std::vector<char>> v; while (true) v.emplace_back(1 << 24, 1);"),
+    ],
+    "c": [
+        ("passed", '#include <stdio.h>\nint main() { puts("NONCE"); }'),
+        ("error", "int main() { return 3; }"),
+    ],
+}  # fmt: skip
+ECHO = {  # reads two numbers, writes their sum
+    "python": "print(sum(map(int, input().split())))",
+    "lua": "local a, b = io.read('n', 'n') print(a + b)",
+    "ruby": "puts gets.split.sum(&:to_i)",
+    "javascript": "console.log(require('fs').readFileSync(0, 'utf8').split(' ').reduce((a, b) => +a + +b))",
+    "go": 'package main\nimport "fmt"\nfunc main() { var a, b int; fmt.Scan(&a, &b); fmt.Println(a + b) }',
+    "julia": "println(sum(parse.(Int, split(readline()))))",
+    "rust": "fn main() { let mut s = String::new(); std::io::stdin().read_line(&mut s).unwrap(); "
+    'println!("{}", s.split_whitespace().map(|x| x.parse::<i64>().unwrap()).sum::<i64>()); }',
+    "java": JAVA % "var in = new java.util.Scanner(System.in); System.out.println(in.nextInt() + in.nextInt());",
+    "c++": CPP % "int a, b; std::cin >> a >> b; std::cout << a + b;",
+    "c": '#include <stdio.h>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d", a + b); }',
 }
 DAEMON = """
 import os, time
@@ -92,7 +140,7 @@ def open_folder():
 
 def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[execute.Verdict]:
     return execute.execute(
-        [(language, s, "NONCE") for s in sources], timeout=timeout, allow_unsandboxed=True, **options
+        [Program(language, s, "NONCE") for s in sources], timeout=timeout, allow_unsandboxed=True, **options
     )
 
 
@@ -128,10 +176,34 @@ def test_lua_through_a_binary_or_lupa(monkeypatch, name):
 def test_other_languages_where_their_runtime_is_present(language):
     if not execute.available(language):
         pytest.skip(f"no {language} here")
-    cases = [case for case in OTHERS[language] if case[0] != "timeout"]
-    assert [verdict.status for verdict in run(*(s for _, s in cases), language=language)] == [
-        status for status, _ in cases
+    assert statuses(OTHERS[language], language) == [status for status, _ in OTHERS[language]]
+
+
+@pytest.mark.parametrize("language", ECHO)
+def test_stdin_comes_in_and_stdout_is_compared(language):
+    if not execute.available(language):
+        pytest.skip(f"no {language} here")
+    programs = [
+        Program(language, ECHO[language], tests=(("1 2\n", ("3",)), ("20 22\n", ("4 2", "42.0")))),
+        Program(language, ECHO[language], tests=(("1 2\n", ("3",)), ("1 1\n", ("3", "4")), ("no number", ()))),
+        Program(language, ECHO[language], tests=(("no number\n", ("0x",)),)),
     ]
+    verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=1)
+    assert [verdict.status for verdict in verdicts][:2] == ["passed", "failed"] and not verdicts[2].passed
+    assert verdicts[1].stderr_tail.startswith("test 2: expected '3', got '2")
+
+
+def test_a_program_is_judged_by_all_of_its_tests_and_within_its_own_limits():
+    def judge(source: str, *tests: tuple[str, str], **limits) -> str:
+        program = Program("python", source, tests=tuple((stdin, (output,)) for stdin, output in tests), **limits)
+        return execute.execute([program], timeout=SECONDS, allow_unsandboxed=True)[0].status
+
+    assert judge("print(open(0).read()[::-1])", ("ab", "ba"), ("é\u2028x" * 9, "x\u2028é" * 9)) == "passed"
+    assert judge("print(input())", ("x", "x"), ("", "")) == "error"
+    assert judge("import time; time.sleep(float(input()))", ("0", ""), ("60", ""), timeout=0.5) == "timeout"
+    assert judge("bytearray(int(input()) << 20)", ("10", ""), ("200", ""), memory_mb=150) == "memory"
+    assert judge("while True: print(input() * 1000000)", ("x" * 10, ""), timeout=SECONDS) == "output"
+    assert judge("print(len(input()))", ("x" * (4 << 20), str(4 << 20))) == "passed"
 
 
 def test_stderr_comes_back_as_the_programs_own():
@@ -145,7 +217,7 @@ def test_stderr_comes_back_as_the_programs_own():
 
 
 def test_many_programs_keep_their_order():
-    programs = [("python", f"print('N{i}' if {i} % 3 else 'no')", f"N{i}") for i in range(200)]
+    programs = [Program("python", f"print('N{i}' if {i} % 3 else 'no')", f"N{i}") for i in range(200)]
     verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=3)
     assert [verdict.passed for verdict in verdicts] == [i % 3 > 0 for i in range(200)]
     assert execute.execute([]) == []
@@ -184,8 +256,8 @@ def test_the_network_is_out_of_reach(level):
 def test_a_daemonised_grandchild_is_gone_with_its_program(level):
     mark = f"31.{os.getpid()}{time.time_ns() % 10**9}"
     with sandbox.Runner(level) as runner:
-        reply = runner.run("python", DAEMON.replace("MARK", mark), "NONCE", SECONDS, 256)
-        assert reply["status"] == "passed" and not _processes_with(mark)
+        program = Program("python", DAEMON.replace("MARK", mark), "NONCE")
+        assert execute.verdict(runner, program, SECONDS, 256).passed and not _processes_with(mark)
 
 
 def test_a_fork_bomb_ends(level):
@@ -206,19 +278,19 @@ def test_a_runner_killed_by_its_program_costs_no_other_verdict(level):
 def test_without_isolation_nothing_runs_unless_asked_for(monkeypatch):
     monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "rlimits" else "broken")
     with pytest.raises(UserError, match=r"bwrap: broken; unshare: broken.*install bubblewrap.*allow_unsandboxed=True"):
-        execute.execute([("python", GOOD, "NONCE")])
+        execute.execute([Program("python", GOOD, "NONCE")])
     with pytest.raises(UserError, match="allow_unsandboxed"):
         execute.isolation()
     assert execute.isolation(allow_unsandboxed=True).endswith("(NOT isolated)")
     monkeypatch.setattr(sandbox, "probe", lambda box: "broken")
     with pytest.raises(UserError, match="rlimits: broken"):
-        execute.execute([("python", GOOD, "NONCE")], allow_unsandboxed=True)
+        execute.execute([Program("python", GOOD, "NONCE")], allow_unsandboxed=True)
 
 
 def test_a_missing_runtime_is_named(monkeypatch):
     monkeypatch.setattr(runtimes, "find", lambda language: None)
     with pytest.raises(UserError, match="julia programs cannot be executed: no working `julia`"):
-        execute.execute([("julia", "", "NONCE")])
+        execute.execute([Program("julia", "", "NONCE")])
     with pytest.raises(UserError, match="pip install lupa"):
         execute.runtime_version("lua")
 
@@ -229,9 +301,10 @@ def test_an_unknown_language_is_named():
 
 
 def test_a_broken_sandbox_is_found_by_running_it(monkeypatch):
-    monkeypatch.setattr(sandbox, "_bwrap", lambda drop: ["sh", "-c", "echo no user namespaces >&2; exit 1"])
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: "/somewhere/bwrap")
-    assert sandbox.probe.__wrapped__(sandbox.Sandbox("bwrap")) == "no user namespaces"
+    monkeypatch.setattr(isolation, "command", lambda *_: ["sh", "-c", "echo no user namespaces >&2; exit 1"])
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: f"/somewhere/{name}")
+    for level in ("bwrap", "apptainer", "podman"):
+        assert sandbox.probe.__wrapped__(sandbox.Sandbox(level)) == "no user namespaces"
 
 
 def _processes_with(word: str) -> list[str]:

@@ -1,0 +1,81 @@
+"""References: what passes is counted, what does not is grouped by its reason, and the real benchmark passes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from studykit import cli
+from studykit.evaluation import execute, references
+from studykit.params import UserError
+
+SHARED = Path(os.environ.get("STUDYKIT_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "humaneval-x"
+TEST = "def check(f):\n    assert f(1) == 1\n\ncheck(f)\n"
+
+
+def line(number: int, solution: str) -> dict:
+    return {"task_id": f"Python/{number}", "prompt": "def f(x):\n", "canonical_solution": solution, "test": TEST,
+            "declaration": "def f(x):\n", "example_test": ""}  # fmt: skip
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Two references that pass, two that are wrong, one that needs what is not there."""
+    solutions = ["    return x\n", "    return 1\n", "    return 2\n", "    return None\n", "    import absent\n"]
+    text = "".join(json.dumps(line(i, solution)) + "\n" for i, solution in enumerate(solutions))
+    (tmp_path / "python.jsonl").write_text(text)
+    return tmp_path
+
+
+def test_every_reference_is_counted_once(benchmark):
+    rows = references.read(benchmark)
+    rows.append({"id": "r", "language": "ruby", "target": "x", "check": None})
+    python, ruby = references.verify_references(rows, allow_unsandboxed=True)
+    assert (python["rows"], python["checked"], python["passed"]) == (5, 5, 2)
+    assert [(f["status"], f["message"], f["ids"]) for f in python["failures"]] == [
+        ("failed", "AssertionError", ["Python/2", "Python/3"]),
+        ("error", "ModuleNotFoundError: No module named '…'", ["Python/4"]),
+    ]
+    assert (ruby["rows"], ruby["checked"], ruby["passed"], ruby["failures"]) == (1, 0, 0, [])
+
+
+def test_the_command_prints_the_table(benchmark, capsys):
+    command = ["check-references", str(benchmark / "python.jsonl"), "--language", "python", "--allow-unsandboxed"]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "python           2 of 5 references pass" in said and "2 failed: AssertionError (Python/2, Python/3)" in said
+
+
+def test_a_data_run_is_read_by_its_test_rows(tmp_path):
+    rows = {"test": {"id": "a", "language": "lua", "target": "x", "check": None}, "train": {"id": "b"}}
+    for split, row in rows.items():
+        path = tmp_path / "rows" / "lua" / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(row) + "\n")
+    assert references.read(tmp_path) == [rows["test"]]
+
+
+@pytest.mark.parametrize("text, languages, said", [
+    ("", [], "has no rows of any language"),
+    (json.dumps(line(0, "")), ["go"], "has no rows of go; it has python"),
+    ('{"text": "x"}', [], "holds neither rows nor HumanEval-X: a line has the fields text"),
+])  # fmt: skip
+def test_what_is_no_benchmark_is_refused(tmp_path, text, languages, said):
+    (tmp_path / "python.jsonl").write_text(text)
+    with pytest.raises(UserError, match=said):
+        references.read(tmp_path, languages)
+    assert cli.main(["check-references", str(tmp_path / "nothing")]) == 2
+
+
+@pytest.mark.parametrize("language, first", [("python", 40), ("js", 20), ("go", 6), ("rust", 6), ("java", 3)])
+def test_the_first_references_of_humaneval_x_pass(language, first):
+    """All of them take minutes: `studykit check-references`."""
+    path = SHARED / f"{language}.jsonl"
+    if not path.exists():
+        pytest.skip("the data is not here")
+    rows = references.read(path)[:first]
+    if not execute.available(rows[0]["language"]):
+        pytest.skip(f"no {language} here")
+    [entry] = references.verify_references(rows, allow_unsandboxed=True, timeout=30)
+    assert entry["passed"] == first, entry["failures"]
