@@ -72,7 +72,7 @@ def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     if asked.task == "generation":
         given = _given(raw)
         fields = {"prompt": given, "language": language}
-        prompt = asked.prompt("benchmark", fields, cut=_description(given, raw["declaration"]))
+        prompt = asked.prompt("benchmark", fields, cut=_description(given, _declaration(raw)))
         made = row(f"{word}/{number}", language, prompt, target, humaneval_x_check(raw, given), stop=stop)
         yield Example(made, at.place, at.split, (problem,))
         return

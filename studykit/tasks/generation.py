@@ -87,8 +87,8 @@ def stdio(tests: list | None, problem: dict) -> dict:
         if not isinstance(test.get("input"), str) or not outputs or not _texts(outputs):
             raise BadRow("a unit test is no input with its outputs", f" ({problem['src_uid']})")
         made.append({"input": test["input"], "output": outputs})
-    memory = _number(problem.get("memory_limit"))
-    return {"kind": "stdio", "tests": made, "time_limit": _number(problem.get("time_limit")),
+    memory = _limit(problem, "memory_limit", "megabyte")
+    return {"kind": "stdio", "tests": made, "time_limit": _limit(problem, "time_limit", "second"),
             "memory_limit_mb": None if memory is None else round(memory)}  # fmt: skip
 
 
@@ -96,7 +96,10 @@ def _texts(values) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
-def _number(words: str | None) -> float | None:
-    """The number in "2 seconds" or "256 megabytes"."""
-    found = re.search(r"\d+(\.\d+)?", words or "")
-    return float(found[0]) if found else None
+def _limit(problem: dict, key: str, unit: str) -> float | None:
+    """The number in "2 seconds" or "256 megabytes"; None where a problem has no limit."""
+    if problem.get(key) is None:
+        return None
+    if not (found := re.fullmatch(rf"(\d+(?:\.\d+)?) {unit}s?", text(problem, key).strip())):
+        raise BadRow(f"the field {key!r} is no number of {unit}s", f" ({problem[key]})")
+    return float(found[1])

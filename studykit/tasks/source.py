@@ -192,11 +192,12 @@ def _parquet_rows(file: File) -> Iterator[tuple[str, dict]]:
 def _csv_rows(file: File, refuse: Refuse) -> Iterator[tuple[str, dict]]:
     """By the standard library's reader: that of `datasets` guesses types, makes "NA" nothing and knows no lines."""
     csv.field_size_limit(2**27)
-    reader, last = None, 1
+    last, reached = 1, 0  # lines: the end of the last row, and what was read of the file
 
     def text_of(lines: BinaryIO) -> Iterator[str]:
+        nonlocal reached
         start = 0
-        for line in lines:
+        for reached, line in enumerate(lines, 1):  # noqa: B007
             skip = len(BOM) if start == 0 and line.startswith(BOM) else 0
             yield decoded(line[skip:], start + skip)
             start += len(line)
@@ -211,6 +212,6 @@ def _csv_rows(file: File, refuse: Refuse) -> Iterator[tuple[str, dict]]:
                 else:
                     yield place, row
     except BadRow as bad:
-        raise bad.at(f"{file.shown}, line {reader.line_num + 1}") from None
+        raise bad.at(f"{file.shown}, line {reached}") from None
     except csv.Error as error:
-        raise UserError(f"{file.shown}, line {reader.line_num}: no valid CSV ({error}).") from None
+        raise UserError(f"{file.shown}, line {reached}: no valid CSV ({error}).") from None
