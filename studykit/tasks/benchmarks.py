@@ -39,8 +39,7 @@ def humaneval_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     """Python alone."""
     language = asked.language("python", at)
     number, given, name = _number(text(raw, "task_id")), text(raw, "prompt"), text(raw, "entry_point")
-    after = f"\n{text(raw, 'test')}\ncheck({name})\n"  # the call that the benchmark's own harness adds
-    check = {"kind": "tests", "form": "humaneval", "before": given, "after": after, "entry_point": name}
+    check = {"kind": "tests", "form": "humaneval", "before": given, "after": text(raw, "test"), "entry_point": name}
     signature = given[: given.find("\n", max(0, given.find(f"def {name}"))) + 1]
     prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=_description(given, signature))
     target = text(raw, "canonical_solution")
@@ -57,7 +56,7 @@ def multipl_e_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     if not (found := re.match(r"([A-Za-z]+)_(\d+)_", name)):
         raise BadRow("the field 'name' does not begin with benchmark and number", f" ({name})")
     problem = f"{'HumanEval' if found[1].lower() == 'humaneval' else found[1].lower()}/{found[2]}"
-    check = {"kind": "tests", "form": "multipl-e", "before": given, "after": f"\n{text(raw, 'tests')}"}
+    check = {"kind": "tests", "form": "multipl-e", "before": given, "after": text(raw, "tests")}
     first, last = given.find("\n") + 1, given.rstrip().rfind("\n") + 1
     prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=(first, max(first, last)))
     made = row(f"{name}-{language}", language, prompt, "", check, no_reference=True, stop=stop)
@@ -90,10 +89,15 @@ def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
         yield Example(made, at.place, at.split, (problem,))
 
 
-def humaneval_x_check(raw: dict, given: str) -> dict:
-    """The test of a completion that follows `given`. Go's `test_setup` is its package line and the test's imports."""
+def humaneval_x_check(raw: dict, given: str) -> dict | None:
+    """The test of a completion that follows `given`; None where a test of Rust is commented out as a whole.
+
+    Go's `test_setup` is its package line and the test's imports.
+    """
+    if raw["task_id"].startswith("Rust/") and "#[test]" not in re.sub(r"/\*.*?\*/", "", text(raw, "test"), flags=re.S):
+        return None
     setup = f"{raw['test_setup']}\n" if raw.get("test_setup") else ""
-    return {"kind": "tests", "form": "humaneval-x", "before": setup + given, "after": f"\n{text(raw, 'test')}"}
+    return {"kind": "tests", "form": "humaneval-x", "before": setup + given, "after": text(raw, "test")}
 
 
 def link_solutions(source: Source, files: list[File], asked: Asked, tally: Tally) -> dict[tuple[str, str], dict]:

@@ -107,7 +107,7 @@ def humaneval_x(word: str, n: int) -> dict:
             "prompt": f"\n/*\n Add {n}.\n Twice.\n*/\n",
             "declaration": f"\nuse std::cmp;\n\nfn {name}(a:i32) -> i32{{\n",
             "canonical_solution": f"    a + {n}\n}}\n",
-            "test": "\n#[cfg(test)]\nmod tests {}\n",
+            "test": "\n#[cfg(test)]\nmod tests { #[test] fn t() {} }\n",
             "example_test": "None",
         }
     head = f"def {name}(a: int) -> int:\n"

@@ -188,7 +188,8 @@ def test_humaneval(tmp_path):
     assert row["prompt"] == humaneval(n)["prompt"] and row["target"] == humaneval(n)["canonical_solution"]
     assert body(row) == "    Twice.\n"
     assert row["check"]["kind"] == "tests" and row["check"]["form"] == "humaneval"
-    program = row["check"]["before"] + row["target"] + row["check"]["after"]
+    call = f"\ncheck({row['check']['entry_point']})"  # which the benchmark's harness adds
+    program = row["check"]["before"] + row["target"] + row["check"]["after"] + call
     exec(program, {})
     with pytest.raises(AssertionError):
         exec(program.replace(f"a + {n}", "0 - a"), {})
@@ -210,10 +211,16 @@ def test_humaneval_x_asks_the_same_problems_of_every_language(tmp_path):
     )
     assert body(row["python"]) == f"    Twice.\n    >>> f{n}(1)\n"
     assert row["go"]["check"]["before"] == "package main\n\n" + row["go"]["prompt"]
-    assert row["rust"]["check"]["after"].lstrip() == "#[cfg(test)]\nmod tests {}\n"
+    assert row["rust"]["check"]["after"] == humaneval_x("Rust", n)["test"]
     assert row["python"]["meta"]["stop"] == benchmarks.STOPS["python"]
     exec(row["python"]["check"]["before"] + row["python"]["target"] + row["python"]["check"]["after"], {})
     assert manifest["division"]["by"] == "problem"
+
+
+def test_a_test_that_is_commented_out_is_none():
+    raw = humaneval_x("Rust", 0)
+    assert benchmarks.humaneval_x_check(raw, "fn f() {")["after"] == raw["test"]
+    assert benchmarks.humaneval_x_check(raw | {"test": "/*\n#[test]\nfn t() {}\n*/"}, "fn f() {") is None
 
 
 def test_humaneval_x_translates_solutions(tmp_path):
@@ -262,7 +269,7 @@ def test_multipl_e_is_a_test_alone_and_its_problems_are_not_trained_on(tmp_path)
         "kind": "tests",
         "form": "multipl-e",
         "before": row["prompt"],
-        "after": "\n@test f0(1) == 1\n",
+        "after": "@test f0(1) == 1\n",
     }
     assert sum(e["rows"] for e in manifest["left_out"]) == 9 and manifest["format"] == ["humanevalx", "multipl_e"]
 
