@@ -40,6 +40,7 @@ bench: setup  ## measure training steps, decoding and memory; numbers and a figu
 	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/estimate.py
+	$(BIN)/python benchmarks/packing.py
 
 bench-peer: setup  ## measure training steps beside the adapters library, in a venv of its own
 	@test -e $(PEER)/installed || { \

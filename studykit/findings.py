@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studykit.comparison import LESS_IS_BETTER, rounded
+from studykit.comparison import LESS_IS_BETTER, is_rate, rounded
 
 ADVFUSION = ("advfusion_zero", "advfusion_exclude")
 OWN = "bottleneck"  # the target's adapter alone
+# A smaller difference in a score of text is one that people do not see: 2 points on one set of programs, 5 on another
+# (Evtikhiev et al. 2023, "Out of the BLEU").
+SEEN = (2, 5)
 # question -> who is compared with whom; asked only of what the study ran
 QUESTIONS = {
     "Does an adapter on the target's few rows help?": [(OWN, "base")],
@@ -42,8 +45,11 @@ def turned(contrast: Mapping[str, Any]) -> dict:
 
     word, _, rest = contrast["verdict"].partition(" ")
     word = {"better": "worse", "worse": "better"}.get(word, word)
+    odds = contrast["effect_name"] == "odds ratio"
     return {**contrast, "method": contrast["against"], "against": contrast["method"], "value": flip("value"),
             "low": flip("high"), "high": flip("low"), "by_seed": [-d for d in contrast["by_seed"]],
+            "effect": 1 / contrast["effect"] if odds else flip("effect"),
+            "discordant": contrast["discordant"] and contrast["discordant"][::-1],
             "seeds_low": flip("seeds_high"), "seeds_high": flip("seeds_low"),
             "verdict": f"{word} {rest}".strip()}  # fmt: skip
 
@@ -65,17 +71,41 @@ def sentence(compared: Mapping[str, Any], contrast: Mapping[str, Any]) -> str:
     means = {row["method"]: f"{row['mean']:.{places}f}" for row in compared["rows"]}
     word, _, rest = contrast["verdict"].partition(" ")
     head = f"{a} against {b} is undecided" if word == "undecided" else f"{a} is {word} than {b}{rest and ' ' + rest}"
-    span = f"{signed(contrast['low'], unit)} to {signed(contrast['high'], unit)}"
+    interval = f"{compared['confidence']:.0%} interval {ends(contrast, unit)}"
     step = "points" if unit == "%" else unit
     p = f"p {'< 0.001' if contrast['p_holm'] < 0.001 else '= ' + format(contrast['p_holm'], '.3f')}"
     said = [f"**{head}** on {measure(compared)}: {means[a]} against {means[b]} {unit}, a difference of "
-            f"{signed(contrast['value'], unit)} {step} ({compared['confidence']:.0%} interval {span}, {p} after Holm's "
-            f"correction, n = {contrast['n']} rows)."]  # fmt: skip
-    said.append(_undecided(contrast, places, step) if word == "undecided" else _seeds(contrast, unit))
+            f"{signed(contrast['value'], unit)} {step} ({interval}, {p} after Holm's correction, "
+            f"{contrast['effect_name']} {effect(contrast)}, n = {counted(contrast)})."]  # fmt: skip
+    if word == "undecided":
+        return f"{said[0]} {_undecided(contrast, places, step)}"
+    said.append(_seeds(contrast, unit))
+    if not is_rate(compared["metric"]) and compared["metric"] != "loss" and abs(contrast["value"]) < SEEN[1]:
+        said.append(f"People do not notice differences of less than {SEEN[0]} to {SEEN[1]} points in such a score.")
     return " ".join(said)
 
 
+def ends(contrast: Mapping[str, Any], unit: str) -> str:
+    """The two bounds of a difference; a dash where there are none."""
+    known = contrast["low"] is not None
+    return f"{signed(contrast['low'], unit)} to {signed(contrast['high'], unit)}" if known else "–"
+
+
+def effect(contrast: Mapping[str, Any]) -> str:
+    """The size of a difference: an odds ratio as 1.53, a delta as +0.12."""
+    value = contrast["effect"]
+    return f"{value:.2f}" if contrast["effect_name"] == "odds ratio" else f"{value:+.2f}".replace("-", "\u2212")
+
+
+def counted(found: Mapping[str, Any]) -> str:
+    """The rows behind a number, and their clusters where several rows share one."""
+    clusters = f" in {found['clusters']} cluster{'s' * (found['clusters'] != 1)}" if found["clusters"] else ""
+    return f"{found['n']} row{'s' * (found['n'] != 1)}{clusters}"
+
+
 def _undecided(contrast: Mapping[str, Any], places: int, step: str) -> str:
+    if contrast["low"] is None:
+        return f"What other rows would say cannot be told from {'one cluster' if contrast['clusters'] else 'one row'}."
     if contrast["detectable"] is None:
         return "No test row tells the two apart."
     why = "The interval includes 0" if contrast["low"] <= 0 <= contrast["high"] else "The corrected p is too large"
@@ -152,10 +182,12 @@ def spread(summary: Mapping[str, Any] | None, metric: str) -> str:
 def score_rows(compared: Mapping[str, Any]) -> list[dict]:
     """A metric's scores as a table to show: one line per method and state."""
     metric, interval = compared["metric"], f"{compared['confidence']:.0%} interval over rows"
+    clustered = any(row["clusters"] for row in compared["rows"])
     return [
         {"method": row["method"], f"mean ({compared['unit']})": rounded(row["mean"], metric),
          "sd over seeds": rounded(row["sd"], metric), "seeds": len(row["points"]),
-         interval: tight(rounded(row["low"], metric), rounded(row["high"], metric)), "rows": row["n"]}
+         interval: "–" if row["low"] is None else tight(rounded(row["low"], metric), rounded(row["high"], metric)),
+         "rows": row["n"], **({"clusters": row["clusters"]} if clustered else {})}
         for row in compared["rows"]
     ]  # fmt: skip
 
@@ -165,9 +197,29 @@ def difference_rows(compared: Mapping[str, Any]) -> list[dict]:
     unit, interval = compared["unit"], f"{compared['confidence']:.0%} interval"
     return [
         {"method": c["method"], "against": c["against"], "difference": signed(c["value"], unit),
-         interval: tight(signed(c["low"], unit), signed(c["high"], unit)), "p (Holm)": f"{c['p_holm']:.3f}",
+         interval: ends(c, unit).replace(" ", "\u00a0"), "p (Holm)": f"{c['p_holm']:.3f}", c["effect_name"]: effect(c),
          "seed by seed": ", ".join(signed(d, unit) for d in c["by_seed"]) or "–", "verdict": c["verdict"]}
         for c in compared["contrasts"]
+    ]  # fmt: skip
+
+
+def how_tested(compared: Mapping[str, Any]) -> str:
+    """Rows, clusters, tests and their family behind a table of differences: its caption."""
+    if not compared["contrasts"]:
+        return ""
+    count, first = compared["family"]["tests"], compared["contrasts"][0]
+    tests = " and ".join(dict.fromkeys(c["test"] for c in compared["contrasts"]))
+    return (f"Differences in {compared['label']}, paired over {counted(first)}. p: {tests}; Holm's correction over "
+            f"{count} test{'s' * (count != 1)}, {compared['family']['said']}.")  # fmt: skip
+
+
+def component_rows(compared: Mapping[str, Any]) -> list[dict]:
+    """The parts of a composed score (CodeBLEU's four) beside it, means over the seeds; [] for a score of one piece."""
+    metric = compared["metric"]
+    return [
+        {"method": row["method"], compared["label"]: rounded(row["mean"], metric),
+         **{name.replace("_", " "): rounded(value, metric) for name, value in row["components"].items()}}
+        for row in compared["rows"] if row["components"]
     ]  # fmt: skip
 
 

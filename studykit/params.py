@@ -133,6 +133,7 @@ class Training(Section):
     eval_every: int = Field(20, ge=1, description="steps between looks at the validation loss")
     patience: int = Field(0, ge=0, description="looks without a better loss before it stops; 0: it never stops early")
     loss_on: Literal["completion", "sequence"] = Field("completion", description="tokens that count in the loss")
+    packing: bool = Field(False, description="short rows of a batch share one; they do not see each other")
     gradient_checkpointing: bool = Field(False, description="trade time for memory")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
@@ -202,6 +203,13 @@ class EvaluateParams(Section):
     seeds: list[int] | None = run_dir("seeds of the checkpoints, in their order")
     batch_size: int = Field(32, ge=1, description="prompts per generation batch")
     max_new_tokens: int = Field(96, ge=1, description="tokens of a completion, at most")
+    samples: int = Field(1, ge=1, description="completions per prompt")
+    temperature: float = Field(0.0, ge=0, description="of sampling; 0: greedy, always the likeliest token")
+    top_p: float = Field(1.0, gt=0, le=1, description="of sampling: probability of the tokens drawn from")
+    sampling_seed: int = Field(0, ge=0, description="of the draws")
+    stop: list[str] | None = Field(None, description="texts that end a completion; None: those of the rows")
+    pass_k: list[int] = Field([1], min_length=1, description="the k of pass@k, at most `samples`")
+    batch_check: int = Field(8, ge=0, description="rows written again one by one, to see whether batches change them")
     limit: int | None = Field(None, ge=1, description="rows, at most; None: all")
     execute: list[str] | None = Field(None, description="languages whose programs are run; None: all with a runtime")
     allow_unsandboxed: bool = Field(False, description="run generated code even where no sandbox works (recorded)")
@@ -213,6 +221,15 @@ class EvaluateParams(Section):
     def _seeds_fit(self) -> EvaluateParams:
         if self.checkpoints is not None and self.seeds is not None and len(self.checkpoints) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}; it must name one seed per checkpoint ({len(self.checkpoints)})")
+        return self
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> EvaluateParams:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(f"samples is {self.samples}, temperature is 0; greedy completions are all the same, so "
+                             "more than one needs a temperature above 0")
+        if wrong := [k for k in self.pass_k if not 1 <= k <= self.samples]:
+            raise ValueError(f"pass_k holds {wrong[0]}; it may hold numbers from 1 to samples ({self.samples})")
         return self
 
 

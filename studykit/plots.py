@@ -175,7 +175,7 @@ def comparison(
     seeds = max((len(row.get("points") or ()) for row in rows), default=0)
     for y, row in enumerate(rows):
         colour, strong = category(y)["color"], row["method"] == baseline
-        axes.plot((row["low"], row["high"]), (y, y), color=colour, linewidth=2.6, solid_capstyle="butt")
+        axes.plot(_bounds(row), (y, y), color=colour, linewidth=2.6, solid_capstyle="butt")
         axes.plot(row["mean"], y, color=colour, marker=category(y)["marker"], markersize=8, markeredgecolor="black")
         points = list(row.get("points") or ())
         axes.scatter(points, np.full(len(points), y + 0.26), s=14, facecolors="white", edgecolors=colour, zorder=3)
@@ -184,7 +184,7 @@ def comparison(
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=metric, ylabel="method", title=title)
     axes.grid(axis="x")
-    said = "; ".join(f"{row['method']} {row['mean']:.4g} ({row['low']:.4g} to {row['high']:.4g})" for row in rows)
+    said = "; ".join(f"{row['method']} {row['mean']:.4g} {_said(row, '.4g')}" for row in rows)
     alt = f"{metric} of {len(rows)} methods, n = {samples} samples, {seeds} seeds, {confidence:.0%} intervals: {said}."
     line = f" The dotted line is {baseline}." if any(row["method"] == baseline for row in rows) else ""
     caption = (
@@ -213,18 +213,27 @@ def differences(
     axes.axvline(0, color="black", linewidth=0.9)
     for y, row in enumerate(rows):
         style = category(y)
-        axes.plot((row["low"], row["high"]), (y, y), color=style["color"], linewidth=2.6, solid_capstyle="butt")
+        axes.plot(_bounds(row), (y, y), color=style["color"], linewidth=2.6, solid_capstyle="butt")
         axes.plot(row["value"], y, color=style["color"], marker=style["marker"], markersize=8, markeredgecolor="black")
         seeds = np.full(len(row["by_seed"]), y + 0.26)
         axes.scatter(row["by_seed"], seeds, s=14, facecolors="white", edgecolors=style["color"], zorder=3)
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{metric}: difference to {baseline}", ylabel="method")
     axes.grid(axis="x")
-    said = "; ".join(f"{row['method']} {row['value']:+.4g} ({row['low']:+.4g} to {row['high']:+.4g})" for row in rows)
+    said = "; ".join(f"{row['method']} {row['value']:+.4g} {_said(row, '+.4g')}" for row in rows)
     about = f"{confidence:.0%} intervals, paired over n = {samples} samples"
     alt = f"Differences in {metric} to {baseline}, {about}: {said}."
     caption = f"Differences in {metric} to {baseline}, {about}; 0 is no difference, open points are seeds."
     return figure, alt, caption
+
+
+def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
+    """An interval to draw: nothing where a single row leaves none."""
+    return tuple(np.nan if row[end] is None else row[end] for end in ("low", "high"))
+
+
+def _said(row: Mapping[str, Any], digits: str) -> str:
+    return "(no interval)" if row["low"] is None else f"({row['low']:{digits}} to {row['high']:{digits}})"
 
 
 @drawn

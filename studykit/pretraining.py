@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studykit.base import checkpoint, inspect_checkpoint, load_base, new_model, packed_blocks, recorded
+from studykit.evaluation.decoding import Decoding
 from studykit.evaluation.generate import generate
 from studykit.polyglot import LANGUAGES, programs
 from studykit.runs import OpenRun, write_json
@@ -114,7 +115,7 @@ def probe(model, tokenizer, p) -> list[dict]:
                 prompt, reference = documented(program, language)
                 rows.append({"number": number, "language": language, "prompt": prompt, "reference": reference})
     prompts = [row["prompt"] for row in rows]
-    completions = generate(model, tokenizer, prompts, max_new_tokens=PROBE_TOKENS, batch_size=32)
+    completions = generate(model, tokenizer, prompts, Decoding(PROBE_TOKENS), batch_size=32)
     for row, said in zip(rows, completions, strict=True):
         row |= {"completion": said.text, "same": said.text.strip() == row["reference"].strip(), "ended": said.finished}
     return rows

@@ -25,6 +25,7 @@ from studykit.study import Study, load_study
 
 STYLE = Path(__file__).with_name("reports.css")
 MARK = "studykit-source"
+TABLES = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}  # of a comparison: table.csv ..., copied beside its page
 esc = html.escape
 
 
@@ -42,7 +43,8 @@ def write(file: str) -> Path:
     for page in folder.glob("*.html"):
         if page.name not in {"index.html", *pages.values()} and _mark(page):
             page.unlink()  # of a run that is no longer planned
-            page.with_suffix(".ipynb").unlink(missing_ok=True)
+            for kind in ("ipynb", *TABLES):
+                page.with_suffix(f".{kind}").unlink(missing_ok=True)
     _put(folder / "index.html", index(study, file, found, pages))
     return folder / "index.html"
 
@@ -63,7 +65,15 @@ def _refresh(target: Path, run: Run, status: Status, study: Study, pages: dict[R
         notebook = nbformat.reads(status.log.read_text(encoding="utf-8"), as_version=4)
         now = nbformat.reads(prose.decode(), as_version=4) if prose else None
         _put(target.with_suffix(".ipynb"), status.log.read_text(encoding="utf-8"))
+        for kind, file in tables(run).items():
+            _put(target.with_suffix(f".{kind}"), file.read_text(encoding="utf-8"))
         _put(target, page(run, status, study, pages, notebook, now, mark))
+
+
+def tables(run: Run) -> dict[str, Path]:
+    """The tables that a finished run has left for spreadsheets and papers, by their kind."""
+    files = {kind: runs.home() / run.dir / f"table.{kind}" for kind in TABLES}
+    return {kind: file for kind, file in files.items() if file.is_file()}
 
 
 def _mark(page: Path) -> str | None:
@@ -108,8 +118,12 @@ def page(run: Run, status: Status, study: Study, pages: dict[Run, str], notebook
               + "".join(f'<div class="meta">{line}</div>' for line in lines)
               + f"<details><summary>Parameters</summary>{parameters(run)}</details>"
               + (f"<details>{inputs}</details>" if stands else ""))  # fmt: skip
-    executed = f'<a href="{esc(page_name(run)).removesuffix(".html")}.ipynb">the executed notebook</a>'
-    footer = f'<footer><a href="index.html">All runs of {esc(_words(study.study))}</a> · {executed}</footer>'
+    stem = esc(page_name(run)).removesuffix(".html")
+    links = [f'<a href="index.html">All runs of {esc(_words(study.study))}</a>',
+             f'<a href="{stem}.ipynb">the executed notebook</a>']  # fmt: skip
+    if kinds := [f'<a href="{stem}.{kind}">{TABLES[kind]}</a>' for kind in tables(run)]:
+        links.append(f"its tables as {', '.join(kinds)}")
+    footer = f"<footer>{' · '.join(links)}</footer>"
     tab = f"{run.label} · {_words(run.stage)} · {_words(study.study)}"
     return document(tab, f"<header>{header}</header><main>{content}</main>{footer}", mark)
 

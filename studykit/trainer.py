@@ -11,6 +11,7 @@ import json
 import math
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback, TrainerState
+from transformers.utils import ModelOutput
 
 from studykit.params import UserError
 from studykit.runs import write_json
@@ -33,27 +35,58 @@ class Collator:
     """Right-padded batches with two sets of labels: `labels` of the completion, `sequence_labels` of everything.
 
     `loss_on` decides which of them Trainer counts as the items of a batch and trains on; both are (B, T).
+
+    With `packing` the examples of a batch share rows as long as its longest example. None sees another: positions
+    start anew and the attention mask is block-diagonal, so loss and gradients are those of the padded batch.
     """
 
-    def __init__(self, pad_token_id: int, loss_on: str = "completion"):
-        self.pad_token_id, self.loss_on = pad_token_id, loss_on
+    def __init__(self, pad_token_id: int, loss_on: str = "completion", packing: bool = False):
+        self.pad_token_id, self.loss_on, self.packing = pad_token_id, loss_on, packing
 
     def __call__(self, examples: list[dict]) -> dict[str, Tensor]:
-        length = max(len(e["input_ids"]) for e in examples)
+        rows = pack(examples) if self.packing else [[example] for example in examples]
+        length = max(sum(len(e["input_ids"]) for e in row) for row in rows)
 
-        def pad(rows: list[list[int]], value: int) -> Tensor:
-            return torch.tensor([row + [value] * (length - len(row)) for row in rows])
+        def lay(piece: Callable[[dict], list[int]], value: int) -> Tensor:
+            joined = [[x for example in row for x in piece(example)] for row in rows]
+            return torch.tensor([row + [value] * (length - len(row)) for row in joined])
 
-        ids = [e["input_ids"] for e in examples]
-        completion, sequence = pad([e["labels"] for e in examples], -100), pad(ids, -100)
-        completion[:, 0] = sequence[:, 0] = -100  # nothing predicts a first token
-        return {
-            "input_ids": pad(ids, self.pad_token_id),
-            "attention_mask": pad([[1] * len(row) for row in ids], 0),
+        completion = lay(lambda e: [-100, *e["labels"][1:]], -100)  # nothing predicts a first token
+        sequence = lay(lambda e: [-100, *e["input_ids"][1:]], -100)
+        batch = {
+            "input_ids": lay(lambda e: e["input_ids"], self.pad_token_id),
+            "attention_mask": lay(lambda e: [1] * len(e["input_ids"]), 0),
             "labels": completion if self.loss_on == "completion" else sequence,
             "completion_labels": completion,
             "sequence_labels": sequence,
         }
+        if self.packing:
+            number = [[[at] * len(e["input_ids"]) for at, e in enumerate(row)] for row in rows]
+            of = torch.tensor([(flat := sum(row, [])) + [-1] * (length - len(flat)) for row in number])  # (B, T)
+            batch["attention_mask"] = torch.tril(of[:, None, :, None] == of[:, None, None, :])  # (B, 1, T, T)
+            batch["position_ids"] = lay(lambda e: list(range(len(e["input_ids"]))), 0)
+        return batch
+
+
+def pack(examples: list[dict]) -> list[list[dict]]:
+    """The examples in rows, none longer than the longest example: first fit, the longest first (Johnson 1973)."""
+    ordered = sorted(examples, key=lambda e: -len(e["input_ids"]))
+    capacity, rows, room = len(ordered[0]["input_ids"]), [], []
+    for example in ordered:
+        need = len(example["input_ids"])
+        at = next((i for i, left in enumerate(room) if left >= need), len(rows))
+        if at == len(rows):
+            rows.append([])
+            room.append(capacity)
+        rows[at].append(example)
+        room[at] -= need
+    return rows
+
+
+def forward(model, batch: dict[str, Tensor]) -> ModelOutput:
+    """The model on a batch of `Collator`, without a cache."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+    return model(**inputs, use_cache=False)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -82,7 +115,7 @@ class StudyTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs["labels"]
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        outputs = forward(model, inputs)
         items = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = token_losses(outputs.logits, labels).sum() / items
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -112,9 +145,7 @@ class StudyTrainer(Trainer):
         for batch in self.get_eval_dataloader(eval_dataset):
             batch = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
-                logits = self.model(
-                    input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-                ).logits
+                logits = forward(self.model, batch).logits
             losses = token_losses(logits, batch["sequence_labels"])
             for name, total in sums.items():
                 counted = batch[f"{name}_labels"][:, 1:] != -100

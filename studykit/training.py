@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studykit import provenance
 from studykit.base import half_precision
+from studykit.params import UserError
 from studykit.tasks.prompts import encode_row
 from studykit.trainer import (
     OPTIMIZERS,
@@ -46,6 +47,7 @@ class TrainingSettings:
     eval_every: int = 20  # steps
     patience: int = 0  # evaluations without a gain until the end; 0: never
     loss_on: str = "completion"  # or sequence
+    packing: bool = False  # examples of a batch share rows, without seeing each other
     precision: str = "auto"  # fp32 | bf16; auto: bf16 where the hardware is fast with it
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
@@ -141,6 +143,8 @@ def train(
     """
     p = TrainingSettings.of(p)
     require_optimizer(p.optimizer)
+    if p.packing and (found := model.config._attn_implementation) != "sdpa":
+        raise UserError(f"packing is true, but the model's attention is {found!r}; packed rows need 'sdpa'.")
     set_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -190,7 +194,7 @@ def train(
         args=arguments,
         train_dataset=train_examples,
         eval_dataset=valid_examples,
-        data_collator=Collator(tokenizer.pad_token_id, p.loss_on),
+        data_collator=Collator(tokenizer.pad_token_id, p.loss_on, p.packing),
         callbacks=[Progress, Patience(p.patience), meter],
         penalty=penalty,
         moments=moments,
@@ -216,7 +220,7 @@ def train(
 
 def _untrained(model: nn.Module, tokenizer, valid_examples: list[dict], p, arguments: TrainingArguments) -> Outcome:
     """The outcome of no step at all."""
-    collate = Collator(tokenizer.pad_token_id, p.loss_on)
+    collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)
     trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
     losses = trainer.evaluate()

@@ -54,6 +54,13 @@ def test_decode_writes_the_same_text_folded(tmp_path):
     assert all(map(math.isfinite, numbers(content)))
 
 
+def test_packing_computes_the_same_loss(tmp_path):
+    content, _ = quick("packing.py", tmp_path)
+    packing = content["packing"]
+    assert packing["tokens"]["packed"] < packing["tokens"]["padded"] and packing["loss_difference"] < 1e-5
+    assert all(map(math.isfinite, numbers(content)))
+
+
 def test_gpu_runs_every_method_on_a_tiny_quantised_base(tmp_path):
     content, _ = quick("gpu.py", tmp_path)
     rows = content["gpu"]["bases"]["tiny"]

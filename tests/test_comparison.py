@@ -74,7 +74,8 @@ def test_a_corpus_score_is_the_mean_of_the_seeds_scores():
 
 def test_no_success_still_has_an_interval():
     found = comparison.summary("pass_at_1", method(0.0)["states"])
-    assert found["mean"] == found["low"] == 0 < found["high"] < 3 and found["interval"] == "Wilson"
+    assert found["mean"] == found["low"] == 0 < found["high"] < 3
+    assert comparison.summary("pass_at_1", method(0.0, seeds=(0,))["states"])["interval"] == "Wilson"
 
 
 def test_the_last_state_is_the_methods_own_score():
@@ -196,7 +197,7 @@ def test_seeds_are_paired_only_with_their_own_or_with_the_base():
 
 @pytest.mark.parametrize("change, key", [
     ({"ids": ["other"]}, "ids"), ({"language": "go"}, "language"), ({"settings": {"batch_size": 1}}, "settings"),
-    ({"isolation": None}, "isolation"),
+    ({"isolation": None}, "isolation"), ({"groups": ["p"] * 200}, "groups"),
 ])  # fmt: skip
 def test_only_like_is_compared_with_like(tmp_path, change, key):
     for name, content in (("a", BASE), ("b", BASE | change)):
@@ -213,3 +214,170 @@ def test_the_main_metric_is_one_that_all_have():
     assert comparison.main_metric([BASE]) == "pass_at_1" and comparison.main_metric([BASE, without]) == "bleu_paper"
     loss = pytest.approx(2, abs=0.1)
     assert comparison.headline(BASE) == {"pass@1": 5.0, "exact match": 0.0, "completion loss": loss}
+
+
+def keep(content: dict, *metrics: str) -> dict:
+    """The same with these metrics alone."""
+    states = [state | {"scores": {m: state["scores"][m] for m in metrics}} for state in content["states"]]
+    return content | {"states": states}
+
+
+def rename(content: dict, metric: str, name: str, label: str, **more) -> dict:
+    """The same with one metric, under another name."""
+    states = [state | {"scores": {name: state["scores"][metric] | {"label": label} | more}}
+              for state in content["states"]]  # fmt: skip
+    return content | {"states": states}
+
+
+def numbers(contrast: dict) -> dict:
+    """What a contrast measured, without nesting."""
+    seeds = {f"seed {i}": value for i, value in enumerate(contrast["by_seed"])}
+    return seeds | {name: value for name, value in contrast.items() if isinstance(value, float | int | None)}
+
+
+def joined(first: dict, second: dict) -> dict:
+    """The same states with the metrics of both."""
+    pairs = zip(first["states"], second["states"], strict=True)
+    return first | {"states": [a | {"scores": a["scores"] | b["scores"]} for a, b in pairs]}
+
+
+def test_metrics_stand_in_a_fixed_order_whatever_k():
+    names = ["loss", "b_norm", "pass_at_10", "new_metric", "codebleu", "pass_at_1", "exact_match", "parse_ok"]
+    assert sorted(names, key=comparison.place) == [
+        "pass_at_1", "pass_at_10", "exact_match", "codebleu", "b_norm", "parse_ok", "new_metric", "loss"]  # fmt: skip
+    assert comparison.unit("pass_at_10") == comparison.unit("parse_ok") == "%" and comparison.unit("chrf") == "points"
+
+
+def test_everything_works_with_only_pass_at_k_and_the_loss_and_without_the_loss():
+    def study(*metrics: str) -> dict:
+        return {name: keep(content, *metrics) for name, content in STUDY.items()}
+
+    few = study("pass_at_1", "loss")
+    for kept in (few, study("pass_at_1"), study("loss"), study("bleu_paper", "exact_match")):
+        shared = comparison.shared_metrics(list(kept.values()))
+        found = {metric: compared(kept, metric) for metric in shared}
+        main = found[comparison.main_metric(list(kept.values()))]
+        assert findings.answers(main) and findings.score_rows(main) and findings.difference_rows(main)
+        assert comparison.title(kept["base"], main["metric"]).lower() in comparison.headline(kept["base"])
+    five = {name: rename(content, "pass_at_1", "pass_at_5", "pass@5") for name, content in few.items()}
+    both = {name: joined(few[name], five[name]) for name in few}
+    assert comparison.shared_metrics(list(both.values())) == ["pass_at_1", "pass_at_5", "loss"]
+    assert comparison.main_metric(list(five.values())) == "pass_at_5"
+    assert one(compared(five, "pass_at_5"), "advfusion_zero", "adapterfusion")["effect_name"] == "odds ratio"
+    with pytest.raises(UserError, match="share no metric"):
+        comparison.main_metric([keep(BASE, "loss"), keep(BASE, "pass_at_1")])
+
+
+@pytest.mark.parametrize("metric", ["pass_at_1", "bleu_paper", "loss"])
+def test_a_contrast_is_antisymmetric(metric):
+    a, b = method(0.42, spread=0.02), method(0.4, rng_seed=1)
+    there, back = (compared({"adapterfusion": x, "lora": y}, metric)["contrasts"][0] for x, y in ((a, b), (b, a)))
+    assert numbers(findings.turned(there)) == pytest.approx(numbers(back))
+    assert findings.turned(there)["verdict"] == back["verdict"]
+
+
+def test_groups_of_one_row_change_nothing_and_larger_ones_are_counted():
+    plain = compared()
+    alone = [None, *(f"p{i}" for i in range(199))]
+    assert compared({name: content | {"groups": alone} for name, content in STUDY.items()}) == plain
+    fives = [f"p{i // 5}" for i in range(200)]
+    grouped = compared({name: content | {"groups": fives} for name, content in STUDY.items()})
+    for before, after in zip(plain["rows"], grouped["rows"], strict=True):
+        assert (after["n"], before["clusters"], after["clusters"]) == (200, None, 40)
+        assert after["mean"] == before["mean"] and after["high"] - after["low"] > before["high"] - before["low"]
+    contrast = one(grouped, "advfusion_zero", "adapterfusion")
+    assert contrast["clusters"] == 40 and contrast["p"] >= one(plain, "advfusion_zero", "adapterfusion")["p"]
+    assert "n = 200 rows in 40 clusters" in findings.sentence(grouped, contrast)
+    assert {row["clusters"] for row in findings.score_rows(grouped)} == {40}
+    assert "paired over 200 rows in 40 clusters" in findings.how_tested(grouped)
+
+
+def test_a_metric_of_some_rows_finds_their_groups():
+    content = method(0.5, n=4) | {"groups": ["a", "a", "b", None, "c"]}
+    for of_seed in content["states"]:
+        of_seed["scores"]["pass_at_1"]["rows"] = [0, 1, 2, 4]
+    assert comparison.clusters(content, "pass_at_1") == ["a", "a", "b", "c"]
+    with pytest.raises(UserError, match="Completion loss covers 4 of 5 rows"):
+        comparison.clusters(content, "loss")
+
+
+def test_one_seed_of_passes_has_an_exact_test_and_others_the_bootstrap():
+    a, b = np.arange(50) < 20, (np.arange(50) >= 1) & (np.arange(50) < 11)
+    study = {"adapterfusion": scores([state(0, b, np.ones(50))]), "lora": scores([state(0, a, np.ones(50))])}
+    contrast = compared(study)["contrasts"][0]
+    assert (contrast["test"], contrast["discordant"]) == ("McNemar, exact", [10, 0])
+    assert contrast["p"] == pytest.approx(2 / 2**10) and contrast["value"] == pytest.approx(20)
+    assert contrast["effect"] == pytest.approx((20.5 / 30.5) / (10.5 / 40.5))
+    pairs = {name: content | {"groups": [i // 2 for i in range(50)]} for name, content in study.items()}
+    for other in (compared(pairs), compared(study, "loss"), compared()):
+        assert {c["test"] for c in other["contrasts"]} == {"paired bootstrap"}
+    assert compared(study, "loss")["contrasts"][0]["effect_name"] == "Cliff's delta"
+
+
+def test_holm_over_languages_is_one_family():
+    lua, ruby = compared(), compared({name: content | {"language": "ruby"} for name, content in STUDY.items()})
+    alone = [c["p_holm"] for c in lua["contrasts"]]
+    assert lua["family"] == {"tests": 4, "said": "all differences in pass@1 on lua"}
+    comparison.correct([lua, ruby])
+    both = [*lua["contrasts"], *ruby["contrasts"]]
+    assert [c["p_holm"] for c in both] == statistics.holm([c["p"] for c in both])
+    assert all(c["p_holm"] >= p for c, p in zip(lua["contrasts"], alone, strict=True))
+    assert lua["family"] == ruby["family"] == {"tests": 8, "said": "all differences in pass@1 on lua, ruby"}
+    assert "Holm's correction over 8 tests, all differences in pass@1 on lua, ruby." in findings.how_tested(lua)
+
+
+def test_parts_of_a_score_stand_beside_it():
+    parts = {"ngram_match": 10.0, "syntax_match": 30.0, "dataflow_match": None}
+    study = {name: rename(content, "exact_match", "codebleu", "CodeBLEU", components=parts)
+             for name, content in STUDY.items()}  # fmt: skip
+    rows = findings.component_rows(compared(study, "codebleu"))
+    assert rows[0] == {"method": "base", "CodeBLEU": "0.0", "ngram match": "10.0", "syntax match": "30.0"}
+    assert findings.component_rows(compared()) == []
+
+
+def test_a_small_difference_of_text_scores_comes_with_a_caveat():
+    def scored(shift: float) -> dict:
+        content, rng = method(0.4), np.random.default_rng(0)
+        for of_seed in content["states"]:
+            values = (50 + shift + rng.normal(0, 1, 200)).tolist()
+            of_seed["scores"] = {"rouge_l": {"label": "ROUGE-L", "value": float(np.mean(values)), "per_example": values,
+                                             "signature": "r", "n": 200}}  # fmt: skip
+        return content
+
+    for shift, caveat in ((3, True), (8, False)):
+        found = compared({"adapterfusion": scored(0), "lora": scored(shift)}, "rouge_l")
+        assert found["contrasts"][0]["verdict"] == "better"
+        assert ("People do not notice" in findings.sentence(found, found["contrasts"][0])) == caveat
+    both = compared()
+    assert not any("People" in findings.sentence(both, c) for c in both["contrasts"]), "tests decide, not people"
+
+
+@pytest.mark.parametrize("metric", ["pass_at_1", "bleu_paper", "loss"])
+@pytest.mark.parametrize("study, said", [
+    ({"adapterfusion": method(1.0, n=1), "lora": method(0.0, n=1)}, "cannot be told from one row"),
+    ({"adapterfusion": method(1.0, n=6) | {"groups": ["p"] * 6}, "lora": method(0.0, n=6) | {"groups": ["p"] * 6}},
+     "cannot be told from one cluster"),
+    ({"adapterfusion": method(0.4), "lora": method(0.4)}, "No test row tells the two apart."),
+    ({"adapterfusion": method(1.0, seeds=(0,)), "lora": method(1.0, seeds=(0,))}, "No test row tells the two apart."),
+])  # fmt: skip
+def test_what_is_too_little_to_compare_gets_a_sentence(study, said, metric):
+    found = compared(study, metric)
+    contrast = found["contrasts"][0]
+    assert contrast["verdict"] == "undecided" and contrast["p_holm"] == 1
+    assert said in findings.sentence(found, contrast) and said in findings.sentence(found, findings.turned(contrast))
+    assert findings.difference_rows(found)[0]["verdict"] == "undecided" and findings.score_rows(found)
+    assert numbers(findings.turned(findings.turned(contrast))) == pytest.approx(numbers(contrast))
+
+
+def test_one_method_alone_has_scores_and_nothing_to_compare():
+    found = compared({"adapterfusion": method(0.4)})
+    assert found["contrasts"] == [] and findings.answers(found) == [] and findings.how_tested(found) == ""
+
+
+def test_a_source_that_was_not_evaluated_is_named_and_a_metric_that_it_lacks_is_left_out(tmp_path):
+    (tmp_path / "go").mkdir()
+    (tmp_path / "go" / "scores.json").write_text(json.dumps(keep(method(0.5), "loss")))
+    (found,) = comparison.of_sources({"go": str(tmp_path / "go")})
+    assert "pass_at_1" not in found and found["loss"]["n"] == found["n"] == 200
+    with pytest.raises(UserError, match="ruby has no scores.json; a finished run of 04_evaluate"):
+        comparison.of_sources({"ruby": str(tmp_path / "ruby")})

@@ -1,9 +1,9 @@
-"""Greedy completions in batches, and a file of predictions that a killed run continues.
+"""Completions in batches, and a file of predictions that a killed run continues.
 
 Prompts are sorted by length, longest first: little padding, and if a batch does not fit into memory it is the first
 one. Padding is on the left with an attention mask, so in fp32 a batch says what single prompts say. In bf16 on a GPU
 it need not: kernels differ by shape. So batch size, dtype and attention implementation are part of a predictions
-file's settings, and methods are compared under equal ones.
+file's settings, methods are compared under equal ones, and `alone` says how much of a batch a single prompt repeats.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import torch
 from tqdm.auto import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from studykit.evaluation.decoding import Decoding, Draw, Stops, cut
 from studykit.params import UserError
 from studykit.tasks.prompts import encode_prompt
 
 
 @dataclass(frozen=True)
 class Completion:
-    """text: decoded without special tokens;
+    """text: decoded without special tokens, up to the first stop string;
 
-    tokens: the new ids, without the end token; finished: it ended itself, was not cut off.
+    tokens: the new ids, without the end token; finished: it ended itself or met a stop string, was not cut off.
     """
 
     text: str
@@ -36,35 +39,44 @@ class Completion:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Request:
+    """One completion to be written: a prompt as token ids, its stop strings, and what seeds its draws."""
+
+    ids: tuple[int, ...]
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
 def generate(
     model,
     tokenizer,
-    prompts: Sequence[str | Sequence[int]],
+    prompts: Sequence[str | Sequence[int] | Request],
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
     batch_size: int,
     on_batch: Callable[[list[int], list[Completion]], None] | None = None,
 ) -> list[Completion]:
-    """One greedy completion per prompt, in the order given. A prompt is text or its token ids.
+    """One completion per prompt, in the order given. A prompt is text, its token ids, or a `Request`.
 
     on_batch: called after each batch with the prompts' indices and completions. A batch that runs out of memory is
     halved, and so are those after it. UserError for an empty prompt, or when a single prompt does not fit into memory.
     """
-    encoded = [list(tokenizer(p)["input_ids"]) if isinstance(p, str) else list(p) for p in prompts]
-    if empty := [index for index, ids in enumerate(encoded) if not ids]:
+    asked = [_request(tokenizer, prompt) for prompt in prompts]
+    if empty := [index for index, request in enumerate(asked) if not request.ids]:
         raise UserError(f"prompt {empty[0]} has no tokens; a completion needs at least one to start from")
-    order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
-    completions: list[Completion | None] = [None] * len(encoded)
+    order = sorted(range(len(asked)), key=lambda index: -len(asked[index].ids))
+    completions: list[Completion | None] = [None] * len(asked)
     start = 0
-    with _generating(model), tqdm(total=len(encoded), desc="generate", unit="prompt", leave=False) as bar:
+    with _generating(model), tqdm(total=len(asked), desc="generate", unit="prompt", leave=False) as bar:
         while start < len(order):
             indices = order[start : start + batch_size]
-            batch = _try_batch(model, tokenizer, [encoded[index] for index in indices], max_new_tokens)
+            batch = _try_batch(model, tokenizer, [asked[index] for index in indices], decoding)
             if batch is None:
                 if len(indices) == 1:
                     raise UserError(
-                        f"a prompt of {len(encoded[indices[0]])} tokens does not fit into memory with "
-                        f"max_new_tokens={max_new_tokens}; shorten prompts or completions"
+                        f"a prompt of {len(asked[indices[0]].ids)} tokens does not fit into memory with "
+                        f"max_new_tokens={decoding.max_new_tokens}; shorten prompts or completions"
                     )
                 batch_size = max(1, len(indices) // 2)
                 continue
@@ -82,8 +94,8 @@ def predict(
     tokenizer,
     rows: Sequence[dict],
     path: str | Path,
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
     batch_size: int,
     max_prompt_tokens: int | None = None,
     settings: dict | None = None,
@@ -91,39 +103,64 @@ def predict(
     """Complete rows' prompts into the JSON lines file `path`; what is in it already is not generated again.
 
     The first line holds the settings: `settings` (what the caller knows: base, checkpoint, task, ...) and those of
-    generation. Each later line is {"key", "id", "text", "tokens", "finished", "prompt_cut"}; the key is a hash of row
-    id and prompt tokens. Lines are appended and synced batch by batch; a torn last line is dropped. Returns these
-    records in the order of `rows`. UserError that names the differing settings if the file was made with others.
+    generation. Each later line is {"key", "id", "sample", "text", "tokens", "finished", "prompt_cut"}; the key is a
+    hash of row id, prompt tokens, stop strings and sample. Lines are appended and synced batch by batch; a torn last
+    line is dropped.
+
+    Returns: these records, row by row, `decoding.samples` of each.
+    Raises: UserError that names the differing settings if the file was made with others.
     """
     path = Path(path)
-    limit = max_prompt_tokens or 1 << 30
-    encoded = [encode_prompt(row, tokenizer, limit) for row in rows]
-    keys = [_key(row["id"], ids) for row, (ids, _) in zip(rows, encoded, strict=True)]
-    header = json.loads(
-        json.dumps({**(settings or {}), **_settings(model, max_new_tokens, batch_size, max_prompt_tokens)})
-    )
+    requests, keys, prompt_cut = _requests(tokenizer, rows, decoding, max_prompt_tokens)
+    header = json.loads(json.dumps({**(settings or {}), **settings_of(model, decoding, batch_size, max_prompt_tokens)}))
     found = _open(path, header)
     missing = list({key: index for index, key in enumerate(keys) if key not in found}.values())
 
     def save(indices: list[int], batch: list[Completion]) -> None:
         records = []
         for number, completion in zip(indices, batch, strict=True):
-            index = missing[number]
-            records.append(
-                {
-                    "key": keys[index],
-                    "id": rows[index]["id"],
-                    "text": completion.text,
-                    "tokens": list(completion.tokens),
-                }
-            )
-            records[-1] |= {"finished": completion.finished, "prompt_cut": encoded[index][1]}
+            row, sample = divmod(missing[number], decoding.samples)
+            said = {"text": completion.text, "tokens": list(completion.tokens), "finished": completion.finished}
+            records.append({"key": keys[missing[number]], "id": rows[row]["id"], "sample": sample, **said,
+                            "prompt_cut": prompt_cut[row]})  # fmt: skip
         _append(path, records)
         found.update((record["key"], record) for record in records)
 
-    prompts = [encoded[index][0] for index in missing]
-    generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, on_batch=save)
+    generate(model, tokenizer, [requests[i] for i in missing], decoding, batch_size=batch_size, on_batch=save)
     return [found[key] for key in keys]
+
+
+def alone(
+    model,
+    tokenizer,
+    rows: Sequence[dict],
+    records: Sequence[dict],
+    decoding: Decoding,
+    *,
+    batch_size: int,
+    max_prompt_tokens: int | None = None,
+    n: int,
+) -> dict | None:
+    """Whether a batch changes what is written: n rows evenly spread, first sample, one at a time and in a batch.
+
+    Returns: rows, same (those whose tokens equal their records' of `predict`), and prompts per second: alone, and in
+    batches of `batch_size`; None for n = 0.
+    """
+    chosen = [round(i * (len(rows) - 1) / max(1, n - 1)) for i in range(min(n, len(rows)))]
+    if not chosen:
+        return None
+    picked = [rows[i] for i in chosen]
+    requests, _, _ = _requests(tokenizer, picked, decoding, max_prompt_tokens)
+    requests = requests[:: decoding.samples]
+    rates, single = {}, []
+    for name, size in (("alone", 1), ("batched", batch_size)):
+        began = monotonic()
+        said = generate(model, tokenizer, requests, decoding, batch_size=size)
+        rates[name] = len(picked) / (monotonic() - began)
+        single = single or said
+    before = [records[i * decoding.samples]["tokens"] for i in chosen]
+    same = sum(list(one.tokens) == tokens for one, tokens in zip(single, before, strict=True))
+    return {"rows": len(picked), "same": same, "prompts_per_second": rates}
 
 
 def complete(model, tokenizer, rows: Sequence[dict], limits: tuple[int, int]) -> list[str]:
@@ -132,8 +169,28 @@ def complete(model, tokenizer, rows: Sequence[dict], limits: tuple[int, int]) ->
     limits: max_prompt_tokens, and as many new tokens as a target may have.
     """
     prompts = [encode_prompt(row, tokenizer, limits[0])[0] for row in rows]
-    said = generate(model, tokenizer, prompts, max_new_tokens=limits[1], batch_size=max(1, len(rows)))
+    said = generate(model, tokenizer, prompts, Decoding(limits[1]), batch_size=max(1, len(rows)))
     return [completion.text for completion in said]
+
+
+def _request(tokenizer, prompt: str | Sequence[int] | Request) -> Request:
+    if isinstance(prompt, Request):
+        return prompt
+    return Request(tuple(tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt))
+
+
+def _requests(tokenizer, rows: Sequence[dict], decoding: Decoding, max_prompt_tokens: int | None):
+    """Requests and their keys, `decoding.samples` per row, and per row whether its prompt was cut."""
+    requests, keys, prompt_cut = [], [], []
+    for row in rows:
+        ids, is_cut = encode_prompt(row, tokenizer, max_prompt_tokens or 1 << 30)
+        prompt_cut.append(is_cut)
+        stop = tuple(row["meta"].get("stop", ())) if decoding.stop is None else decoding.stop
+        for sample in range(decoding.samples):
+            digest = hashlib.sha256(json.dumps([row["id"], ids, stop, sample]).encode()).hexdigest()
+            keys.append(digest[:16])
+            requests.append(Request(tuple(ids), stop, int(digest[:15], 16) ^ decoding.seed))
+    return requests, keys, prompt_cut
 
 
 @contextmanager
@@ -152,10 +209,10 @@ def _generating(model) -> Iterator[None]:
             module.training = True
 
 
-def _try_batch(model, tokenizer, batch: list[list[int]], max_new_tokens: int) -> list[Completion] | None:
+def _try_batch(model, tokenizer, batch: list[Request], decoding: Decoding) -> list[Completion] | None:
     """`_complete`, or None when memory ran out."""
     try:
-        return _complete(model, tokenizer, batch, max_new_tokens)
+        return _complete(model, tokenizer, batch, decoding)
     except RuntimeError as error:  # torch.OutOfMemoryError on GPUs; a plain RuntimeError on CPU
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
@@ -164,25 +221,37 @@ def _try_batch(model, tokenizer, batch: list[list[int]], max_new_tokens: int) ->
     return None
 
 
-def _complete(model, tokenizer, batch: list[list[int]], max_new_tokens: int) -> list[Completion]:
-    """Greedy completions of one batch of prompts."""
+def _complete(model, tokenizer, batch: list[Request], decoding: Decoding) -> list[Completion]:
+    """Completions of one batch of prompts."""
     ends = _end_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-    width = max(map(len, batch))
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in batch])  # (B, T)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])  # (B, T)
-    config = GenerationConfig(max_new_tokens=max_new_tokens, use_cache=True, eos_token_id=ends, pad_token_id=pad)
+    width = max(len(request.ids) for request in batch)
+    ids = torch.tensor([[pad] * (width - len(r.ids)) + list(r.ids) for r in batch])  # (B, T)
+    mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in batch])  # (B, T)
+    config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens, use_cache=True, eos_token_id=ends, pad_token_id=pad
+    )
     # What is not set here would be taken from the model's own configuration.
     config.update(do_sample=False, num_beams=1, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0)
+    own: dict = {}
+    if any(request.stop for request in batch):
+        own["stopping_criteria"] = StoppingCriteriaList([Stops(tokenizer, [r.stop for r in batch], width)])
+    if decoding.temperature:  # greedy on logits with noise is sampling
+        own["logits_processor"] = LogitsProcessorList([Draw(decoding, [r.seed for r in batch])])
     device = model.get_input_embeddings().weight.device
-    output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)
-    return [_completion(tokenizer, row, ends) for row in output[:, width:].tolist()]
+    output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config, **own)
+    new = output[:, width:].tolist()
+    return [_completion(tokenizer, row, ends, request.stop) for row, request in zip(new, batch, strict=True)]
 
 
-def _completion(tokenizer, new: list[int], ends: list[int]) -> Completion:
-    stop = next((position for position, token in enumerate(new) if token in ends), None)
-    tokens = new if stop is None else new[:stop]
-    return Completion(tokenizer.decode(tokens, skip_special_tokens=True), tuple(tokens), stop is not None)
+def _completion(tokenizer, new: list[int], ends: list[int], stop: Sequence[str]) -> Completion:
+    end = next((position for position, token in enumerate(new) if token in ends), None)
+    tokens = new if end is None else new[:end]
+    text, stopped = cut(tokenizer.decode(tokens, skip_special_tokens=True), stop)
+    if stopped:  # what follows is padding, as much as the batch's longest completion needed
+        met = bisect_left(range(len(tokens)), True, key=lambda n: cut(tokenizer.decode(tokens[:n]), stop)[1])
+        tokens = tokens[:met]
+    return Completion(text, tuple(tokens), end is not None or stopped)
 
 
 def _end_tokens(model, tokenizer) -> list[int]:
@@ -192,20 +261,16 @@ def _end_tokens(model, tokenizer) -> list[int]:
     return list(dict.fromkeys(token for token in ends if token is not None))
 
 
-def _settings(model, max_new_tokens: int, batch_size: int, max_prompt_tokens: int | None) -> dict:
+def settings_of(model, decoding: Decoding, batch_size: int, max_prompt_tokens: int | None) -> dict:
+    """What decides completions beside model and prompts."""
     return {
-        "decoding": "greedy",
-        "max_new_tokens": max_new_tokens,
+        **decoding.settings(),
         "max_prompt_tokens": max_prompt_tokens,
         "batch_size": batch_size,
         "dtype": str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
         "device": model.get_input_embeddings().weight.device.type,
     }
-
-
-def _key(row_id: str, ids: list[int]) -> str:
-    return hashlib.sha256(json.dumps([row_id, ids]).encode()).hexdigest()[:16]
 
 
 def _open(path: Path, settings: dict) -> dict[str, dict]:

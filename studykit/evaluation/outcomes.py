@@ -1,7 +1,7 @@
 """Row by row: what was asked, expected and written, and how it ended. JSON lines, one file per state.
 
-A row has id, prompt, reference, prediction, finished, prompt_cut, nats and tokens (the loss of the reference), and
-status and stderr of its execution, None where nothing ran. All text in it is untrusted.
+A line has id, prompt, reference, sample, prediction, finished, prompt_cut, nats and tokens (the loss of the reference,
+None without one), and status and stderr of its execution, None where nothing ran. All text in it is untrusted.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ STATUSES = ("passed", "failed", "error", "timeout", "memory", "output")
 
 
 def write(path: Path, rows: Sequence[dict], predictions: Sequence[dict], losses, execution: dict | None) -> None:
-    verdicts = iter(execution["verdicts"] if execution else ())
-    lines = []
-    for row, prediction, (nats, tokens) in zip(rows, predictions, losses, strict=True):
+    """One line per prediction, of which there are as many per row as samples; `losses` per row, or none at all."""
+    verdicts, samples, lines = iter(execution["verdicts"] if execution else ()), len(predictions) // len(rows), []
+    for at, prediction in enumerate(predictions):
+        row, (nats, tokens) = rows[at // samples], losses[at // samples] if losses else (None, None)
         verdict = next(verdicts) if execution and row.get("check") else {}
         lines.append(json.dumps({
             "id": row["id"], "prompt": row["prompt"], "reference": row["target"], "prediction": prediction["text"],
-            "finished": prediction["finished"], "prompt_cut": prediction["prompt_cut"], "nats": nats, "tokens": tokens,
-            "status": verdict.get("status"), "stderr": verdict.get("stderr"),
+            "sample": prediction["sample"], "finished": prediction["finished"], "prompt_cut": prediction["prompt_cut"],
+            "nats": nats, "tokens": tokens, "status": verdict.get("status"), "stderr": verdict.get("stderr"),
         }, ensure_ascii=False) + "\n")  # fmt: skip
     path.write_text("".join(lines), encoding="utf-8")
 
@@ -38,7 +39,12 @@ def read(run_dir: str | Path, state: dict) -> list[dict]:
 
 def is_right(row: dict) -> bool:
     """Passed its tests; without a test, equals its reference."""
-    return row["status"] == "passed" if row["status"] else row["prediction"].strip() == row["reference"].strip()
+    return row["status"] == "passed" if row["status"] else _same(row)
+
+
+def _same(row: dict) -> bool:
+    """Whether a reference exists and was written."""
+    return row["prediction"].strip() == row["reference"].strip() != ""
 
 
 def endings(rows: Sequence[dict]) -> dict[str, int]:
@@ -73,15 +79,17 @@ def messages(rows: Sequence[dict], most: int = 5) -> list[dict]:
 def by_length(of_seeds: Sequence[Sequence[dict]], parts: int = 3) -> list[dict]:
     """Rows in equal parts by the length of their reference in tokens: rows, share that is right (%), and loss.
 
-    of_seeds: the same rows, as each seed answered them.
+    of_seeds: the same rows, as each seed answered them. Nothing without references.
     """
+    if of_seeds[0][0]["tokens"] is None:
+        return []
     order = np.argsort([row["tokens"] for row in of_seeds[0]], kind="stable")
     found = []
     for part in np.array_split(order, min(parts, len(order))):
         rows = [rows[i] for rows in of_seeds for i in part]
         lengths = [of_seeds[0][i]["tokens"] for i in part]
         found.append({
-            "tokens of the reference": f"{min(lengths)} to {max(lengths)}", "rows": len(part),
+            "tokens of the reference": f"{min(lengths)} to {max(lengths)}", "rows": len({of_seeds[0][i]["id"] for i in part}),
             "right (%)": round(100 * float(np.mean([is_right(row) for row in rows])), 1),
             "loss": round(sum(row["nats"] for row in rows) / sum(row["tokens"] for row in rows), 3),
         })  # fmt: skip
@@ -105,6 +113,5 @@ def way(row: dict) -> str:
     if not row["prediction"].strip():
         return "empty"
     if is_right(row):
-        same = row["prediction"].strip() == row["reference"].strip()
-        return "same" if same else "passed, written otherwise"
+        return "same" if _same(row) else "passed, written otherwise"
     return (row["status"] or "another text") + ("" if row["finished"] else ", cut off")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from studykit.evaluation import execute, metrics
+from studykit.evaluation.statistics import pass_at_k
 from studykit.params import UserError
 
 
@@ -20,25 +21,35 @@ def evaluate_predictions(
     rows: Sequence[dict],
     predictions: Sequence[dict],
     *,
+    samples: int = 1,
+    pass_k: Sequence[int] = (1,),
     timeout: float = 4.0,
     memory_mb: int = 512,
     allow_unsandboxed: bool = False,
     workers: int | None = None,
 ) -> dict:
-    """Score `predictions` (records of `generate.predict`: id, text, finished) against the targets and checks of
-    `rows`, in one order.
+    """Score `predictions` (records of `generate.predict`: id, text, finished; `samples` per row) against the targets
+    and checks of `rows`, in one order.
 
-    Returns, all JSON: "scores" (`metrics.score`, and "pass_at_1" over the rows that have a check), "counts" {n, empty,
-    truncated, checked}, and "execution" (None without checks): {isolation, runtimes {language: version}, timeout,
-    memory_mb, empty, ids, verdicts [{status, seconds, stderr}], statuses {status: count}}. UserError when the ids
-    differ, a reference is empty, or programs cannot be run here.
+    A row's text score is over its samples: their mean, or their summed counts. Rows that have tests alone (an empty
+    target, `meta.no_reference`) get no text scores.
+
+    Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check), "counts" {n,
+    empty, truncated, checked}, and "execution" (None without checks): {isolation, runtimes {language: version},
+    timeout, memory_mb, empty, ids, verdicts [{status, seconds, stderr}], statuses {status: count}}. UserError when the
+    ids differ, a reference is empty, or programs cannot be run here.
     """
-    if [row["id"] for row in rows] != [prediction["id"] for prediction in predictions]:
-        raise UserError(f"{len(predictions)} predictions do not have the ids of the {len(rows)} rows in the same order")
+    asked = [row for row in rows for _ in range(samples)]
+    if [row["id"] for row in asked] != [prediction["id"] for prediction in predictions]:
+        raise UserError(f"{len(predictions)} predictions do not have the ids of the {len(rows)} rows in the same "
+                        f"order, {samples} each")  # fmt: skip
     texts = [prediction["text"] for prediction in predictions]
-    scores = metrics.score(texts, [row["target"] for row in rows])
+    scores = {}
+    if not all(row["meta"].get("no_reference") for row in rows):
+        found = metrics.score(texts, [row["target"] for row in asked])
+        scores = {name: of_rows(entry, samples) for name, entry in found.items()}
     counts = {
-        "n": len(rows),
+        "n": len(texts),
         "empty": sum(not text.strip() for text in texts),
         "truncated": sum(not prediction["finished"] for prediction in predictions),
         "checked": sum(row.get("check") is not None for row in rows),
@@ -46,9 +57,20 @@ def evaluate_predictions(
     execution = None
     if counts["checked"]:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
-        execution = _run(rows, texts, limits, allow_unsandboxed, workers)
-        scores["pass_at_1"] = _pass_at_1(execution)
+        execution = _run(asked, texts, limits, allow_unsandboxed, workers)
+        scores |= {f"pass_at_{k}": pass_at(k, execution, samples) for k in pass_k}
     return {"scores": scores, "counts": counts, "execution": execution}
+
+
+def of_rows(entry: dict, samples: int) -> dict:
+    """A metric's entry over n * samples predictions as one over n rows."""
+    if samples == 1:
+        return entry
+    rows = entry["n"] // samples
+    about = {"n": rows, "signature": re.sub(r"\|n:\d+$", f"|samples:{samples}|n:{rows}", entry["signature"])}
+    if "per_example" in entry:
+        return entry | about | {"per_example": np.reshape(entry["per_example"], (rows, samples)).mean(1).tolist()}
+    return entry | about | {"statistics": np.reshape(entry["statistics"], (rows, samples, -1)).sum(1).tolist()}
 
 
 def _run(
@@ -81,19 +103,17 @@ def status(verdict: execute.Verdict) -> str:
     return "failed" if wrong else verdict.status
 
 
-def _pass_at_1(execution: dict) -> dict:
-    """pass@1 of greedy decoding, one sample per problem:
-
-    the share of programs that passed, and 0 or 100 per program.
-    """
-    values = [100.0 * (verdict["status"] == "passed") for verdict in execution["verdicts"]]
+def pass_at(k: int, execution: dict, samples: int) -> dict:
+    """pass@k as an entry among the scores: per problem the chance that one of k samples passes, in percent."""
+    passed = np.reshape([verdict["status"] == "passed" for verdict in execution["verdicts"]], (-1, samples)).sum(1)
+    values = 100 * pass_at_k(samples, passed, k)
     runtimes = ",".join(execution["runtimes"].values())
     limits = f"timeout:{execution['timeout']:g}s|memory:{execution['memory_mb']}MB|isolation:{execution['isolation']}"
     return {
-        "label": "pass@1",
-        "value": float(np.mean(values)),
-        "signature": f"pass@1|samples:1|decoding:greedy|{limits}|version:{runtimes}|n:{len(values)}",
-        "per_example": values,
+        "label": f"pass@{k}",
+        "value": float(values.mean()),
+        "signature": f"pass@{k}|samples:{samples}|unbiased|{limits}|version:{runtimes}|n:{len(values)}",
+        "per_example": values.tolist(),
         "n": len(values),
         "empty": execution["empty"],
     }

@@ -7,7 +7,7 @@ import torch
 
 from studykit import checkpoints, comparison, phases, runs, tasks
 from studykit.base import load_base
-from studykit.evaluation import execute, outcomes, states
+from studykit.evaluation import execute, outcomes, states, steps
 from studykit.params import EvaluateParams, UserError
 from studykit.training import train
 from studykit.tuners import fusion_members
@@ -50,7 +50,7 @@ def parameters(p, runs_of_seeds: list[str], method: str = "bottleneck", **given)
 def evaluated(p) -> dict:
     with runs.open_run(p.out, stage="evaluate", params=p) as run:
         if not run.done:
-            runs.write_json(run.path("scores.json"), states.evaluate(p, run))
+            runs.write_json(run.path("scores.json"), steps.evaluate(p, run))
             run.publish()
     return run.read_json("scores.json")
 

@@ -1,5 +1,6 @@
 """Intervals: known values, invariances, and coverage in a small simulation."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,8 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studykit.evaluation.metrics import corpus_value, score
-from studykit.evaluation.statistics import across_seeds, bootstrap, holm, mean_sd, paired_bootstrap, student_t, wilson
+from studykit.evaluation.statistics import (
+    across_seeds,
+    bootstrap,
+    holm,
+    mean_sd,
+    paired_bootstrap,
+    pass_at_k,
+    proportion,
+    student_t,
+    two_sided,
+    wilson,
+)
 from studykit.params import UserError
+
+SCORES = st.lists(st.integers(0, 4), min_size=2, max_size=20)
 
 
 def test_wilson_known_values():
@@ -18,6 +32,9 @@ def test_wilson_known_values():
     none = wilson(0, 10)
     assert (none.value, none.low, none.high) == pytest.approx((0, 0, 0.2775), abs=1e-4)
     assert wilson(10, 10).high == 1
+    for successes, n, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (1, 29, 0.0061, 0.1718)]:
+        found = wilson(successes, n)  # Newcombe 1998, table I, method 3
+        assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
     humaneval = wilson(49, 164)
     assert (humaneval.high - humaneval.low) / 2 == pytest.approx(0.07, abs=0.005)
     with pytest.raises(UserError, match="3 successes of 2"):
@@ -30,6 +47,12 @@ def test_wilson_known_values():
 )
 def test_student_t_tables(df, quantile, value):
     assert student_t(quantile, df) == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(("df", "t", "p"), [(1, 12.706205, 0.05), (5, 2.0, 0.1019395), (29, 0.5, 0.6208481)])
+def test_two_sided_t_is_the_quantile_read_backwards(df, t, p):
+    assert two_sided(t, df) == two_sided(-t, df) == pytest.approx(p, abs=1e-6)
+    assert two_sided(student_t(0.99, df), df) == pytest.approx(0.02)
 
 
 def test_across_seeds():
@@ -106,6 +129,95 @@ def test_coverage():
     assert 0.90 < np.mean(held) < 0.99
 
 
+@given(SCORES, st.data())
+def test_clusters_of_one_are_no_clusters(scores, data):
+    labels = data.draw(st.permutations([None, *range(len(scores) - 1)]))
+    other = data.draw(st.permutations(scores))
+    assert bootstrap(scores, clusters=labels, resamples=50) == bootstrap(scores, resamples=50)
+    assert paired_bootstrap(scores, other, clusters=labels, resamples=50) == paired_bootstrap(
+        scores, other, resamples=50
+    )
+    shares = np.array(scores) / 4
+    assert proportion(shares, labels) == proportion(shares)
+    assert proportion(shares > 0.5, labels) == wilson(int(np.sum(shares > 0.5)), len(shares))
+
+
+@given(SCORES)
+def test_rows_repeated_in_their_cluster_add_nothing(scores):
+    """Three copies of every example say what one says, if it is known that they are copies."""
+    thrice, labels = np.repeat(scores, 3), [f"problem {i}" for i in range(len(scores))]
+    once, copies = bootstrap(scores, resamples=50), bootstrap(thrice, clusters=np.repeat(labels, 3), resamples=50)
+    assert (copies.low, copies.high) == pytest.approx((once.low, once.high), nan_ok=True)
+    assert (copies.n, copies.clusters, once.clusters) == (3 * once.n, once.n, None)
+    assert copies.method == f"{once.method}, clustered, {len(scores)} clusters"
+
+
+@given(SCORES, st.lists(st.integers(0, 3), min_size=20, max_size=20), st.randoms())
+def test_the_order_of_rows_and_the_names_of_clusters_mean_nothing(scores, labels, random):
+    labels = labels[: len(scores)]
+    order = random.sample(range(len(scores)), len(scores))
+    renamed = [f"r{labels[i]}" for i in order]
+    shares = np.array(scores) / 4
+    found, again = proportion(shares, labels), proportion(shares[order], renamed)
+    assert [again.value, again.low, again.high] == pytest.approx([found.value, found.low, found.high])
+    assert bootstrap(np.array(scores)[order], clusters=renamed, resamples=20).value == pytest.approx(np.mean(scores))
+    named = [f"r{label}" for label in labels]
+    assert repr(bootstrap(scores, clusters=labels, resamples=20)) == repr(
+        bootstrap(scores, clusters=named, resamples=20)
+    )
+
+
+def test_rows_of_a_cluster_are_less_evidence_than_as_many_rows_of_their_own():
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(40), 5)
+    values = rng.normal(0, 1, 40)[labels] + rng.normal(0, 0.3, 200)
+    apart, together = bootstrap(values), bootstrap(values, clusters=labels)
+    assert together.high - together.low > 1.7 * (apart.high - apart.low)
+    assert paired_bootstrap(values + 0.1, values * 0, clusters=labels).p > paired_bootstrap(values + 0.1, values * 0).p
+    alone, shared = proportion(values > 0), proportion(values > 0, labels)
+    assert shared.high - shared.low > 1.5 * (alone.high - alone.low) and shared.value == alone.value
+    assert shared.method.startswith("Wilson, effective n ") and shared.method.endswith(", clustered, 40 clusters")
+    with pytest.raises(UserError, match="3 cluster labels of 200 examples"):
+        bootstrap(values, clusters=[1, 2, 3])
+
+
+def test_a_proportion_where_nothing_varies_counts_each_cluster_once():
+    none = proportion([0.0] * 30, [i // 3 for i in range(30)])
+    assert (none.low, none.high) == (0, wilson(0, 10).high)
+    assert proportion([1 / 3] * 9).high == pytest.approx(wilson(3, 9).high)
+    with pytest.raises(UserError, match="shares from 0 to 1"):
+        proportion([0.2, 50.0])
+
+
+def test_one_example_or_one_cluster_says_nothing_of_others():
+    for found in (bootstrap([3.0]), bootstrap([1.0, 2.0], clusters=["a", "a"])):
+        assert math.isnan(found.low) and math.isnan(found.high)
+    alone = paired_bootstrap([9.0], [1.0])
+    assert alone.value == 8 and math.isnan(alone.low) and alone.p == 1
+    assert proportion([1.0]) == wilson(1, 1)
+    assert paired_bootstrap([9.0, 8.0], [1.0, 0.0]).p > 0.2, "two rows that agree are no proof"
+    assert bootstrap([2.0] * 5).low == bootstrap([2.0] * 5).high == 2
+
+
+@given(st.integers(1, 7), st.data())
+def test_pass_at_k_is_the_share_of_draws_with_a_pass(n, data):
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(np.mean([any(draw) for draw in draws]))
+    assert pass_at_k(n, c, 1) == pytest.approx(c / n)
+
+
+def test_pass_at_k_known_values():
+    assert pass_at_k(10, 3, 5) == pytest.approx(0.916667, abs=5e-7)
+    assert pass_at_k([10, 20, 5], [3, 0, 5], 5) == pytest.approx([11 / 12, 0, 1])
+    assert pass_at_k(200, [0, 1, 200], 100) == pytest.approx([0, 0.5, 1])
+    for wrong in ((4, 2, 5), (4, 2, 0), ([10, 4], [2, 2], 5)):
+        with pytest.raises(UserError, match=r"pass@\d of \d+ samples"):
+            pass_at_k(*wrong)
+    with pytest.raises(UserError, match="from 0 to all"):
+        pass_at_k(3, 4, 1)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_keeps_order_and_never_lowers_a_p_value(p_values):
     adjusted = holm(p_values)
@@ -116,3 +228,5 @@ def test_holm_keeps_order_and_never_lowers_a_p_value(p_values):
 def test_holm_known_values():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+    # by hand: p times 5, 4, 3, 2, 1 is 0.05, 0.08, 0.09, 0.08, 0.05, of which the running maxima
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])

@@ -1,0 +1,159 @@
+"""The evaluation of one method on one test split: completions are written, then scored, state by state.
+
+Each step can be repeated alone. Completions lie in `predictions/<state>.jsonl` beside the settings that made them; a
+killed run goes on behind its last whole line, and a run that is made again, because a metric or a test's harness has
+changed, takes them over and scores them anew. Scores of a state are kept until the run is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from studykit import runs, sources, tasks
+from studykit.base import load_base
+from studykit.evaluation import execute, outcomes
+from studykit.evaluation.decoding import Decoding
+from studykit.evaluation.generate import alone, predict, settings_of
+from studykit.evaluation.scoring import evaluate_predictions
+from studykit.evaluation.states import State, completion_losses, loaded, loss_entry, states
+from studykit.params import UserError
+from studykit.tuners import fusion_layers
+
+WRITING = ("evaluation.states", "evaluation.generate")  # the modules, with what they import, that decide completions
+
+
+def why_not_executed(rows: Sequence[dict], languages: Sequence[str] | None = None) -> str | None:
+    """Why pass@1 of rows that have tests is not known; None when it is, or nothing has tests.
+
+    Args:
+        languages: those whose programs may be run; None: all that have a runtime on this machine.
+    """
+    for language in sorted({row["language"] for row in rows if row.get("check")}):
+        if languages is not None and language not in languages:
+            named = ", ".join(languages) or "no language"
+            return f"evaluate.execute names {named}, so programs in {language} are not run."
+        try:
+            execute.runtime_version(language)
+        except UserError as error:
+            return str(error)
+    return None
+
+
+@dataclass
+class Written:
+    """The completions of a state: where they are, the records of `predict`, and the losses of the references."""
+
+    place: Path
+    predictions: list[dict]
+    losses: list[list]
+    folded: bool
+    batches: dict | None  # see `generate.alone`
+    seconds: float
+
+
+def evaluate(p, run: runs.OpenRun) -> dict:
+    """Write and score every state; the content of `scores.json`.
+
+    Writes `predictions/<state>.jsonl` and `outcomes/<state>.jsonl` into the run, see `generate` and `outcomes`.
+
+    Returns: method, language, ids and groups of the rows, settings, isolation, not_executed (a reason or None), and
+        "states": a list of {name, seed, run, phase, file, folded, batches, scores, counts, execution, seconds}, where
+        scores holds `metrics.score`, "loss", and "pass_at_<k>" if rows have tests: its value is None, beside a
+        "reason", where they cannot be run.
+    """
+    rows = tasks.read_rows(p.data, p.language, "test")[: p.limit]
+    limits, reason = tasks.limits(p.data), why_not_executed(rows, p.execute)
+    checks = any(row.get("check") for row in rows)
+    isolation = execute.isolation(p.allow_unsandboxed) if checks and not reason else None
+    base = tokenizer = None
+    found, wanted = [], states(p)
+    decoding = Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed,
+                        None if p.stop is None else tuple(p.stop))  # fmt: skip
+    for state in wanted:
+        kept = run.checkpoints / f"{state.file}.scores.json"
+        if not kept.exists():
+            if base is None:
+                base, tokenizer = load_base(p.base)
+            written = write(base, tokenizer, state, rows, limits, decoding, p, run, last=state is wanted[-1])
+            runs.write_json(kept, score(state, rows, written, reason, p, run))
+        found.append(runs.read_json(kept))
+    for state in wanted:
+        shutil.copyfile(_predictions(run, state), run.path("predictions", f"{state.file}.jsonl"))
+        shutil.copyfile(_outcomes(run, state), run.path("outcomes", f"{state.file}.jsonl"))
+    settings = found[-1].pop("settings")
+    for state in found[:-1]:
+        del state["settings"]
+    groups = [row["meta"].get("group") or row["meta"].get("structure") for row in rows]
+    return {"method": p.method, "language": p.language, "ids": [row["id"] for row in rows], "groups": groups,
+            "settings": settings, "isolation": isolation, "not_executed": reason, "states": found}  # fmt: skip
+
+
+def write(base, tokenizer, state: State, rows, limits, decoding: Decoding, p, run, last: bool) -> Written:
+    """Complete the rows' prompts in this state; `last`: also see whether batches change completions."""
+    began = monotonic()
+    options = {"batch_size": p.batch_size, "max_prompt_tokens": limits[0]}
+    with loaded(base, state) as model:
+        folded = any(layer.folded(name) for layer in fusion_layers(model) for name in layer.active_adapters)
+        place, made_by = _predictions(run, state), about(state, p)
+        _take_over(run.dir / "predictions" / place.name, place, made_by | settings_of(model, decoding, **options))
+        predictions = predict(model, tokenizer, rows, place, decoding, settings=made_by, **options)
+        known = [] if all(row["meta"].get("no_reference") for row in rows) else rows
+        losses = completion_losses(model, tokenizer, known, limits, p.batch_size)
+        n = p.batch_check if last else 0
+        batches = alone(model, tokenizer, rows, predictions, decoding, n=n, **options)
+    return Written(place, predictions, losses, folded, batches, monotonic() - began)
+
+
+def score(state: State, rows: Sequence[dict], written: Written, reason: str | None, p, run) -> dict:
+    """All scores of a state's completions, JSON; its rows' outcomes are left beside them."""
+    began = monotonic()
+    given = [row | {"check": None} for row in rows] if reason else rows
+    limits = {"timeout": p.timeout, "memory_mb": p.memory_mb, "allow_unsandboxed": p.allow_unsandboxed}
+    scored = evaluate_predictions(given, written.predictions, samples=p.samples, pass_k=p.pass_k, **limits)
+    if written.losses:
+        scored["scores"]["loss"] = loss_entry(written.losses)
+    if reason:
+        checks = sum(bool(row.get("check")) for row in rows)
+        for k in p.pass_k:
+            scored["scores"][f"pass_at_{k}"] = {"label": f"pass@{k}", "value": None, "reason": reason, "n": checks}
+    outcomes.write(_outcomes(run, state), rows, written.predictions, written.losses, scored["execution"])
+    header = json.loads(written.place.open(encoding="utf-8").readline())["settings"]
+    settings = {name: value for name, value in header.items() if name not in about(state, p)}
+    execution = scored["execution"] and {n: v for n, v in scored["execution"].items() if n not in ("verdicts", "ids")}
+    seconds = {"generation": round(written.seconds, 2), "scoring": round(monotonic() - began, 2)}
+    return {"name": state.name, "seed": state.seed, "run": state.run, "phase": state.phase, "file": state.file,
+            "folded": written.folded, "batches": written.batches, "seconds": seconds, **scored,
+            "execution": execution, "settings": settings}  # fmt: skip
+
+
+def about(state: State, p) -> dict:
+    """What completions depend on beside prompts and settings: the weights, by the manifests of their runs, and code."""
+    named = [p.base, state.run] if state.run else [p.base]
+    weights = "".join(str(runs.sha256(runs.home() / directory / "manifest.json")) for directory in named)
+    return {"run": state.run, "phase": state.phase, "base": p.base, "data": p.data,
+            "weights": hashlib.sha256(weights.encode()).hexdigest()[:16],
+            "code": sources.digest_modules(*WRITING)}  # fmt: skip
+
+
+def _take_over(old: Path, new: Path, settings: dict) -> None:
+    """The completions of an earlier run of the same directory, if they were written as they would be now."""
+    if new.exists() or not old.exists():
+        return
+    with old.open(encoding="utf-8") as file:
+        same = json.loads(file.readline()).get("settings") == json.loads(json.dumps(settings))
+    if same:
+        shutil.copyfile(old, new)
+
+
+def _predictions(run: runs.OpenRun, state: State) -> Path:
+    return run.checkpoints / f"{state.file}.jsonl"
+
+
+def _outcomes(run: runs.OpenRun, state: State) -> Path:
+    return run.checkpoints / f"{state.file}.outcomes.jsonl"
