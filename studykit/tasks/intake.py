@@ -136,10 +136,15 @@ def _examples(part: Part, p, tally: Tally, has_test: bool) -> tuple[list[Example
                 tally.add("passed over", why, place)
                 continue
             tally.made += len(made)
-            licence = raw.get("license") if isinstance(raw.get("license"), str) else part.format.licence
-            tally.licences[licence or "not stated"] += 1
+            tally.licences[_licence(raw, part.format)] += 1
             found += made
     return found, list(getattr(asked.linked, "files", ()))
+
+
+def _licence(raw: dict, format: Format) -> str:
+    if isinstance(raw.get("license"), str):
+        return raw["license"]
+    return f"{format.licence} (of the data set as published)" if format.licence else "not stated"
 
 
 def _unseen(made: list[Example], seen: dict[tuple, str]) -> None:

@@ -293,7 +293,10 @@ def test_xcodeeval_is_joined_by_its_problems(tmp_path):
         "problem_descriptions.jsonl",
         "unittest_db.json",
     ]
-    assert manifest["licences"] == {"cc-by-nc-4.0": 122} and manifest["counts"]["read"] == 123
+    assert (
+        manifest["licences"] == {"cc-by-nc-4.0 (of the data set as published)": 122}
+        and manifest["counts"]["read"] == 123
+    )
     assert all("program_synthesis" in file["file"] for file in manifest["sources"][0]["files"])
 
 
