@@ -42,8 +42,14 @@ def divide(examples: Sequence[Example], shares: Sequence[float], seed: int) -> l
 def draw(group: str, shares: Sequence[float], seed: int) -> str:
     """The split of a group, with the probabilities `shares`, by a hash."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    at = int.from_bytes(digest[:8]) / 2**64 * sum(shares)
-    return SPLITS[0] if at < shares[0] else SPLITS[1] if at < shares[0] + shares[1] else SPLITS[2]
+    at, chosen = int.from_bytes(digest[:8]) / 2**64 * sum(shares), ""
+    for split, share in zip(SPLITS, shares, strict=True):
+        if share > 0:  # so that no rounding can choose a split without a share
+            chosen = split
+            if at < share:
+                break
+            at -= share
+    return chosen
 
 
 def components(units: Iterable[tuple[str, ...]]) -> list[str]:

@@ -92,7 +92,7 @@ def without_name(code: str, name: str) -> str:
     if not name:
         raise NotForThis("the function has no name")
     if not (found := re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", PLACEHOLDER, code))[1]:
-        raise BadRow("the name does not stand in the code", f" ({name})")
+        raise NotForThis("the name does not stand in the code")
     return found[0]
 
 

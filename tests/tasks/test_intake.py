@@ -63,7 +63,7 @@ MALFORMED = [
     (humaneval_x("Go", 0), humaneval_x("Go", 1) | {"canonical_solution": ""}, GENERATION, "_solution' is empty"),
     (humaneval_x("Go", 0), humaneval_x("Go", 0), GENERATION, "an id that stands twice (Go/0, first in "),
     (codexglue(0), codexglue(1, docstring=""), SUMMARY, "the docstring is empty"),
-    (codexglue(0), codexglue(1, code='def f():\n    """Add 1."""'), NAMING, "does not stand in the code (add)"),
+    (codexglue(0), codexglue(1, code=" "), NAMING, "the field 'code' is empty"),
     (codexglue(0), codexglue(1, language="java"), SUMMARY, "a row of another language in a file of python (java)"),
     (codexglue(0), without(codexglue(1), "repo"), SUMMARY, "the field 'repo' is missing or no text"),
     ({"prompt": "p", "target": "t"}, {"prompt": "p"}, COMMIT, "the field 'target' is missing or no text"),
@@ -159,8 +159,9 @@ def test_an_unknown_layout_is_told_what_was_looked_for(tmp_path):
 
 @pytest.mark.parametrize("values, said", [
     ({"test_path": "x"}, "test_path is 'x', without a path to train on"),
-    ({"shares": [0.5, 0.5]}, "it must be three numbers of at least 0 with the sum 1"),
+    ({"shares": [0.5, 0.5]}, "it must be three numbers with the sum 1"),
     ({"shares": [0.9, 0.2, -0.1]}, "it must be three numbers"),
+    ({"shares": [0.5, 0, 0.5]}, "of which only the last, the test's, may be 0"),
     ({"near_duplicates": 0}, "near_duplicates is 0; it must be greater than 0"),
     ({"bad_rows": -1}, "bad_rows is -1; it must be at least 0"),
     ({"format": "parquet"}, "format is 'parquet'; it must be one of 'auto', 'commitpackft'"),

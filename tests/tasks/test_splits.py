@@ -62,6 +62,7 @@ def test_shares_are_met_and_the_seed_matters():
         assert abs(drawn.count(split) / 4000 - share) < 0.02
     assert drawn != [draw(name, (0.8, 0.15, 0.05), 1) for name in names]
     assert {draw(name, (0.0, 1.0, 0.0), 0) for name in names} == {"valid"}
+    assert {draw(name, (0.7, 0.3, 0.0), 0) for name in names} == {"train", "valid"}
 
 
 def test_rows_that_join_no_group_move_nothing():
