@@ -18,7 +18,9 @@ from studykit import methods
 
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
 Method = Annotated[str, AfterValidator(methods.known)]
-Task = Literal["generation", "translation", "commit", "summarization"]
+Task = Literal["generation", "translation", "commit", "summarization", "naming"]
+DataFormat = Literal["auto", "commitpackft", "xcodeeval", "humaneval", "humanevalx", "multipl_e", "nichetrans", "ct",
+                     "codesearchnet", "prepared"]  # fmt: skip
 Quantization = Literal["none", "nf4", "int8"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
@@ -91,7 +93,9 @@ class DataParams(Section):
     language: str = role("", "of all rows where members are tasks, which then stand in languages, target; else empty")
     languages: list[str] | None = role(None, "all languages of the study, the target last")
     target: str | None = role(None, "the low-resource language")
-    path: str | None = Field(None, description="file or directory of real data; None: the built-in corpus")
+    path: str | None = Field(None, description="file, directory or hf://datasets/...; None: the built-in corpus")
+    test_path: str | None = Field(None, description="the same for the test alone; None: path has the test")
+    format: DataFormat = Field("auto", description="of the rows in path; auto: told by their files and fields")
     source_examples: int = Field(2000, ge=1, description="training rows per source language, at most")
     target_examples: int = Field(30, ge=1, description="training rows of the target, at most")
     valid_examples: int = Field(48, ge=1, description="validation rows per language, at most")
@@ -99,10 +103,25 @@ class DataParams(Section):
     max_prompt_tokens: int = Field(96, ge=4, description="tokens of a prompt, at most")
     max_target_tokens: int = Field(96, ge=4, description="tokens of a target, at most")
     template: str | None = Field(None, description="prompt with {fields}; None: the published default of the task")
+    diff_context: int = Field(3, ge=0, description="commit: unchanged lines around each change")
+    split_by: Literal["repository", "file", "row"] = Field("repository", description="commit: what a split keeps whole")
+    shares: list[float] = Field([0.8, 0.1, 0.1], description="train, valid, test, where data has no splits")
+    near_duplicates: float | None = Field(None, gt=0, le=1, description="similarity at which rows go; None: never")
+    bad_rows: int = Field(0, ge=0, description="malformed rows that are refused before it stops")
     level: int = Field(1, ge=1, le=3, description="difficulty of the built-in programs")
     wording: Literal["plain", "task"] = Field("plain", description="of the built-in descriptions: one, or paraphrases")
     seed: int = Field(0, ge=0, description="of the draw and the split")
     out: str | None = run_dir("directory of this run")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> DataParams:
+        trained, test = self.shares[:2], self.shares[2:]
+        if len(test) != 1 or min(trained) <= 0 or test[0] < 0 or abs(sum(self.shares) - 1) > 1e-9:
+            raise ValueError(f"shares is {self.shares}; it must be three numbers with the sum 1, of which only the last, "
+                             "the test's, may be 0")
+        if self.test_path is not None and self.path is None:
+            raise ValueError(f"test_path is {self.test_path!r}, without a path to train on; it must stand beside path")
+        return self
 
 
 class Training(Section):

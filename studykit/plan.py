@@ -28,6 +28,7 @@ from studykit.study import Study, load_study
 QUICKSTART = "params/quickstart.yaml"
 SCRATCH_RATE = {"adapter": 5e-3, "fusion": 2e-3}  # learning rates that fit a base of 0.4M parameters
 PRETRAINED_RATE = {"adapter": 1e-4, "fusion": 1e-5}  # those of the published study
+FILES_ALONE = {"format", "diff_context", "split_by", "shares", "near_duplicates", "bad_rows"}  # of data parameters
 KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's names
 
 
@@ -138,6 +139,10 @@ def _plain(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     silent: set[str] = set()
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no say
         silent = set(values) - {"base", "quantization", "out"}
+    elif stage == "data":
+        silent = {"level", "wording"} if values["path"] else FILES_ALONE
+        if values["task"] != "commit":
+            silent = silent | {"diff_context", "split_by"}
     elif stage == "adapter":
         width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
         silent = {"lora": width, "full": width | lora}.get(values["method"], lora)

@@ -54,7 +54,7 @@ def _digest(code: list[str], without: set[str]) -> str:
 def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
     """The user's own files that a run reads: data, corpus, or a base in a directory. A directory stands for the files
     in it."""
-    names = {"data": ["path"], "base_model": ["base", "corpus"]}.get(stage, [])
+    names = {"data": ["path", "test_path"], "base_model": ["base", "corpus"]}.get(stage, [])
     found: list[Path] = []
     for name in names:
         if params.get(name) not in (None, "scratch", "polyglot"):
@@ -70,8 +70,8 @@ def code_cells(notebook: Path) -> list[str]:
 
 
 def closure(code: str, without: Collection[str] = NAMING) -> list[Path]:
-    """The files of this package that `code` imports, at any depth, with the styles and scripts beside them; modules
-    named in `without` and what only they import are left out."""
+    """The files of this package that `code` imports, at any depth, with the styles, scripts and texts beside them;
+    modules named in `without` and what only they import are left out."""
     code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
     todo, seen, found = list(_imports(code, ())), set(), set()
     while todo:
@@ -87,7 +87,7 @@ def closure(code: str, without: Collection[str] = NAMING) -> list[Path]:
             todo += _imports(file.read_text(encoding="utf-8"), inside)
     for file in list(found):  # what a module shows is beside it: a style of its name, or anything in its subpackage
         beside = file.parent.glob(f"{file.stem}.*" if file.parent == PACKAGE else "*")
-        found |= {f for f in beside if f.suffix in (".js", ".css", ".html")}
+        found |= {f for f in beside if f.suffix in (".js", ".css", ".html", ".yaml")}
     return sorted(found)
 
 

@@ -101,6 +101,7 @@ class Study(Section):
             if twice := [v for v in values if values.count(v) > 1]:
                 raise ValueError(f"{key} names {twice[0]!r} twice; each may stand once")
         check("base_model", self.base_model.model_dump(), place="base_model")
+        check("data", self.data.model_dump(), place="data")
         for name in self.all_languages:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]*", name):
                 raise ValueError(f"the language {name!r} is no name; it must start with a letter and hold no spaces or "
@@ -115,6 +116,8 @@ class Study(Section):
             self._of_tasks()
         if self.members_on == "code" and self.task not in ("generation", "translation"):
             raise ValueError(f"members_on is 'code', but the targets of {self.task} are no code; leave it at 'task'")
+        if self.task == "naming" and self.data.path is None:
+            raise ValueError("task is 'naming', which has no built-in rows; set data.path")
         if "full" in self.methods and self.quantization != "none":
             raise ValueError(f"quantization is {self.quantization!r}; the method full trains every weight of the base "
                              "and needs 'none'")
@@ -191,12 +194,12 @@ def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: b
     except ValidationError as error:
         raise UserError(f"{file}: {sentence(error, Study)}") from None
     if check_paths:
-        wanted = {"data.path": study.data.path}
+        wanted = {"data.path": study.data.path, "data.test_path": study.data.test_path}
         if study.base == "scratch" and study.base_model.corpus != "polyglot":
             wanted["base_model.corpus"] = study.base_model.corpus
         if _is_local(study.base):
             wanted["base"] = study.base
         for key, value in wanted.items():
-            if value is not None and not (home / Path(value).expanduser()).exists():
+            if value is not None and not value.startswith("hf://") and not (home / Path(value).expanduser()).exists():
                 raise UserError(f"{file}: {key} is {value!r}, which does not exist; it must be a file or directory.")
     return study

@@ -57,3 +57,9 @@ def test_environment_points_at_the_pins():
 
 def test_torch_is_pinned_to_the_measured_version():
     assert str(PINS["torch"].specifier) == "==2.13.0"
+
+
+def test_every_file_of_the_package_is_packaged():
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["studykit"]
+    others = [f for f in (ROOT / "studykit").rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
+    assert others and all(any(f in set((ROOT / "studykit").glob(p)) for p in patterns) for f in others)

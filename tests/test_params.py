@@ -79,6 +79,10 @@ BAD_STUDIES = {
     "quantization: int4": "quantization is 'int4'; it must be one of 'none'",
     "base: a b": "base is 'a b'; it must be 'scratch', a hub id",
     "base: ./absent": "base is './absent', which does not exist",
+    "task: naming": "task is 'naming', which has no built-in rows; set data.path",
+    "data: {test_path: absent.json}": "data: test_path is 'absent.json', without a path to train on",
+    "data: {shares: [1]}": "data: shares is [1.0]; it must be three numbers with the sum 1",
+    "data: {shares: [a, b, c]}": "data.shares[0] is 'a'; it must be a number",
     "data: {path: absent.json}": "data.path is 'absent.json', which does not exist",
     "base_model: {corpus: absent}": "base_model.corpus is 'absent', which does not exist",
     "study: [": "this is not YAML",
@@ -132,6 +136,11 @@ def test_numbers_as_people_write_them(tmp_path):
 
 def test_a_section_that_is_all_comments_is_the_default(tmp_path):
     assert load(tmp_path, GOOD + "adapter:\n  # steps: 3\n").adapter == load(tmp_path, GOOD).adapter
+
+
+def test_an_address_of_the_hub_is_no_path(tmp_path):
+    rows = "data: {path: 'hf://datasets/o/n/x', test_path: 'hf://datasets/o/m@main'}"
+    assert load(tmp_path, with_line(rows)).data.test_path == "hf://datasets/o/m@main"
 
 
 def test_paths_are_seen_from_the_project(tmp_path):

@@ -137,13 +137,17 @@ FIELDS = [(s, f) for s in STAGES for f in type(getattr(study.Study.model_validat
 @pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     wide = {"methods": [*METHODS, "full", "weights", "adapterfusion-lowrank"]}
+    on = {}
+    if stage == "data" and name in {*plan.FILES_ALONE, "test_path"}:  # these say nothing of built-in programs
+        on, wide = {"path": "rows"}, wide | {"task": "commit", "data": {"path": "rows"}}
     before = study.Study.model_validate(SMALL | wide)
     section = getattr(before, stage)
-    fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base"}
-    value = fixed.get(name, other(getattr(section, name), type(section).model_fields[name]))
+    fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base", "shares": [0.6, 0.2, 0.2],
+             "format": "prepared", "split_by": "file"}  # fmt: skip
+    value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
         pytest.skip("changes which runs there are")
-    old, new = plan.plan(before), planned(**wide, **{stage: {name: value}})
+    old, new = plan.plan(before), planned(**wide | {stage: on | {name: value}})
     changed = names(old) - names(new)
     own = {run.name for run in old if run.stage == stage and run.name in changed}
     assert own, "it changes runs of its stage"

@@ -385,6 +385,7 @@ def test_the_closure_of_imports():
     assert closed("def f():\n    from studykit import runs") == direct, "imports inside functions count"
     assert not closed("from studykit import plan, params, study") - {"__init__.py"}, "what names runs is in their names"
     assert {"rendering.py", "reports.css"} <= closed("from studykit import reports")
+    assert {"tasks/source.py", "tasks/templates.yaml"} <= closed("from studykit import tasks")
     assert {"tuners/__init__.py", "tuners/model.py"} <= closed("from studykit.tuners.model import *")
 
 

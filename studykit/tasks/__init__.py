@@ -1,10 +1,22 @@
-"""The four tasks: commit messages, code generation, code translation, code summarization.
+"""The five tasks: commit messages, code generation, code translation, code summarization, method naming.
 
 Whatever a task reads, it makes rows of one form:
 
-    {"id", "language", "prompt", "target", "meta": {...}, "check": null | {"function", "tests"}}
+    {"id", "language", "prompt", "target", "meta": {...}, "check": null | dict}
 
-`meta.body` says which characters of the prompt may be cut; `check` says how to test the target by running it.
+`meta.body` says which characters of the prompt may be cut, `meta.group` which rows are not independent of each other,
+`meta.stop` where a completion ends; `meta.no_reference` marks a row whose target is empty because it is judged by its
+check alone. `check` says how to test a completion by running it, see `evaluation`.
+
+    source, lines            where rows come from: local files, files of the hub
+    tally                    what became of each
+    formats, asked           which data set it is, what the study asks of it
+    commit, generation, benchmarks, translation, summarization      one reader per task
+    splits, duplicates       division into train, valid and test; near duplicates
+    intake                   all of that in order, and the manifest
+    embedded, corpus         rows and documents of the built-in programs
+    prompts, templates.yaml  prompts, and rows as token ids
+    survey                   what there is to know of rows
 """
 
 from __future__ import annotations
@@ -15,32 +27,22 @@ from pathlib import Path
 from studykit import runs
 from studykit.params import UserError
 from studykit.tasks.embedded import embedded_rows, plain_code, subject_rows
+from studykit.tasks.intake import rows_from_files
+from studykit.tasks.lines import json_lines
 from studykit.tasks.prompts import TEMPLATES, check_template, encode_prompt, encode_row
-from studykit.tasks.real import SPLITS, json_lines, nichetrans_rows, prepared_rows, sample
+from studykit.tasks.splits import SPLITS
 
-__all__ = [
-    "SPLITS",
-    "encode_prompt",
-    "encode_row",
-    "files_read",
-    "limits",
-    "overlap",
-    "prepare",
-    "read_rows",
-    "write_rows",
-]
+__all__ = ["SPLITS", "encode_prompt", "encode_row", "limits", "overlap", "prepare", "read_rows", "write_rows"]
 
 
-def prepare(p) -> dict[str, dict[str, list[dict]]]:
-    """{language: {split: rows}} as the parameters of notebook 01 ask for.
+def prepare(p) -> tuple[dict[str, dict[str, list[dict]]], dict]:
+    """({language: {split: rows}}, manifest) as the parameters of notebook 01 ask for; the manifest is JSON.
 
     Raises: UserError if a language has no rows, or a source of rows does not serve the task.
     """
     languages = p.languages
     if p.target not in languages:
         raise UserError(f"target={p.target!r} is not among languages={languages}; it must stand there, last.")
-    template = check_template(p.task, p.template)
-    templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in languages}
     sizes = {
         language: {
             "train": p.target_examples if language == p.target else p.source_examples,
@@ -49,35 +51,23 @@ def prepare(p) -> dict[str, dict[str, list[dict]]]:
         }
         for language in languages
     }
+    if p.path is not None:
+        return rows_from_files(p, sizes)
+    if p.task == "naming":
+        raise UserError("task='naming' has no built-in rows, whose functions all have one name; set data.path.")
+    template = check_template(p.task, p.template)
     if p.language:
-        return subject_rows(languages, p.language, sizes, templates, p.level, p.seed, p.wording)
-    if p.path is None:
-        return embedded_rows(p.task, languages, sizes, template, p.level, p.seed, p.wording)
-    directory = Path(p.path).expanduser()
-    if (directory / "niche_train.json").exists():
-        if p.task != "translation":
-            raise UserError(f"data.path={p.path} holds NicheTrans pairs, which serve task translation, not {p.task}.")
-        rows = nichetrans_rows(directory, languages, template)
-    elif directory.is_dir():
-        rows = prepared_rows(directory, languages)
+        templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in languages}
+        rows = subject_rows(languages, p.language, sizes, templates, p.level, p.seed, p.wording)
     else:
-        raise UserError(f"data.path={p.path} does not exist; it must be a directory of rows.")
-    for language in languages:
-        for split in SPLITS:
-            rows[language][split] = sample(rows[language][split], sizes[language][split], p.seed)
-            if not rows[language][split]:
-                raise UserError(f"data.path={p.path} has no {split} rows for {language}.")
-    return rows
-
-
-def files_read(p) -> list[Path]:
-    """The files that `prepare` reads for these parameters, none for the built-in programs."""
-    if p.path is None:
-        return []
-    directory = Path(p.path).expanduser()
-    pairs = [directory / f"niche_{split}.json" for split in SPLITS]
-    prepared = [directory / language / f"{split}.jsonl" for language in p.languages for split in SPLITS]
-    return pairs if pairs[0].exists() else prepared
+        rows = embedded_rows(p.task, languages, sizes, template, p.level, p.seed, p.wording)
+    made = sum(len(items) for splits in rows.values() for items in splits.values())
+    return rows, {
+        "format": ["built-in programs"], "templates": {p.task: template}, "sources": [], "linked": [], "licences": {},
+        "counts": {"read": 0, "refused": 0, "passed over": 0, "used": 0, "made": made, "left out": 0, "kept": made},
+        "refused": [], "passed_over": [], "left_out": [], "noted": [], "filters": {}, "division": None,
+        "splits": {x: {split: len(items) for split, items in splits.items()} for x, splits in rows.items()},
+    }  # fmt: skip
 
 
 def limits(data_run: str | Path) -> tuple[int, int]:
@@ -102,7 +92,7 @@ def read_rows(data_run: str | Path, language: str, split: str, trained_on: str =
         trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
     """
     task = runs.manifest(data_run)["params"]["task"] if trained_on == "code" else None
-    if task in ("commit", "summarization"):
+    if task in ("commit", "summarization", "naming"):
         raise UserError(f"{data_run} holds rows of {task}, whose targets are no code; trained_on must be 'task'.")
     path = Path(data_run) / "rows" / language / f"{split}.jsonl"
     if not path.exists():

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from studykit.params import UserError
 from studykit.polyglot import Program, programs
-from studykit.tasks.prompts import display_name
-from studykit.tasks.real import json_lines
+from studykit.tasks.languages import display_name
+from studykit.tasks.lines import json_lines
 
 
 class Document(NamedTuple):
@@ -65,9 +65,9 @@ def file_documents(
         rows = list(json_lines(path))
         if language == target:
             rows = rows[: max(1, round(target_share * len(rows))) if target_share else 0]
-        for number, row in rows:
+        for place, row in rows:
             if not isinstance(row.get("content"), str):
-                raise UserError(f"{path}, line {number}: 'content' is missing; it must be text.")
+                raise UserError(f"{place}: 'content' is missing; it must be text.")
             documents.append(Document("", row["content"], language, "code"))
     random.Random(seed).shuffle(documents)
     return documents

@@ -6,11 +6,11 @@ a low-resource language does not see its programs through the others.
 
 from __future__ import annotations
 
-import difflib
 import random
 
 from studykit.params import POLYGLOT
 from studykit.polyglot import Program, programs
+from studykit.tasks.commit import unified_diff
 from studykit.tasks.prompts import fill
 
 
@@ -87,7 +87,8 @@ def row(
         target = program.code(language)
     elif task == "commit":
         before, after, target = program.edit(rng.randrange(2**31))
-        fields["diff"] = unified_diff(before.code(language), after.code(language), program.function)
+        names = (f"a/{program.function}", f"b/{program.function}")
+        fields["diff"] = unified_diff(f"{before.code(language)}\n", f"{after.code(language)}\n", *names)
     elif task == "code":
         return plain_code({"id": f"{program.key}-{rng.getrandbits(32):08x}", "language": language,
                            "target": program.code(language), "meta": meta, "check": None})  # fmt: skip
@@ -101,11 +102,3 @@ def row(
 def plain_code(row: dict) -> dict:
     """A row whose target is code as a row of nothing but that code: there is no task to read before it."""
     return row | {"prompt": "\n", "meta": row["meta"] | {"body": [0, 0]}, "check": None}
-
-
-def unified_diff(before: str, after: str, name: str, context: int = 3) -> str:
-    """A unified diff with `context` lines around each change, without trailing newline."""
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", n=context, lineterm=""
-    )
-    return "\n".join(lines)

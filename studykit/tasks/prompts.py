@@ -1,53 +1,31 @@
 """Prompt templates, and the encoding of a row as token ids.
 
-A template is text with named holes. One hole, the body, may be long: when a prompt must be shortened, the end of the
-body is cut, never the markers around it. The defaults for translation, commit messages and summarization are those of
-the AdvFusion authors' released code; the code-generation default states the description under the same markers.
+A template is text with named holes. Some holes, together the body, may be long: when a prompt must be shortened, the
+end of the body is cut, never the markers around it. The defaults stand in `templates.yaml`, each with its source;
+`data.template` replaces the one that a study uses.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from string import Formatter
 
+import yaml
+
 from studykit.params import UserError
+from studykit.tasks.languages import display_name
 
-LANGUAGE_NAMES = {
-    "python": "Python",
-    "javascript": "JavaScript",
-    "go": "Go",
-    "ruby": "Ruby",
-    "julia": "Julia",
-    "lua": "Lua",
-    "java": "Java",
-    "rust": "Rust",
-    "scala": "Scala",
-    "swift": "Swift",
-    "c": "C",
-    "cpp": "C++",
-    "c++": "C++",
-    "csharp": "C#",
-    "c#": "C#",
-    "php": "PHP",
-}
-
-TEMPLATES = {
-    "generation": "### Description:\n{description}\n### Code written in {language}:\n",
-    "translation": "### Code written in {source_language}:\n{code}\n### Code written in {language}:\n",
-    "commit": "Write the commit message of this change and nothing else.\n### Diff:\n{diff}\n### Commit Message:\n",
-    "summarization": "{code}\n### Response:\n",
-}
-BODIES = {"generation": "description", "translation": "code", "commit": "diff", "summarization": "code"}
+_DEFAULTS = yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8"))
+TEMPLATES: dict[str, str] = {kind: entry["text"] for kind, entry in _DEFAULTS.items()}
+BODIES: dict[str, list[str]] = {kind: entry["body"] for kind, entry in _DEFAULTS.items()}  # the first must stand
+HOLES: dict[str, list[str]] = {kind: entry["body"] + entry["holes"] for kind, entry in _DEFAULTS.items()}
 
 
-def display_name(language: str) -> str:
-    return LANGUAGE_NAMES.get(language, language)
-
-
-def check_template(task: str, template: str | None) -> str:
-    """The template to use; raises UserError if its holes are not those of the task."""
-    template = TEMPLATES[task] if template is None else template
-    body = BODIES[task]
-    allowed = {"language", body} | ({"source_language"} if task == "translation" else set())
+def check_template(kind: str, template: str | None) -> str:
+    """The template to use for a kind of prompt; raises UserError if its holes are not those of the kind."""
+    if template is None:
+        return TEMPLATES[kind]
+    body, allowed = BODIES[kind][0], sorted(HOLES[kind])
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
@@ -55,23 +33,25 @@ def check_template(task: str, template: str | None) -> str:
     # A conversion or a format ("!r", ":>9") is part of a hole here, and so makes it an unknown one.
     holes = [name + (how or "") + spec for _, name, spec, how in parts if name is not None]
     if unknown := [hole for hole in holes if hole not in allowed]:
-        raise UserError(f"template={template!r} has the hole {{{unknown[0]}}}; its holes may be {sorted(allowed)}.")
-    if holes.count(body) != 1 or not any(text.strip() for text, _, _, _ in parts):
+        raise UserError(f"template={template!r} has the hole {{{unknown[0]}}}; its holes may be {allowed}.")
+    bare = TEMPLATES[kind] == f"{{{body}}}"  # the prompt of a benchmark, which needs no text of ours
+    if holes.count(body) != 1 or not (bare or any(text.strip() for text, _, _, _ in parts)):
         raise UserError(f"template={template!r} needs the hole {{{body}}} once, and some text around it.")
     return template
 
 
-def fill(task: str, template: str, fields: dict[str, str]) -> tuple[str, list[int]]:
-    """The prompt, and where its body begins and ends in it (characters)."""
-    text, span = "", [0, 0]
+def fill(kind: str, template: str, fields: dict[str, str]) -> tuple[str, list[int]]:
+    """The prompt, and where its body begins and ends in it (characters): from its first hole to its last."""
+    text, spans = "", []
     for literal, hole, _, _ in Formatter().parse(template):
         text += literal
-        if hole == BODIES[task]:
-            span = [len(text), len(text) + len(fields[hole])]
-            text += fields[hole]
-        elif hole is not None:
-            text += display_name(fields[hole])
-    return text, span
+        if hole is None:
+            continue
+        start = len(text)
+        text += display_name(fields[hole]) if hole in ("language", "source_language") else fields[hole]
+        if hole in BODIES[kind]:
+            spans.append((start, len(text)))
+    return text, [spans[0][0], spans[-1][1]]
 
 
 def encode_prompt(row: dict, tokenizer, max_prompt_tokens: int) -> tuple[list[int], bool]:

@@ -1,15 +1,14 @@
-"""What there is to know of rows before anything is trained on them: lengths, cuts, duplicates, leaks, files.
+"""What there is to know of rows before anything is trained on them: lengths, cuts, duplicates, leaks.
 
 Lengths are in tokens of the base's tokenizer, before any cut; a target's counts its end token.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from itertools import combinations
 
-from studykit.tasks import SPLITS, encode_row, files_read, overlap
+from studykit.tasks import SPLITS, encode_row, overlap
 
 Rows = dict[str, dict[str, list[dict]]]  # language -> split -> rows
 
@@ -19,7 +18,7 @@ def survey(rows: Rows, tokenizer, p) -> dict:
 
     Returns: `headline`, numbers for the index; `lengths` {"prompt" | "target": {language: {split: [tokens]}}}; `cut`,
         rows per language and split whose prompt or target was cut; `overlap` {language: counts}; `groups`, see
-        `shared_groups`; `files` {path: sha256}.
+        `shared_groups`.
     """
     lengths = {
         "prompt": _each(rows, lambda items: _tokens(tokenizer, [row["prompt"] for row in items], True)),
@@ -37,7 +36,6 @@ def survey(rows: Rows, tokenizer, p) -> dict:
         "cut": cut,
         "overlap": {language: overlap(splits) for language, splits in rows.items()},
         "groups": groups,
-        "files": {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files_read(p)},
     }
 
 

@@ -11,9 +11,9 @@ from studykit import tasks
 from studykit.base import train_tokenizer
 from studykit.params import UserError, check
 from studykit.polyglot import LANGUAGES
-from studykit.tasks.prompts import TEMPLATES
 from studykit.tasks.survey import shared_groups, survey
 
+TASKS = ("generation", "translation", "commit", "summarization")
 SIZES = {"source_examples": 60, "target_examples": 12, "valid_examples": 15, "test_examples": 40}
 
 
@@ -24,14 +24,14 @@ def params(task="generation", **values):
 
 @cache
 def rows_of(task):
-    return tasks.prepare(params(task))
+    return tasks.prepare(params(task))[0]
 
 
 def structures(rows, split):
     return {row["meta"]["structure"] for splits in rows.values() for row in splits[split]}
 
 
-@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("task", TASKS)
 def test_splits_are_disjoint_by_structure_in_all_languages_together(task):
     rows = rows_of(task)
     train, valid, test = (structures(rows, split) for split in tasks.SPLITS)
@@ -39,7 +39,7 @@ def test_splits_are_disjoint_by_structure_in_all_languages_together(task):
     assert shared_groups(rows)["shared"] == {"train and valid": 0, "train and test": 0, "valid and test": 0}
 
 
-@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_language_has_the_rows_that_were_asked_for(task):
     for language, splits in rows_of(task).items():
         train = SIZES["target_examples" if language == "lua" else "source_examples"]
@@ -52,7 +52,7 @@ def test_every_language_has_the_rows_that_were_asked_for(task):
             assert len({row["id"] for row in splits[split]}) == len(splits[split])
 
 
-@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("task", TASKS)
 def test_validation_and_test_are_the_same_programs_in_every_language(task):
     rows = rows_of(task)
     for split in ("valid", "test"):
@@ -65,7 +65,7 @@ def test_each_language_trains_on_programs_of_its_own():
     assert len(set().union(*programs.values())) == sum(len(of) for of in programs.values()) == 5 * 60 + 12
 
 
-@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("task", TASKS)
 def test_only_written_code_is_checked_and_only_where_it_is_run(task):
     rows = [row for splits in rows_of(task).values() for row in splits["valid"] + splits["test"]]
     assert all(bool(row["check"]) == (task in ("generation", "translation")) for row in rows)
@@ -73,7 +73,7 @@ def test_only_written_code_is_checked_and_only_where_it_is_run(task):
 
 
 def test_the_wording_decides_the_descriptions():
-    rows, words = rows_of("generation"), tasks.prepare(params(wording="task"))
+    rows, words = rows_of("generation"), tasks.prepare(params(wording="task"))[0]
     said = [[{of[x]["test"][n]["prompt"].split("\n")[1] for x in of} for n in range(40)] for of in (rows, words)]
     assert all(len(one) == 1 for one in said[0]), "the plain wording is one for all languages"
     assert sum(len(some) > 1 for some in said[1]) > 20
@@ -85,9 +85,9 @@ def test_a_translation_comes_from_another_language_of_the_study():
         assert language not in sources and sources < set(LANGUAGES)
 
 
-@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("task", TASKS)
 def test_the_seed_decides_everything(task):
-    assert tasks.prepare(params(task)) == rows_of(task) != tasks.prepare(params(task, seed=1))
+    assert tasks.prepare(params(task))[0] == rows_of(task) != tasks.prepare(params(task, seed=1))[0]
 
 
 def test_the_target_is_among_the_languages():

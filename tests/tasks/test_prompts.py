@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from studykit.base import train_tokenizer
 from studykit.params import UserError
-from studykit.tasks.prompts import BODIES, TEMPLATES, check_template, encode_prompt, encode_row, fill
+from studykit.tasks.prompts import BODIES, HOLES, TEMPLATES, check_template, encode_prompt, encode_row, fill
 
 # Composed (NFC) as the tokenizer has it, so that what it decodes can be compared.
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=120).map(partial(unicodedata.normalize, "NFC"))
@@ -25,7 +25,8 @@ def tokenizer():
 
 
 def example(body: str, target: str = "return a", task: str = "generation") -> dict:
-    prompt, span = fill(task, TEMPLATES[task], {BODIES[task]: body, "language": "lua", "source_language": "go"})
+    fields = dict.fromkeys(HOLES[task], "") | {BODIES[task][0]: body, "language": "lua", "source_language": "go"}
+    prompt, span = fill(task, TEMPLATES[task], fields)
     return {"id": "1", "language": "lua", "prompt": prompt, "target": target, "meta": {"body": span}, "check": None}
 
 
@@ -39,8 +40,10 @@ def decoded(ids: list[int]) -> str:
 def test_the_body_is_where_the_span_says(task, body):
     row = example(body, task=task)
     start, end = row["meta"]["body"]
-    assert row["prompt"][start:end] == body
     other = example("", task=task)
+    rest = other["prompt"][slice(*other["meta"]["body"])]  # markers between the holes of a body
+    assert row["prompt"][start:end] == body + rest
+    other = other | {"prompt": other["prompt"].replace(rest, "")} if rest else other
     assert row["prompt"][:start] + row["prompt"][end:] == other["prompt"]
 
 
@@ -49,6 +52,13 @@ def test_the_default_prompt_of_each_task():
     assert example("x", task="translation")["prompt"] == "### Code written in Go:\nx\n### Code written in Lua:\n"
     assert example("x", task="commit")["prompt"].endswith("### Diff:\nx\n### Commit Message:\n")
     assert example("x", task="summarization")["prompt"] == "x\n### Response:\n"
+    assert example("x", task="naming")["prompt"] == "x\n### Name of METHOD_NAME:\n"
+    assert example("x", task="benchmark")["prompt"] == "x"
+    assert example("x", task="xcodeeval")["prompt"].startswith("### Description:\nx\n### Input:\n")
+
+
+def test_every_default_template_is_one_that_may_be_given():
+    assert all(check_template(kind, text) == text == check_template(kind, None) for kind, text in TEMPLATES.items())
 
 
 @pytest.mark.parametrize("task, template, said", [
@@ -124,3 +134,45 @@ def test_prompt_and_target_are_tokenized_as_in_generation():
     row = example("x", "\n\nreturn a")
     encoded = encode_row(row, tokenizer(), 60, 40)
     assert encoded["input_ids"][: encoded["prompt_length"]] == tokenizer()(row["prompt"])["input_ids"]
+
+
+@cache
+def tokenizer_with_start():
+    """One that puts a start token before every text, as Llama's does."""
+    from tokenizers.processors import TemplateProcessing
+
+    made = train_tokenizer(["def solve(a, b):\n    return a + 10", "### Description:\n"] * 9, 300)
+    made.add_special_tokens({"bos_token": "<s>"})
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", made.bos_token_id)]
+    )
+    return made
+
+
+@settings(deadline=None)
+@given(body=TEXT, target=TEXT.filter(bool), limits=st.tuples(st.integers(40, 80), st.integers(1, 40)))
+def test_a_start_token_stands_once_and_first_whatever_is_cut(body, target, limits):
+    tokens = tokenizer_with_start()
+    encoded = encode_row(example(body, target), tokens, *limits)
+    assert encoded["input_ids"].index(tokens.bos_token_id) == 0
+    assert encoded["input_ids"].count(tokens.bos_token_id) == 1
+    assert encoded["labels"].count(tokens.bos_token_id) == 0 and encoded["prompt_length"] <= limits[0]
+    assert (encoded["input_ids"][-1] == tokens.eos_token_id) != encoded["target_cut"]
+
+
+@settings(deadline=None)
+@given(body=st.text("\U0001f600é漢a", min_size=30, max_size=60), limit=st.integers(40, 60))
+def test_no_character_is_cut_in_two(body, limit):
+    """Each of these but the last takes several tokens."""
+    ids, _ = encode_prompt(example(body), tokenizer(), limit)
+    assert "\ufffd" not in decoded(ids)
+
+
+def test_a_body_of_several_holes_is_cut_from_its_end():
+    fields = dict.fromkeys(HOLES["xcodeeval"], "") | {"language": "go", "description": "say", "samples": "9 " * 90}
+    prompt, span = fill("xcodeeval", TEMPLATES["xcodeeval"], fields)
+    row = {"id": "1", "prompt": prompt, "target": "x", "meta": {"body": span}}
+    ids, cut = encode_prompt(row, tokenizer(), 130)
+    text = decoded(ids)
+    assert cut and text.startswith("### Description:\nsay\n### Input:\n\n### Output:\n\n### Examples:\n9 9")
+    assert text.endswith("\n### Code written in Go:\n") and len(ids) <= 130
