@@ -68,7 +68,10 @@ def components(counts: np.ndarray) -> np.ndarray:
     """The four components (..., 4) on a 0-1 scale from counts (..., 22); nan for data flow without any reference's."""
     counts = np.asarray(counts, dtype=float)
     brevity = np.exp(np.minimum(0.0, 1 - counts[..., -1] / np.maximum(counts[..., -2], 1)))
-    shares = [brevity * _precision(counts[..., 0:4], counts[..., 4:8]), _precision(counts[..., 8:12], counts[..., 12:16])]
+    shares = [
+        brevity * _precision(counts[..., 0:4], counts[..., 4:8]),
+        _precision(counts[..., 8:12], counts[..., 12:16]),
+    ]
     for matches, total in ((16, 17), (18, 19)):
         known = counts[..., total] > 0
         shares.append(np.where(known, counts[..., matches] / np.where(known, counts[..., total], 1), np.nan))
@@ -81,7 +84,7 @@ def fixed(counts: np.ndarray) -> np.ndarray:
 
 
 def compat(counts: np.ndarray) -> np.ndarray:
-    """CodeBLEU (...) from counts (..., 22), 0-100, as in published code: no matching data flow counts as a full match."""
+    """CodeBLEU (...) from counts (..., 22), 0-100, as published: no data flow match counts as a full one."""
     shares = components(counts)
     substituted = np.where(shares[..., 3:] > 0, shares[..., 3:], 1.0)  # nan > 0 is false, too
     return 100 * np.concatenate([shares[..., :3], substituted], axis=-1).mean(axis=-1)

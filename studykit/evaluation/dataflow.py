@@ -7,16 +7,17 @@ says which nodes of a grammar mean what.
 
 The walk finds what the published extractors (CodeXGLUE's, and XLCoST's for C) find, with the following differences.
 Where they merge the sources of a place in the order of a hash set, and thus at random, here they stay in order of
-appearance. Where they name nodes that the grammars do not have (C and C++ borrow C#'s; most of Rust's, whose
-function bodies they never enter), the grammars' own stand here. Gaps that are part of published scores are kept:
-JavaScript's `=` and Go's `:=` set a name without saying from what. A loop inside a second pass of another loop is
-walked once, not twice: time stays linear, where theirs doubles with every level.
+appearance. Where they name nodes that the grammars do not have (C and C++ borrow C#'s) or never enter a function
+(Rust), the grammars' own nodes stand here; nor is the body of Python's for ... else left out, or an invisible token,
+which error recovery puts in, counted. Gaps that are part of published scores are kept: JavaScript's `=` and Go's `:=`
+set a name without saying from what. A loop inside a second pass of another loop is walked once, not twice: time stays
+linear in the depth, where theirs doubles with every level.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from studykit.evaluation.grammars import Node, Program
@@ -168,11 +169,11 @@ def flows(program: Program, language: str) -> Counter:
 
 
 class _Extractor:
-    """found: place -> (relation, names of its sources, their places)."""
+    """found: place -> [relation, names of its sources in order, their places]."""
 
     def __init__(self, nodes: list[Node], rules: Rules):
         self.nodes, self.rules, self.again = nodes, rules, False
-        self.found: dict[int, tuple[str, list[str], list[int]]] = {}
+        self.found: dict[int, list] = {}
         meanings = {self._assign: rules.assign, self._define: rules.define, self._update: rules.update}
         meanings |= {self._branch: rules.branch, self._each: rules.each, self._repeat: rules.repeat}
         meanings |= {self._counted: rules.counted}
@@ -223,21 +224,26 @@ class _Extractor:
                 states[node.text] = (node.place,)
             self._add(node, "comesFrom", [], ())
 
-    def _add(self, node: Node, relation: str, names: list[str], places) -> None:
+    def _add(self, node: Node, relation: str, names: list[str], places: Iterable[int]) -> None:
+        """More sources of a node; the first relation holds, and names are kept once as soon as they are merged."""
         if node.place not in self.found:
-            self.found[node.place] = (relation, list(names), list(places))
+            self.found[node.place] = [relation, names, set(places)]
             return
-        _, known, origins = self.found[node.place]  # the first relation of a place holds
-        known[:] = dict.fromkeys([*known, *names])
-        origins[:] = dict.fromkeys([*origins, *places])
+        known = self.found[node.place]
+        if not isinstance(known[1], dict):
+            known[1] = dict.fromkeys(known[1])
+        known[1].update(dict.fromkeys(names))
+        known[2].update(places)
 
     def _set(self, target: Node, source: Node, relation: str, states: States) -> None:
         """Set the names in `target` from those in `source`."""
         sources = self._variables(source)
-        groups = [sources] if self.rules.split else [[one] for one in sources]
+        names, places = [one.text for one in sources], [one.place for one in sources]
         for node in self._variables(target):
-            for group in groups:
-                self._add(node, relation, [one.text for one in group], [one.place for one in group])
+            if self.rules.split:
+                self._add(node, relation, names, places)
+            elif sources:
+                self._add(node, relation, list(dict.fromkeys(names)), places)
             states[node.text] = (node.place,)
 
     def _variables(self, node: Node) -> list[Node]:
@@ -266,13 +272,12 @@ class _Extractor:
         target, source = self._parts(node, self.rules.define)
         if source is not None:
             states = yield from self._children([source], states)
-        if target is not None:
-            for name in self._variables(target):
-                for one in self._variables(source) if source is not None else ():
-                    self._add(name, "comesFrom", [one.text], [one.place])
-                if source is None:
-                    self._add(name, "comesFrom", [], ())
-                states[name.text] = (name.place,)
+        sources = self._variables(source) if source is not None else []
+        for name in self._variables(target) if target is not None else ():
+            if sources or source is None:
+                names = list(dict.fromkeys(one.text for one in sources))
+                self._add(name, "comesFrom", names, [one.place for one in sources])
+            states[name.text] = (name.place,)
         return states
 
     def _update(self, node: Node, states: States) -> Walk:
@@ -319,9 +324,7 @@ class _Extractor:
         if not self.again and heads:
             update = node.children[heads[0]].part("update")
             self.again = True
-            states = yield from self._children(
-                [*([update] if update else []), *node.children[heads[0] + 1 :]], states
-            )
+            states = yield from self._children([*([update] if update else []), *node.children[heads[0] + 1 :]], states)
             self.again = False
         return states
 

@@ -33,6 +33,7 @@ MODULES = {
     "swift": "tree_sitter_swift",
 }
 ATOMS = {"string_literal", "string", "character_literal"}  # one token of the data flow, whatever is inside
+SILENT = {"interpreted_string_literal_content", "raw_string_literal_content"}  # Go's grammar once had no such nodes
 
 
 class Node:
@@ -59,7 +60,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Program:
-    """nodes: the tree in preorder, the root first; parsed: it holds no ERROR and no MISSING node."""
+    """nodes: the tree in preorder, the root first; parsed: there is text, and no ERROR and no MISSING node."""
 
     nodes: list[Node]
     parsed: bool
@@ -80,7 +81,7 @@ def parse(text: str, language: str) -> Program:
     """The tree of `text`, which may be no program of `language` (canonical name) at all."""
     source = text.encode("utf-8", errors="replace")  # a lone surrogate becomes "?"
     tree = _parser(language, language == "php" and "<?" not in text).parse(source)
-    return Program(_read(tree.walk(), source, language), not tree.root_node.has_error)
+    return Program(_read(tree.walk(), source, language), bool(text.strip()) and not tree.root_node.has_error)
 
 
 @cache
@@ -112,7 +113,9 @@ def _read(cursor: TreeCursor, source: bytes, language: str) -> list[Node]:
             if (atom or not descended) and within == 0:
                 node.token = True
                 node.text = source[seen.start_byte : seen.end_byte].decode("utf-8", errors="replace")
-                node.variable = node.text not in ("", kind)
+                node.variable = node.text not in ("", kind) and kind not in SILENT
+            if seen.is_missing:
+                node.kind, node.named = f"MISSING {kind}", True  # error recovery put it in; it makes a shape differ
         if descended:
             within += within > 0 or atom
             above.append(node)
