@@ -33,7 +33,9 @@ MODULES = {
     "swift": "tree_sitter_swift",
 }
 ATOMS = {"string_literal", "string", "character_literal"}  # one token of the data flow, whatever is inside
-SILENT = {"interpreted_string_literal_content", "raw_string_literal_content"}  # Go's grammar once had no such nodes
+# Nodes that Go's grammar did not have when CodeBLEU was published: they are no variables, and no level of the tree.
+SILENT = {"interpreted_string_literal_content", "raw_string_literal_content"}
+FLAT = {"statement_list"}
 
 
 class Node:
@@ -103,7 +105,12 @@ def _read(cursor: TreeCursor, source: bytes, language: str) -> list[Node]:
         kind = seen.type
         kept = not (kind.endswith("comment") or language == "python" and _is_docstring(seen))
         descended = False
-        if kept:
+        if kind in FLAT and above:
+            above.append(above[-1])  # its children become its parent's
+            if cursor.goto_first_child():
+                continue
+            above.pop()
+        elif kept:
             node = Node(kind, cursor.field_name, seen.is_named, len(nodes))
             nodes.append(node)
             if above:
