@@ -146,18 +146,19 @@ def _code(pairs: list[tuple[str, str]], language: str) -> dict[str, dict]:
     shares = dict(zip(codebleu.COMPONENTS, np.where(np.isnan(total), None, 100 * total), strict=True))
     if names == ("codebleu_3",):
         del shares["dataflow"]
+    place = f"case:mixed|lang:{language}"
     grammar = f"version:1,{grammars.version(language)}"
     known = {"unparsable": len(parsed) - sum(parsed)}
     found["parse_ok"] = known | {
         "per_example": [100.0 * ok for ok in parsed],
-        "signature": f"parse_ok|tok:tree-sitter|smooth:none|level:sentence|case:mixed|lang:{language}|empty:0|{grammar}",
+        "signature": f"parse_ok|tok:tree-sitter|smooth:none|level:sentence|{place}|empty:0|{grammar}",
     }
     for name in names:
         zero = "1" if name == "codebleu_compat" else "0"
         found[name] = known | {
             "statistics": list(rows),
             "components": shares,
-            "signature": f"{name}|tok:whitespace|smooth:eps0.1|level:corpus|case:mixed|lang:{language}|"
+            "signature": f"{name}|tok:whitespace|smooth:eps0.1|level:corpus|{place}|"
             f"weights:{'/'.join(['1'] * len(shares))}|zero-dataflow:{zero}|{grammar}",
         }
     return found
