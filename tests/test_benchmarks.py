@@ -88,6 +88,20 @@ def test_gpu_without_one_says_so_in_a_sentence():
     assert "needs a CUDA GPU" in done.stderr
 
 
+def test_scoring_names_every_metric_and_makes_programs_that_parse():
+    done = run("scoring.py", "--pairs", "2", "--lines", "50")
+    assert done.returncode == 0, done.stderr
+    for name in ("sacreBLEU", "B-Norm", "CodeXGLUE", "ROUGE-L", "chrF", "edit similarity", "CodeBLEU", "score, all"):
+        assert done.stdout.count(name) == 3
+    code = "import scoring; p = scoring.pairs('{0}', 3, 50); print(scoring.score(*p, '{0}')['parse_ok']['value'])"
+    for language in ("python", "java", "go"):
+        environment = {"PYTHONPATH": f"{BENCHMARKS}:{BENCHMARKS.parent}", "PATH": "/usr/bin:/bin"}
+        seen = subprocess.run(
+            [sys.executable, "-c", code.format(language)], capture_output=True, text=True, env=environment
+        )
+        assert seen.stdout.strip() == "100.0", seen.stderr
+
+
 def test_the_peer_shares_no_line_with_us():
     """Its environment holds torch and transformers and nothing of ours."""
     for script in ("peer.py", "measure.py"):

@@ -1,25 +1,24 @@
-"""Text metrics, each with the signature that says which variant it is.
+"""All metrics of n predictions, each with the signature that says which variant it is.
 
 The same three pairs score 0 to 31 "BLEU" depending on tokenizer, smoothing and level, so no number leaves this module
 without `name|tok|smooth|level|case|version|n`. All scores are on a 0-100 scale.
 
-BLEU (paper) is what the AdvFusion authors run: the TF-NMT BLEU of Hugging Face `bleu` with smooth=True, i.e. 13a
-tokens, +1 on matches and totals of all four orders. They write a corpus score and a mean of sentence scores, which
-differ widely; both are reported. sacreBLEU and chrF are the library's own; ROUGE-L is rouge-score without stemmer, as
-a plain mean (its bootstrap aggregator is unseeded).
+Texts and programs alike get exact match, BLEU (paper), sacreBLEU, ROUGE-L and chrF. Texts get B-Norm besides; programs
+get the BLEU of CodeXGLUE code-to-code (CodeTransOcean's), edit similarity, the share that parses, and CodeBLEU.
+
+BLEU (paper) is what the AdvFusion authors run; they write a corpus score and a mean of sentence scores, which differ
+widely, so both are reported. ROUGE-L is a plain mean (the bootstrap aggregator of rouge-score is unseeded).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from studykit.evaluation import bleu, codebleu, grammars, overlap
 from studykit.params import UserError
 
 LABELS = {
@@ -29,66 +28,56 @@ LABELS = {
     "sacrebleu": "sacreBLEU",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
+    "b_norm": "B-Norm",
+    "bleu_codexglue": "BLEU (CodeXGLUE code-to-code)",
+    "edit_similarity": "Edit similarity",
+    "parse_ok": "Parses",
+    "codebleu": "CodeBLEU",
+    "codebleu_compat": "CodeBLEU (as published, 0 data flow counts as 1)",
+    "codebleu_3": "CodeBLEU-3 (no data flow)",
 }
-ROUGE_SIGNATURE = "ROUGE-L|tok:rouge|smooth:none|level:sentence|case:lower|stem:no"
-ORDERS, CHRF_ORDERS = 4, 6
+CORPUS_VALUES = {
+    "bleu_paper": bleu.add1_bleu,
+    "sacrebleu": bleu.sacre_bleu,
+    "chrf": overlap.chrf,
+    "bleu_codexglue": bleu.add1_bleu,
+    "codebleu": codebleu.fixed,
+    "codebleu_compat": codebleu.compat,
+    "codebleu_3": codebleu.fixed,
+}
 
 
-def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, dict]:
-    """All metrics of `LABELS` over n pairs: name -> {"label", "value", "signature", "n", "empty", and one of the two
-    below}.
+def score(predictions: Sequence[str], references: Sequence[str], language: str | None = None) -> dict[str, dict]:
+    """Metrics over n pairs: name (a key of `LABELS`) -> {"label", "value", "signature", "n", "empty", and one of the
+    two below}.
 
-    - "per_example": n floats whose mean is the value (exact match, sentence BLEU, ROUGE-L);
+    - "per_example": n floats whose mean is the value;
     - "statistics": n rows of counts (corpus scores); `corpus_value(name)` turns sums of rows into the score, so that a
       bootstrap can resample examples instead of averaging sentence scores.
 
-    Everything is JSON. `empty` counts predictions without a visible character; they are scored (0 in BLEU), never
-    dropped. UserError for an empty reference, which no metric defines, and for sequences of different length.
+    language: of the programs, if these are programs; None for natural language. A language without a grammar has
+    neither "parse_ok" nor CodeBLEU; one without an extractor of data flow has "codebleu_3" in place of "codebleu" and
+    "codebleu_compat". Their entries have besides "unparsable", the number of predictions that do not parse, and those
+    of CodeBLEU "components" {name: value, or None without any data flow in the references}.
+
+    Everything is JSON. `empty` counts predictions without a visible character; they are scored, never dropped.
+    UserError for an empty reference, which no metric defines, and for sequences of different length.
     """
     _check(predictions, references)
-    texts = [text.strip() for text in predictions]
-    common = {"n": len(texts), "empty": sum(not text for text in texts)}
-    tokens = _tokens(predictions), _tokens(references)
-    counts = np.array([_bleu_counts(p, r) for p, r in zip(*tokens, strict=True)])
-    bleu, chrf = BLEU(), CHRF()
-    sacre, chrf_value = (metric.corpus_score(list(predictions), [list(references)]).score for metric in (bleu, chrf))
-    rouge = RougeScorer(["rougeL"], use_stemmer=False)
-    rouges = [100 * rouge.score(r, p)["rougeL"].fmeasure for p, r in zip(predictions, references, strict=True)]
-    exact = [100.0 * (p == r.strip()) for p, r in zip(texts, references, strict=True)]
-    found = {
-        "exact_match": {
-            "per_example": exact,
-            "signature": "exact_match|tok:none|smooth:none|level:sentence|case:mixed|version:1",
-        },
-        "bleu_paper": {"statistics": counts.tolist(), "signature": _paper("corpus")},
-        "bleu_paper_sentence": {"per_example": paper_bleu(counts).tolist(), "signature": _paper("sentence")},
-        "sacrebleu": {
-            "value": sacre,
-            "statistics": counts.tolist(),
-            "signature": f"sacreBLEU|{bleu.get_signature()}|level:corpus",
-        },
-        "rouge_l": {
-            "per_example": rouges,
-            "signature": f"{ROUGE_SIGNATURE}|version:{version('rouge-score')}",
-        },
-        "chrf": {
-            "value": chrf_value,
-            "statistics": [_chrf_counts(p, r) for p, r in zip(predictions, references, strict=True)],
-            "signature": f"chrF|{chrf.get_signature()}|level:corpus",
-        },
-    }
+    pairs = list(zip(predictions, references, strict=True))
+    found = _common(pairs) | (_text(pairs) if language is None else _code(pairs, grammars.canonical(language)))
+    empty = sum(not text.strip() for text in predictions)
     for name, entry in found.items():
-        if "per_example" in entry:
-            entry["value"] = float(np.mean(entry["per_example"]))
-        elif "value" not in entry:
-            entry["value"] = float(corpus_value(name)(np.sum(entry["statistics"], axis=0)))
-        entry |= {"label": LABELS[name], "signature": f"{entry['signature']}|n:{len(texts)}", **common}
+        kept = entry.get("statistics", entry.get("per_example"))
+        value = corpus_value(name)(np.sum(kept, axis=0)) if "statistics" in entry else np.mean(kept)
+        signature = f"{entry['signature']}|n:{len(pairs)}"
+        entry |= {"label": LABELS[name], "value": float(value), "signature": signature, "n": len(pairs), "empty": empty}
     return found
 
 
 def corpus_value(name: str) -> Callable[[np.ndarray], np.ndarray]:
     """The function from summed `statistics` (..., k) to the score (...) of a corpus metric, or of "loss"."""
-    return {"bleu_paper": paper_bleu, "sacrebleu": sacre_bleu, "chrf": chrf_score, "loss": token_mean}[name]
+    return token_mean if name == "loss" else CORPUS_VALUES[name]
 
 
 def token_mean(counts: np.ndarray) -> np.ndarray:
@@ -96,80 +85,83 @@ def token_mean(counts: np.ndarray) -> np.ndarray:
     return counts[..., 0] / counts[..., 1]
 
 
-def paper_bleu(counts: np.ndarray) -> np.ndarray:
-    """TF-NMT BLEU with smooth=True from counts (..., 10);
-
-    0 for an empty prediction, where the original divides by zero.
-    """
-    matches, totals = counts[..., :ORDERS], counts[..., ORDERS : 2 * ORDERS]
-    return _brevity(counts) * 100 * np.exp(np.mean(np.log((matches + 1.0) / (totals + 1.0)), axis=-1))
-
-
-def sacre_bleu(counts: np.ndarray) -> np.ndarray:
-    """sacreBLEU corpus score with its default smoothing (exp:
-
-    the k-th order without a match counts as 1 / 2^k) from counts (..., 10).
-    """
-    matches, totals = counts[..., :ORDERS].astype(float), counts[..., ORDERS : 2 * ORDERS]
-    zero = (matches == 0) & (totals > 0)
-    smoothed = np.where(zero, 0.5 ** np.cumsum(zero, axis=-1), matches)
-    usable = (totals > 0).all(axis=-1) & (matches > 0).any(axis=-1)
-    precision = np.where(usable[..., None], smoothed / np.maximum(totals, 1), 1.0)
-    return np.where(usable, _brevity(counts) * 100 * np.exp(np.mean(np.log(precision), axis=-1)), 0.0)
-
-
-def chrf_score(counts: np.ndarray) -> np.ndarray:
-    """chrF2 corpus score from counts (..., 18):
-
-    for each order 1-6 the character n-grams of prediction and reference, and matches.
-    """
-    prediction, reference, match = (counts[..., i::3].astype(float) for i in range(3))
-    used = (prediction > 0) & (reference > 0)
-    orders = np.maximum(used.sum(axis=-1), 1)
-    precision = np.where(used, match / np.maximum(prediction, 1), 0).sum(axis=-1) / orders
-    recall = np.where(used, match / np.maximum(reference, 1), 0).sum(axis=-1) / orders
-    beta = 4  # beta = 2, squared
-    return 100 * (1 + beta) * precision * recall / np.maximum(beta * precision + recall, 1e-300)
+def _common(pairs: list[tuple[str, str]]) -> dict[str, dict]:
+    """What texts and programs alike are measured by."""
+    counts = [bleu.counts(bleu.words_13a(p), bleu.words_13a(r)) for p, r in pairs]
+    paper = f"BLEU-paper|tok:13a|smooth:add1-all|level:{{}}|case:mixed|version:{version('sacrebleu')}"
+    libraries = {}
+    for name, metric in (("sacreBLEU", BLEU()), ("chrF", CHRF())):
+        metric.corpus_score(["a"], [["a"]])  # only then does it know how many references there are
+        libraries[name] = f"{name}|{metric.get_signature()}|level:corpus"
+    return {
+        "exact_match": {
+            "per_example": [100.0 * (p.strip() == r.strip()) for p, r in pairs],
+            "signature": "exact_match|tok:none|smooth:none|level:sentence|case:mixed|version:1",
+        },
+        "bleu_paper": {"statistics": counts, "signature": paper.format("corpus")},
+        "bleu_paper_sentence": {
+            "per_example": bleu.add1_bleu(np.array(counts)).tolist(),
+            "signature": paper.format("sentence"),
+        },
+        "sacrebleu": {"statistics": counts, "signature": libraries["sacreBLEU"]},
+        "rouge_l": {
+            "per_example": [overlap.rouge_l(p, r) for p, r in pairs],
+            "signature": "ROUGE-L|tok:a-z0-9|smooth:none|level:sentence|case:lower|stem:no|version:1",
+        },
+        "chrf": {
+            "statistics": [overlap.chrf_counts(p, r) for p, r in pairs],
+            "signature": libraries["chrF"],
+        },
+    }
 
 
-def _brevity(counts: np.ndarray) -> np.ndarray:
-    """Brevity penalty (...) from counts (..., 10); 0 for an empty prediction."""
-    prediction, reference = counts[..., -2].astype(float), counts[..., -1].astype(float)
-    return np.where(prediction > 0, np.exp(np.minimum(0.0, 1 - reference / np.maximum(prediction, 1e-300))), 0.0)
+def _text(pairs: list[tuple[str, str]]) -> dict[str, dict]:
+    counts = np.array([bleu.counts(bleu.words_norm(p), bleu.words_norm(r)) for p, r in pairs])
+    return {
+        "b_norm": {
+            "per_example": bleu.norm_bleu(counts).tolist(),
+            "signature": "B-Norm|tok:punctuation|smooth:add1-above-1|level:sentence|case:lower|version:1",
+        }
+    }
 
 
-def _bleu_counts(prediction: list[str], reference: list[str]) -> list[int]:
-    """[matches of order 1-4, n-grams of order 1-4 in the prediction, tokens of prediction and of reference]."""
-    found, wanted = (_ngrams(tokens, ORDERS) for tokens in (prediction, reference))
-    matches = [(a & b).total() for a, b in zip(found, wanted, strict=True)]
-    return [*matches, *(order.total() for order in found), len(prediction), len(reference)]
-
-
-def _chrf_counts(prediction: str, reference: str) -> list[int]:
-    """Per order [n-grams of the prediction, of the reference, matches];
-
-    sacrebleu skips orders that the reference is too short for.
-    """
-    found, wanted = (_ngrams("".join(text.split()), CHRF_ORDERS) for text in (prediction, reference))
-    return [
-        count
-        for a, b in zip(found, wanted, strict=True)
-        for count in (a.total() if b else 0, b.total(), (a & b).total())
-    ]
-
-
-def _ngrams(sequence: Sequence, orders: int) -> list[Counter]:
-    """One Counter of n-grams per order 1..orders."""
-    return [Counter(tuple(sequence[i : i + n]) for i in range(len(sequence) - n + 1)) for n in range(1, orders + 1)]
-
-
-def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    tokenize = Tokenizer13a()
-    return [tokenize(text.rstrip()).split() for text in texts]
-
-
-def _paper(level: str) -> str:
-    return f"BLEU-paper|tok:13a|smooth:add1-all|level:{level}|case:mixed|version:{version('sacrebleu')}"
+def _code(pairs: list[tuple[str, str]], language: str) -> dict[str, dict]:
+    """What programs of a language (canonical name) are measured by."""
+    found = {
+        "bleu_codexglue": {
+            "statistics": [bleu.counts(p.split(), r.split()) for p, r in pairs],
+            "signature": "BLEU-CodeXGLUE|tok:whitespace|smooth:add1-all|level:corpus|case:mixed|version:1",
+        },
+        "edit_similarity": {
+            "per_example": [overlap.edit_similarity(p, r) for p, r in pairs],
+            "signature": "edit_similarity|tok:character|smooth:none|level:sentence|case:mixed|"
+            "distance:levenshtein|norm:longer|version:1",
+        },
+    }
+    if not codebleu.supported(language):
+        return found
+    rows, parsed = zip(*(codebleu.compare(p, r, language) for p, r in pairs), strict=True)
+    names = ("codebleu", "codebleu_compat") if codebleu.has_dataflow(language) else ("codebleu_3",)
+    total = codebleu.components(np.sum(rows, axis=0))
+    shares = dict(zip(codebleu.COMPONENTS, np.where(np.isnan(total), None, 100 * total), strict=True))
+    if names == ("codebleu_3",):
+        del shares["dataflow"]
+    place = f"case:mixed|lang:{language}"
+    grammar = f"version:1,{grammars.version(language)}"
+    known = {"unparsable": len(parsed) - sum(parsed)}
+    found["parse_ok"] = known | {
+        "per_example": [100.0 * ok for ok in parsed],
+        "signature": f"parse_ok|tok:tree-sitter|smooth:none|level:sentence|{place}|empty:0|{grammar}",
+    }
+    for name in names:
+        zero = "1" if name == "codebleu_compat" else "0"
+        found[name] = known | {
+            "statistics": list(rows),
+            "components": shares,
+            "signature": f"{name}|tok:whitespace|smooth:eps0.1|level:corpus|{place}|"
+            f"weights:{'/'.join(['1'] * len(shares))}|zero-dataflow:{zero}|{grammar}",
+        }
+    return found
 
 
 def _check(predictions: Sequence[str], references: Sequence[str]) -> None:
