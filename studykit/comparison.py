@@ -28,8 +28,8 @@ from studykit.params import UserError
 ASKED = (("bottleneck", "base"), ("adapterfusion", "bottleneck"),
          ("advfusion_zero", "adapterfusion"), ("advfusion_exclude", "adapterfusion"))  # fmt: skip
 # pass@k stands before all of these, and what is not named here before the loss
-ORDER = ("exact_match", "codebleu", "codebleu_compat", "bleu_paper", "bleu_paper_sentence", "bleu_xglue", "b_norm",
-         "sacrebleu", "chrf", "rouge_l", "edit_similarity", "parse_ok")  # fmt: skip
+ORDER = ("exact_match", "codebleu", "codebleu_compat", "codebleu_3", "bleu_paper", "bleu_paper_sentence",
+         "bleu_codexglue", "b_norm", "sacrebleu", "chrf", "rouge_l", "edit_similarity", "parse_ok")  # fmt: skip
 RATES = {"exact_match", "parse_ok"}  # and pass@k: shares of rows
 LESS_IS_BETTER = {"loss"}
 POWER = 0.8  # with which a detectable difference would have been found

@@ -26,6 +26,7 @@ def evaluate_predictions(
     rows: Sequence[dict],
     predictions: Sequence[dict],
     *,
+    language: str | None = None,
     samples: int = 1,
     pass_k: Sequence[int] = (1,),
     timeout: float = 4.0,
@@ -36,7 +37,7 @@ def evaluate_predictions(
     """Score `predictions` (records of `generate.predict`: id, text, finished; `samples` per row) against the targets
     and checks of `rows`, in one order.
 
-    A row's text score is over its samples: their mean, or their summed counts. Rows that have tests alone (an empty
+    language: that of the targets, if they are programs; None for natural language. A row's text score is over its samples: their mean, or their summed counts. Rows that have tests alone (an empty
     target, `meta.no_reference`) get no text scores.
 
     Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
@@ -52,7 +53,7 @@ def evaluate_predictions(
     texts = [prediction["text"] for prediction in predictions]
     scores = {}
     if not all(row["meta"].get("no_reference") for row in rows):
-        found = metrics.score(texts, [row["target"] for row in asked])
+        found = metrics.score(texts, [row["target"] for row in asked], language)
         scores = {name: of_rows(entry, samples) for name, entry in found.items()}
     counts = {
         "n": len(texts),

@@ -115,7 +115,10 @@ def score(state: State, rows: Sequence[dict], written: Written, reason: str | No
     began = monotonic()
     given = [row | {"check": None} for row in rows] if reason else rows
     limits = {"timeout": p.timeout, "memory_mb": p.memory_mb, "allow_unsandboxed": p.allow_unsandboxed}
-    scored = evaluate_predictions(given, written.predictions, samples=p.samples, pass_k=p.pass_k, **limits)
+    language = rows[0]["language"] if tasks.are_programs(p.data, p.language) else None
+    scored = evaluate_predictions(
+        given, written.predictions, language=language, samples=p.samples, pass_k=p.pass_k, **limits
+    )
     if written.losses:
         scored["scores"]["loss"] = loss_entry(written.losses)
     if reason:

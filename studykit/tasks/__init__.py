@@ -32,7 +32,7 @@ from studykit.tasks.lines import json_lines
 from studykit.tasks.prompts import TEMPLATES, check_template, encode_prompt, encode_row
 from studykit.tasks.splits import SPLITS
 
-__all__ = ["SPLITS", "encode_prompt", "encode_row", "limits", "overlap", "prepare", "read_rows", "write_rows"]
+__all__ = ["SPLITS", "are_programs", "encode_prompt", "encode_row", "limits", "overlap", "prepare", "read_rows", "task_of", "write_rows"]
 
 
 def prepare(p) -> tuple[dict[str, dict[str, list[dict]]], dict]:
@@ -91,15 +91,25 @@ def read_rows(data_run: str | Path, language: str, split: str, trained_on: str =
     Args:
         trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
     """
-    task = runs.manifest(data_run)["params"]["task"] if trained_on == "code" else None
-    if task in ("commit", "summarization", "naming"):
-        raise UserError(f"{data_run} holds rows of {task}, whose targets are no code; trained_on must be 'task'.")
+    if trained_on == "code" and not are_programs(data_run, language):
+        raise UserError(f"{data_run} holds rows of {task_of(data_run, language)}, whose targets are no code; trained_on must be 'task'.")
     path = Path(data_run) / "rows" / language / f"{split}.jsonl"
     if not path.exists():
         known = sorted(p.name for p in (Path(data_run) / "rows").glob("*"))
         raise UserError(f"{data_run} has no {split} rows for {language!r}; its languages are {known}.")
     rows = [row for _, row in json_lines(path)]
     return [plain_code(row) for row in rows] if trained_on == "code" else rows
+
+
+def task_of(data_run: str | Path, language: str) -> str:
+    """The task of a language's rows; where members are tasks, `language` is one."""
+    asked = runs.manifest(data_run)["params"]
+    return language if asked["language"] else asked["task"]
+
+
+def are_programs(data_run: str | Path, language: str) -> bool:
+    """Whether the targets of a language's rows are programs."""
+    return task_of(data_run, language) in ("generation", "translation", "code")
 
 
 def overlap(splits: dict[str, list[dict]]) -> dict[str, int]:
