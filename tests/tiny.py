@@ -60,7 +60,8 @@ def data_run(home: Path) -> str:
     place = home / "runs/data/tiny-0000000002"
     sizes = {"train": (8, 0), "valid": (4, 8), "test": (4, 12)}
     write_rows(place / "rows", {x: {s: rows(n, x, first) for s, (n, first) in sizes.items()} for x in MEMBERS})
-    return finish(home, place, dict(zip(("max_prompt_tokens", "max_target_tokens"), LIMITS, strict=True)))
+    limits = dict(zip(("max_prompt_tokens", "max_target_tokens"), LIMITS, strict=True))
+    return finish(home, place, {"task": "generation", "language": "", **limits})
 
 
 def adapter_run(home: Path, base: str, language: str, method: str = "bottleneck", seed: int = 0) -> str:

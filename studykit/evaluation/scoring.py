@@ -37,14 +37,14 @@ def evaluate_predictions(
     """Score `predictions` (records of `generate.predict`: id, text, finished; `samples` per row) against the targets
     and checks of `rows`, in one order.
 
-    language: that of the targets, if they are programs; None for natural language. A row's text score is over its samples: their mean, or their summed counts. Rows that have tests alone (an empty
-    target, `meta.no_reference`) get no text scores.
+    language: that of the targets, if they are programs; None for natural language. A row's text score is over its
+    samples: their mean, or their summed counts. Rows that have tests alone (`meta.no_reference`) get no text scores.
 
     Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
-    names by index where not all have one), "counts" of predictions {n,
-    empty, truncated, checked}, and "execution" (None without checks): {isolation, runtimes {language: version},
-    timeout, memory_mb, empty, ids, verdicts [{status, seconds, stderr}], statuses {status: count}}. UserError when the
-    ids differ, a reference is empty, or programs cannot be run here.
+    names by index where not all have one), "counts" of predictions {n, empty, truncated, checked}, and "execution"
+    (None without checks): {isolation, runtimes {language: version}, timeout, memory_mb, empty, ids, verdicts [{status,
+    seconds, stderr}], statuses {status: count}}. UserError when the ids differ, a reference is empty, or programs
+    cannot be run here.
     """
     asked = [row for row in rows for _ in range(samples)]
     if [row["id"] for row in asked] != [prediction["id"] for prediction in predictions]:

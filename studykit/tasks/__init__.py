@@ -32,7 +32,18 @@ from studykit.tasks.lines import json_lines
 from studykit.tasks.prompts import TEMPLATES, check_template, encode_prompt, encode_row
 from studykit.tasks.splits import SPLITS
 
-__all__ = ["SPLITS", "are_programs", "encode_prompt", "encode_row", "limits", "overlap", "prepare", "read_rows", "task_of", "write_rows"]
+__all__ = [
+    "SPLITS",
+    "are_programs",
+    "encode_prompt",
+    "encode_row",
+    "limits",
+    "overlap",
+    "prepare",
+    "read_rows",
+    "task_of",
+    "write_rows",
+]
 
 
 def prepare(p) -> tuple[dict[str, dict[str, list[dict]]], dict]:
@@ -92,7 +103,8 @@ def read_rows(data_run: str | Path, language: str, split: str, trained_on: str =
         trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
     """
     if trained_on == "code" and not are_programs(data_run, language):
-        raise UserError(f"{data_run} holds rows of {task_of(data_run, language)}, whose targets are no code; trained_on must be 'task'.")
+        task = task_of(data_run, language)
+        raise UserError(f"{data_run} holds rows of {task}, whose targets are no code; trained_on must be 'task'.")
     path = Path(data_run) / "rows" / language / f"{split}.jsonl"
     if not path.exists():
         known = sorted(p.name for p in (Path(data_run) / "rows").glob("*"))
