@@ -117,8 +117,8 @@ class DataParams(Section):
     def _divisible(self) -> DataParams:
         trained, test = self.shares[:2], self.shares[2:]
         if len(test) != 1 or min(trained) <= 0 or test[0] < 0 or abs(sum(self.shares) - 1) > 1e-9:
-            raise ValueError(f"shares is {self.shares}; it must be three numbers with the sum 1, of which only the last, "
-                             "the test's, may be 0")
+            raise ValueError(f"shares is {self.shares}; it must be three numbers with the sum 1, of which only the "
+                             "last, the test's, may be 0")
         if self.test_path is not None and self.path is None:
             raise ValueError(f"test_path is {self.test_path!r}, without a path to train on; it must stand beside path")
         return self
