@@ -282,8 +282,7 @@ class _Extractor:
 
     def _update(self, node: Node, states: States) -> Walk:
         self._set(node, node, "computedFrom", states)
-        return states
-        yield
+        return self._children([], states)
 
     def _branch(self, node: Node, states: States) -> Walk:
         current, ends, apart = dict(states), [], False
