@@ -22,11 +22,12 @@ import numpy as np
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 ORDERS = 4
+TOKENIZER = Tokenizer13a()  # one for all: it keeps what it has seen
 NORM_WORD = re.compile(r"[^\W_]+|_|[^\s\w]")
 
 
 def words_13a(text: str) -> list[str]:
-    return Tokenizer13a()(text.rstrip()).split()
+    return TOKENIZER(text.rstrip()).split()
 
 
 def words_norm(text: str) -> list[str]:

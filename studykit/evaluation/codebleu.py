@@ -110,6 +110,7 @@ def _subtrees(program: Program, numbers: dict[tuple, int]) -> list[int]:
         return []  # nothing but the root of an empty text
     number = [0] * len(program.nodes)
     for node in reversed(program.nodes):  # children stand behind their parents
-        shape = tuple((child.field, number[child.place]) for child in node.children if child.named)
-        number[node.place] = numbers.setdefault((node.kind, shape), len(numbers))
+        if node.named or node.children:  # signs and keywords are no part of a shape
+            shape = tuple([(child.field, number[child.place]) for child in node.children if child.named])
+            number[node.place] = numbers.setdefault((node.kind, shape), len(numbers))
     return [number[node.place] for node in program.nodes if node.children]

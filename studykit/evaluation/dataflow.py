@@ -17,7 +17,7 @@ linear in the depth, where theirs doubles with every level.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from studykit.evaluation.grammars import Node, Program
@@ -205,7 +205,7 @@ class _Extractor:
             children = sorted(children, key=lambda child: child.kind != self.rules.first)
         return self._children(children, states)
 
-    def _children(self, children: list[Node], states: States) -> Walk:
+    def _children(self, children: Sequence[Node], states: States) -> Walk:
         for child in children:
             if child.token:
                 self._use(child, states)
@@ -282,8 +282,7 @@ class _Extractor:
 
     def _update(self, node: Node, states: States) -> Walk:
         self._set(node, node, "computedFrom", states)
-        return states
-        yield
+        return self._children([], states)
 
     def _branch(self, node: Node, states: States) -> Walk:
         current, ends, apart = dict(states), [], False

@@ -7,6 +7,7 @@ read and walked without recursion: model output may be nested thousands of level
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -49,7 +50,7 @@ class Node:
 
     def __init__(self, kind: str, field: str | None, named: bool, place: int):
         self.kind, self.field, self.named, self.place = kind, field, named, place
-        self.children: list[Node] = []
+        self.children: Sequence[Node] = ()
         self.end, self.text, self.token, self.variable = place + 1, "", False, False
 
     def part(self, name: str | int) -> Node | None:
@@ -117,6 +118,8 @@ def _read(cursor: TreeCursor, source: bytes, language: str) -> list[Node]:
                 above[-1].children.append(node)
             atom = kind in ATOMS
             descended = cursor.goto_first_child()
+            if descended:
+                node.children = []
             if (atom or not descended) and within == 0:
                 node.token = True
                 node.text = source[seen.start_byte : seen.end_byte].decode("utf-8", errors="replace")

@@ -58,7 +58,8 @@ def score(predictions: Sequence[str], references: Sequence[str], language: str |
     language: of the programs, if these are programs; None for natural language. A language without a grammar has
     neither "parse_ok" nor CodeBLEU; one without an extractor of data flow has "codebleu_3" in place of "codebleu" and
     "codebleu_compat". Their entries have besides "unparsable", the number of predictions that do not parse, and those
-    of CodeBLEU "components" {name: value, or None without any data flow in the references}.
+    of CodeBLEU "components" {name: value, or None without any data flow in the references}; "codebleu_compat" says
+    whether no data flow match was counted as a full one: "substituted".
 
     Everything is JSON. `empty` counts predictions without a visible character; they are scored, never dropped.
     UserError for an empty reference, which no metric defines, and for sequences of different length.
@@ -161,6 +162,8 @@ def _code(pairs: list[tuple[str, str]], language: str) -> dict[str, dict]:
             "signature": f"{name}|tok:whitespace|smooth:eps0.1|level:corpus|{place}|"
             f"weights:{'/'.join(['1'] * len(shares))}|zero-dataflow:{zero}|{grammar}",
         }
+    if "codebleu_compat" in found:
+        found["codebleu_compat"]["substituted"] = bool(not total[-1] > 0)  # true without any data flow (nan), too
     return found
 
 

@@ -60,31 +60,15 @@ def rows_from_files(p, sizes: dict[str, dict[str, int]]) -> tuple[Rows, dict]:
         found, files = _examples(part, p, tally, has_test=len(parts) > 1)
         examples += found
         linked += files
-    divided = divide(examples, p.shares, p.seed)
     by = p.split_by if parts[0].name == "commitpackft" else parts[0].format.unit
-    groups: dict[str, set[str]] = {language: set() for language in p.languages}
-    for example in divided:
-        groups[example.row["language"]].add(example.row["meta"].get("group", ""))
-    require_groups(examples, groups, by)
+    divided = divide(examples, p.shares, p.seed)
+    require_groups(examples, divided, by)
     if len(parts) > 1:
         divided = _apart(divided, tally)
-    rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
-    places = {}
     for example in divided:
         if example.split == "train" and parts[0].name != "prepared":
             example.row["check"] = None  # only what is generated is run, and tests are long
-        rows[example.row["language"]][example.split].append(example.row)
-        places[id(example.row)] = example.place
-    for language in p.languages:
-        if p.near_duplicates is not None:
-            rows[language], gone = thin(rows[language], p.near_duplicates)
-            for (split, of), items in gone.items():
-                tally.add("left out", f"a {split} row nearly like a {of} row", places[id(items[0])], len(items))
-        for split in SPLITS:
-            rows[language][split] = _drawn(rows[language][split], sizes[language][split], p.seed, split, places, tally)
-            if not rows[language][split]:
-                where = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
-                raise UserError(f"data.{where} has no {split} rows for {language}{_why_none(tally)}.")
+    rows = _chosen(divided, p, sizes, tally)
     return rows, _manifest(p, parts, linked, tally, rows, by, any(e.split not in SPLITS for e in examples))
 
 
@@ -165,6 +149,25 @@ def _of_part(made: list[Example], is_test: bool, has_test: bool) -> Iterator[Exa
             yield example
         elif example.split != "test":
             yield example._replace(split=example.split or "fit")
+
+
+def _chosen(divided: list[Example], p, sizes: dict[str, dict[str, int]], tally: Tally) -> Rows:
+    """Without near duplicates, and not more than were asked for. Raises: UserError for a split that is left empty."""
+    rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
+    for example in divided:
+        rows[example.row["language"]][example.split].append(example.row)
+    places = {id(example.row): example.place for example in divided}
+    for language in p.languages:
+        if p.near_duplicates is not None:
+            rows[language], gone = thin(rows[language], p.near_duplicates)
+            for (split, of), items in gone.items():
+                tally.add("left out", f"a {split} row nearly like a {of} row", places[id(items[0])], len(items))
+        for split in SPLITS:
+            rows[language][split] = _drawn(rows[language][split], sizes[language][split], p.seed, split, places, tally)
+            if not rows[language][split]:
+                where = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
+                raise UserError(f"data.{where} has no {split} rows for {language}{_why_none(tally)}.")
+    return rows
 
 
 def _apart(divided: list[Example], tally: Tally) -> list[Example]:

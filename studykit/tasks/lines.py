@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from studykit.params import UserError
 from studykit.tasks.tally import BadRow, Refuse, stop
 
 LINE_BYTES = 32 * 2**20  # of a line, at most; more is a damaged file rather than a row
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that is no character by itself
 BOM = b"\xef\xbb\xbf"
 
 
@@ -71,20 +73,22 @@ def _parsed(line: bytes, start: int) -> dict | None:
     if not said.strip():
         return None
     try:
-        return _object(json.loads(said))
+        return _object(json.loads(said), said)
     except json.JSONDecodeError as error:
         raise BadRow("not valid JSON", f" ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
         raise BadRow("not usable JSON", f" ({error})") from None
 
 
-def _object(value: Any) -> dict:
+def _object(value: Any, said: str) -> dict:
+    """The value, which `said` stands for in JSON, if it is an object of texts that can be written again."""
     if not isinstance(value, dict):
         raise BadRow("an object is expected", f", not {type(value).__name__}")
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRow("half of a surrogate pair, which is no text") from None
+    if SURROGATE.search(said):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadRow("half of a surrogate pair, which is no text") from None
     return value
 
 
@@ -116,11 +120,11 @@ def _array(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
         line, counted = line + said.count("\n", counted, at), at
         place = f"{shown}, line {line}"
         try:
-            value, at = decoder.raw_decode(said, at)
+            start, (value, at) = at, decoder.raw_decode(said, at)
         except (ValueError, RecursionError) as error:  # where the next item starts cannot be known
             raise UserError(f"{place}: not valid JSON in an array ({error}).") from None
         try:
-            yield place, _object(value)
+            yield place, _object(value, said[start:at])
         except BadRow as bad:
             refuse(place, bad)
     if at >= len(said):

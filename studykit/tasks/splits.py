@@ -71,12 +71,15 @@ def components(units: Iterable[tuple[str, ...]]) -> list[str]:
     return [top(joined[0]) if joined else "" for joined in units]
 
 
-def require_groups(examples: Sequence[Example], groups_of: dict[str, set[str]], by: str) -> None:
-    """Raises UserError for a language whose rows stand in fewer than three groups: no hash can divide those."""
-    asked = {e.row["language"] for e in examples if e.split is None}
-    for language in sorted(asked):
-        if (n := len(groups_of[language])) < 3:
-            names = ", ".join(sorted(groups_of[language])[:2])
+def require_groups(examples: Sequence[Example], divided: Sequence[Example], by: str) -> None:
+    """Raises UserError for a language whose rows, divided by us, stand in fewer than three groups."""
+    groups: dict[str, set[str]] = {}
+    for example, after in zip(examples, divided, strict=True):
+        if example.split is None:
+            groups.setdefault(example.row["language"], set()).add(after.row["meta"]["group"])
+    for language, found in sorted(groups.items()):
+        if (n := len(found)) < 3:
+            names = ", ".join(sorted(found)[:2])
             finer = {"repository": "'file' or 'row'", "file": "'row'"}.get(by)
             way_out = f"set data.split_by to {finer}" if finer else "it needs more rows"
             raise UserError(f"The rows of {language} belong to {n} {by} alone ({names}), which cannot be divided into "

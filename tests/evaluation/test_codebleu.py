@@ -70,6 +70,8 @@ def test_a_program_is_its_own_best_prediction(language):
 def test_an_empty_prediction_has_25_as_published_and_nothing_mended(language):
     for _, reference in PAIRS[language]:
         assert values("", reference, language) == {"codebleu": 0, "codebleu_compat": 25}
+        assert score([""], [reference], language)["codebleu_compat"]["substituted"] is True
+        assert score([reference], [reference], language)["codebleu_compat"]["substituted"] is False
 
 
 def test_a_reference_without_data_flow_shares_its_weight_out():

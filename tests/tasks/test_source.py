@@ -35,11 +35,11 @@ def test_every_text_survives_with_the_order_of_its_keys(tmp_path, values):
 
 
 def test_every_kind_of_file_gives_the_same_rows(tmp_path):
-    values = [{"a": "x\ny", "b": "NA"}, {"a": "\u2028é", "b": ""}]
-    write(tmp_path / "a.jsonl", *values)
+    values = [{"a": "x\ny", "b": "NA"}, {"a": "\u2028é😀", "b": ""}]
+    write(tmp_path / "a.jsonl", *(json.dumps(value) for value in values))
     write(tmp_path / "b.jsonl.gz", *values)
     (tmp_path / "c.json").write_bytes(b"\xef\xbb\xbf\n " + json.dumps(values).encode())
-    (tmp_path / "d.csv").write_bytes('\ufeffa,b\r\n"x\ny",NA\r\n"\u2028é",\r\n'.encode())
+    (tmp_path / "d.csv").write_bytes('\ufeffa,b\r\n"x\ny",NA\r\n"\u2028é😀",\r\n'.encode())
     pq.write_table(pa.Table.from_pylist(values), tmp_path / "e [1].parquet")
     files = open_source(str(tmp_path)).files
     assert len(files) == 5
@@ -58,6 +58,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     ("x.jsonl", b'{"a": "\\ud800"}\n', "line 1: half of a surrogate pair"),
     ("x.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "line 1: not usable JSON"),
     ("x.jsonl", b'{"a": ' + b"[" * 100000 + b"}", "line 1: not usable JSON"),
+    ("x.json", b'[{"a": "\\udc00"}]', "x.json, line 1: half of a surrogate pair"),
     ("x.json", b'[{"a": 1},\n{"a" 2}]', "x.json, line 2: not valid JSON in an array"),
     ("x.json", b'[{"a": 1},\n', "the array that starts it has no end"),
     ("x.json", b'[{"a": 1},\n 2]', "line 2: an object is expected, not int"),
