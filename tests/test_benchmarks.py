@@ -61,6 +61,13 @@ def test_packing_computes_the_same_loss(tmp_path):
     assert all(map(math.isfinite, numbers(content)))
 
 
+def test_generate_writes_the_same_in_batches(tmp_path):
+    content, _ = quick("generate.py", tmp_path)
+    found = content["generate"]
+    assert set(found["same"].values()) == {4} and found["distinct"] == 4
+    assert all(map(math.isfinite, numbers(content)))
+
+
 def test_gpu_runs_every_method_on_a_tiny_quantised_base(tmp_path):
     content, _ = quick("gpu.py", tmp_path)
     rows = content["gpu"]["bases"]["tiny"]
