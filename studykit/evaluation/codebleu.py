@@ -3,7 +3,8 @@
     CodeBLEU = 0.25 BLEU + 0.25 BLEU_weighted + 0.25 Match_syntax + 0.25 Match_dataflow
 
 - n-grams: corpus BLEU-4 of words between white space; an order without a match counts 0.1.
-- weighted n-grams: the same with recall in place of precision; single words weigh 1 (keywords) or 0.2.
+- weighted n-grams: the same with recall in place of precision, without a brevity penalty (published code takes every
+  reference for two words long); single words weigh 1 (keywords) or 0.2.
 - syntax: the share of the reference's subtrees, leaf texts left out, that occur in the prediction.
 - data flow: the share of the reference's edges that the prediction has too (`dataflow.py`).
 

@@ -286,7 +286,7 @@ class _Extractor:
 
     def _branch(self, node: Node, states: States) -> Walk:
         current, ends, apart = dict(states), [], False
-        skippable = self.rules.skippable or not any("else" in kind for kind in [node.kind, *self._kinds(node)])
+        skippable = self.rules.skippable or not any("else" in child.kind for child in node.children)
         for child in node.children:
             if child.kind in self.rules.alternatives or apart:
                 apart = self.rules.rest_follows
@@ -294,9 +294,6 @@ class _Extractor:
             else:
                 current = yield child, current
         return _join([*ends, current, states] if skippable else [*ends, current])
-
-    def _kinds(self, node: Node) -> list[str]:
-        return [child.kind for child in node.children]
 
     def _each(self, node: Node, states: States) -> Walk:
         target, source = self._parts(node, self.rules.each)
