@@ -17,8 +17,6 @@ from studykit.evaluation.execute import Program
 from studykit.evaluation.runtimes import LANGUAGES
 from studykit.params import UserError
 
-ALIASES = {"js": "javascript", "cpp": "c++", "csharp": "c#", "c_sharp": "c#"}
-
 
 def program(language: str, completion: str, check: dict, nonce: str) -> Program:
     """The program that shows whether `completion` is right. UserError for a kind or language that is not known."""
@@ -48,19 +46,6 @@ def program(language: str, completion: str, check: dict, nonce: str) -> Program:
     if known is None:
         raise UserError(f"kind {kind!r} of a check is not known; known are 'tests' and 'stdio'")
     raise UserError(f"{language} has no checks of kind {kind!r}; {', '.join(known)} have")
-
-
-def humaneval_x_check(row: dict, language: str) -> dict | None:
-    """The check of a row of HumanEval-X as it is published; None where all of its tests are commented out."""
-    language = ALIASES.get(language, language)
-    before, after = row["prompt"], row["test"]
-    if language == "go":
-        before = row["test_setup"] + "\n" + before
-    elif language == "rust":  # its prompt is the comment alone
-        before += row["declaration"]
-        if "#[test]" not in re.sub(r"/\*.*?\*/", "", after, flags=re.S):
-            return None
-    return {"kind": "tests", "form": "humaneval-x", "before": before, "after": after}
 
 
 def python(before: str, completion: str, after: str, nonce: str) -> str:

@@ -15,7 +15,6 @@ from importlib import metadata as packages
 
 from tree_sitter import Language, Parser, TreeCursor
 
-ALIASES = {"js": "javascript", "cpp": "c++", "csharp": "c#", "c_sharp": "c#", "golang": "go"}
 MODULES = {
     "c": "tree_sitter_c",
     "c#": "tree_sitter_c_sharp",
@@ -67,12 +66,6 @@ class Program:
 
     nodes: list[Node]
     parsed: bool
-
-
-def canonical(language: str) -> str:
-    """The project's name of a language: lower case, "c++" for cpp, "c#" for c_sharp."""
-    name = language.lower()
-    return ALIASES.get(name, name)
 
 
 def version(language: str) -> str:

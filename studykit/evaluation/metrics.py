@@ -20,6 +20,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from studykit.evaluation import bleu, codebleu, grammars, overlap
 from studykit.params import UserError
+from studykit.tasks.languages import canonical
 
 LABELS = {
     "exact_match": "Exact match",
@@ -66,7 +67,7 @@ def score(predictions: Sequence[str], references: Sequence[str], language: str |
     """
     _check(predictions, references)
     pairs = list(zip(predictions, references, strict=True))
-    found = _common(pairs) | (_text(pairs) if language is None else _code(pairs, grammars.canonical(language)))
+    found = _common(pairs) | (_text(pairs) if language is None else _code(pairs, canonical(language)))
     empty = sum(not text.strip() for text in predictions)
     for name, entry in found.items():
         kept = entry.get("statistics", entry.get("per_example"))

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from studykit.evaluation import assemble, execute, outcomes, scoring
 from studykit.params import UserError
-from studykit.tasks import json_lines
+from studykit.tasks.benchmarks import given, humaneval_x_check
+from studykit.tasks.languages import canonical
+from studykit.tasks.lines import json_lines
 
 
 def verify_references(
@@ -77,8 +79,8 @@ def row_of(line: dict, file: Path) -> dict:
         return line
     if not {"task_id", "prompt", "canonical_solution", "test"} <= line.keys():
         raise UserError(f"{file} holds neither rows nor HumanEval-X: a line has the fields {', '.join(line)}")
-    language = assemble.ALIASES.get(file.stem, file.stem)
-    check = assemble.humaneval_x_check(line, language)
+    language = canonical(file.stem)
+    check = humaneval_x_check(line, given(line))
     return {"id": line["task_id"], "language": language, "target": line["canonical_solution"], "check": check}
 
 

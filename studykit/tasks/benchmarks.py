@@ -69,10 +69,10 @@ def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     language, problem = asked.language(word, at), f"HumanEval/{number}"
     target, stop = text(raw, "canonical_solution"), STOPS.get(canonical(word), [])
     if asked.task == "generation":
-        given = _given(raw)
-        fields = {"prompt": given, "language": language}
-        prompt = asked.prompt("benchmark", fields, cut=_description(given, _declaration(raw)))
-        made = row(f"{word}/{number}", language, prompt, target, humaneval_x_check(raw, given), stop=stop)
+        before = given(raw)
+        fields = {"prompt": before, "language": language}
+        prompt = asked.prompt("benchmark", fields, cut=_description(before, _declaration(raw)))
+        made = row(f"{word}/{number}", language, prompt, target, humaneval_x_check(raw, before), stop=stop)
         yield Example(made, at.place, at.split, (problem,))
         return
     declaration = _declaration(raw)
@@ -89,15 +89,15 @@ def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
         yield Example(made, at.place, at.split, (problem,))
 
 
-def humaneval_x_check(raw: dict, given: str) -> dict | None:
-    """The test of a completion that follows `given`; None where a test of Rust is commented out as a whole.
+def humaneval_x_check(raw: dict, before: str) -> dict | None:
+    """The test of a completion that follows `before`; None where a test of Rust is commented out as a whole.
 
     Go's `test_setup` is its package line and the test's imports.
     """
     if raw["task_id"].startswith("Rust/") and "#[test]" not in re.sub(r"/\*.*?\*/", "", text(raw, "test"), flags=re.S):
         return None
     setup = f"{raw['test_setup']}\n" if raw.get("test_setup") else ""
-    return {"kind": "tests", "form": "humaneval-x", "before": setup + given, "after": text(raw, "test")}
+    return {"kind": "tests", "form": "humaneval-x", "before": setup + before, "after": text(raw, "test")}
 
 
 def link_solutions(source: Source, files: list[File], asked: Asked, tally: Tally) -> dict[tuple[str, str], dict]:
@@ -135,7 +135,7 @@ def _declaration(raw: dict) -> str:
     return raw.get("import", "") + text(raw, "declaration")
 
 
-def _given(raw: dict) -> str:
+def given(raw: dict) -> str:
     """What precedes a completion: the prompt, and the declaration where it is not in it (as in Rust)."""
     prompt, declaration = text(raw, "prompt"), text(raw, "declaration")
     signature = declaration.rstrip().rsplit("\n", 1)[-1].strip()

@@ -147,14 +147,6 @@ def test_a_java_program_may_have_any_main_class(text, name):
     assert f"{name}.main(args)" in found and "package" not in found and "public class" not in found
 
 
-def test_a_check_in_comments_is_no_check():
-    row = {"prompt": "p", "declaration": "d", "test": "/*\n#[test]\nfn t() {}\n*/"}
-    assert assemble.humaneval_x_check(row, "rust") is None
-    check = assemble.humaneval_x_check(row | {"test": "#[test]\nfn t() {}"}, "rust")
-    assert check["before"] == "pd" and check["kind"] == "tests"
-    assert assemble.humaneval_x_check(row | {"test_setup": "package main"}, "go")["before"] == "package main\np"
-
-
 @pytest.mark.parametrize("language, check, said", [
     ("cobol", {"kind": "tests", "before": "", "after": ""}, "cobol has no checks of kind 'tests'; python, "),
     ("c#", {"kind": "stdio", "tests": []}, "c# has no checks of kind 'stdio'"),

@@ -14,6 +14,7 @@ from studykit.evaluation import codebleu, grammars
 from studykit.evaluation.keywords import KEYWORDS
 from studykit.evaluation.metrics import score
 from studykit.evaluation.statistics import paired_bootstrap
+from studykit.tasks.languages import canonical
 from tests.evaluation.programs import CORPUS, PAIRS, VALUES
 
 CASES = [(language, i) for language in PAIRS for i in range(len(PAIRS[language]))]
@@ -62,7 +63,7 @@ def test_a_program_is_its_own_best_prediction(language):
     found = score([text], [text], language)
     assert found["parse_ok"]["value"] == 100
     assert all(value == pytest.approx(100) for value in values(text, text, language).values())
-    assert grammars.canonical(language) in grammars.MODULES and len(KEYWORDS[language]) > 15
+    assert canonical(language) in grammars.MODULES and len(KEYWORDS[language]) > 15
     assert grammars.version(language).startswith("tree-sitter-")
 
 
