@@ -48,7 +48,12 @@ CORPUS_VALUES = {
 }
 
 
-def score(predictions: Sequence[str], references: Sequence[str], language: str | None = None) -> dict[str, dict]:
+def score(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    language: str | None = None,
+    contexts: Sequence[str] | None = None,
+) -> dict[str, dict]:
     """Metrics over n pairs: name (a key of `LABELS`) -> {"label", "value", "signature", "n", "empty", and one of the
     two below}.
 
@@ -62,12 +67,15 @@ def score(predictions: Sequence[str], references: Sequence[str], language: str |
     of CodeBLEU "components" {name: value, or None without any data flow in the references}; "codebleu_compat" says
     whether no data flow match was counted as a full one: "substituted".
 
+    contexts: what stands before each prediction where that is only the end of a program (a signature, and the
+    prediction its body). Whether it parses is asked of both together, everything else of the prediction alone.
+
     Everything is JSON. `empty` counts predictions without a visible character; they are scored, never dropped.
     UserError for an empty reference, which no metric defines, and for sequences of different length.
     """
     _check(predictions, references)
     pairs = list(zip(predictions, references, strict=True))
-    found = _common(pairs) | (_text(pairs) if language is None else _code(pairs, canonical(language)))
+    found = _common(pairs) | (_text(pairs) if language is None else _code(pairs, canonical(language), contexts))
     empty = sum(not text.strip() for text in predictions)
     for name, entry in found.items():
         kept = entry.get("statistics", entry.get("per_example"))
@@ -127,7 +135,7 @@ def _text(pairs: list[tuple[str, str]]) -> dict[str, dict]:
     }
 
 
-def _code(pairs: list[tuple[str, str]], language: str) -> dict[str, dict]:
+def _code(pairs: list[tuple[str, str]], language: str, contexts: Sequence[str] | None) -> dict[str, dict]:
     """What programs of a language (canonical name) are measured by."""
     found = {
         "bleu_codexglue": {
@@ -143,6 +151,9 @@ def _code(pairs: list[tuple[str, str]], language: str) -> dict[str, dict]:
     if not codebleu.supported(language):
         return found
     rows, parsed = zip(*(codebleu.compare(p, r, language) for p, r in pairs), strict=True)
+    if contexts is not None:
+        whole = zip(contexts, pairs, strict=True)
+        parsed = [bool(p.strip()) and grammars.parse(before + p, language).parsed for before, (p, _) in whole]
     names = ("codebleu", "codebleu_compat") if codebleu.has_dataflow(language) else ("codebleu_3",)
     total = codebleu.components(np.sum(rows, axis=0))
     shares = dict(zip(codebleu.COMPONENTS, np.where(np.isnan(total), None, 100 * total), strict=True))
@@ -153,7 +164,8 @@ def _code(pairs: list[tuple[str, str]], language: str) -> dict[str, dict]:
     known = {"unparsable": len(parsed) - sum(parsed)}
     found["parse_ok"] = known | {
         "per_example": [100.0 * ok for ok in parsed],
-        "signature": f"parse_ok|tok:tree-sitter|smooth:none|level:sentence|{place}|empty:0|{grammar}",
+        "signature": f"parse_ok|tok:tree-sitter|smooth:none|level:sentence|{place}|empty:0|"
+        f"context:{'none' if contexts is None else 'before'}|{grammar}",
     }
     for name in names:
         zero = "1" if name == "codebleu_compat" else "0"

@@ -27,6 +27,7 @@ def evaluate_predictions(
     predictions: Sequence[dict],
     *,
     language: str | None = None,
+    run: bool = True,
     samples: int = 1,
     pass_k: Sequence[int] = (1,),
     timeout: float = 4.0,
@@ -37,8 +38,9 @@ def evaluate_predictions(
     """Score `predictions` (records of `generate.predict`: id, text, finished; `samples` per row) against the targets
     and checks of `rows`, in one order.
 
-    language: that of the targets, if they are programs; None for natural language. A row's text score is over its
-    samples: their mean, or their summed counts. Rows that have tests alone (`meta.no_reference`) get no text scores.
+    language: that of the targets, if they are programs; None for natural language. run: whether programs are run where
+    rows have checks. A row's text score is over its samples: their mean, or their summed counts. Rows that have tests
+    alone (`meta.no_reference`) get no text scores.
 
     Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
     names by index where not all have one), "counts" of predictions {n, empty, truncated, checked}, and "execution"
@@ -53,7 +55,9 @@ def evaluate_predictions(
     texts = [prediction["text"] for prediction in predictions]
     scores = {}
     if not all(row["meta"].get("no_reference") for row in rows):
-        found = metrics.score(texts, [row["target"] for row in asked], language)
+        before = [(row.get("check") or {}).get("before") for row in asked]
+        contexts = None if None in before else before
+        found = metrics.score(texts, [row["target"] for row in asked], language, contexts)
         scores = {name: of_rows(entry, samples) for name, entry in found.items()}
     counts = {
         "n": len(texts),
@@ -62,7 +66,7 @@ def evaluate_predictions(
         "checked": sum(row.get("check") is not None for row in asked),
     }
     execution = None
-    if counts["checked"]:
+    if run and counts["checked"]:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
         execution = _run(asked, texts, limits, allow_unsandboxed, workers)
         tested = [at for at, row in enumerate(rows) if row.get("check") is not None]

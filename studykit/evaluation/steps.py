@@ -113,11 +113,10 @@ def write(base, tokenizer, state: State, rows, limits, decoding: Decoding, p, ru
 def score(state: State, rows: Sequence[dict], written: Written, reason: str | None, p, run) -> dict:
     """All scores of a state's completions, JSON; its rows' outcomes are left beside them."""
     began = monotonic()
-    given = [row | {"check": None} for row in rows] if reason else rows
     limits = {"timeout": p.timeout, "memory_mb": p.memory_mb, "allow_unsandboxed": p.allow_unsandboxed}
     language = rows[0]["language"] if tasks.are_programs(p.data, p.language) else None
     scored = evaluate_predictions(
-        given, written.predictions, language=language, samples=p.samples, pass_k=p.pass_k, **limits
+        rows, written.predictions, language=language, run=not reason, samples=p.samples, pass_k=p.pass_k, **limits
     )
     if written.losses:
         scored["scores"]["loss"] = loss_entry(written.losses)

@@ -95,6 +95,15 @@ def test_parse_ok_counts_programs_that_parse():
     assert (entry["unparsable"], entry["empty"], entry["value"]) == (3, 1, 25)
 
 
+def test_a_body_parses_behind_its_signature():
+    """Alone it may not; what else is measured does not see the signature."""
+    bodies, before = ["  return a\n}", "", "  return (\n}"], ["func f(a int) int {\n"] * 3
+    alone, whole = (score(bodies, ["  return b\n}"] * 3, "go", contexts) for contexts in (None, before))
+    assert alone["parse_ok"]["per_example"] == [0, 0, 0] and whole["parse_ok"]["per_example"] == [100, 0, 0]
+    assert whole["codebleu"]["value"] == alone["codebleu"]["value"] and whole["codebleu"]["unparsable"] == 2
+    assert "|context:before|" in whole["parse_ok"]["signature"]
+
+
 @given(PAIRS)
 @pytest.mark.parametrize("language", [None, "python", "kotlin"])
 def test_values_are_recovered_from_what_is_kept_per_example(language, pairs):
