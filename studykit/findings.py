@@ -30,8 +30,9 @@ def measure(compared: Mapping[str, Any]) -> str:
 
 
 def signed(value: float, unit: str) -> str:
-    """+1.7, or +0.032 for a loss; a true minus sign."""
-    return f"{value:+.{digits(unit)}f}".replace("-", "\u2212")
+    """+1.7, or +0.032 for a loss; a true minus sign, and none before what rounds to 0."""
+    text = f"{value:+.{digits(unit)}f}"
+    return text.replace("-", "\u2212") if float(text) else text[1:]
 
 
 def digits(unit: str) -> int:
@@ -195,10 +196,12 @@ def score_rows(compared: Mapping[str, Any]) -> list[dict]:
 def difference_rows(compared: Mapping[str, Any]) -> list[dict]:
     """A metric's differences as a table to show: one line per pair."""
     unit, interval = compared["unit"], f"{compared['confidence']:.0%} interval"
+    several = any(len(c["by_seed"]) > 1 for c in compared["contrasts"])  # of one seed it would say the same again
     return [
         {"method": c["method"], "against": c["against"], "difference": signed(c["value"], unit),
          interval: ends(c, unit).replace(" ", "\u00a0"), "p (Holm)": f"{c['p_holm']:.3f}", c["effect_name"]: effect(c),
-         "seed by seed": ", ".join(signed(d, unit) for d in c["by_seed"]) or "–", "verdict": c["verdict"]}
+         **({"seed by seed": ", ".join(signed(d, unit) for d in c["by_seed"]) or "–"} if several else {}),
+         "verdict": c["verdict"]}
         for c in compared["contrasts"]
     ]  # fmt: skip
 

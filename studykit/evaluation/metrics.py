@@ -34,7 +34,7 @@ LABELS = {
     "edit_similarity": "Edit similarity",
     "parse_ok": "Parses",
     "codebleu": "CodeBLEU",
-    "codebleu_compat": "CodeBLEU (as published, 0 data flow counts as 1)",
+    "codebleu_compat": "CodeBLEU, compat",
     "codebleu_3": "CodeBLEU-3 (no data flow)",
 }
 CORPUS_VALUES = {
