@@ -121,7 +121,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any, number: bool = False) -> str:
-    return f'<td style="text-align: {"right" if number else "left"}">{html.escape(written(value))}</td>'
+    return f'<td style="text-align: {"right" if number else "left"}">{_breakable(written(value))}</td>'
+
+
+def _breakable(text: str) -> str:
+    """Escaped text that may wrap behind the bars of a signature."""
+    return html.escape(text).replace("|", "|<wbr>")
 
 
 def _head(name: str, scope: str, number: bool = False) -> str:
