@@ -26,7 +26,7 @@ from nbformat import NotebookNode
 TAGS = frozenset(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
     "hr i iframe img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u "
-    "ul".split()
+    "ul wbr".split()
 )
 STYLES = CSSSanitizer(allowed_css_properties=(
     "background background-color border color font-family font-size font-style font-weight height line-height margin "
