@@ -204,7 +204,10 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
             held = {need.dir: made[need.dir].adapters for need in run.needs if need.stage == "adapter"}
             members = {language: footprint.as_member(next(iter(held[directory].values())), config.model_type)
                        for language, directory in p.members.items()}  # fmt: skip
-            job = Job(run.stage, f"{p.method} of {len(members)}", adapters=members | {FUSION: fusion_config(p)},
+            variant = "" if p.variant == "full" else f"-{p.variant}"
+            kinds = sorted({made[directory].label for directory in p.members.values()} - {"bottleneck"})
+            label = " ".join([f"{p.method}{variant} of {len(members)}", *kinds])
+            job = Job(run.stage, label, adapters=members | {FUSION: fusion_config(p)},
                       penalty=p.value_regularizer > 0, **on, **trains)  # fmt: skip
         else:
             trained = [made[directory] for directory in p.checkpoints or [] if directory in made]
