@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from studykit.evaluation import effects, statistics
-from studykit.evaluation.metrics import paper_bleu, token_mean
+from studykit.evaluation.bleu import add1_bleu
+from studykit.evaluation.metrics import token_mean
 
 RESAMPLES = 1000
 Sampler = Callable[[np.random.Generator], bool]  # one experiment: whether the interval held, or the test rejected
@@ -64,7 +65,7 @@ def mean(rng: np.random.Generator, n: int, shape: str) -> bool:
 
 
 def bleu_rows(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Counts (n, 10) of rows of about twenty tokens, from hopeless to perfect, see `metrics.paper_bleu`."""
+    """Counts (n, 10) of rows of about twenty tokens, from hopeless to perfect, see `metrics.add1_bleu`."""
     reference = np.maximum(5, rng.lognormal(3, 0.6, n).astype(int))
     prediction = np.maximum(4, (reference * rng.lognormal(-0.05, 0.3, n)).astype(int))
     quality, orders = rng.random(n), np.arange(4)
@@ -75,7 +76,7 @@ def bleu_rows(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def corpus_bleu(rng: np.random.Generator, n: int, truth: float) -> bool:
-    return held(statistics.bootstrap(bleu_rows(rng, n), paper_bleu, resamples=RESAMPLES), truth)
+    return held(statistics.bootstrap(bleu_rows(rng, n), add1_bleu, resamples=RESAMPLES), truth)
 
 
 def loss(rng: np.random.Generator, n: int) -> bool:
@@ -118,7 +119,7 @@ def cases() -> list[tuple[str, str, int, float, Sampler]]:
     """(what, kind, n, simulations as a share, experiment): n counts clusters where there are some."""
     found = [("Wilson, p " + str(p), "interval", n, 2.0, partial(wilson, n=n, p=p))
              for n in (50, 100, 500) for p in (0.05, 0.3, 0.5, 0.95)]  # fmt: skip
-    truth = float(paper_bleu(bleu_rows(np.random.default_rng(0), 300_000).sum(axis=0)))
+    truth = float(add1_bleu(bleu_rows(np.random.default_rng(0), 300_000).sum(axis=0)))
     for n in (30, 50, 200):
         found += [(f"mean, {shape}", "interval", n, 1.0, partial(mean, n=n, shape=shape)) for shape in MEANS]
         found += [("corpus BLEU", "interval", n, 1.0, partial(corpus_bleu, n=n, truth=truth)),

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studykit import base, checkpoints
+from studykit.evaluation.decoding import Decoding
 from studykit.evaluation.generate import generate
 from studykit.params import UserError
 from studykit.tasks.corpus import Document, embedded_documents, file_documents
@@ -159,7 +160,7 @@ def test_an_adapter_trains_on_a_quantised_base_on_the_cpu(tmp_path, quantization
     assert loss.isfinite() and trained and all("adapters.lua" in name for name in trained)
     assert all(grad is not None and grad.isfinite().all() for grad in trained.values())
     assert all(grad.abs().sum() > 0 for name, grad in trained.items() if "up" in name)
-    (said,) = generate(model, own, ["def solve"], max_new_tokens=5, batch_size=1)
+    (said,) = generate(model, own, ["def solve"], Decoding(5), batch_size=1)
     assert said.tokens or said.finished
 
 
