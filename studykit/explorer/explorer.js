@@ -72,7 +72,7 @@ function faults() { // what does not hold of the weights, in sentences
       for (let l = 0; l < L && n; l++) {
         let sum = 0;
         for (let m = 0; m < A; m++) sum += FLOATS[from + l * A + m];
-        if (!(Math.abs(sum / n - 1) <= D.tolerance)) wrong = `mean weights in ${s.layers[l]} add up to ${(sum / n).toFixed(3)}`;
+        if (!(Math.abs(sum / n - 1) <= D.tolerance)) wrong = wrong || `mean weights in ${s.layers[l]} add up to ${(sum / n).toFixed(3)}`;
         for (const name of s.masked) held += FLOATS[from + l * A + s.members.indexOf(name)];
       }
     }));
@@ -205,6 +205,11 @@ const number = n => n.toLocaleString("en");
 const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 const seedsSaid = series => chosen(series).map(r => r.seed).every(s => s === null) ? "" :
   S.seed === "mean" && series.records.length > 1 ? `mean of ${series.records.length} seeds` : `seed ${chosen(series)[0]?.seed ?? "–"}`;
+function standsAll(shown) { // the same of several, what they share but once
+  const [first, ...others] = shown.map(([series, m]) => stands(series, m).slice(series.label.length));
+  const shared = first.split("; ")[0], rest = text => text.startsWith(shared) ? text.slice(shared.length + 1) : text.slice(1);
+  return shown.length === 1 ? shown[0][0].label + first : `Each${shared}. ` + [first, ...others].map((text, i) => `${shown[i][0].label}:${rest(text)}`).join(" ");
+}
 function stands(series, m) { // what the numbers of a series stand on
   const kind = S.kind < 0 ? "" : ` of kind ${D.kinds[S.kind]}`, pool = S.pool === "both" ? "prompt and completion" : S.pool;
   const over = S.sample < 0 ? `n = ${plural(series.n, "sample")}` : `sample ${D.texts[S.sample].id}`;
@@ -220,15 +225,15 @@ function heatmap(pen, out, x, y, w, o) {
   // o: title, columns, target (column), layers, value(l, c), say(l, c), row(l, c), scale
   const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, chosenLayer = o.marked ?? -1;
   const left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
-  const cw = Math.min(6 * em, (w - left) / A), ch = (L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em;
-  const labels = o.columns.map(name => fitted(name, 9 * em, {size: 0.8, bold: true}));
+  const cw = Math.min(7.5 * em, (w - left) / A), ch = Math.max(3, Math.min((L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em, (o.room || Infinity) / L));
+  const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71), {size: 0.8, bold: true}));
   const widest = Math.max(...labels.map(name => widthOf(name, {size: 0.8, bold: true}))), flat = widest < cw - 0.3 * em;
   const top = y + (o.title ? 1.7 * em : 0.2 * em);
   if (o.title) pen.text(x + left, y + 0.7 * em, fitted(o.title, w - left, {size: 0.9, bold: true}), {size: 0.9, bold: true});
   for (let r = 0; r < L; r++) {
     const l = L - 1 - r, cy = top + r * ch; // the first layer is at the bottom
-    if (ch > 0.9 * em || l % 4 === 0) pen.text(x + left - 0.4 * em, cy + ch / 2, o.layers[l],
-      {align: "right", size: Math.min(0.8, 0.8 * ch / em), fill: LOOK.soft, bold: l === chosenLayer});
+    if (l % Math.ceil(0.9 * em / ch) === 0) pen.text(x + left - 0.4 * em, cy + ch / 2, o.layers[l],
+      {align: "right", size: Math.min(0.8, Math.max(0.7, 0.8 * ch / em)), fill: LOOK.soft, bold: l === chosenLayer});
     for (let c = 0; c < A; c++) {
       const v = o.value(l, c), colour = o.scale.colour(v), cx = x + left + c * cw;
       pen.rect(cx, cy, cw - 1, ch - 1, css(colour));
@@ -259,6 +264,18 @@ function legend(pen, x, y, w, scale, label) {
   const words = `${ends[1]}  ${label}`;
   pen.text(start + long + 0.4 * em, y + 0.6 * em, fitted(words, x + w - start - long - 0.4 * em, bold), bold);
   return 2 * em;
+}
+
+function keys(pen, x, y, w, entries) { // words, each behind its sample of colour or line, wrapped
+  const em = LOOK.em, start = x, from = y;
+  for (const [label, mark, space = 0, bold = false] of entries) {
+    const words = fitted(label, w - space - em, {bold}), wide = widthOf(words, {bold}) + space + 1.2 * em;
+    if (x > start && x + wide > start + w) { x = start; y += 1.5 * em; }
+    mark?.(x, y + 0.6 * em);
+    pen.text(x + space, y + 0.6 * em, words, {bold});
+    x += wide;
+  }
+  return y - from + 2 * em;
 }
 
 const drill = series => (l, m) => { S.layer = l; S.colour = String(m); S.a = D.series.indexOf(series); S.show = "a"; S.view = "tokens"; refresh(); };
@@ -321,7 +338,7 @@ const DRAW = {
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
     out.caption = `Mean ${quantity()} in percent${alike ? `, and the difference, ${two.label} less ${one.label}` : "; members or layers differ, so there is no difference"}. ` +
-      (one.same === two.same ? "The same samples in both. " : "The samples are NOT the same. ") + stands(one, m) + " " + stands(two, n);
+      (one.same === two.same ? "The same samples in both. " : "The samples are NOT the same. ") + standsAll([[one, m], [two, n]]);
     return lowest;
   },
 
@@ -337,7 +354,7 @@ const DRAW = {
       panels = names.map(name => {
         const of = (l, c) => { const [series, m] = shown[c], i = series.members.indexOf(name);
           return i < 0 || l >= series.layers.length ? NaN : m.w[l * series.members.length + i]; };
-        return {title: name, columns: shown.map(([series]) => series.label), target: -1, layers, scale, value: of,
+        return {title: name, columns: shown.map((_, c) => String(c + 1)), target: -1, layers, scale, value: of,
           say: (l, c) => `${name} · ${shown[c][0].label} · ${layers[l]}: ${pct(of(l, c))}`,
           row: (l, c) => ({member: name, series: shown[c][0].label, layer: layers[l], [S.quantity]: of(l, c)})};
       });
@@ -345,33 +362,28 @@ const DRAW = {
     const widest = Math.max(...panels.map(p => p.columns.length)), need = (3 + 2.5 * widest) * em;
     const across = Math.max(1, Math.min(panels.length, Math.floor((w + gap) / (need + gap)))), pw = (w - gap * (across - 1)) / across;
     let y = legend(pen, 0, 0, w, scale, `${quantity()}, one scale`), tallest = 0;
+    if (S.by === "member") y += keys(pen, 0, y, w, shown.map(([series], c) => [`${c + 1} ${series.label}`]));
     panels.forEach((panel, i) => {
       if (i && i % across === 0) { y += tallest + gap; tallest = 0; }
       tallest = Math.max(tallest, heatmap(pen, out, (i % across) * (pw + gap), y, pw, panel));
     });
-    out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale${S.by === "run" ? "; frames mark each one's target" : ""}. ` + shown.map(([series, m]) => stands(series, m)).join(" ");
+    out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale${S.by === "run" ? "; frames mark each one's target" : ""}. ` + standsAll(shown);
     return y + tallest;
   },
 
   depth(pen, w, out) {
     const shown = D.series.map((series, i) => [series, mean(series), i]).filter(([, m]) => m), em = LOOK.em;
     if (!shown.length) return nothing(pen, 0, out);
-    let y = 0.2 * em, x = 0;
-    for (const [series, , i] of shown) { // the legend, wrapped
-      const name = fitted(series.label, w - 4 * em), wide = widthOf(name) + 4 * em;
-      if (x && x + wide > w) { x = 0; y += 1.5 * em; }
-      pen.line([[x, y + 0.6 * em], [x + 2.4 * em, y + 0.6 * em]], hue(i), 2.4, DASH[i % DASH.length]);
-      pen.dot(x + 1.2 * em, y + 0.6 * em, 4, hue(i));
-      pen.text(x + 2.8 * em, y + 0.6 * em, name);
-      x += wide;
-    }
-    y += 2.4 * em;
+    const y = 0.6 * em + keys(pen, 0, 0, w, shown.map(([series, , i]) => [series.label, (x, y) => {
+      pen.line([[x, y], [x + 2.4 * em, y]], hue(i), 2.4, DASH[i % DASH.length]);
+      pen.dot(x + 1.2 * em, y, 4, hue(i));
+    }, 2.8 * em]));
     const own = (series, l) => l * series.members.length + series.members.indexOf(series.target);
     const A = Math.max(...shown.map(([series]) => series.members.length));
     const charts = [
       {title: `${quantity()} on the target's own adapter (%)`, quantity: `target_${S.quantity}`, say: v => pct(v), level: 1 / A,
-        tick: v => (100 * v).toFixed(0), of: (series, m) => series.layers.map((_, l) => [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])])},
-      {title: "entropy of a token's weights (bits)", quantity: "entropy_bits", level: Math.log2(A), tick: v => v.toFixed(1),
+        tick: v => String(+(100 * v).toFixed(1)), of: (series, m) => series.layers.map((_, l) => [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])])},
+      {title: "entropy of a token's weights (bits)", quantity: "entropy_bits", level: Math.log2(A), tick: v => String(+v.toFixed(2)),
         say: (v, series) => `${v.toFixed(2)} bits, ${pct(v / Math.log2(Math.max(2, series.members.length - (series.mask === "exclude" ? series.masked.length : 0))), 0)} of uniform`,
         of: (series, m) => series.layers.map((_, l) => [m.e[l], m.esd[l], m.each.map(e => e.e[l])])}];
     const wide = w > 50 * em, cw = wide ? (w - 2 * em) / 2 : w, tall = 17 * em;
@@ -382,8 +394,8 @@ const DRAW = {
       const depth = Math.max(...lines.map(([, values]) => values.length)), bottom = cy + tall;
       const px = l => left + (depth < 2 ? 0.5 : (l + 0.5) / depth) * (right - left), py = v => bottom - v / top * (tall - 2 * em);
       pen.text(cx, cy + 0.5 * em, fitted(chart.title, cw, {bold: true, size: 0.9}), {bold: true, size: 0.9});
-      for (let i = 0; i <= 4; i++) {
-        const v = i * top / 4 / 1.08;
+      for (let i = 0, step = round(top / 4); i * step <= top; i++) {
+        const v = i * step;
         pen.line([[left, py(v)], [right, py(v)]], LOOK.line);
         pen.text(left - 0.4 * em, py(v), chart.tick(v), {align: "right", size: 0.8, fill: LOOK.soft});
       }
@@ -407,7 +419,7 @@ const DRAW = {
       }
     });
     out.caption = "Lines are means over seeds, bands ± 1 sd, open points single seeds; dotted: uniform weights. Entropy is always of the weights. " +
-      shown.map(([series, m]) => stands(series, m)).join(" ");
+      standsAll(shown);
     return y + (wide ? tall : 2 * tall + 4.2 * em) + 3.2 * em;
   },
 
@@ -429,17 +441,8 @@ const DRAW = {
     const about = t => `token ${t + 1} “${visible(text.tokens[t])}” (${["prompt", "completion", "last"][text.marks[t]]}, ${D.kinds[text.kinds[t]]}) · ${series.layers[layer]}: ${all(t)}`;
     let y = 0;
     if (column >= 0) y += legend(pen, 0, 0, sw, scale, `${signed ? label + ", points of " : quantity() + " of "}${series.members[column]}`);
-    else {
-      let x = 0;
-      series.members.forEach((name, m) => {
-        const words = fitted(`${m + 1} ${name}${name === series.target ? " (target)" : ""}`, sw - 2 * em), wide = widthOf(words) + 2.4 * em;
-        if (x && x + wide > sw) { x = 0; y += 1.5 * em; }
-        pen.rect(x, y + 0.1 * em, 1.1 * em, em, css(mix(LOOK.paper, rgb(hue(m)), 0.95)));
-        pen.text(x + 1.5 * em, y + 0.6 * em, words, {bold: name === series.target});
-        x += wide;
-      });
-      y += 2 * em;
-    }
+    else y += keys(pen, 0, 0, sw, series.members.map((name, m) => [`${m + 1} ${name}${name === series.target ? " (target)" : ""}`,
+      (x, y) => pen.rect(x, y - 0.5 * em, 1.1 * em, em, css(mix(LOOK.paper, rgb(hue(m)), 0.95))), 1.5 * em, name === series.target]));
     // all layers at once: a pixel per token and layer
     const left = Math.max(...series.layers.map(name => widthOf(name, {size: 0.75}))) + 0.5 * em, bh = Math.max(2, Math.min(1.1 * em, 9 * em / L));
     const bitmap = document.createElement("canvas");
@@ -482,25 +485,32 @@ const DRAW = {
       x += wide;
     });
     y += boxH;
-    if (detail && beside) y = Math.max(y, Math.max(0, Math.min(clip[0], y - 10 * em)) + tokenPanel(pen, out, w - dw, Math.max(0, Math.min(clip[0], y - 10 * em)), dw, here, layer));
+    if (detail && beside) { // stays in sight when the text scrolls, and fits into it
+      const at = Math.max(0, Math.min(clip[0], y - 10 * em)), room = Math.max(clip[1] - clip[0] - 8 * em, 8 * em);
+      y = Math.max(y, at + tokenPanel(pen, out, w - dw, at, dw, here, layer, room));
+    }
     text.tokens.forEach((token, t) => series.members.forEach((name, m) => out.rows.push({series: label, sample: text.id, layer: series.layers[layer], position: t + 1, token,
       part: ["prompt", "completion", "last"][text.marks[t]], kind: D.kinds[text.kinds[t]], member: name, [S.quantity]: f5(of(layer, t, m))})));
-    out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${label}: ` + (column < 0 ? "each token has the colour and number of the member that wins it, paler towards uniform" :
-      `each token is coloured by the ${quantity()} of ${series.members[column]}`) + `. Underlined tokens predict the completion; outlined ones are not counted by the filters. ` +
-      `Single tokens are exact to ± 0.2 points. Checkpoint ${here.checkpoint}, padding excluded. ` + (found.size ? `${plural(found.size, "token")} match the search. ` : "") +
+    out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${label}: ` + (column < 0 ? "each token has the colour and number of the member that wins it, fainter towards uniform" :
+      `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`) + `. Underlined tokens predict the completion; outlined ones are not counted by the filters. ` +
+      `Single tokens are exact to ± 0.4 points. Checkpoint ${here.checkpoint}, padding excluded. ` + (found.size ? `${plural(found.size, "token")} match the search. ` : "") +
       `${D.texts.length} of ${series.n} samples can be read token by token. Click a token to see all of its layers.`;
     return Math.max(y, strip);
   },
 };
 
-function tokenPanel(pen, out, x, y, w, here, layer) { // all layers of the chosen token
+function tokenPanel(pen, out, x, y, w, here, layer, room) { // all layers of the chosen token
   const {series, text, of, label} = here, signed = S.show === "diff", A = series.members.length;
   const values = series.layers.flatMap((_, l) => series.members.map((_, m) => of(l, S.token, m)));
   const scale = scaleOf(signed ? Math.max(0.01, ...values.map(Math.abs)) : 1, signed);
   return heatmap(pen, out, x, y, w, {title: `token ${S.token + 1} “${visible(text.tokens[S.token])}”`, columns: series.members, scale,
-    target: series.members.indexOf(series.target), layers: series.layers, marked: layer, value: (l, m) => values[l * A + m],
+    target: series.members.indexOf(series.target), layers: series.layers, marked: layer, room, value: (l, m) => values[l * A + m],
     say: (l, m) => `${label} · token ${S.token + 1} · ${series.layers[l]} · ${series.members[m]}: ${pct(values[l * A + m], 1, signed)}`,
     act: l => { S.layer = l; refresh(); }});
+}
+function round(v) { // to a step that people count in
+  const power = 10 ** Math.floor(Math.log10(v));
+  return power * [1, 2, 2.5, 5, 10].find(step => step * power >= 0.8 * v);
 }
 const f5 = v => +v.toFixed(5);
 const widths = new Map();

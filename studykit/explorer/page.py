@@ -20,7 +20,7 @@ import numpy as np
 from studykit.explorer.payload import payload, series_of
 
 SANDBOX = "allow-scripts allow-downloads"
-HEIGHT = 780  # pixels of the frame
+HEIGHT = 560, 800  # pixels of the frame: for a layer, and at most
 BUDGET = 3_000_000  # bytes of single tokens' weights: at most 4 MB in a page, whatever they are
 
 
@@ -31,7 +31,7 @@ class Explorer:
     title: str
     summary: str  # what a reader without scripts or eyes is told
     html: str  # the whole document
-    height: int = HEIGHT
+    height: int  # of the frame, in pixels
 
     @property
     def frame(self) -> str:
@@ -56,7 +56,7 @@ def explore(
     *,
     title: str = "Fusion weights",
     tokens: str = "completion",
-    height: int = HEIGHT,
+    height: int | None = None,
     budget: int = BUDGET,
 ) -> Explorer:
     """The explorer of fusion records; a notebook shows it when it is a cell's last value.
@@ -65,7 +65,7 @@ def explore(
         what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
             of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
         tokens: which tokens are averaged at first, "completion", "prompt" or "both".
-        height: of the frame, in pixels.
+        height: of the frame, in pixels; by default as much as the layers need, within bounds.
         budget: bytes of single tokens' weights; samples beyond it are left out, the page says how many it holds.
 
     Raises UserError if there is nothing to explore or `tokens` is unknown.
@@ -79,7 +79,8 @@ def explore(
         f"Weights of {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; the "
         f"target's own adapter gets, of {tokens} tokens, {said}."
     )
-    return Explorer(title, summary, document(data, summary), height)
+    deepest = max(len(one.records[0].layers) for one in series)
+    return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]))
 
 
 def _own(records: list, tokens: str) -> float:

@@ -40,7 +40,8 @@ def series_of(what: Any) -> list[Series]:
     """What can be explored, as series: a record, the path of one or of a run, a list or a mapping of these.
 
     The keys of mappings become labels; records of one label are its seeds. Records that cannot be seeds of one series
-    (they differ in members, target, samples or layers, or their seed repeats) are told apart by their checkpoints.
+    (they differ in members, target, samples or layers, or their seed repeats) are told apart by their checkpoints, or
+    numbered.
     Raises UserError for anything else, and for a run that holds no records.
     """
     by_label: dict[str, list[FusionRecord]] = {}
@@ -53,7 +54,9 @@ def series_of(what: Any) -> list[Series]:
         if _are_seeds(records):
             found.append(Series(label, records))
         else:
-            found += [Series(f"{label} · {r.checkpoint or f'record {i + 1}'}", [r]) for i, r in enumerate(records)]
+            runs = [record.checkpoint for record in records]
+            own = runs if all(runs) and len(set(runs)) == len(runs) else [f"record {i + 1}" for i in range(len(runs))]
+            found += [Series(f"{label} · {name}", [r]) for name, r in zip(own, records, strict=True)]
     return found
 
 
@@ -65,7 +68,9 @@ def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRe
         for name, inside in what.items():
             yield from _labelled(inside, (*names, str(name)))
     elif isinstance(what, str | Path):
-        yield from _labelled(_stored(Path(what)), names)
+        stored = _stored(Path(what))
+        alone = names and isinstance(stored, dict) and len(stored) == 1  # then its own name says no more
+        yield from _labelled(next(iter(stored.values())) if alone else stored, names)
     elif isinstance(what, Sequence):
         for inside in what:
             yield from _labelled(inside, names)
@@ -133,7 +138,8 @@ def _series(series: Series, packed: _Packed) -> dict[str, Any]:
     records = []
     for record in series.records:
         about = {name: getattr(record, name) for name in ("seed", "checkpoint", "base")}
-        sums = {name: packed.add_floats(getattr(record, f"kind_{name}_sums")) for name in ("weight", "share", "entropy")}
+        kinds = {name: getattr(record, f"kind_{name}_sums") for name in ("weight", "share", "entropy")}
+        sums = {name: packed.add_floats(array) for name, array in kinds.items()}
         error = record.sum_error if np.isfinite(record.sum_error) else 1e9  # JSON has no NaN; either is a fault
         records.append(about | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
     return told | {"label": series.label, "n": len(first.ids), "records": records,
