@@ -17,10 +17,11 @@ const FLOATS = new Float32Array(raw, 0, D.floats), BYTES = new Uint8Array(raw, 4
 const SEEDS = [...new Set(D.series.flatMap(s => s.records.map(r => r.seed)))];
 const several = D.series.length > 1;
 
-const S = {view: "layers", a: 0, b: several ? 1 : 0, seed: "mean", sample: -1, pool: D.tokens, kind: -1,
-  quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner", show: "a", token: -1, query: "",
+const S = {view: D.view, a: 0, b: several ? 1 : 0, seed: "mean", sample: -1, pool: D.tokens, kind: -1,
+  quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner", show: several ? "b" : "a", token: -1, query: "",
   theme: "auto", cursor: -1};
 if (several) S.a = Math.max(0, D.series.length - 2), S.b = D.series.length - 1;
+const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series that a view of one shows
 const heldIn = (series, sample) => series.records.findIndex(r => r.samples[sample]);
 
 const kindsOn = () => S.kind < 0 ? D.kinds.map((_, k) => k) : [S.kind];
@@ -278,7 +279,7 @@ function keys(pen, x, y, w, entries) { // words, each behind its sample of colou
   return y - from + 2 * em;
 }
 
-const drill = series => (l, m) => { S.layer = l; S.colour = String(m); S.a = D.series.indexOf(series); S.show = "a"; S.view = "tokens"; refresh(); };
+const drill = series => (l, m) => { S.layer = l; S.colour = String(m); const n = D.series.indexOf(series); S.show = n === S.b ? "b" : "a"; if (n !== S.b) S.a = n; S.view = "tokens"; refresh(); };
 
 function panelOf(series, m, title, scale) { // the heatmap of a series
   const A = series.members.length, at = (l, c) => l * A + c;
@@ -302,7 +303,7 @@ function nothing(pen, y, out) {
 
 const DRAW = {
   layers(pen, w, out) {
-    const series = D.series[S.a], m = mean(series);
+    const series = focus(), m = mean(series);
     if (!m) return nothing(pen, 0, out);
     const scale = scaleOf(full([m.w]));
     let y = legend(pen, 0, 0, w, scale, quantity());
@@ -519,7 +520,7 @@ function cachedWidth(text, style) {
   if (!widths.has(key)) widths.set(key, widthOf(text, style));
   return widths.get(key);
 }
-const held = () => D.texts.map((_, i) => i).filter(i => heldIn(D.series[S.a], i) >= 0);
+const held = () => D.texts.map((_, i) => i).filter(i => heldIn(focus(), i) >= 0);
 function tokensOf() { // the weights of the tokens that are shown, as a function of layer, token and member
   const i = S.sample >= 0 ? S.sample : held()[0];
   if (i === undefined) return null;
@@ -583,10 +584,9 @@ function select(key, label, options, parse = String) { // options: [value, words
   return make("label", {}, make("span", {}, label), box);
 }
 function choices() {
-  const a = D.series[S.a], runs = D.series.map((s, i) => [i, s.label]), view = S.view, parts = [];
+  const a = focus(), runs = D.series.map((s, i) => [i, s.label]), view = S.view, parts = [];
   const total = k => a.records[0].counts.reduce((sum, kinds, p) => D.pools[S.pool].includes(p) ? sum + kinds[k] : sum, 0);
-  if (several && view !== "all" && view !== "depth") parts.push(select("a", view === "layers" ? "Run" : "A", runs, Number));
-  if (several && (view === "compare" || view === "tokens")) parts.push(select("b", "B", runs, Number));
+  if (several && view !== "all" && view !== "depth") parts.push(...(view === "layers" ? [] : [select("a", "A", runs, Number)]), select("b", view === "layers" ? "Run" : "B", runs, Number));
   if (several && view === "tokens") parts.push(select("show", "Show", [["a", "A"], ["b", "B"], ["diff", "B − A"]]));
   if (SEEDS.length > 1) parts.push(select("seed", "Seed", [["mean", view === "tokens" ? "the first" : "mean of all"], ...SEEDS.map((s, i) => [i, s])], v => v === "mean" ? v : SEEDS[+v]));
   const samples = D.texts.map((text, i) => [i, `${i + 1}: ${text.id}`]);
@@ -597,7 +597,7 @@ function choices() {
   if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"]]));
   if (view === "all") parts.push(select("by", "Panels", [["run", "by run"], ["member", "by member"]]));
   if (view === "tokens") {
-    const shown = D.series[S.show === "a" ? S.a : S.b];
+    const shown = focus();
     parts.push(select("colour", "Colour by", [["winner", S.show === "diff" ? "target" : "winner"], ...shown.members.map((name, m) => [m, name + (name === shown.target ? " (target)" : "")])]));
     const slider = make("input", {type: "range", id: "choose-layer", min: 0, max: shown.layers.length - 1, step: 1, oninput: event => { S.layer = +event.target.value; refresh(true); }});
     slider.value = S.layer;
@@ -642,7 +642,7 @@ function draw(measured) {
 }
 function refresh(kept = false) {
   if (!kept) { S.cursor = -1; choices(); }
-  document.getElementById("choose-layer")?.setAttribute("aria-valuetext", D.series[S.a].layers[S.layer] || "");
+  document.getElementById("choose-layer")?.setAttribute("aria-valuetext", focus().layers[S.layer] || "");
   for (const name of Object.keys(VIEWS)) {
     const tab = document.getElementById(`tab-${name}`);
     tab.setAttribute("aria-selected", name === S.view);
@@ -716,7 +716,7 @@ function turn() {
 // Export
 
 function save(kind) {
-  const name = `fusion-${S.view}-${D.series[S.a].label}`.replace(/[^\w-]+/g, "_").slice(0, 80);
+  const name = `fusion-${S.view}-${focus().label}`.replace(/[^\w-]+/g, "_").slice(0, 80);
   const give = blob => {
     const link = make("a", {href: URL.createObjectURL(blob), download: `${name}.${kind.toLowerCase()}`});
     link.click();

@@ -141,12 +141,12 @@ def bench(base: str | Path, data: str | Path, checkpoints: Sequence[str | Path],
     first = next(iter(able.made))
     members, target = list(able.made[first]["members"]), able.made[first]["target"]
     row = tasks.read_rows(data, target, "test")[sample]
-    wide, flow = w.Layout(width="100%"), w.Layout(flex_flow="row wrap")
+    wide, flow = w.Layout(width="98%"), w.Layout(flex_flow="row wrap")
     prompt = w.Textarea(row["prompt"], description="Prompt", rows=5, layout=wide)
     completion = w.Textarea(row["target"], description="Completion", rows=5, layout=wide,
                             placeholder="empty: what the model itself writes")  # fmt: skip
-    checkpoint = w.Dropdown(options=list(able.made), description="Checkpoint")
-    phase = w.ToggleButtons(options=able.phases(first), description="Phase")
+    checkpoint = w.Dropdown(options=list(able.made), description="Checkpoint", layout=w.Layout(width="30rem"))
+    phase = w.Dropdown(options=able.phases(first), description="Phase")
     narrow = w.Layout(width="auto")
     mute = {member: w.ToggleButton(False, description=member, layout=narrow) for member in members}
     button, out = w.Button(description="Read", button_style="primary", icon="play"), w.Output()
@@ -172,7 +172,7 @@ def bench(base: str | Path, data: str | Path, checkpoints: Sequence[str | Path],
     phase.observe(choose, "value")
     checkpoint.observe(choose, "value")
     button.on_click(read)
-    silent = w.HBox([w.Label("Mute"), *mute.values()], layout=flow)
+    silent = w.HBox([w.Label("Mute", layout=w.Layout(margin="2px 10px 2px 54px")), *mute.values()], layout=flow)
     return w.VBox([prompt, completion, w.HBox([checkpoint, phase], layout=flow), silent, button, out])
 
 
@@ -189,6 +189,8 @@ def _show(read: Any, checkpoint: str, phase: str, muted: Sequence[str]) -> None:
         return
     rows = [{"state": r.state, "loss of the completion (nats per token)": f"{r.loss:.4f}"} for r in readings]
     cut = " The text is shortened: it was too long." if readings[0].cut else ""
-    table(rows, f"{checkpoint}, {phase}: n = 1 text, {readings[0].record.counts[0, 1]} completion tokens.{cut}")
+    name = readings[0].record.phase
+    table(rows, f"{checkpoint}, {name}: n = 1 text, {readings[0].record.counts[0, 1]} completion tokens.{cut}")
     texts([{f"written, {r.state}": r.written for r in readings}])
-    display(explore({r.state: r.record for r in readings}, title="Own text"))
+    view = "compare" if len(readings) > 1 else "layers"
+    display(explore({r.state: r.record for r in readings}, title="Own text", view=view))

@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from studykit import attention
 from studykit.explorer.payload import payload, series_of
+from studykit.params import UserError
 
 SANDBOX = "allow-scripts allow-downloads"
 HEIGHT = 560, 800  # pixels of the frame: for a layer, and at most
+VIEWS = ("layers", "compare", "all", "depth", "tokens")
 BUDGET = 3_000_000  # bytes of single tokens' weights: at most 4 MB in a page, whatever they are
 
 
@@ -56,6 +59,7 @@ def explore(
     *,
     title: str = "Fusion weights",
     tokens: str = "completion",
+    view: str = "layers",
     height: int | None = None,
     budget: int = BUDGET,
 ) -> Explorer:
@@ -65,14 +69,17 @@ def explore(
         what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
             of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
         tokens: which tokens are averaged at first, "completion", "prompt" or "both".
+        view: what is shown first, "layers", "compare", "all", "depth" or "tokens".
         height: of the frame, in pixels; by default as much as the layers need, within bounds.
         budget: bytes of single tokens' weights; samples beyond it are left out, the page says how many it holds.
 
-    Raises UserError if there is nothing to explore or `tokens` is unknown.
+    Raises UserError if there is nothing to explore, or `tokens` or `view` is unknown.
     """
+    if view not in VIEWS:
+        raise UserError(f"view={view!r} is unknown; accepted are {', '.join(VIEWS)}")
     series = series_of(what)
-    data = payload(series, title=title, tokens=tokens, budget=budget)
-    own = [_own(one.records, tokens) for one in series]
+    data = payload(series, title=title, tokens=tokens, budget=budget) | {"view": view}
+    own = [np.mean([attention.target_share(record, tokens).mean() for record in one.records]) for one in series]
     said = "; ".join(f"{one.label}: {share:.1%}" for one, share in zip(series, own, strict=True))
     first = series[0].records[0]
     summary = (
@@ -81,12 +88,6 @@ def explore(
     )
     deepest = max(len(one.records[0].layers) for one in series)
     return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]))
-
-
-def _own(records: list, tokens: str) -> float:
-    from studykit import attention
-
-    return float(np.mean([attention.target_share(record, tokens).mean() for record in records]))
 
 
 def document(data: dict[str, Any], summary: str) -> str:

@@ -98,6 +98,8 @@ def matrix(rows, record):
 
 def test_the_heatmap_says_its_numbers_and_what_they_stand_on(show):
     with show(PAIR) as page:
+        assert len(page.cells("phase 2 · L")) == 9, "the last phase comes first"
+        page.choose(b="0")
         record = PAIR["phase 1"][0]
         assert len(page.cells("phase 1 · L")) == len(record.layers) * len(MEMBERS)
         index, words = page.cells("phase 1 · L2 · ruby")[0]
@@ -113,7 +115,6 @@ def test_the_heatmap_says_its_numbers_and_what_they_stand_on(show):
 def test_exported_numbers_are_those_of_the_records(show):
     record = PAIR["phase 2"][1]
     with show(PAIR) as page:
-        page.choose(a="1")
         values = matrix(page.rows(), record)
         np.testing.assert_allclose(values, attention.across(PAIR["phase 2"])[0], atol=1e-6)
         spread = [row["sd_over_seeds"] for row in page.rows(layer="L1")]
@@ -162,8 +163,7 @@ def test_small_multiples_by_run_and_by_member(show):
 
 
 def test_depth_has_entropy_target_share_and_the_spread_of_seeds(show):
-    with show(PAIR) as page:
-        page.view("depth")
+    with show(PAIR, view="depth") as page:
         records = PAIR["phase 2"]
         for quantity, of in (("target_weight", attention.target_share), ("entropy_bits", attention.entropy)):
             rows = page.rows(series="phase 2", quantity=quantity)
@@ -177,7 +177,7 @@ def test_tokens_layers_search_and_one_token_in_all_layers(show):
     record, sample = PAIR["phase 2"][0], PAIR["phase 2"][0].samples[1]
     with show(PAIR) as page:
         page.view("tokens")
-        page.choose(a="1", sample="1", pool="both")
+        page.choose(sample="1", pool="both")
         for layer in (0, 2):
             page.frame.fill("#choose-layer", str(layer))
             rows = page.rows()
@@ -191,7 +191,7 @@ def test_tokens_layers_search_and_one_token_in_all_layers(show):
         assert len(page.cells("phase 2, seed 0 · token 4 · L")) == len(record.layers) * len(MEMBERS)
         page.frame.fill("#choose-query", "RETURN X")
         assert "2 tokens match the search" in page.caption()
-        page.choose(show="diff", a="0", b="1", colour="1")
+        page.choose(show="diff", colour="1")
         assert "change of the fusion weight of ruby" in page.caption()
 
 
@@ -222,7 +222,7 @@ def test_pictures_are_whole(show, view):
         page.view(view)
         svg = minidom.parse(str(page.saved("SVG").path()))
         words = "".join(node.firstChild.data for node in svg.getElementsByTagName("text") if node.firstChild)
-        assert "phase 1" in words and "padding excluded" in words and svg.documentElement.getAttribute("viewBox")
+        assert "phase 2" in words and "padding excluded" in words and svg.documentElement.getAttribute("viewBox")
         assert not svg.getElementsByTagName("script")
         assert page.saved("PNG").path().read_bytes()[:4] == b"\x89PNG"
 

@@ -145,9 +145,11 @@ def test_what_cannot_be_explored_is_said_in_a_sentence(what, sentence, tmp_path,
         studykit.explore(what)
 
 
-def test_unknown_tokens_are_refused():
+def test_unknown_choices_are_refused():
     with pytest.raises(UserError, match="accepted are prompt, completion, both"):
         studykit.explore(made_record(), tokens="all")
+    with pytest.raises(UserError, match="accepted are layers, compare, all, depth, tokens"):
+        studykit.explore(made_record(), view="heatmap")
 
 
 def test_samples_beyond_the_budget_are_left_out_later_seeds_first():
