@@ -1,6 +1,6 @@
 "use strict";
 // The fusion-weight explorer. Text of tokens and names reaches the page through textContent, fillText or esc() alone.
-// Every view draws with a pen and lists its cells and rows: one pen paints the canvas, one writes SVG; rows are exported.
+// Every view draws with a pen and lists its cells and rows: one pen paints the canvas, one writes SVG, rows are saved.
 (async () => {
 const D = JSON.parse(document.getElementById("data").textContent);
 const PROMPT = 0, COMPLETION = 1, STEPS = 255, MANY = 4000;
@@ -18,7 +18,8 @@ const SEEDS = [...new Set(D.series.flatMap(s => s.records.map(r => r.seed)))];
 const several = D.series.length > 1;
 
 const S = {view: D.view, a: 0, b: several ? 1 : 0, seed: "mean", sample: -1, pool: D.tokens, kind: -1,
-  quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner", show: several ? "b" : "a", token: -1, query: "",
+  quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner", show: several ? "b" : "a", token: -1,
+    query: "",
   theme: "auto", cursor: -1};
 if (several) S.a = Math.max(0, D.series.length - 2), S.b = D.series.length - 1;
 const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series that a view of one shows
@@ -66,18 +67,21 @@ function mean(series) { // the mean over the chosen seeds, its sd (n - 1), and w
 function faults() { // what does not hold of the weights, in sentences
   const said = [];
   for (const s of D.series) for (const r of s.records) {
-    const L = s.layers.length, A = s.members.length, size = L * A, name = s.label + (r.seed === null ? "" : ", seed " + r.seed);
+    const L = s.layers.length, A = s.members.length, size = L * A, name = s.label +
+      (r.seed === null ? "" : ", seed " + r.seed);
     let wrong = r.error > D.tolerance ? `a token's weights miss 1 by ${r.error.toPrecision(2)}` : "", held = 0;
     r.counts.forEach((kinds, p) => kinds.forEach((n, k) => {
       const from = r.weight + (p * D.kinds.length + k) * size;
       for (let l = 0; l < L && n; l++) {
         let sum = 0;
         for (let m = 0; m < A; m++) sum += FLOATS[from + l * A + m];
-        if (!(Math.abs(sum / n - 1) <= D.tolerance)) wrong = wrong || `mean weights in ${s.layers[l]} add up to ${(sum / n).toFixed(3)}`;
+        if (!(Math.abs(sum / n - 1) <= D.tolerance)) wrong = wrong ||
+          `mean weights in ${s.layers[l]} add up to ${(sum / n).toFixed(3)}`;
         for (const name of s.masked) held += FLOATS[from + l * A + s.members.indexOf(name)];
       }
     }));
-    for (const [i, from] of Object.entries(r.samples)) for (let at = from[0], end = at + D.texts[i].tokens.length * size; at < end; at += A) {
+    for (const [i, from] of Object.entries(r.samples)) for (let at = from[0], end = at +
+      D.texts[i].tokens.length * size; at < end; at += A) {
       let sum = 0;
       for (let m = 0; m < A; m++) sum += BYTES[at + m];
       if (sum !== STEPS) wrong = wrong || `weights of a token add up to ${(sum / STEPS).toFixed(3)}`;
@@ -125,7 +129,8 @@ const full = matrices => S.scale === "full" ? 1 :
 
 // Pens
 
-const esc = text => String(text).replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd]/gu, sign => sign.length > 1 ? sign : "\ufffd")
+const esc = text => String(text).replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd]/gu, sign => sign.length > 1 ? sign :
+  "\ufffd")
   .replace(/[&<>"']/g, sign => `&#${sign.charCodeAt(0)};`);
 const ruler = document.createElement("canvas").getContext("2d");
 const fontOf = o => `${o.bold ? "600 " : ""}${(o.size || 0.85) * LOOK.em}px ${o.mono ? LOOK.mono : LOOK.sans}`;
@@ -151,7 +156,8 @@ class CanvasPen {
   }
   line(points, stroke, width = 1, dash = []) {
     this.c.beginPath(); points.forEach(([x, y], i) => i ? this.c.lineTo(x, y) : this.c.moveTo(x, y));
-    this.c.strokeStyle = stroke; this.c.lineWidth = width; this.c.setLineDash(dash); this.c.stroke(); this.c.setLineDash([]);
+    this.c.strokeStyle = stroke; this.c.lineWidth = width; this.c.setLineDash(dash); this.c.stroke();
+      this.c.setLineDash([]);
   }
   area(points, fill) {
     this.c.beginPath(); points.forEach(([x, y], i) => i ? this.c.lineTo(x, y) : this.c.moveTo(x, y));
@@ -164,6 +170,7 @@ class CanvasPen {
   image(x, y, w, h, bitmap) { this.c.imageSmoothingEnabled = false; this.c.drawImage(bitmap, x, y, w, h); }
 }
 
+const pointsOf = points => points.map(point => point.map(f).join(",")).join(" ");
 class SvgPen {
   constructor() { this.parts = []; }
   rect(x, y, w, h, fill, stroke, width = 1) {
@@ -172,19 +179,21 @@ class SvgPen {
   }
   text(x, y, text, o = {}) {
     const anchor = {center: "middle", right: "end"}[o.align] || "start", size = (o.size || 0.85) * LOOK.em;
-    this.parts.push(`<text x="${f(x)}" y="${f(y)}" dy=".35em" xml:space="preserve" text-anchor="${anchor}" font-size="${f(size)}"` +
-      ` font-family="${esc(o.mono ? LOOK.mono : LOOK.sans)}" fill="${o.fill || LOOK.ink}"${o.bold ? ' font-weight="600"' : ""}` +
+    this.parts.push(`<text x="${f(x)}" y="${f(y)}" dy=".35em" xml:space="preserve" text-anchor="${anchor}"` +
+      ` font-size="${f(size)}" font-family="${esc(o.mono ? LOOK.mono : LOOK.sans)}" fill="${o.fill || LOOK.ink}"` +
+      (o.bold ? ' font-weight="600"' : "") +
       (o.turn ? ` transform="rotate(${f(o.turn * 180 / Math.PI)} ${f(x)} ${f(y)})"` : "") + `>${esc(text)}</text>`);
   }
   line(points, stroke, width = 1, dash = []) {
-    this.parts.push(`<polyline points="${points.map(p => p.map(f).join(",")).join(" ")}" fill="none" stroke="${stroke}"` +
+    this.parts.push(`<polyline points="${pointsOf(points)}" fill="none" stroke="${stroke}"` +
       ` stroke-width="${width}"${dash.length ? ` stroke-dasharray="${dash.join(" ")}"` : ""}/>`);
   }
   area(points, fill) {
-    this.parts.push(`<polygon points="${points.map(p => p.map(f).join(",")).join(" ")}" fill="${fill}" fill-opacity="0.16"/>`);
+    this.parts.push(`<polygon points="${pointsOf(points)}" fill="${fill}" fill-opacity="0.16"/>`);
   }
   dot(x, y, r, fill, stroke) {
-    this.parts.push(`<circle cx="${f(x)}" cy="${f(y)}" r="${r}" fill="${fill}"${stroke ? ` stroke="${stroke}" stroke-width="1.3"` : ""}/>`);
+    this.parts.push(`<circle cx="${f(x)}" cy="${f(y)}" r="${r}" fill="${fill}"` +
+      (stroke ? ` stroke="${stroke}" stroke-width="1.3"/>` : "/>"));
   }
   image(x, y, w, h, bitmap) {
     this.parts.push(`<image x="${f(x)}" y="${f(y)}" width="${f(w)}" height="${f(h)}" preserveAspectRatio="none"` +
@@ -196,27 +205,34 @@ const SILENT = new Proxy({}, {get: () => () => {}});
 
 // Words
 
-const pct = (v, digits = 1, sign = false) => Number.isNaN(v) ? "–" : (sign && v > 0 ? "+" : "") + (100 * v).toFixed(digits) + " %";
+const pct = (v, digits = 1, sign = false) => Number.isNaN(v) ? "–" : (sign && v > 0 ? "+" : "") +
+  (100 * v).toFixed(digits) + " %";
 const inCell = (v, signed) => Number.isNaN(v) ? "" : Math.abs(v) < 0.005 ? (v > 0 && !signed ? "<1" : "0") :
   (signed && v > 0 ? "+" : "") + (100 * v).toFixed(0);
 const VISIBLE = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"};
-const visible = token => [...token].map(sign => VISIBLE[sign] || (/\p{C}/u.test(sign) ? "\ufffd" : sign)).join("") || "∅";
+const visible = token => [...token].map(sign => VISIBLE[sign] || (/\p{C}/u.test(sign) ? "\ufffd" : sign)).join("") ||
+  "∅";
 const quantity = () => S.quantity === "weight" ? "fusion weight" : "norm-weighted share";
 const number = n => n.toLocaleString("en");
 const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 const seedsSaid = series => chosen(series).map(r => r.seed).every(s => s === null) ? "" :
-  S.seed === "mean" && series.records.length > 1 ? `mean of ${series.records.length} seeds` : `seed ${chosen(series)[0]?.seed ?? "–"}`;
+  S.seed === "mean" && series.records.length > 1 ? `mean of ${series.records.length} seeds` :
+    `seed ${chosen(series)[0]?.seed ?? "–"}`;
 function standsAll(shown) { // the same of several, what they share but once
   const [first, ...others] = shown.map(([series, m]) => stands(series, m).slice(series.label.length));
-  const shared = first.split("; ")[0], rest = text => text.startsWith(shared) ? text.slice(shared.length + 1) : text.slice(1);
-  return shown.length === 1 ? shown[0][0].label + first : `Each${shared}. ` + [first, ...others].map((text, i) => `${shown[i][0].label}:${rest(text)}`).join(" ");
+  const shared = first.split("; ")[0], rest = text => text.startsWith(shared) ? text.slice(shared.length + 1) :
+    text.slice(1);
+  return shown.length === 1 ? shown[0][0].label + first : `Each${shared}. ` +
+    [first, ...others].map((text, i) => `${shown[i][0].label}:${rest(text)}`).join(" ");
 }
 function stands(series, m) { // what the numbers of a series stand on
-  const kind = S.kind < 0 ? "" : ` of kind ${D.kinds[S.kind]}`, pool = S.pool === "both" ? "prompt and completion" : S.pool;
+  const kind = S.kind < 0 ? "" : ` of kind ${D.kinds[S.kind]}`, pool = S.pool === "both" ? "prompt and completion" :
+    S.pool;
   const over = S.sample < 0 ? `n = ${plural(series.n, "sample")}` : `sample ${D.texts[S.sample].id}`;
   const runs = chosen(series).map(r => r.checkpoint || "unnamed"), base = chosen(series)[0]?.base;
-  return `${series.label}: ${over}, ${m ? number(m.n) : 0} ${pool} tokens${kind}, padding excluded; ${seedsSaid(series) || "no seed"}; ` +
-    `checkpoint ${runs.length > 3 ? `${runs[0]} and ${runs.length - 1} more` : runs.join(", ")}${base ? ` on base ${base}` : ""}` +
+  return `${series.label}: ${over}, ${m ? number(m.n) : 0} ${pool} tokens${kind}, padding excluded; ` +
+    `${seedsSaid(series) || "no seed"}; checkpoint ` +
+    (runs.length > 3 ? `${runs[0]} and ${runs.length - 1} more` : runs.join(", ")) + (base ? ` on base ${base}` : "") +
     (series.masked.length ? `; ${series.masked.join(", ")} masked (${series.mask})` : "") + ".";
 }
 
@@ -226,11 +242,14 @@ function heatmap(pen, out, x, y, w, o) {
   // o: title, columns, target (column), layers, value(l, c), say(l, c), row(l, c), scale
   const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, chosenLayer = o.marked ?? -1;
   const left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
-  const cw = Math.min(7.5 * em, (w - left) / A), ch = Math.max(3, Math.min((L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em, (o.room || Infinity) / L));
-  const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71), {size: 0.8, bold: true}));
+  const cw = Math.min(7.5 * em, (w - left) / A), ch = Math.max(3, Math.min((L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ?
+    1.5 : L <= 50 ? 1.15 : 0.8) * em, (o.room || Infinity) / L));
+  const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71),
+    {size: 0.8, bold: true}));
   const widest = Math.max(...labels.map(name => widthOf(name, {size: 0.8, bold: true}))), flat = widest < cw - 0.3 * em;
   const top = y + (o.title ? 1.7 * em : 0.2 * em);
-  if (o.title) pen.text(x + left, y + 0.7 * em, fitted(o.title, w - left, {size: 0.9, bold: true}), {size: 0.9, bold: true});
+  if (o.title) pen.text(x + left, y + 0.7 * em, fitted(o.title, w - left, {size: 0.9, bold: true}),
+    {size: 0.9, bold: true});
   for (let r = 0; r < L; r++) {
     const l = L - 1 - r, cy = top + r * ch; // the first layer is at the bottom
     if (l % Math.ceil(0.9 * em / ch) === 0) pen.text(x + left - 0.4 * em, cy + ch / 2, o.layers[l],
@@ -245,7 +264,8 @@ function heatmap(pen, out, x, y, w, o) {
     }
   }
   if (o.target >= 0) pen.rect(x + left + o.target * cw - 0.5, top - 1, cw, L * ch + 1, null, LOOK.ink, 2);
-  if (chosenLayer >= 0) pen.rect(x + left - 1, top + (L - 1 - chosenLayer) * ch - 1, A * cw + 1, ch + 1, null, LOOK.accent, 2);
+  if (chosenLayer >= 0) pen.rect(x + left - 1, top + (L - 1 - chosenLayer) * ch - 1, A * cw + 1, ch + 1, null,
+    LOOK.accent, 2);
   const below = top + L * ch + 0.3 * em;
   labels.forEach((name, c) => {
     const style = {size: 0.8, bold: c === o.target}, cx = x + left + (c + 0.5) * cw;
@@ -257,7 +277,8 @@ function heatmap(pen, out, x, y, w, o) {
 
 function legend(pen, x, y, w, scale, label) {
   const em = LOOK.em, steps = 48, long = Math.min(14 * em, w * 0.5), low = scale.signed ? -scale.most : 0;
-  const bold = {size: 0.8, fill: LOOK.soft}, ends = [low, scale.most].map(v => pct(v, scale.most < 0.1 ? 1 : 0, scale.signed).replace(" %", scale.signed ? "" : " %"));
+  const bold = {size: 0.8, fill: LOOK.soft}, ends = [low, scale.most].map(v =>
+    pct(v, scale.most < 0.1 ? 1 : 0, scale.signed).replace(" %", scale.signed ? "" : " %"));
   const start = x + widthOf(ends[0], bold) + 0.4 * em;
   pen.text(x, y + 0.6 * em, ends[0], bold);
   for (let i = 0; i < steps; i++) pen.rect(start + i * long / steps, y + 0.15 * em, long / steps + 0.5, 0.9 * em,
@@ -279,21 +300,30 @@ function keys(pen, x, y, w, entries) { // words, each behind its sample of colou
   return y - from + 2 * em;
 }
 
-const drill = series => (l, m) => { S.layer = l; S.colour = String(m); const n = D.series.indexOf(series); S.show = n === S.b ? "b" : "a"; if (n !== S.b) S.a = n; S.view = "tokens"; refresh(); };
+const drill = series => (l, m) => { // to the tokens of a cell
+  const n = D.series.indexOf(series);
+  if (n !== S.b) S.a = n;
+  Object.assign(S, {layer: l, colour: String(m), show: n === S.b ? "b" : "a", view: "tokens"});
+  refresh();
+};
 
+const named = (series, m) => series.members[m] + (series.members[m] === series.target ? " (target)" : "");
 function panelOf(series, m, title, scale) { // the heatmap of a series
   const A = series.members.length, at = (l, c) => l * A + c;
   return {title, columns: series.members, target: series.members.indexOf(series.target), layers: series.layers, scale,
     value: (l, c) => m.w[at(l, c)], act: held().length ? drill(series) : null,
-    say: (l, c) => `${title} · ${series.layers[l]} · ${series.members[c]}${series.members[c] === series.target ? " (target)" : ""}: ` +
-      pct(m.w[at(l, c)]) + (Number.isNaN(m.sd[at(l, c)]) ? "" : ` ± ${pct(m.sd[at(l, c)])} (sd over ${m.each.length} seeds)`),
-    row: (l, c) => ({series: series.label, seed: m.each.length > 1 ? "mean" : chosen(series)[0].seed, layer: series.layers[l],
+    say: (l, c) => `${title} · ${series.layers[l]} · ${named(series, c)}: ` +
+      pct(m.w[at(l, c)]) + (Number.isNaN(m.sd[at(l, c)]) ? "" :
+        ` ± ${pct(m.sd[at(l, c)])} (sd over ${m.each.length} seeds)`),
+    row: (l, c) => ({series: series.label, seed: m.each.length > 1 ? "mean" : chosen(series)[0].seed,
+      layer: series.layers[l],
       member: series.members[c], target: series.members[c] === series.target, [S.quantity]: m.w[at(l, c)],
       sd_over_seeds: Number.isNaN(m.sd[at(l, c)]) ? null : m.sd[at(l, c)], tokens: m.n})};
 }
 
 function nothing(pen, y, out) {
-  const why = S.sample < 0 ? "No token is of this kind here, or the seed is not recorded." : "This sample is not kept in full for this choice, or has no token of this kind.";
+  const why = S.sample < 0 ? "No token is of this kind here, or the seed is not recorded." :
+    "This sample is not kept in full for this choice, or has no token of this kind.";
   pen.text(0, y + LOOK.em, why, {fill: LOOK.soft});
   out.caption = why;
   return 3 * LOOK.em;
@@ -308,7 +338,8 @@ const DRAW = {
     const scale = scaleOf(full([m.w]));
     let y = legend(pen, 0, 0, w, scale, quantity());
     y += heatmap(pen, out, 0, y, w, panelOf(series, m, series.label, scale));
-    out.caption = `Mean ${quantity()} per layer and member, in percent; the frame marks the target, ${series.target}. ${stands(series, m)}` +
+    out.caption = `Mean ${quantity()} per layer and member, in percent; the frame marks the target, ` +
+      `${series.target}. ${stands(series, m)}` +
       (held().length ? " Click a cell, or press Enter, to see its tokens." : "");
     return y;
   },
@@ -326,8 +357,10 @@ const DRAW = {
       const change = n.w.map((v, i) => v - m.w[i]), A = one.members.length;
       const limit = Math.max(0.01, ...change.map(Math.abs)), difference = scaleOf(limit, true);
       if (wide) legend(pen, 2 * (pw + gap), 0, pw, difference, "points"); else most = limit;
-      panels.push({...panels[1], title: "difference, points", scale: difference, value: (l, c) => change[l * A + c], act: null,
-        say: (l, c) => `${two.label} − ${one.label} · ${one.layers[l]} · ${one.members[c]}: ${pct(change[l * A + c], 1, true).replace(" %", " points")}`,
+      panels.push({...panels[1], title: "difference, points", scale: difference, value: (l, c) => change[l * A + c],
+        act: null,
+        say: (l, c) => `${two.label} − ${one.label} · ${one.layers[l]} · ${one.members[c]}: ` +
+          pct(change[l * A + c], 1, true).replace(" %", " points"),
         row: (l, c) => ({series: "difference", seed: null, layer: one.layers[l], member: one.members[c],
           target: one.members[c] === two.target, [S.quantity]: change[l * A + c], sd_over_seeds: null, tokens: n.n})});
     }
@@ -338,8 +371,10 @@ const DRAW = {
       const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, panel);
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
-    out.caption = `Mean ${quantity()} in percent${alike ? `, and the difference, ${two.label} less ${one.label}` : "; members or layers differ, so there is no difference"}. ` +
-      (one.same === two.same ? "The same samples in both. " : "The samples are NOT the same. ") + standsAll([[one, m], [two, n]]);
+    out.caption = `Mean ${quantity()} in percent` + (alike ? `, and the difference, ${two.label} less ${one.label}. ` :
+      "; members or layers differ, so there is no difference. ") +
+      (one.same === two.same ? "The same samples in both. " : "The samples are NOT the same. ") +
+        standsAll([[one, m], [two, n]]);
     return lowest;
   },
 
@@ -361,14 +396,16 @@ const DRAW = {
       });
     }
     const widest = Math.max(...panels.map(p => p.columns.length)), need = (3 + 2.5 * widest) * em;
-    const across = Math.max(1, Math.min(panels.length, Math.floor((w + gap) / (need + gap)))), pw = (w - gap * (across - 1)) / across;
+    const across = Math.max(1, Math.min(panels.length, Math.floor((w + gap) / (need + gap)))), pw =
+      (w - gap * (across - 1)) / across;
     let y = legend(pen, 0, 0, w, scale, `${quantity()}, one scale`), tallest = 0;
     if (S.by === "member") y += keys(pen, 0, y, w, shown.map(([series], c) => [`${c + 1} ${series.label}`]));
     panels.forEach((panel, i) => {
       if (i && i % across === 0) { y += tallest + gap; tallest = 0; }
       tallest = Math.max(tallest, heatmap(pen, out, (i % across) * (pw + gap), y, pw, panel));
     });
-    out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale${S.by === "run" ? "; frames mark each one's target" : ""}. ` + standsAll(shown);
+    out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale` +
+      (S.by === "run" ? "; frames mark each one's target. " : ". ") + standsAll(shown);
     return y + tallest;
   },
 
@@ -379,21 +416,29 @@ const DRAW = {
       pen.line([[x, y], [x + 2.4 * em, y]], hue(i), 2.4, DASH[i % DASH.length]);
       pen.dot(x + 1.2 * em, y, 4, hue(i));
     }, 2.8 * em]));
+    const uniform = series => Math.log2(Math.max(2, series.members.length -
+      (series.mask === "exclude" ? series.masked.length : 0))); // bits over the members that take part
     const own = (series, l) => l * series.members.length + series.members.indexOf(series.target);
     const A = Math.max(...shown.map(([series]) => series.members.length));
     const charts = [
-      {title: `${quantity()} on the target's own adapter (%)`, quantity: `target_${S.quantity}`, say: v => pct(v), level: 1 / A,
-        tick: v => String(+(100 * v).toFixed(1)), of: (series, m) => series.layers.map((_, l) => [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])])},
-      {title: "entropy of a token's weights (bits)", quantity: "entropy_bits", level: Math.log2(A), tick: v => String(+v.toFixed(2)),
-        say: (v, series) => `${v.toFixed(2)} bits, ${pct(v / Math.log2(Math.max(2, series.members.length - (series.mask === "exclude" ? series.masked.length : 0))), 0)} of uniform`,
+      {title: `${quantity()} on the target's own adapter (%)`, quantity: `target_${S.quantity}`, say: v => pct(v),
+        level: 1 / A,
+        tick: v => String(+(100 * v).toFixed(1)), of: (series, m) => series.layers.map((_, l) =>
+          [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])])},
+      {title: "entropy of a token's weights (bits)", quantity: "entropy_bits", level: Math.log2(A), tick: v =>
+        String(+v.toFixed(2)),
+        say: (v, series) => `${v.toFixed(2)} bits, ${pct(v / uniform(series), 0)} of uniform`,
         of: (series, m) => series.layers.map((_, l) => [m.e[l], m.esd[l], m.each.map(e => e.e[l])])}];
     const wide = w > 50 * em, cw = wide ? (w - 2 * em) / 2 : w, tall = 17 * em;
     charts.forEach((chart, number) => {
-      const cx = wide ? number * (cw + 2 * em) : 0, cy = wide ? y : y + number * (tall + 4.2 * em), left = cx + 3 * em, right = cx + cw - em;
+      const cx = wide ? number * (cw + 2 * em) : 0, cy = wide ? y : y + number * (tall + 4.2 * em), left = cx + 3 * em,
+        right = cx + cw - em;
       const lines = shown.map(([series, m, i]) => [series, chart.of(series, m), i]);
-      const top = 1.08 * Math.max(chart.level, ...lines.flatMap(([, values]) => values.flatMap(([v, sd, each]) => [v + (sd || 0), ...each])));
+      const top = 1.08 * Math.max(chart.level, ...lines.flatMap(([, values]) =>
+        values.flatMap(([v, sd, each]) => [v + (sd || 0), ...each])));
       const depth = Math.max(...lines.map(([, values]) => values.length)), bottom = cy + tall;
-      const px = l => left + (depth < 2 ? 0.5 : (l + 0.5) / depth) * (right - left), py = v => bottom - v / top * (tall - 2 * em);
+      const px = l => left + (depth < 2 ? 0.5 : (l + 0.5) / depth) * (right - left), py = v =>
+        bottom - v / top * (tall - 2 * em);
       pen.text(cx, cy + 0.5 * em, fitted(chart.title, cw, {bold: true, size: 0.9}), {bold: true, size: 0.9});
       for (let i = 0, step = round(top / 4); i * step <= top; i++) {
         const v = i * step;
@@ -402,8 +447,10 @@ const DRAW = {
       }
       pen.line([[left, py(chart.level)], [right, py(chart.level)]], LOOK.soft, 1.2, [2, 3]);
       pen.text(right, py(chart.level) - 0.6 * em, "uniform", {align: "right", size: 0.75, fill: LOOK.soft});
-      const step = Math.ceil(depth / Math.floor((right - left) / (3 * em))), longest = lines.find(([, values]) => values.length === depth)[0];
-      for (let l = 0; l < depth; l += step) pen.text(px(l), bottom + 0.8 * em, longest.layers[l], {align: "center", size: 0.8, fill: LOOK.soft});
+      const step = Math.ceil(depth / Math.floor((right - left) / (3 * em))), longest =
+        lines.find(([, values]) => values.length === depth)[0];
+      for (let l = 0; l < depth; l += step) pen.text(px(l), bottom + 0.8 * em, longest.layers[l],
+        {align: "center", size: 0.8, fill: LOOK.soft});
       pen.text((left + right) / 2, bottom + 2.2 * em, "layer", {align: "center", size: 0.8, fill: LOOK.soft});
       for (const [series, values, i] of lines) {
         if (values.some(([, sd]) => sd > 0)) pen.area([...values.map(([v, sd], l) => [px(l), py(v + sd)]),
@@ -412,14 +459,18 @@ const DRAW = {
         values.forEach(([v, sd, each], l) => {
           if (each.length > 1) for (const one of each) pen.dot(px(l), py(one), 2.2, css(LOOK.paper), hue(i));
           pen.dot(px(l), py(v), 4, hue(i));
-          const spread = each.length > 1 ? ` (${each.length} seeds: ${each.map(one => chart.tick(one) + (number ? "" : " %")).join(", ")})` : "";
-          out.cells.push({x: px(l) - 6, y: py(v) - 6, w: 12, h: 12, say: `${series.label} · ${series.layers[l]}: ${chart.say(v, series)}${spread}`});
-          out.rows.push({series: series.label, target: series.target, layer: series.layers[l], quantity: chart.quantity, value: v,
+          const spread = each.length > 1 ?
+            ` (${each.length} seeds: ${each.map(one => chart.tick(one) + (number ? "" : " %")).join(", ")})` : "";
+          out.cells.push({x: px(l) - 6, y: py(v) - 6, w: 12, h: 12,
+            say: `${series.label} · ${series.layers[l]}: ${chart.say(v, series)}${spread}`});
+          out.rows.push({series: series.label, target: series.target, layer: series.layers[l],
+            quantity: chart.quantity, value: v,
             sd_over_seeds: Number.isNaN(sd) ? null : sd, seeds: each.length});
         });
       }
     });
-    out.caption = "Lines are means over seeds, bands ± 1 sd, open points single seeds; dotted: uniform weights. Entropy is always of the weights. " +
+    out.caption = "Lines are means over seeds, bands ± 1 sd, open points single seeds; dotted: uniform weights. " +
+      "Entropy is always of the weights. " +
       standsAll(shown);
     return y + (wide ? tall : 2 * tall + 4.2 * em) + 3.2 * em;
   },
@@ -430,7 +481,8 @@ const DRAW = {
     const {series, text, T, L, A, of, label} = here, em = LOOK.em, member = S.colour === "winner" ? -1 : +S.colour;
     const signed = S.show === "diff", column = member < 0 && signed ? series.members.indexOf(series.target) : member;
     const scale = signed ? scaleOf(here.most(column), true) : scaleOf(S.scale === "full" ? 1 : here.most(column));
-    const winner = (l, t) => { let best = 0; for (let m = 1; m < A; m++) if (of(l, t, m) > of(l, t, best)) best = m; return best; };
+    const winner = (l, t) => { let best = 0; for (let m = 1; m < A; m++) if (of(l, t, m) > of(l, t, best)) best = m;
+      return best; };
     const colour = (l, t) => {
       if (column >= 0) return scale.colour(of(l, t, column));
       const best = winner(l, t), strength = Math.min(Math.max((of(l, t, best) - 1 / A) / (1 - 1 / A), 0), 1);
@@ -439,30 +491,35 @@ const DRAW = {
     const layer = Math.min(S.layer, L - 1), detail = S.token >= 0 && S.token < T, beside = w > 46 * em;
     const dw = beside ? Math.min(20 * em, w * 0.34) : w, sw = detail && beside ? w - dw - 1.5 * em : w;
     const all = t => series.members.map((name, m) => `${name} ${pct(of(layer, t, m), 1, signed)}`).join(", ");
-    const about = t => `token ${t + 1} “${visible(text.tokens[t])}” (${["prompt", "completion", "last"][text.marks[t]]}, ${D.kinds[text.kinds[t]]}) · ${series.layers[layer]}: ${all(t)}`;
+    const part = t => ["prompt", "completion", "last"][text.marks[t]];
+    const about = t => `token ${t + 1} “${visible(text.tokens[t])}” (${part(t)}, ${D.kinds[text.kinds[t]]}) · ` +
+      `${series.layers[layer]}: ${all(t)}`;
     let y = 0;
-    if (column >= 0) y += legend(pen, 0, 0, sw, scale, `${signed ? label + ", points of " : quantity() + " of "}${series.members[column]}`);
-    else y += keys(pen, 0, 0, sw, series.members.map((name, m) => [`${m + 1} ${name}${name === series.target ? " (target)" : ""}`,
-      (x, y) => pen.rect(x, y - 0.5 * em, 1.1 * em, em, css(mix(LOOK.paper, rgb(hue(m)), 0.95))), 1.5 * em, name === series.target]));
+    if (column >= 0) y += legend(pen, 0, 0, sw, scale,
+      `${signed ? label + ", points of " : quantity() + " of "}${series.members[column]}`);
+    else y += keys(pen, 0, 0, sw, series.members.map((name, m) =>
+      [`${m + 1} ${name}${name === series.target ? " (target)" : ""}`,
+      (x, y) => pen.rect(x, y - 0.5 * em, 1.1 * em, em, css(mix(LOOK.paper, rgb(hue(m)), 0.95))), 1.5 * em,
+        name === series.target]));
     // all layers at once: a pixel per token and layer
-    const left = Math.max(...series.layers.map(name => widthOf(name, {size: 0.75}))) + 0.5 * em, bh = Math.max(2, Math.min(1.1 * em, 9 * em / L));
-    const bitmap = document.createElement("canvas");
-    bitmap.width = T; bitmap.height = L;
-    if (pen !== SILENT) {
-      const context = bitmap.getContext("2d"), pixels = context.createImageData(T, L);
-      for (let l = 0; l < L; l++) for (let t = 0; t < T; t++) pixels.data.set([...colour(l, t).map(Math.round), 255], 4 * ((L - 1 - l) * T + t));
-      context.putImageData(pixels, 0, 0);
-    }
+    const left = Math.max(...series.layers.map(name => widthOf(name, {size: 0.75}))) + 0.5 * em, bh =
+      Math.max(2, Math.min(1.1 * em, 9 * em / L));
+    const bitmap = pen === SILENT ? null : overview(T, L, colour);
     const mw = Math.min(sw - left, T * 1.2 * em), px = mw / T, top = y;
     pen.image(left, top, mw, L * bh, bitmap);
     const every = Math.ceil(em / bh);
-    for (let l = 0; l < L; l += every) pen.text(left - 0.3 * em, top + (L - 0.5 - l) * bh, series.layers[l], {align: "right", size: 0.75, fill: LOOK.soft});
+    for (let l = 0; l < L; l += every) pen.text(left - 0.3 * em, top + (L - 0.5 - l) * bh, series.layers[l],
+      {align: "right", size: 0.75, fill: LOOK.soft});
     pen.rect(left - 1, top + (L - 1 - layer) * bh - 1, mw + 2, bh + 2, null, LOOK.ink, 1.5);
     if (detail) pen.rect(left + S.token * px - 1, top - 1, px + 2, L * bh + 2, null, LOOK.accent, 1.5);
-    if (L * T <= MANY) for (let l = L - 1; l >= 0; l--) for (let t = 0; t < T; t++) out.cells.push({x: left + t * px, y: top + (L - 1 - l) * bh, w: px, h: bh,
-      say: `${series.layers[l]} · token ${t + 1} “${visible(text.tokens[t])}”`, act: () => { S.layer = l; S.token = t; refresh(); }});
-    else out.areas.push({x: left, y: top, w: mw, h: L * bh, at: (dx, dy) => { const l = L - 1 - Math.floor(dy / bh), t = Math.floor(dx / px);
-      return {say: `${series.layers[l]} · token ${t + 1} “${visible(text.tokens[t])}”`, act: () => { S.layer = l; S.token = t; refresh(); }}; }});
+    if (L * T <= MANY) for (let l = L - 1; l >= 0; l--) for (let t = 0; t < T;
+      t++) out.cells.push({x: left + t * px, y: top + (L - 1 - l) * bh, w: px, h: bh,
+      say: `${series.layers[l]} · token ${t + 1} “${visible(text.tokens[t])}”`, act: () =>
+        { S.layer = l; S.token = t; refresh(); }});
+    else out.areas.push({x: left, y: top, w: mw, h: L * bh, at: (dx, dy) =>
+      { const l = L - 1 - Math.floor(dy / bh), t = Math.floor(dx / px);
+      return {say: `${series.layers[l]} · token ${t + 1} “${visible(text.tokens[t])}”`, act: () =>
+        { S.layer = l; S.token = t; refresh(); }}; }});
     y += L * bh + em;
     pen.text(0, y + 0.4 * em, fitted(`${series.layers[layer]}, ${label}`, sw, {bold: true}), {bold: true});
     y += 1.5 * em;
@@ -476,13 +533,17 @@ const DRAW = {
       if (!far) {
         const fill = colour(layer, t), ink = on ? inkOn(fill) : LOOK.soft;
         pen.rect(x, y, wide - 1.5, boxH - 3, on ? css(fill) : null, on ? null : LOOK.line);
-        pen.text(x + wide / 2 - 0.75, y + (column < 0 ? 0.36 : 0.46) * boxH, said, {...style, align: "center", fill: ink});
-        if (column < 0 && on) pen.text(x + wide / 2 - 0.75, y + 0.75 * boxH, String(winner(layer, t) + 1), {size: 0.6, align: "center", fill: ink});
-        if (+text.marks[t] === COMPLETION) pen.line([[x + 1, y + boxH - 2], [x + wide - 2.5, y + boxH - 2]], LOOK.ink, 1.4);
+        pen.text(x + wide / 2 - 0.75, y + (column < 0 ? 0.36 : 0.46) * boxH, said,
+          {...style, align: "center", fill: ink});
+        if (column < 0 && on) pen.text(x + wide / 2 - 0.75, y + 0.75 * boxH, String(winner(layer, t) + 1),
+          {size: 0.6, align: "center", fill: ink});
+        if (+text.marks[t] === COMPLETION) pen.line([[x + 1, y + boxH - 2], [x + wide - 2.5, y + boxH - 2]], LOOK.ink,
+          1.4);
         if (found.has(t)) pen.rect(x - 0.5, y - 0.5, wide - 0.5, boxH - 2, null, LOOK.accent, 2.5);
         if (t === S.token) pen.rect(x - 0.5, y - 0.5, wide - 0.5, boxH - 2, null, LOOK.ink, 2.5);
       }
-      out.cells.push({x, y, w: wide - 1.5, h: boxH - 3, token: t, get say() { return about(t); }, act: () => { S.token = t; refresh(); }});
+      out.cells.push({x, y, w: wide - 1.5, h: boxH - 3, token: t, get say() { return about(t); }, act: () =>
+        { S.token = t; refresh(); }});
       x += wide;
     });
     y += boxH;
@@ -490,11 +551,16 @@ const DRAW = {
       const at = Math.max(0, Math.min(clip[0], y - 10 * em)), room = Math.max(clip[1] - clip[0] - 8 * em, 8 * em);
       y = Math.max(y, at + tokenPanel(pen, out, w - dw, at, dw, here, layer, room));
     }
-    text.tokens.forEach((token, t) => series.members.forEach((name, m) => out.rows.push({series: label, sample: text.id, layer: series.layers[layer], position: t + 1, token,
-      part: ["prompt", "completion", "last"][text.marks[t]], kind: D.kinds[text.kinds[t]], member: name, [S.quantity]: f5(of(layer, t, m))})));
-    out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${label}: ` + (column < 0 ? "each token has the colour and number of the member that wins it, fainter towards uniform" :
-      `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`) + `. Underlined tokens predict the completion; outlined ones are not counted by the filters. ` +
-      `Single tokens are exact to ± 0.4 points. Checkpoint ${here.checkpoint}, padding excluded. ` + (found.size ? `${plural(found.size, "token")} match the search. ` : "") +
+    if (out.full) text.tokens.forEach((token, t) => series.members.forEach((name, m) =>
+      out.rows.push({series: label, sample: text.id, layer: series.layers[layer], position: t + 1, token,
+      part: part(t), kind: D.kinds[text.kinds[t]], member: name,
+        [S.quantity]: f5(of(layer, t, m))})));
+    out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${label}: ` +
+      (column < 0 ? "each token has the colour and number of the member that wins it, fainter towards uniform" :
+      `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`) +
+        `. Underlined tokens predict the completion; outlined ones are not counted by the filters. ` +
+      `Single tokens are exact to ± 0.4 points. Checkpoint ${here.checkpoint}, padding excluded. ` +
+        (found.size ? `${plural(found.size, "token")} match the search. ` : "") +
       `${D.texts.length} of ${series.n} samples can be read token by token. Click a token to see all of its layers.`;
     return Math.max(y, strip);
   },
@@ -504,10 +570,28 @@ function tokenPanel(pen, out, x, y, w, here, layer, room) { // all layers of the
   const {series, text, of, label} = here, signed = S.show === "diff", A = series.members.length;
   const values = series.layers.flatMap((_, l) => series.members.map((_, m) => of(l, S.token, m)));
   const scale = scaleOf(signed ? Math.max(0.01, ...values.map(Math.abs)) : 1, signed);
-  return heatmap(pen, out, x, y, w, {title: `token ${S.token + 1} “${visible(text.tokens[S.token])}”`, columns: series.members, scale,
-    target: series.members.indexOf(series.target), layers: series.layers, marked: layer, room, value: (l, m) => values[l * A + m],
-    say: (l, m) => `${label} · token ${S.token + 1} · ${series.layers[l]} · ${series.members[m]}: ${pct(values[l * A + m], 1, signed)}`,
+  return heatmap(pen, out, x, y, w, {title: `token ${S.token + 1} “${visible(text.tokens[S.token])}”`,
+    columns: series.members, scale,
+    target: series.members.indexOf(series.target), layers: series.layers, marked: layer, room, value: (l, m) =>
+      values[l * A + m],
+    say: (l, m) => `${label} · token ${S.token + 1} · ${series.layers[l]} · ${series.members[m]}: ` +
+      pct(values[l * A + m], 1, signed),
     act: l => { S.layer = l; refresh(); }});
+}
+let overviewed = {}; // the picture of all layers stays while only the layer or the token changes
+function overview(T, L, colour) {
+  const {a, b, sample, seed, show, quantity, scale, colour: by, view} = S;
+  const key = JSON.stringify([a, b, sample, seed, show, quantity, scale, by, view, LOOK.dark]);
+  if (overviewed.key === key) return overviewed.bitmap;
+  const bitmap = document.createElement("canvas");
+  bitmap.width = T; bitmap.height = L;
+  const context = bitmap.getContext("2d"), pixels = context.createImageData(T, L);
+  for (let l = 0; l < L; l++) for (let t = 0; t < T; t++) {
+    pixels.data.set([...colour(l, t).map(Math.round), 255], 4 * ((L - 1 - l) * T + t));
+  }
+  context.putImageData(pixels, 0, 0);
+  overviewed = {key, bitmap};
+  return bitmap;
 }
 function round(v) { // to a step that people count in
   const power = 10 ** Math.floor(Math.log10(v));
@@ -532,11 +616,15 @@ function tokensOf() { // the weights of the tokens that are shown, as a function
     return {series, record, value: (l, t, m) => BYTES[from + (l * T + t) * A + m] / STEPS};
   };
   const a = one(S.a), b = one(S.b), shown = S.show === "a" ? a : b;
-  if (!shown || S.show === "diff" && (!a || String(a.series.members) !== String(b.series.members) || a.series.layers.length !== b.series.layers.length)) return null;
-  const {series, record} = shown, L = series.layers.length, A = series.members.length, name = one => one.series.label + (one.record.seed === null ? "" : `, seed ${one.record.seed}`);
+  if (!shown || S.show === "diff" && (!a || String(a.series.members) !== String(b.series.members) ||
+    a.series.layers.length !== b.series.layers.length)) return null;
+  const {series, record} = shown, L = series.layers.length, A = series.members.length, name = one => one.series.label +
+    (one.record.seed === null ? "" : `, seed ${one.record.seed}`);
   const of = S.show === "diff" ? (l, t, m) => b.value(l, t, m) - a.value(l, t, m) : shown.value;
-  const most = m => { let top = 0.01; for (let l = 0; l < L; l++) for (let t = 0; t < T; t++) top = Math.max(top, Math.abs(of(l, t, Math.max(m, 0)))); return top; };
-  return {series, text, T, L, A, of, most, checkpoint: record.checkpoint || "unnamed", label: S.show === "diff" ? `${name(b)} − ${name(a)}` : name(shown)};
+  const most = m => { let top = 0.01; for (let l = 0; l < L; l++) for (let t = 0; t < T; t++) top =
+    Math.max(top, Math.abs(of(l, t, Math.max(m, 0)))); return top; };
+  return {series, text, T, L, A, of, most, checkpoint: record.checkpoint || "unnamed", label: S.show === "diff" ?
+    `${name(b)} − ${name(a)}` : name(shown)};
 }
 function matches(text) {
   const wanted = S.query.toLowerCase(), found = new Set();
@@ -552,20 +640,30 @@ function matches(text) {
 
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (name.startsWith("on")) element.addEventListener(name.slice(2), value); else element.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value);
+  }
   element.append(...children);
   return element;
 };
-const main = document.getElementById("explorer"), tabs = make("div", {role: "tablist", "aria-label": "Views"}), controls = make("div", {class: "controls"});
-const canvas = make("canvas", {tabindex: 0, role: "img"}), spacer = make("div", {class: "spacer"}), stage = make("div", {class: "stage", role: "tabpanel"}, spacer, canvas);
-const tip = make("div", {class: "tip", role: "status", "aria-live": "polite"}), caption = make("p", {class: "caption"}), table = make("div", {class: "numbers"});
-const numbers = make("details", {ontoggle: () => tabulate()}, make("summary", {}, "Numbers as a table"), table), check = make("p", {class: "check"});
+const main = document.getElementById("explorer"), tabs = make("div", {role: "tablist", "aria-label": "Views"}),
+  controls = make("div", {class: "controls"});
+const canvas = make("canvas", {tabindex: 0, role: "img"}), spacer = make("div", {class: "spacer"}), stage =
+  make("div", {class: "stage", role: "tabpanel"}, spacer, canvas);
+const tip = make("div", {class: "tip", role: "status", "aria-live": "polite"}), caption =
+  make("p", {class: "caption"}), table = make("div", {class: "numbers"});
+const numbers = make("details", {ontoggle: () => refresh(true)}, make("summary", {}, "Numbers as a table"), table),
+  check = make("p", {class: "check"});
 const exports = make("div", {class: "exports", role: "group", "aria-label": "Export what is on screen"},
-  ...["SVG", "PNG", "CSV", "JSON"].map(kind => make("button", {type: "button", onclick: () => save(kind), title: `Save what is on screen as ${kind}`}, kind)),
+  ...["SVG", "PNG", "CSV", "JSON"].map(kind => make("button", {type: "button", onclick: () => save(kind),
+    title: `Save what is on screen as ${kind}`}, kind)),
   make("button", {type: "button", class: "theme", title: "Light, dark, or as the system", onclick: turn}, "Theme"));
-main.replaceChildren(make("header", {}, make("h1", {}, D.title), tabs, exports), controls, stage, tip, make("footer", {}, caption, check, numbers));
+main.replaceChildren(make("header", {}, make("h1", {}, D.title), tabs, exports), controls, stage, tip,
+  make("footer", {}, caption, check, numbers));
 
-for (const [name, label] of Object.entries(VIEWS)) tabs.append(make("button", {type: "button", role: "tab", id: `tab-${name}`, onclick: () => { S.view = name; refresh(); }}, label));
+for (const [name, label] of Object.entries(VIEWS)) tabs.append(make("button",
+  {type: "button", role: "tab", id: `tab-${name}`, onclick: () => { S.view = name; refresh(); }}, label));
 tabs.addEventListener("keydown", event => {
   const names = Object.keys(VIEWS), step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
   if (!step) return;
@@ -575,7 +673,8 @@ tabs.addEventListener("keydown", event => {
 });
 
 function select(key, label, options, parse = String) { // options: [value, words]
-  const box = make("select", {id: `choose-${key}`, onchange: event => { S[key] = parse(event.target.value); refresh(); }});
+  const box = make("select", {id: `choose-${key}`, onchange: event => { S[key] = parse(event.target.value); refresh();
+    }});
   for (const [value, words] of options) {
     const option = make("option", {value}, words);
     option.selected = String(S[key]) === String(value);
@@ -585,39 +684,52 @@ function select(key, label, options, parse = String) { // options: [value, words
 }
 function choices() {
   const a = focus(), runs = D.series.map((s, i) => [i, s.label]), view = S.view, parts = [];
-  const total = k => a.records[0].counts.reduce((sum, kinds, p) => D.pools[S.pool].includes(p) ? sum + kinds[k] : sum, 0);
-  if (several && view !== "all" && view !== "depth") parts.push(...(view === "layers" ? [] : [select("a", "A", runs, Number)]), select("b", view === "layers" ? "Run" : "B", runs, Number));
+  const total = k => a.records[0].counts.reduce((sum, kinds, p) => D.pools[S.pool].includes(p) ? sum + kinds[k] : sum,
+    0);
+  if (several && view !== "all" && view !== "depth") parts.push(...(view === "layers" ? [] :
+    [select("a", "A", runs, Number)]), select("b", view === "layers" ? "Run" : "B", runs, Number));
   if (several && view === "tokens") parts.push(select("show", "Show", [["a", "A"], ["b", "B"], ["diff", "B − A"]]));
-  if (SEEDS.length > 1) parts.push(select("seed", "Seed", [["mean", view === "tokens" ? "the first" : "mean of all"], ...SEEDS.map((s, i) => [i, s])], v => v === "mean" ? v : SEEDS[+v]));
+  if (SEEDS.length > 1) parts.push(select("seed", "Seed", [["mean", view === "tokens" ? "the first" : "mean of all"],
+    ...SEEDS.map((s, i) => [i, s])], v => v === "mean" ? v : SEEDS[+v]));
   const samples = D.texts.map((text, i) => [i, `${i + 1}: ${text.id}`]);
-  if (samples.length) parts.push(select("sample", "Sample", view === "tokens" ? samples : [[-1, `all ${number(a.n)}`], ...samples], Number));
-  parts.push(select("pool", "Tokens", Object.keys(D.pools).map(name => [name, name === "both" ? "prompt and completion" : name])));
-  parts.push(select("kind", "Kind", [[-1, KIND], ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(total(k))})` : name])], Number));
+  if (samples.length) parts.push(select("sample", "Sample", view === "tokens" ? samples : [[-1, `all ${number(a.n)}`],
+    ...samples], Number));
+  parts.push(select("pool", "Tokens", Object.keys(D.pools).map(name => [name, name === "both" ?
+    "prompt and completion" : name])));
+  parts.push(select("kind", "Kind", [[-1, KIND], ...D.kinds.map((name, k) =>
+    [k, S.sample < 0 ? `${name} (${number(total(k))})` : name])], Number));
   parts.push(select("quantity", "Quantity", [["weight", "weight"], ["share", "norm-weighted"]]));
   if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"]]));
   if (view === "all") parts.push(select("by", "Panels", [["run", "by run"], ["member", "by member"]]));
   if (view === "tokens") {
     const shown = focus();
-    parts.push(select("colour", "Colour by", [["winner", S.show === "diff" ? "target" : "winner"], ...shown.members.map((name, m) => [m, name + (name === shown.target ? " (target)" : "")])]));
-    const slider = make("input", {type: "range", id: "choose-layer", min: 0, max: shown.layers.length - 1, step: 1, oninput: event => { S.layer = +event.target.value; refresh(true); }});
+    parts.push(select("colour", "Colour by", [["winner", S.show === "diff" ? "target" : "winner"],
+      ...shown.members.map((name, m) => [m, name + (name === shown.target ? " (target)" : "")])]));
+    const slider = make("input", {type: "range", id: "choose-layer", min: 0, max: shown.layers.length - 1, step: 1,
+      oninput: event => { S.layer = +event.target.value; refresh(true); }});
     slider.value = S.layer;
     slider.setAttribute("aria-valuetext", shown.layers[Math.min(S.layer, shown.layers.length - 1)]);
     parts.push(make("label", {class: "slider"}, make("span", {}, "Layer"), slider));
-    const search = make("input", {type: "search", id: "choose-query", placeholder: "text in tokens", oninput: event => { S.query = event.target.value; find(); }});
+    const search = make("input", {type: "search", id: "choose-query", placeholder: "text in tokens", oninput: event =>
+      { S.query = event.target.value; find(); }});
     search.value = S.query;
     parts.push(make("label", {}, make("span", {}, "Search"), search));
   }
   const active = document.activeElement?.id;
   controls.replaceChildren(...parts);
   if (active?.startsWith("choose-")) document.getElementById(active)?.focus();
-  if (view === "tokens") document.getElementById("choose-sample") && S.sample < 0 && (document.getElementById("choose-sample").value = held()[0]);
-  if (SEEDS.length > 1) document.getElementById("choose-seed").value = S.seed === "mean" ? "mean" : SEEDS.indexOf(S.seed);
+  if (view === "tokens") document.getElementById("choose-sample") && S.sample < 0 &&
+    (document.getElementById("choose-sample").value = held()[0]);
+  if (SEEDS.length > 1) document.getElementById("choose-seed").value = S.seed === "mean" ? "mean" :
+    SEEDS.indexOf(S.seed);
 }
 function find() { // to the first match
   refresh(true);
-  const i = S.sample >= 0 ? S.sample : held()[0], first = i === undefined ? undefined : [...matches(D.texts[i])].sort((p, q) => p - q)[0];
+  const i = S.sample >= 0 ? S.sample : held()[0], first = i === undefined ? undefined :
+    [...matches(D.texts[i])].sort((p, q) => p - q)[0];
   const cell = first === undefined ? null : drawn.cells.find(c => c.token === first);
-  if (cell && (cell.y < stage.scrollTop || cell.y + cell.h > stage.scrollTop + stage.clientHeight)) stage.scrollTop = cell.y - stage.clientHeight / 3;
+  if (cell && (cell.y < stage.scrollTop || cell.y + cell.h > stage.scrollTop + stage.clientHeight)) stage.scrollTop =
+    cell.y - stage.clientHeight / 3;
 }
 
 let drawn = {cells: [], rows: [], areas: []};
@@ -632,10 +744,11 @@ function draw(measured) {
   const context = canvas.getContext("2d");
   context.scale(dpr, dpr);
   context.translate(2, 2 - top);
-  drawn = {cells: [], rows: [], areas: [], caption: "", height};
+  drawn = {cells: [], rows: [], areas: [], caption: "", height, full: numbers.open};
   const pen = new CanvasPen(context);
   DRAW[S.view](pen, w - 4, drawn, [top, top + tall]);
-  if (S.cursor >= 0 && drawn.cells[S.cursor]) { const c = drawn.cells[S.cursor]; pen.rect(c.x - 1, c.y - 1, c.w + 2, c.h + 2, null, LOOK.accent, 3); }
+  if (S.cursor >= 0 && drawn.cells[S.cursor]) { const c = drawn.cells[S.cursor];
+    pen.rect(c.x - 1, c.y - 1, c.w + 2, c.h + 2, null, LOOK.accent, 3); }
   canvas.drawn = drawn; // for whoever tests the page
   canvas.setAttribute("aria-label", `${VIEWS[S.view]}. ${drawn.caption} Arrow keys move from cell to cell.`);
   caption.textContent = drawn.caption;
@@ -657,7 +770,8 @@ function tabulate() { // the first rows, for readers that do not see
   if (!numbers.open) return table.replaceChildren();
   const shown = drawn.rows.slice(0, 600), names = Object.keys(shown[0] || {});
   const cell = value => make("td", {}, typeof value === "number" ? String(+value.toPrecision(5)) : String(value ?? ""));
-  table.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...names.map(name => make("th", {scope: "col"}, name.replaceAll("_", " "))))),
+  table.replaceChildren(make("table", {}, make("thead", {}, make("tr", {},
+    ...names.map(name => make("th", {scope: "col"}, name.replaceAll("_", " "))))),
     make("tbody", {}, ...shown.map(row => make("tr", {}, ...names.map(name => cell(row[name])))))),
     drawn.rows.length > shown.length ? `… ${number(drawn.rows.length - shown.length)} more rows in the CSV` : "");
 }
@@ -665,7 +779,8 @@ function tabulate() { // the first rows, for readers that do not see
 // Pointer and keyboard
 
 function under(event) {
-  const box = canvas.getBoundingClientRect(), x = event.clientX - box.left - 2, y = event.clientY - box.top - 2 + parseFloat(canvas.style.top);
+  const box = canvas.getBoundingClientRect(), x = event.clientX - box.left - 2, y = event.clientY - box.top - 2 +
+    parseFloat(canvas.style.top);
   const within = c => x >= c.x && x < c.x + c.w + 1.5 && y >= c.y && y < c.y + c.h + 3;
   const area = drawn.areas.find(within);
   return area ? area.at(x - area.x, y - area.y) : drawn.cells.find(within);
@@ -677,12 +792,16 @@ function tell(text, x, y) {
   tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? Math.max(2, y - tip.offsetHeight - 8) : y + 18}px`;
 }
 function hide() { tip.style.display = "none"; }
-canvas.addEventListener("pointermove", event => { const cell = under(event); canvas.classList.toggle("acts", !!cell?.act); if (cell) tell(cell.say, event.clientX, event.clientY); else hide(); });
+canvas.addEventListener("pointermove", event => { const cell = under(event);
+  canvas.classList.toggle("acts", !!cell?.act); if (cell) tell(cell.say, event.clientX, event.clientY); else hide(); });
 canvas.addEventListener("pointerleave", hide);
-canvas.addEventListener("click", event => { const cell = under(event); if (cell?.act) cell.act(); else if (cell) tell(cell.say, event.clientX, event.clientY); });
+canvas.addEventListener("click", event => { const cell = under(event); if (cell?.act) cell.act();
+  else if (cell) tell(cell.say, event.clientX, event.clientY); });
 canvas.addEventListener("keydown", event => {
-  const way = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key], cells = drawn.cells;
-  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); const kept = S.cursor; cells[kept]?.act?.(); if (S.view === "tokens") { S.cursor = kept; draw(); } return; }
+  const way = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key], cells =
+    drawn.cells;
+  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); const kept = S.cursor;
+    cells[kept]?.act?.(); if (S.view === "tokens") { S.cursor = kept; draw(); } return; }
   if (event.key === "Escape") { S.cursor = -1; S.token = -1; return refresh(true); }
   if (!way || !cells.length) return;
   event.preventDefault();
@@ -691,13 +810,15 @@ canvas.addEventListener("keydown", event => {
     const from = cells[S.cursor], mid = c => [c.x + c.w / 2, c.y + c.h / 2], [x, y] = mid(from);
     let best = -1, least = Infinity;
     cells.forEach((c, i) => {
-      const [cx, cy] = mid(c), ahead = (cx - x) * way[0] + (cy - y) * way[1], aside = Math.abs((cx - x) * way[1] + (cy - y) * way[0]);
+      const [cx, cy] = mid(c), ahead = (cx - x) * way[0] + (cy - y) * way[1], aside =
+        Math.abs((cx - x) * way[1] + (cy - y) * way[0]);
       if (ahead > 0.5 && ahead + 4 * aside < least) { least = ahead + 4 * aside; best = i; }
     });
     if (best >= 0) S.cursor = best;
   }
   const c = cells[S.cursor];
-  if (c.y < stage.scrollTop) stage.scrollTop = c.y - 8; else if (c.y + c.h > stage.scrollTop + stage.clientHeight) stage.scrollTop = c.y + c.h - stage.clientHeight + 12;
+  if (c.y < stage.scrollTop) stage.scrollTop = c.y - 8; else if (c.y + c.h > stage.scrollTop +
+    stage.clientHeight) stage.scrollTop = c.y + c.h - stage.clientHeight + 12;
   draw(drawn.height);
   const box = canvas.getBoundingClientRect();
   tell(c.say, box.left + c.x + c.w, box.top + c.y + c.h - parseFloat(canvas.style.top));
@@ -722,18 +843,24 @@ function save(kind) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 4000);
   };
-  const w = stage.clientWidth - 4, whole = {cells: [], rows: [], areas: [], caption: ""}, clip = [0, Infinity], em = LOOK.em;
+  const w = stage.clientWidth - 4, whole = {cells: [], rows: [], areas: [], caption: "", full: true}, clip = [0, Infinity], em =
+    LOOK.em;
   const height = DRAW[S.view](SILENT, w, whole, clip) + 2 * em, lines = [];
-  whole.caption.split(" ").forEach(word => { const last = lines.length - 1; if (last >= 0 && widthOf(`${lines[last]} ${word}`) < w) lines[last] += ` ${word}`; else lines.push(word); });
-  const tall = height + lines.length * 1.3 * em, said = pen => lines.forEach((line, i) => pen.text(0, height + i * 1.3 * em, line, {fill: LOOK.soft}));
+  whole.caption.split(" ").forEach(word => { const last = lines.length - 1;
+    if (last >= 0 && widthOf(`${lines[last]} ${word}`) < w) lines[last] += ` ${word}`; else lines.push(word); });
+  const tall = height + lines.length * 1.3 * em, said = pen => lines.forEach((line, i) =>
+    pen.text(0, height + i * 1.3 * em, line, {fill: LOOK.soft}));
   if (kind === "SVG") {
     const pen = new SvgPen();
     DRAW[S.view](pen, w, {cells: [], rows: [], areas: []}, clip);
     said(pen);
-    give(new Blob([`<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 ${f(w + 8)} ${f(tall + 8)}" width="${f(w + 8)}" height="${f(tall + 8)}">` +
-      `<title>${esc(whole.caption)}</title><rect x="-4" y="-4" width="100%" height="100%" fill="${css(LOOK.paper)}"/>${pen.parts.join("\n")}</svg>`], {type: "image/svg+xml"}));
+    const size = `width="${f(w + 8)}" height="${f(tall + 8)}"`, paper = css(LOOK.paper);
+    const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 ${f(w + 8)} ${f(tall + 8)}" ${size}>`;
+    give(new Blob([`${head}<title>${esc(whole.caption)}</title><rect x="-4" y="-4" ${size} fill="${paper}"/>`,
+      pen.parts.join("\n"), "</svg>"], {type: "image/svg+xml"}));
   } else if (kind === "PNG") {
-    const sheet = document.createElement("canvas"), factor = Math.min(2, 16000 / tall), context = sheet.getContext("2d");
+    const sheet = document.createElement("canvas"), factor = Math.min(2, 16000 / tall), context =
+      sheet.getContext("2d");
     sheet.width = (w + 8) * factor; sheet.height = (tall + 8) * factor;
     context.scale(factor, factor); context.translate(4, 4);
     const pen = new CanvasPen(context);
@@ -743,11 +870,14 @@ function save(kind) {
     sheet.toBlob(give, "image/png");
   } else if (kind === "CSV") {
     // a spreadsheet would compute text that begins like a formula
-    const field = value => typeof value === "number" ? String(value) : `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
+    const field = value => typeof value === "number" ? String(value) :
+      `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
     const names = Object.keys(whole.rows[0] || {});
-    give(new Blob([[names.join(","), ...whole.rows.map(row => names.map(name => field(row[name])).join(","))].join("\n") + "\n"], {type: "text/csv"}));
+    give(new Blob([[names.join(","), ...whole.rows.map(row => names.map(name =>
+      field(row[name])).join(","))].join("\n") + "\n"], {type: "text/csv"}));
   } else {
-    const {view, pool, quantity, sample} = S, about = {view, quantity, tokens: pool, kind: S.kind < 0 ? "every" : D.kinds[S.kind],
+    const {view, pool, quantity, sample} = S, about = {view, quantity, tokens: pool, kind: S.kind < 0 ? "every" :
+      D.kinds[S.kind],
       sample: sample < 0 ? "all" : D.texts[sample].id, caption: whole.caption};
     give(new Blob([JSON.stringify({...about, rows: whole.rows}, null, 1)], {type: "application/json"}));
   }
@@ -756,9 +886,13 @@ function save(kind) {
 const wrong = faults();
 const error = Math.max(...D.series.flatMap(s => s.records.map(r => r.error)));
 check.textContent = wrong.length ? `Do not read on: ${wrong.join("; ")}.` :
-  `Checked: in every record each token's weights add up to 1 (largest miss ${error.toExponential(0)})` + (D.series.some(s => s.mask === "exclude") ? ", excluded members have exactly 0." : ".");
+  `Checked: in every record each token's weights add up to 1 (largest miss ${error.toExponential(0)})` +
+    (D.series.some(s => s.mask === "exclude") ? ", excluded members have exactly 0." : ".");
 check.classList.toggle("wrong", wrong.length > 0);
 if (wrong.length) check.setAttribute("role", "alert");
 refresh();
 document.documentElement.dataset.ready = String(Math.round(performance.now()));
-})().catch(error => { document.getElementById("explorer").append(`The explorer could not start: ${error.message}. A browser of 2023 or later is needed.`); throw error; });
+})().catch(error => {
+  document.getElementById("explorer").append(`This page could not start (${error.message}); a browser of 2023 can.`);
+  throw error;
+});

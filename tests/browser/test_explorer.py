@@ -210,6 +210,7 @@ def test_a_cell_leads_to_its_tokens_and_keys_reach_every_cell(show):
         page.page.keyboard.press("ArrowRight")
         assert page.frame.get_attribute("#tab-layers", "aria-selected") == "true"
         page.frame.click("summary")
+        page.frame.wait_for_selector(".numbers tbody tr")
         assert page.frame.locator(".numbers tbody tr").count() == len(MEMBERS) * 3
         nameless = "[...document.querySelectorAll('select, input')].filter(e => !e.labels.length).length"
         assert page.frame.evaluate(nameless) == 0
