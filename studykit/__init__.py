@@ -1,5 +1,6 @@
 """studykit: an exact, fair and fast study kit for AdvFusion on code language models."""
 
+import importlib
 import logging
 import warnings
 
@@ -9,3 +10,11 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    """`studykit.explore`, imported when it is asked for: matplotlib takes a second, and by name, so that `sources`
+    does not count the explorer among what every notebook stands on."""
+    if name == "explore":
+        return importlib.import_module("studykit.explorer").explore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,11 @@
-"""FusionRecord: the fusion weights of a set of samples - captured in one pass, saved without pickle, summarised.
+"""FusionRecord: the fusion weights of a set of samples - saved without pickle, summarised (`capture` makes one).
 
-In every layer the fusion gives each token a softmax over the members, alpha (L, T, A). A record keeps them in two
+In every layer the fusion gives each token a softmax over the members, alpha (L, T, A). A record keeps them in three
 grains: for *every* sample the sums over its prompt and over its completion tokens (so means are exact and intervals can
-resample samples), for the first few samples every token's weights (float16). Beside the raw weight stands the
-**norm-weighted share**, alpha_n ||W_v u_n|| normalised over the members of a token: attention alone overstates a member
-whose output is tiny. The zeroed slot of AdvFusion's phase 1 holds softmax mass but adds nothing: its share is 0.
+resample samples), over all samples the same sums by kind of token (`token_kinds`: keyword, identifier, ...), and for
+chosen samples every token's weights (float16). Beside the raw weight stands the **norm-weighted share**,
+alpha_n ||W_v u_n|| normalised over the members of a token: attention alone overstates a member whose output is tiny.
+The zeroed slot of AdvFusion's phase 1 holds softmax mass but adds nothing: its share is 0.
 
 Which token counts as what: the weight at position t belongs to input token t, and the state fused there predicts token
 t + 1. With a prompt of p tokens in a sequence of T,
@@ -13,13 +14,13 @@ t + 1. With a prompt of p tokens in a sequence of T,
                 p-1 .. T-2   are "completion": they predict it (from the last prompt token to the last token but one);
                 T-1          predicts nothing: kept in the token view, in no mean.
 
-Padding is in nothing at all. Sources: Pfeiffer et al. 2021 (AdapterFusion, arXiv 2005.00247), Kobayashi et al. 2020
-(norm-weighted attention, arXiv 2004.10102). Only `capture` needs torch; numpy alone reads and summarises a record.
+The kind of position t is that of the token read there. Padding is in nothing at all. Sources: Pfeiffer et al. 2021
+(AdapterFusion, arXiv 2005.00247), Kobayashi et al. 2020 (norm-weighted attention, arXiv 2004.10102). No torch here:
+numpy alone reads and summarises a record.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import zipfile
@@ -31,8 +32,9 @@ from typing import Any
 import numpy as np
 
 from studykit.params import UserError
+from studykit.token_kinds import KINDS
 
-FORMAT = 1
+FORMAT = 2  # 1 had no kinds of tokens and no base
 PROMPT, COMPLETION, LAST = 0, 1, 2
 POOLS = {"prompt": [PROMPT], "completion": [COMPLETION], "both": [PROMPT, COMPLETION]}
 PHASES = ("init", "phase 1", "phase 2", "adapterfusion")
@@ -46,6 +48,7 @@ class Sample:
     id: str
     tokens: list[str]  # T readable token strings; untrusted text, escape before showing
     marks: np.ndarray  # (T,) uint8: PROMPT, COMPLETION or LAST
+    kinds: np.ndarray  # (T,) uint8: index into token_kinds.KINDS
     weights: np.ndarray  # (L, T, A) float16, softmax weights
     shares: np.ndarray  # (L, T, A) float16, norm-weighted shares
 
@@ -63,13 +66,45 @@ class FusionRecord:
     weight_sums: np.ndarray  # (S, 2, L, A) float64: weights summed over the tokens
     share_sums: np.ndarray  # (S, 2, L, A) float64: norm-weighted shares, likewise
     entropy_sums: np.ndarray  # (S, 2, L) float64: entropy of a token's weights in bits, likewise
+    kind_counts: np.ndarray  # (2, K) int64: prompt and completion tokens of each of the K kinds
+    kind_weight_sums: np.ndarray  # (2, K, L, A) float64: weights summed over the tokens of a kind in all samples
+    kind_share_sums: np.ndarray  # (2, K, L, A) float64: norm-weighted shares, likewise
+    kind_entropy_sums: np.ndarray  # (2, K, L) float64: entropies, likewise
     samples: list[Sample] = field(default_factory=list)
     place: str = "output"  # where in the layer the fusion sits; after the whole layer (Pfeiffer's place)
     checkpoint: str = ""  # key of the run whose weights these are
+    base: str = ""  # key of the run of the base model under them
     seed: int | None = None
     mask: str = "none"  # "none", "zero" (slot stays in the softmax) or "exclude" (slot leaves it)
     masked: list[str] = field(default_factory=list)  # members masked during the capture
     sum_error: float = 0.0  # largest |sum of a token's weights - 1| over all tokens, in the model's own precision
+
+    @classmethod
+    def empty(
+        cls, members: Sequence[str], target: str, phase: str, layers: Sequence[str], ids: Sequence[str]
+    ) -> FusionRecord:
+        """A record of these samples in which nothing is counted yet; UserError for a target that is no member."""
+        if target not in members:
+            raise UserError(f"target {target!r} is not a member of the fusion; its members are {', '.join(members)}")
+        arrays = []
+        for first in ((len(ids), 2), (2, len(KINDS))):
+            shape = (*first, len(layers))
+            sums = [np.zeros((*shape, len(members))) for _ in range(2)]
+            arrays += [np.zeros(first, np.int64), *sums, np.zeros(shape)]
+        return cls(list(members), target, phase, list(layers), list(ids), *arrays)
+
+    def add(self, i: int, weights: np.ndarray, shares: np.ndarray, marks: np.ndarray, kinds: np.ndarray) -> None:
+        """Count sample i: weights and shares (L, T, A), marks and kinds (T,); once per sample."""
+        error = np.abs(weights.sum(-1, dtype=np.float64) - 1).max()
+        self.sum_error = float(np.maximum(self.sum_error, error))  # unlike max(), lets a NaN through
+        entropies = bits(weights)  # (L, T)
+        for pool in (PROMPT, COMPLETION):
+            for kind in np.unique(kinds[marks == pool]):
+                here = (marks == pool) & (kinds == kind)
+                sums = here.sum(), weights[:, here].sum(1, dtype=float), shares[:, here].sum(1, dtype=float)
+                for name, value in zip(_SUMS, (*sums, entropies[:, here].sum(1)), strict=True):
+                    getattr(self, name)[i, pool] += value
+                    getattr(self, f"kind_{name}")[pool, kind] += value
 
     @property
     def target_index(self) -> int:
@@ -81,8 +116,9 @@ class FusionRecord:
         meta = {name: getattr(self, name) for name in _META} | {"format": FORMAT}
         meta["samples"] = [{"id": sample.id, "tokens": sample.tokens} for sample in self.samples]
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        if self.samples:  # token axes are joined, so that the file holds four arrays however many samples are kept
+        if self.samples:  # token axes are joined, so that the file holds five arrays however many samples are kept
             arrays["kept_marks"] = np.concatenate([sample.marks for sample in self.samples])
+            arrays["kept_kinds"] = np.concatenate([sample.kinds for sample in self.samples])
             arrays["kept_weights"] = np.concatenate([sample.weights for sample in self.samples], axis=1)
             arrays["kept_shares"] = np.concatenate([sample.shares for sample in self.samples], axis=1)
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
@@ -106,18 +142,22 @@ class FusionRecord:
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is not a fusion record ({error}); expected an .npz by FusionRecord.save") from None
         if meta.get("format") != FORMAT:
-            raise UserError(f"{path} has record format {meta.get('format')!r}; this version reads format {FORMAT}")
+            raise UserError(f"{path} has record format {meta.get('format')!r}; this version reads format {FORMAT}, so "
+                            f"the run that wrote it must be made again")  # fmt: skip
         samples, start = [], 0
         for kept in meta["samples"]:
             span = slice(start, start + len(kept["tokens"]))
             start = span.stop
+            marks, kinds = arrays["kept_marks"][span], arrays["kept_kinds"][span]
             weights, shares = arrays["kept_weights"][:, span], arrays["kept_shares"][:, span]
-            samples.append(Sample(kept["id"], kept["tokens"], arrays["kept_marks"][span], weights, shares))
+            samples.append(Sample(kept["id"], kept["tokens"], marks, kinds, weights, shares))
         return cls(**{name: meta[name] for name in _META}, **{name: arrays[name] for name in _ARRAYS}, samples=samples)
 
 
-_ARRAYS = ("counts", "weight_sums", "share_sums", "entropy_sums")
-_META = ("members", "target", "phase", "layers", "ids", "place", "checkpoint", "seed", "mask", "masked", "sum_error")
+_SUMS = ("counts", "weight_sums", "share_sums", "entropy_sums")
+_ARRAYS = (*_SUMS, *(f"kind_{name}" for name in _SUMS))
+_META = ("members", "target", "phase", "layers", "ids", "place", "checkpoint", "base", "seed", "mask", "masked",
+         "sum_error")  # fmt: skip
 
 
 def token_marks(prompt_length: int, length: int) -> np.ndarray:
@@ -141,132 +181,24 @@ def bits(weights: np.ndarray) -> np.ndarray:
     return -(weights * logs).sum(-1)
 
 
-def capture(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[dict],
-    *,
-    target: str,
-    phase: str,
-    max_prompt_tokens: int,
-    max_target_tokens: int,
-    batch_size: int = 16,
-    keep: int = 8,
-    checkpoint: str = "",
-    seed: int | None = None,
-    progress: bool = True,
-) -> FusionRecord:
-    """Record the fusion weights of `model` on `rows` (dataset rows: id, prompt, target) in one pass.
-
-    Eval mode, no gradients, the tokenization of training; the mask is the model's own at this moment. Memory is one
-    batch of weights plus the first `keep` samples in full, however many rows there are.
-    Raises UserError for no rows, an unknown phase, a target that is no member, or a model without a fusion.
-    """
-    import torch
-    from tqdm.auto import tqdm
-
-    from studykit.tasks.prompts import encode_row
-    from studykit.tuners import fusion_layers, record_fusion
-
-    if not rows:
-        raise UserError("no samples to record fusion weights on; give at least one row")
-    if phase not in PHASES:
-        raise UserError(f"phase {phase!r} is unknown; accepted are {', '.join(PHASES)}")
-    if not (layers := fusion_layers(model)):
-        raise UserError(f"checkpoint {checkpoint or '(unnamed)'} holds no fusion; give a run of the fusion stage")
-    encoded = [encode_row(row, tokenizer, max_prompt_tokens, max_target_tokens) for row in rows]
-    lengths = [len(item["input_ids"]) for item in encoded]
-    by_length = sorted(range(len(rows)), key=lengths.__getitem__)  # little padding; results keep the order of the rows
-    record, kept, was_training, device = None, {}, model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        # no_grad, not inference_mode: the model caches its members' stack, and training must be able to use that later
-        with torch.no_grad(), tqdm(total=len(rows), desc=f"fusion weights, {phase}", disable=not progress) as bar:
-            for start in range(0, len(rows), batch_size):
-                chosen = by_length[start : start + batch_size]
-                ids, attended = _right_padded([encoded[i]["input_ids"] for i in chosen], tokenizer.pad_token_id or 0)
-                with record_fusion(model) as seen:
-                    batch = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(attended)}
-                    model(**{name: tensor.to(device) for name, tensor in batch.items()}, **_cheap(model))
-                if record is None:
-                    record = _empty(seen, [str(row["id"]) for row in rows], target, phase)
-                weights, norms = (_stack(seen, part) for part in (seen.weights, seen.norms))  # (L, B, T, A)
-                for b, i in enumerate(chosen):
-                    w, n = weights[:, b, : lengths[i]], norms[:, b, : lengths[i]]  # (L, T, A), padding cut off
-                    marks, shares = token_marks(encoded[i]["prompt_length"], lengths[i]), norm_shares(w, n)
-                    _add(record, i, w, shares, marks)
-                    if i < keep:
-                        tokens = _readable(tokenizer, encoded[i]["input_ids"])
-                        kept[i] = Sample(record.ids[i], tokens, marks, w.astype(np.float16), shares.astype(np.float16))
-                bar.update(len(chosen))
-    finally:
-        model.train(was_training)
-    record.samples = [kept[i] for i in sorted(kept)]
-    record.checkpoint, record.seed = checkpoint, seed
-    fusion = next(name for name in layers[0].active_adapters if name in layers[0].fusions)
-    masked, mode = layers[0].masked.get(fusion, ((), "none"))
-    record.place = layers[0].places[fusion]
-    record.mask, record.masked = mode if masked else "none", [record.members[n] for n in masked]
-    return record
-
-
-def _right_padded(sequences: list[list[int]], pad: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids and attention mask, (B, T) each, padded on the right as in training."""
-    longest = max(map(len, sequences))
-    ids = [sequence + [pad] * (longest - len(sequence)) for sequence in sequences]
-    return ids, [[int(t < len(sequence)) for t in range(longest)] for sequence in sequences]
-
-
-def _cheap(model: Any) -> dict[str, Any]:
-    """Arguments that spare the cache and all logits but the last: at a vocabulary of 150k they would need gigabytes."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    cheap = {"use_cache": False, "logits_to_keep": 1}
-    return {name: cheap[name] for name in cheap.keys() & inspect.signature(base.forward).parameters.keys()}
-
-
-def _stack(seen: Any, parts: dict[tuple[int, str], Any]) -> np.ndarray:
-    """A (B, T, A) tensor per site -> (L, B, T, A) float32, in the order of the layers."""
-    return np.stack([parts[at].float().cpu().numpy() for at in sorted(seen.weights)])
-
-
-def _empty(seen: Any, ids: list[str], target: str, phase: str) -> FusionRecord:
-    members, several = list(seen.members), len({site for _, site in seen.weights}) > 1
-    layers = [f"L{layer + 1} {site}" if several else f"L{layer + 1}" for layer, site in sorted(seen.weights)]
-    if target not in members:
-        raise UserError(f"target {target!r} is not a member of the fusion; its members are {', '.join(members)}")
-    shape = (len(ids), 2, len(layers))
-    sums = [np.zeros((*shape, len(members))) for _ in range(2)]
-    return FusionRecord(members, target, phase, layers, ids, np.zeros((len(ids), 2), np.int64), *sums, np.zeros(shape))
-
-
-def _add(record: FusionRecord, i: int, weights: np.ndarray, shares: np.ndarray, marks: np.ndarray) -> None:
-    """Add sample i, weights and shares (L, T, A), to the sums."""
-    error = np.abs(weights.sum(-1, dtype=np.float64) - 1).max()
-    record.sum_error = float(np.maximum(record.sum_error, error))  # unlike max(), lets a NaN through
-    entropies = bits(weights)  # (L, T)
-    for pool in (PROMPT, COMPLETION):
-        here = marks == pool
-        record.counts[i, pool] = here.sum()
-        record.weight_sums[i, pool] = weights[:, here].sum(1, dtype=np.float64)
-        record.share_sums[i, pool] = shares[:, here].sum(1, dtype=np.float64)
-        record.entropy_sums[i, pool] = entropies[:, here].sum(1)
-
-
-def _readable(tokenizer: Any, ids: list[int]) -> list[str]:
-    """Token strings as a reader would write them: leading spaces kept, half of a UTF-8 character as the raw piece."""
-    readable = []
-    for piece, text in zip(tokenizer.convert_ids_to_tokens(ids), (tokenizer.decode([i]) for i in ids), strict=True):
-        readable.append(" " + piece[1:] if piece.startswith("\u2581") else piece if "\ufffd" in text else text)
-    return readable
-
-
-def mean(record: FusionRecord, tokens: str = "completion", weighted: bool = False) -> np.ndarray:
+def mean(
+    record: FusionRecord, tokens: str = "completion", weighted: bool = False, kinds: Sequence[str] | None = None
+) -> np.ndarray:
     """Mean weight per layer and member over all tokens of all samples, (L, A); exact, not from the kept samples.
 
     Args:
         tokens: "completion", "prompt" or "both" (see the module's text).
         weighted: the norm-weighted share instead of the raw weight.
+        kinds: only tokens of these of `token_kinds.KINDS`; NaN where there are none.
     """
+    if kinds is not None:
+        if unknown := sorted(set(kinds) - set(KINDS)):
+            raise UserError(f"kinds of tokens are {', '.join(KINDS)}; {unknown[0]!r} is none of them")
+        _pools(record, tokens)
+        chosen = np.ix_(POOLS[tokens], [KINDS.index(kind) for kind in kinds])
+        sums = (record.kind_share_sums if weighted else record.kind_weight_sums)[chosen].sum((0, 1))
+        count = record.kind_counts[chosen].sum()
+        return sums / count if count else np.full_like(sums, np.nan)
     pools, count = _pools(record, tokens)
     sums = record.share_sums if weighted else record.weight_sums
     return sums[:, pools].sum((0, 1)) / count.sum()

@@ -25,6 +25,7 @@ import numpy as np
 
 from studykit import attention, runs
 from studykit.attention import FusionRecord
+from studykit.capture import capture
 from studykit.checkpoints import FUSION, PHASES, load_run
 from studykit.evaluation.generate import complete
 from studykit.methods import PEFT_COMPOSITIONS, parse
@@ -65,10 +66,10 @@ def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.
         return
     for moment, masked in states.items():
         fusion_members(model, masked, phase.mode if phase else "zero")
-        record = attention.capture(
+        record = capture(
             model, tokenizer, rows, target=p.target, phase=RECORDED[moment.removesuffix("-masked")],
             max_prompt_tokens=limits[0], max_target_tokens=limits[1], batch_size=p.batch_size, keep=0,
-            checkpoint=Path(p.out).name, seed=p.seed, progress=False,
+            checkpoint=Path(p.out).name, base=Path(p.base).name, seed=p.seed, progress=False,
         )  # fmt: skip
         record.save(run.path("attention", f"{moment}.npz"))
     if phase:
@@ -146,16 +147,17 @@ def capture_run(
 
     Args:
         base: a model without adapters; it has none afterwards.
-        options: batch_size and keep of `attention.capture`.
+        options: batch_size and keep of `capture.capture`.
     """
     made, records = runs.manifest(checkpoint)["params"], {}
     for phase in PHASES.get(made["method"], ("fusion",)):
         model = load_run(base, checkpoint, phase)
         if phase == "phase1":
             fusion_members(model, [made["target"]], made["mask"])
-        records[NAMES.get(phase) or TITLES[made["method"]]] = attention.capture(
+        records[NAMES.get(phase) or TITLES[made["method"]]] = capture(
             model, tokenizer, rows, target=made["target"], phase=RECORDED[phase], max_prompt_tokens=limits[0],
-            max_target_tokens=limits[1], checkpoint=Path(checkpoint).name, seed=made["seed"], **options,
+            max_target_tokens=limits[1], checkpoint=Path(checkpoint).name, base=Path(made["base"]).name,
+            seed=made["seed"], **options,
         )  # fmt: skip
         model.unload()
     return records

@@ -14,9 +14,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from studykit import attention
-from studykit.attention import COMPLETION, LAST, PROMPT, FusionRecord, capture
+from studykit.attention import COMPLETION, LAST, PROMPT, FusionRecord
+from studykit.capture import capture
 from studykit.params import UserError
 from studykit.tasks.prompts import encode_row
+from studykit.token_kinds import KINDS, OTHER
 from studykit.tuners import fusion_members, record_fusion
 from tests.tuners.models import fused
 
@@ -53,13 +55,13 @@ def recorded(model, tokenizer, rows=ROWS, **options) -> FusionRecord:
 
 def made(weights: list[np.ndarray], phase: str = "phase 2", norms=None, **fields) -> FusionRecord:
     """A record of made-up weights, one (L, T, A) array per sample, with a prompt of 2 tokens."""
-    layers, _, members = weights[0].shape
-    sites = dict.fromkeys((layer, "output") for layer in range(layers))
-    seen = type("Seen", (), {"members": MEMBERS[-members:], "weights": sites})
-    record = attention._empty(seen, [f"r{i}" for i in range(len(weights))], "lua", phase)
+    depth, _, members = weights[0].shape
+    layers, ids = [f"L{i + 1}" for i in range(depth)], [f"r{i}" for i in range(len(weights))]
+    record = FusionRecord.empty(MEMBERS[-members:], "lua", phase, layers, ids)
     for i, w in enumerate(weights):
         shares = attention.norm_shares(w, np.ones_like(w) if norms is None else norms[i])
-        attention._add(record, i, w, shares, attention.token_marks(2, w.shape[1]))
+        kinds = np.arange(w.shape[1], dtype=np.uint8) % 3
+        record.add(i, w, shares, attention.token_marks(2, w.shape[1]), kinds)
     for name, value in fields.items():
         setattr(record, name, value)
     return record
@@ -121,6 +123,32 @@ def test_kept_samples_are_the_first_rows_in_full(model, tokenizer):
         np.testing.assert_allclose(kept, means, atol=1e-3)
     text = "".join(record.samples[0].tokens)
     assert text.startswith("write ") and text.endswith("return <<end>")
+
+
+def test_chosen_samples_are_kept_by_their_ids(model, tokenizer):
+    record = recorded(model, tokenizer, batch_size=2, keep=["r5", "r2"], base="tiny-0")
+    assert [sample.id for sample in record.samples] == ["r2", "r5"] and record.base == "tiny-0"
+    assert recorded(model, tokenizer, keep=0).samples == []
+    with pytest.raises(UserError, match="'r9', which is not among the 7 rows"):
+        recorded(model, tokenizer, keep=["r9"])
+
+
+def test_sums_by_kind_of_token_add_up_and_are_those_of_the_tokens(model, tokenizer):
+    record = recorded(model, tokenizer, keep=len(ROWS))
+    for name in ("counts", "weight_sums", "share_sums", "entropy_sums"):
+        by_kind, by_sample = getattr(record, f"kind_{name}").sum(1), getattr(record, name).sum(0)
+        np.testing.assert_allclose(by_kind, by_sample, rtol=1e-12)
+    for kind in ("keyword", "punctuation"):
+        here = [(s.weights.astype(float), (s.marks == COMPLETION) & (s.kinds == KINDS.index(kind)))
+                for s in record.samples]  # fmt: skip
+        tokens = np.concatenate([weights[:, mine] for weights, mine in here], axis=1)
+        np.testing.assert_allclose(attention.mean(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
+    np.testing.assert_allclose(attention.mean(record, kinds=KINDS), attention.mean(record), rtol=1e-12)
+    assert np.isnan(attention.mean(record, "prompt", kinds=["comment"])).all()
+    with pytest.raises(UserError, match="'verb' is none of them"):
+        attention.mean(record, kinds=["verb"])
+    ends = [sample.kinds[-1] for sample in record.samples]
+    assert set(ends) == {OTHER}, "the end of text is no code"
 
 
 def test_excluded_member_is_exactly_zero_and_a_zeroed_one_adds_nothing(model, tokenizer):

@@ -9,6 +9,7 @@ import torch
 
 from studykit import attention, checkpoints, fusion_runs, phases, runs, trainer, training
 from studykit.base import load_base
+from studykit.capture import capture
 from studykit.params import FusionAttentionParams, UserError
 from studykit.tuners import fusion_layers
 from tests import tiny
@@ -170,8 +171,8 @@ def test_what_is_looked_at_in_a_fusion_run(home):
     assert all(attention.checks(record)["ok"] for record in records.values())
     assert records["phase 1, masked"].masked == ["lua"] and records["phase 1, restored"].masked == []
     model, tokens = start(p)
-    fresh = attention.capture(model, tokens, tiny.rows(4, first=8), target="lua", phase="init", max_prompt_tokens=24,
-                              max_target_tokens=24, progress=False)  # fmt: skip
+    fresh = capture(model, tokens, tiny.rows(4, first=8), target="lua", phase="init", max_prompt_tokens=24,
+                    max_target_tokens=24, progress=False)  # fmt: skip
     assert (attention.mean(fresh) == attention.mean(records["initialisation"])).all()
     texts = json.loads((home / p.out / "texts.json").read_text())
     assert {name: len(said) for name, said in texts.items()} == {"base": 3, "phase1": 3, "phase2": 3}

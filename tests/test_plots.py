@@ -6,6 +6,7 @@ import base64
 import csv
 import functools
 import html
+import os
 import re
 from pathlib import Path
 from xml.dom import minidom
@@ -25,7 +26,8 @@ from studykit.rendering import safe_html
 from studykit.token_strip import COLUMNS, wrap
 
 MEMBERS, TARGET, N = ["python", "ruby", "lua"], "lua", 37
-PUBLISHED = Path(__file__).parents[2] / "shared/published/rq2_attention.csv"
+SHARED = Path(os.environ.get("STUDYKIT_SHARED", Path(__file__).parents[2] / "shared"))
+PUBLISHED = SHARED / "published/rq2_attention.csv"
 HOSTILE = [
     "<script>alert(1)</script>",
     "$x$",
@@ -48,10 +50,11 @@ def shares(layers: int = 4, seed: int = 0, members: int = 3) -> np.ndarray:
 
 def record(tokens: list[str], layers: int = 3) -> FusionRecord:
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=(layers, len(tokens))).astype(np.float16)
-    sample = Sample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), weights, weights)
-    sums = [np.zeros((1, 2, layers, 3))] * 2
-    names = [f"L{i + 1}" for i in range(layers)]
-    return FusionRecord(MEMBERS, TARGET, "phase 2", names, ["r<1>"], np.ones((1, 2)), *sums, np.zeros(3), [sample])
+    kinds = np.zeros(len(tokens), np.uint8)
+    sample = Sample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), kinds, weights, weights)
+    made = FusionRecord.empty(MEMBERS, TARGET, "phase 2", [f"L{i + 1}" for i in range(layers)], ["r<1>"])
+    made.samples.append(sample)
+    return made
 
 
 LOG = [

@@ -338,24 +338,6 @@ def test_durations(seconds, shown):
 # In a real browser
 
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None and not os.environ.get("CI"):
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    assert CHROMIUM, "CI must open the reports in chromium"
-    sync_api = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield opened
-        opened.close()
-
-
 @pytest.mark.parametrize("width, scheme", [(1100, "light"), (375, "dark")])
 def test_reports_open_offline(broken, browser, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)

@@ -42,6 +42,9 @@ def test_the_study_runs_to_its_reports(finished):
     reports = finished / "reports/quickstart"
     pages, notebooks = ({page.stem for page in reports.glob(f"*.{kind}")} for kind in ("html", "ipynb"))
     assert pages - {"index"} == notebooks and len(notebooks) == len(made)
+    for page in reports.glob("05_fusion_attention-*.html"):
+        assert page.read_text().count("<iframe") == 1, "the explorer is in the report, the widgets are not"
+        assert page.stat().st_size < 5e6
 
 
 def test_a_second_call_runs_nothing(finished):

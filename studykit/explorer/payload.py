@@ -1,0 +1,207 @@
+"""The data of an explorer's page: records as series over seeds, sums and tokens' weights packed into few bytes.
+
+A series is what is compared with another: a phase of a run, a method, a target. Its records differ in the seed only.
+Means are exact: the page gets the record's sums (float32) by prompt or completion and by kind of token. The weights of
+single tokens are rounded to 1/255 so that they still add up to what they added up to, hence a fault stays a fault.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from studykit import attention, canvas
+from studykit.attention import FusionRecord
+from studykit.params import UserError
+from studykit.token_kinds import KINDS
+
+STEPS = 255  # of a token's weight
+RAMP = np.linspace(0, 1, 33)  # where the colour scales of the static figures are sampled
+
+
+@dataclass
+class Series:
+    """Records under one label, one per seed."""
+
+    label: str
+    records: list[FusionRecord]
+
+
+def series_of(what: Any) -> list[Series]:
+    """What can be explored, as series: a record, the path of one or of a run, a list or a mapping of these.
+
+    The keys of mappings become labels; records of one label are its seeds. Records that cannot be seeds of one series
+    (they differ in members, target, samples or layers, or their seed repeats) are told apart by their checkpoints, or
+    numbered.
+    Raises UserError for anything else, and for a run that holds no records.
+    """
+    by_label: dict[str, list[FusionRecord]] = {}
+    for label, record in _labelled(what, ()):
+        by_label.setdefault(label, []).append(record)
+    if not by_label:
+        raise UserError("there is no fusion record to explore; give a record, or a run that holds some")
+    found = []
+    for label, records in by_label.items():
+        if _are_seeds(records):
+            found.append(Series(label, records))
+        else:
+            runs = [record.checkpoint for record in records]
+            own = runs if all(runs) and len(set(runs)) == len(runs) else [f"record {i + 1}" for i in range(len(runs))]
+            found += [Series(f"{label} · {name}", [r]) for name, r in zip(own, records, strict=True)]
+    return found
+
+
+def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRecord]]:
+    if isinstance(what, FusionRecord):
+        masked = f", {' and '.join(what.masked)} masked ({what.mask})" if what.masked else ""
+        yield " · ".join(names) or what.phase + masked, what
+    elif isinstance(what, Mapping):
+        for name, inside in what.items():
+            yield from _labelled(inside, (*names, str(name)))
+    elif isinstance(what, str | Path):
+        stored = _stored(Path(what))
+        alone = names and isinstance(stored, dict) and len(stored) == 1  # then its own name says no more
+        yield from _labelled(next(iter(stored.values())) if alone else stored, names)
+    elif isinstance(what, Sequence):
+        for inside in what:
+            yield from _labelled(inside, names)
+    else:
+        raise UserError(f"cannot explore {type(what).__name__}; give a FusionRecord, a run's path, or a list of these")
+
+
+def _stored(path: Path) -> FusionRecord | dict[str, list[FusionRecord]]:
+    """The records of a file, of a fusion_attention run (phase -> seeds) or of a fusion run (moment -> record)."""
+    if path.suffix == ".npz":
+        return FusionRecord.load(path)
+    found: dict[str, list[FusionRecord]] = {}
+    for file in sorted([*path.glob("records/*.npz"), *path.glob("attention/*.npz")]):
+        record = FusionRecord.load(file)
+        of_moment = file.parent.name == "attention"
+        name = file.stem if of_moment else record.phase + f", masked ({record.mask})" * bool(record.masked)
+        found.setdefault(name, []).append(record)
+    if not found:
+        raise UserError(f"{path} holds no fusion records; expected a run of fusion or fusion_attention, or an .npz")
+    return found
+
+
+def _are_seeds(records: Sequence[FusionRecord]) -> bool:
+    seeds = [record.seed for record in records]
+    try:
+        attention.require_comparable(*records)
+    except UserError:
+        return False
+    alike = {(record.phase, record.mask, *record.masked) for record in records}
+    return len(set(seeds)) == len(seeds) and len(alike) == 1
+
+
+def payload(series: Sequence[Series], *, title: str, tokens: str, budget: int) -> dict[str, Any]:
+    """Everything that the page's script reads, ready for JSON.
+
+    Args:
+        tokens: the pool that is shown first, "completion", "prompt" or "both".
+        budget: bytes that the weights of single tokens may take before compression; what does not fit is left out,
+            samples at the end and later seeds first, but never the first sample. Means stay exact.
+    """
+    if tokens not in attention.POOLS:
+        raise UserError(f"tokens={tokens!r} is unknown; accepted are {', '.join(attention.POOLS)}")
+    packed, texts = _Packed(), _Texts()
+    told = [_series(one, packed) for one in series]
+    for place, order, sample in _by_importance(series):
+        size = 2 * sample.weights.size
+        if texts.known and packed.bytes + size > budget:
+            continue
+        record = told[place]["records"][order]
+        record["samples"][texts.index(sample)] = [packed.add_bytes(quantised(part))
+                                                  for part in (sample.weights, sample.shares)]  # fmt: skip
+    scales = {"sequential": canvas.SEQUENTIAL, "diverging": canvas.DIVERGING}
+    colours = {name: [mpl.colors.to_hex(scale(at)) for at in RAMP] for name, scale in scales.items()}
+    return {
+        "title": title, "tokens": tokens, "kinds": list(KINDS), "pools": attention.POOLS, "series": told,
+        "texts": texts.known, "colours": colours | {"members": canvas.COLOURS}, "tolerance": attention.SUM_TOLERANCE,
+        "floats": packed.float_count, "blob": packed.blob(),
+    }  # fmt: skip
+
+
+def _series(series: Series, packed: _Packed) -> dict[str, Any]:
+    first = series.records[0]
+    told = {name: getattr(first, name) for name in ("members", "target", "phase", "layers", "mask", "masked", "place")}
+    stands_on = json.dumps([first.ids, first.counts.tolist()]).encode()
+    records = []
+    for record in series.records:
+        about = {name: getattr(record, name) for name in ("seed", "checkpoint", "base")}
+        kinds = {name: getattr(record, f"kind_{name}_sums") for name in ("weight", "share", "entropy")}
+        sums = {name: packed.add_floats(array) for name, array in kinds.items()}
+        error = record.sum_error if np.isfinite(record.sum_error) else 1e9  # JSON has no NaN; either is a fault
+        records.append(about | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
+    return told | {"label": series.label, "n": len(first.ids), "records": records,
+                   "same": hashlib.sha256(stands_on).hexdigest()[:16]}  # fmt: skip
+
+
+def _by_importance(series: Sequence[Series]) -> Iterator[tuple[int, int, attention.Sample]]:
+    """Kept samples with the places of their series and record: the first seeds of all series before the others."""
+    for order in range(max(len(one.records) for one in series)):
+        there = [(place, one.records[order]) for place, one in enumerate(series) if order < len(one.records)]
+        for number in range(max(len(record.samples) for _, record in there)):
+            for place, record in there:
+                if number < len(record.samples):
+                    yield place, order, record.samples[number]
+
+
+def quantised(weights: np.ndarray) -> np.ndarray:
+    """Weights (..., A) in 1/255 as uint8; a row's sum is that of its weights, rounded once (largest remainders)."""
+    scaled = np.nan_to_num(weights.astype(np.float64), nan=0.0) * STEPS
+    whole = np.floor(scaled + 1e-6)
+    missing = np.rint(scaled.sum(-1, keepdims=True)) - whole.sum(-1, keepdims=True)
+    rank = np.argsort(np.argsort(whole - scaled, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return np.clip(whole + (rank < missing), 0, STEPS).astype(np.uint8)
+
+
+class _Texts:
+    """Samples' tokens, each once however many records hold it."""
+
+    def __init__(self) -> None:
+        self.known: list[dict[str, Any]] = []
+        self.places: dict[tuple, int] = {}
+
+    def index(self, sample: attention.Sample) -> int:
+        key = (sample.id, *sample.tokens)
+        if key not in self.places:
+            self.places[key] = len(self.known)
+            marks, kinds = ("".join(map(str, part.tolist())) for part in (sample.marks, sample.kinds))
+            self.known.append({"id": sample.id, "tokens": sample.tokens, "marks": marks, "kinds": kinds})
+        return self.places[key]
+
+
+class _Packed:
+    """Arrays in one deflated run of bytes: first all float32, then all uint8."""
+
+    def __init__(self) -> None:
+        self.float_parts: list[np.ndarray] = []
+        self.byte_parts: list[np.ndarray] = []
+        self.float_count = self.bytes = 0
+
+    def add_floats(self, array: np.ndarray) -> int:
+        """Where the array begins, counted in floats."""
+        self.float_parts.append(np.ascontiguousarray(array, dtype="<f4").ravel())
+        self.float_count += array.size
+        return self.float_count - array.size
+
+    def add_bytes(self, array: np.ndarray) -> int:
+        """Where the array begins, counted in bytes behind the floats."""
+        self.byte_parts.append(array.ravel())
+        self.bytes += array.size
+        return self.bytes - array.size
+
+    def blob(self) -> str:
+        raw = b"".join(part.tobytes() for part in (*self.float_parts, *self.byte_parts))
+        deflate = zlib.compressobj(6, wbits=-15)
+        return base64.b64encode(deflate.compress(raw) + deflate.flush()).decode()
