@@ -18,6 +18,7 @@ goes on where it was.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from pathlib import Path
 from studykit import clean, driver, plan, progress, reports, runs, standing
 from studykit.params import UserError
 from studykit.study import load_study
+
+NO_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space, no right
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,6 +93,12 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"studykit: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in NO_WRITING:
+            raise
+        print(f"studykit: {error.filename or 'a file of the project'} cannot be written ({error.strerror}); put that "
+              "right and give the same command again.", file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         return 130
 
