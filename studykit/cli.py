@@ -23,7 +23,7 @@ import os
 import sys
 from pathlib import Path
 
-from studykit import clean, driver, plan, progress, reports, runs, standing
+from studykit import bundle, clean, driver, plan, progress, reports, runs, standing
 from studykit.params import UserError
 from studykit.study import load_study
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.command == "report":
             index = reports.write(file)
-            print((reports.pack(index) if args.zip else index).relative_to(runs.home()))
+            print((bundle.pack(index.parent) if args.zip else index).relative_to(runs.home()))
             return 0
         if args.command == "estimate":
             from studykit import estimate  # torch and transformers are slow to import: the others do without
