@@ -51,8 +51,9 @@ compare: {resamples: 100}
 FILE = "params/quickstart.yaml"
 KINDS = ("Ctrl-C", "SIGTERM", "SIGKILL of the engine", "SIGKILL of a kernel", "SIGKILL of everything", "failing cell",
          "out of memory", "disk full", "read-only")  # fmt: skip
-MEASURED = {"seconds", "peak_memory_mb", "memory_mb", "tokens_per_second", "time", "members_seconds", "host", "rate",
-            "seconds_per_row", "duration"}  # fmt: skip
+MEASURED = {"seconds", "peak_memory_mb", "memory_mb", "tokens_per_second", "prompts_per_second", "time",
+            "members_seconds"}  # fmt: skip
+TOGETHER = 5  # stops before the study is let to its end
 ENDS = 90.0  # seconds in which a study must end by itself after a fault
 
 
@@ -249,7 +250,7 @@ def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=p
 
     number = 0
     while number < len(kinds) and time.monotonic() < until:
-        stop = Stop(home, kinds[number], draw.uniform(4, max(12.0, 0.45 * length)))
+        stop = Stop(home, kinds[number], draw.uniform(4, max(12.0, 0.35 * length)))
         if not stop.make():
             complete()  # it was done first: not counted, and the same kind again
             continue
@@ -261,7 +262,7 @@ def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=p
             report(f"a second engine was not refused: {stop.refused}")
         waiting.append(f"| {number} | {stop.kind} | {stop.after:.1f} | {stop.at} | {len(kept)} | {stop.code} | "
                        f"{stop.gone_after:.1f} | {', '.join(stop.resumes) or '-'} | {', '.join(stop.anew) or '-'} |")
-        if len(waiting) == 3:
+        if len(waiting) == TOGETHER:
             complete()
     if waiting:
         complete()

@@ -22,7 +22,8 @@ def published(tmp_path) -> dict:
 def test_every_number_stands_beside_its_interval(tmp_path):
     found = published(tmp_path)
     soup = BeautifulSoup(headline.block(found, "lua"), "html.parser")
-    rows = {row.th.text: [" ".join(cell.get_text(" ").split()) for cell in row("td")] for row in soup.select("tbody tr")}
+    lines = soup.select("tbody tr")
+    rows = {line.th.text: [" ".join(cell.get_text(" ").split()) for cell in line("td")] for line in lines}
     main = {row["method"]: row for row in found["metrics"]["pass_at_1"]["rows"]}
     assert list(rows) == ["bottleneck", "adapterfusion", "advfusion_zero"]
     for name, (score, _, _) in rows.items():
