@@ -135,10 +135,13 @@ def _say_what_failed(planned: list[plan.Run], chatter: Path, verbose: bool) -> N
         print(f"studykit: Snakemake: {last_error(chatter)}\n    see {chatter}", file=sys.stderr)
 
 
+SAYS_NOTHING = "WorkflowError:\nAt least one job did not complete successfully."
+
+
 def last_error(chatter: Path) -> str:
     """The sentence in which Snakemake said what was wrong: its last line that speaks of an error, else its last."""
     text = chatter.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("Complete log")]
+    lines = [line.strip() for line in text.replace(SAYS_NOTHING, "").split("\n") if line.strip()]
     at = max((i for i, line in enumerate(lines) if re.search(r"(Error|Exception)\b", line)), default=len(lines) - 1)
     said = lines[at : at + 2] if lines and lines[at].endswith(":") else lines[at : at + 1]
     return " ".join(said)[:400] or "it said nothing."
