@@ -8,7 +8,7 @@ PEER ?= .venv-peer
 PEER_PINS := torch==2.13.0 adapters==1.3.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lab lint bench bench-peer clean-reports
+.PHONY: help setup quickstart test test-slurm soak lab lint bench bench-peer clean-reports
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ quickstart: setup  ## run the embedded study; its reports land in reports/quicks
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
+
+test-slurm: setup  ## run a study on a real Slurm of one node; needs root and Debian's slurm packages
+	$(BIN)/python -m pytest -m slurm -rs tests/test_slurm.py
+
+soak: setup  ## stop a small study in every way at random points, and go on; half an hour at most
+	$(BIN)/python -m tests.soak --kills 24 --minutes 30
 
 lab: setup  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=.

@@ -7,6 +7,7 @@ quantised. Remote code is never run.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -168,12 +169,13 @@ def load_base(base_run: str | Path, quantization: str | None = None):
 
 
 def open_model(name_or_path: str, quantization: str = "none"):
+    own_gpu = {"": int(os.environ.get("LOCAL_RANK", 0))}  # of this process; `accelerate launch` numbers them
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name_or_path,
             dtype=torch.bfloat16 if half_precision() else torch.float32,
             quantization_config=quantization_config(quantization),
-            device_map={"": 0} if torch.cuda.is_available() else "cpu" if quantization != "none" else None,
+            device_map=own_gpu if torch.cuda.is_available() else "cpu" if quantization != "none" else None,
         )
     except OSError as error:
         raise UserError(

@@ -323,7 +323,8 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
             return f"{place} is decided by the plan; leave it out.{more}"
         return unknown(name, list(owner.model_fields), place[: -len(name)]) + more
     if first["type"] == "value_error":
-        prefix = f"{place}." if place and not str(first["ctx"]["error"]).startswith(("the ", place)) else ""
+        said = str(first["ctx"]["error"])
+        prefix = "" if not place or said.startswith(place) else f"{place}: " if said.startswith("the ") else f"{place}."
         return f"{prefix}{str(first['ctx']['error']).rstrip('.')}.{more}"
     if first["type"] == "missing":
         about = owner.model_fields[str(loc[-1])].description

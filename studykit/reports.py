@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from studykit import plan, provenance, runs, sources, standing
+from studykit import headline, plan, provenance, runs, sources, standing
 from studykit.params import STAGES, kind
 from studykit.plan import Run
 from studykit.standing import Status
@@ -179,14 +179,20 @@ def index(study: Study, file: str, found: dict[Run, Status], pages: dict[Run, st
 
 
 def _headline(found: dict[Run, Status], pages: dict[Run, str]) -> str:
-    compared = next(((r, s) for r, s in found.items() if r.stage == "compare" and s.state == "done"), None)
-    if not compared or not compared[1].manifest["headline"]:
+    run, status = next((r, s) for r, s in found.items() if r.stage == "compare")
+    if status.state == "outdated":  # numbers that are no longer true are not shown as what was found
+        return f'<p class="error">The comparison is out of date: {esc(status.error.rstrip("."))}.</p>'
+    if status.state != "done" or not status.manifest["headline"]:
         return ""
-    figures = compared[1].manifest["headline"].items()
-    tiles = "".join(f"<div><dt>{esc(_words(n))}</dt><dd>{number(v)}</dd></div>" for n, v in figures)
-    whole = pages.get(compared[0])
+    if told := headline.read(runs.home() / run.dir):
+        shown = headline.block(told, run.params["target"])
+    else:
+        figures = status.manifest["headline"].items()
+        tiles = "".join(f"<div><dt>{esc(_words(n))}</dt><dd>{number(v)}</dd></div>" for n, v in figures)
+        shown = f'<dl class="tiles">{tiles}</dl>'
+    whole = pages.get(run)
     link = f'<p><a href="{esc(whole)}">The whole comparison</a></p>' if whole else ""
-    return f'<dl class="tiles">{tiles}</dl>{link}'
+    return f"<h2>What was found</h2>{shown}{link}"
 
 
 def _progress(found: dict[Run, Status]) -> str:
@@ -212,7 +218,7 @@ def _table(found: dict[Run, Status], pages: dict[Run, str]) -> str:
         made = status.manifest or {}
         stage = "" if run.stage == last else esc(_words(run.stage))
         last = run.stage
-        figures = list(made.get("headline", {}).items())[:3] if run.stage != "compare" else []  # those stand on top
+        figures = list(made.get("headline", {}).items())[:2] if run.stage != "compare" else []  # those stand on top
         numbers = " · ".join(f"{esc(_words(n))} {number(v)}" for n, v in figures)
         waits = [n for n in run.needs if found[n].state != "done"]
         error = status.error or (f"waits for {waits[0].stage} {waits[0].label}" if waits and not made else "")
@@ -224,7 +230,8 @@ def _table(found: dict[Run, Status], pages: dict[Run, str]) -> str:
             f"<td>{state(status)}</td><td class='number'>{duration(made['seconds']) if made else ''}</td></tr>"
         )
     head = "<tr><th>Stage</th><th>Run</th><th>State</th><th class='number'>Time</th></tr>"
-    return f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    body = f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table class="runs list">{body}</table></div>'
 
 
 def _times(found: dict[Run, Status]) -> str:

@@ -102,16 +102,17 @@ class Study(Section):
                 raise ValueError(f"{key} names {twice[0]!r} twice; each may stand once")
         check("base_model", self.base_model.model_dump(), place="base_model")
         check("data", self.data.model_dump(), place="data")
+        check("evaluate", self.evaluate.model_dump(exclude={"sources"}), place="evaluate")
         for name in self.all_languages:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]*", name):
-                raise ValueError(f"the language {name!r} is no name; it must start with a letter and hold no spaces or "
-                                 "dots")
+                raise ValueError(f"{self._key_of(name)} names {name!r}; a language must start with a letter and hold "
+                                 "no spaces or dots")
         if self.target in self.languages:
             raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
         if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
             raise ValueError(f"evaluate.sources names {foreign[0]!r}; it may name {', '.join(self.languages)}")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds holds {min(self.seeds)}; a seed must be at least 0")
+        if wrong := [seed for seed in self.seeds if not 0 <= seed < 2**32]:
+            raise ValueError(f"seeds holds {wrong[0]}; a seed must be at least 0 and less than 2**32")
         if self.language is not None:
             self._of_tasks()
         if self.members_on == "code" and self.task not in ("generation", "translation"):
@@ -123,14 +124,18 @@ class Study(Section):
                              "and needs 'none'")
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
         if self.language is None and built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
-            raise ValueError(f"the built-in corpus cannot write {foreign[0]!r}, only {', '.join(POLYGLOT)}; "
-                             "for other languages set data.path, and base_model.corpus for a base from scratch")
+            raise ValueError(f"{self._key_of(foreign[0])} names {foreign[0]!r}, but the built-in corpus can write only "
+                             f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
+                             "base from scratch")
         if self.compare.baseline is not None and self.compare.baseline not in self.methods:
             raise ValueError(f"compare.baseline is {self.compare.baseline!r}; it must be among methods "
                              f"({', '.join(self.methods)})")
         if not (self.base == "scratch" or _is_local(self.base) or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.base)):
             raise ValueError(f"base is {self.base!r}; it must be 'scratch', a hub id (owner/name) or a directory")
         return self
+
+    def _key_of(self, language: str) -> str:
+        return "target" if language == self.target else "languages"
 
     def _of_tasks(self) -> None:
         """The rules of a study whose members are tasks of one language."""

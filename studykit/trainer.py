@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.utils import ModelOutput
@@ -139,10 +140,15 @@ class StudyTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """Token means of the completion loss (`eval_loss`) and of the whole sequence (`eval_sequence_loss`)."""
+        """Token means of the completion loss (`eval_loss`) and of the whole sequence (`eval_sequence_loss`).
+
+        Of several processes each takes all rows: shared out among them, the last batches would be filled up with rows
+        that were counted before.
+        """
         self.model.eval()
         sums = {"completion": [0.0, 0], "sequence": [0.0, 0]}
-        for batch in self.get_eval_dataloader(eval_dataset):
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        for batch in DataLoader(rows, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
             batch = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
                 logits = forward(self.model, batch).logits

@@ -9,6 +9,7 @@ is true of every bit.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -148,13 +149,16 @@ def train(
     set_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # more under `accelerate launch`, see `parallel`
+    if p.batch_size % processes:
+        raise UserError(f"batch_size is {p.batch_size}; {processes} processes need one that they can share out evenly.")
     bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
     every = min(p.eval_every, max(1, steps))
     resumed = last_checkpoint(checkpoints)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=max(1, steps),
-        per_device_train_batch_size=p.batch_size,
+        per_device_train_batch_size=p.batch_size // processes,
         per_device_eval_batch_size=2 * p.batch_size,
         gradient_accumulation_steps=p.gradient_accumulation,
         learning_rate=p.learning_rate,

@@ -62,14 +62,38 @@ BAD_STUDIES = {
     "study: 3": "study is 3; it must be text",
     "task: poetry": "task is 'poetry'; it must be one of 'generation'",
     "target: python": "target is 'python', which is also among languages",
-    "target: cobol": "the built-in corpus cannot write 'cobol', only python",
+    "target: cobol": "target names 'cobol', but the built-in corpus can write only python",
     "target: [lua]": "target is ['lua']; it must be text",
     "languages: []": "languages is []; it must be a list that is not empty",
     "languages: python": "languages is 'python'; it must be a list",
     "languages: [python, python]": "languages names 'python' twice",
-    "languages: ['py thon']": "the language 'py thon' is no name",
+    "languages: ['py thon']": "languages names 'py thon'; a language must start with a letter",
     "languages: [no]": "languages[0] is false; it must be text",
-    "methods: [bas]": "the method 'bas' is unknown; the nearest known is base.",
+    "methods: [bas]": "methods[0]: the method 'bas' is unknown; the nearest known is base.",
+    "methods: [base, advfusion]": "methods[1]: the method 'advfusion' is unknown; the nearest known is",
+    "methods: base": "methods is 'base'; it must be a list",
+    "methods: {base: 1}": "methods is {'base': 1}; it must be a list",
+    "methods: []": "methods is []; it must be a list that is not empty",
+    "target:": "target is null; it must be text",
+    "languages: [Python]": "languages names 'Python', but the built-in corpus can write only python",
+    "languages: [python, {a: b}]": "languages[1] is {'a': 'b'}; it must be text",
+    "language: lua": "languages and target name 'python'; with language set they name tasks, of code",
+    "seeds: 1, 2": "seeds is '1, 2'; it must be a list",
+    "seeds: [0, 0.5]": "seeds[1] is 0.5; it must be an integer",
+    "seeds: [99999999999]": "seeds holds 99999999999; a seed must be at least 0 and less than 2**32",
+    "base: 3": "base is 3; it must be text",
+    "question: 3": "question is 3; it must be text",
+    "members_on: nothing": "members_on is 'nothing'; it must be one of 'task' or 'code'",
+    "data: {level: 99}": "data.level is 99; it must be at most 3",
+    "data: {path: [a]}": "data.path is ['a']; it must be text",
+    "base_model: {steps: 1e3}": "base_model.steps is 1000.0; it must be an integer",
+    "compare: {confidence: 95}": "compare.confidence is 95; it must be less than 1",
+    "evaluate: {timeout: fast}": "evaluate.timeout is 'fast'; it must be a number",
+    "evaluate: {pass_k: [2]}": "evaluate: pass_k holds 2; it may hold numbers from 1 to samples (1)",
+    "fusion: {value_regularizer: -1}": "fusion.value_regularizer is -1; it must be at least 0",
+    "fusion: {mask: zero}": "fusion.mask is decided by the plan; leave it out",
+    "\tx: 1": "line 7: this is not YAML: found character '\\t'",
+    "adapter:\n  steps: 1\n steps: 2": "line 9: this is not YAML",
     "methods: [base, base]": "methods names 'base' twice",
     "seeds: [0, 0]": "seeds names 0 twice",
     "seeds: [-1]": "seeds holds -1; a seed must be at least 0",
@@ -91,13 +115,19 @@ BAD_STUDIES = {
 }
 
 
+ACCEPTED = ("must", "may ", "did you mean", "known are", "leave it out", "nearest known", "can write only",
+            "set data.path", "name only", "name tasks", "not YAML")  # fmt: skip
+
+
 @pytest.mark.parametrize("line, said", BAD_STUDIES.items(), ids=BAD_STUDIES)
 def test_bad_study(tmp_path, line, said):
+    """One sentence: the file, the key, the value, and what would be accepted."""
     with pytest.raises(UserError) as error:
         load(tmp_path, with_line(line))
     sentence = str(error.value)
     assert sentence.startswith("x.yaml:") and said in sentence
-    assert "\n" not in sentence and len(sentence) < 400
+    assert "\n" not in sentence and len(sentence) < 400 and sentence[-1] in ".?)"
+    assert any(word in sentence for word in ACCEPTED)
 
 
 @pytest.mark.parametrize("key", ["study", "task", "languages", "target", "methods", "seeds"])

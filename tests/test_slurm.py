@@ -1,0 +1,79 @@
+"""A study on a real Slurm of one node: run by sbatch, its driver killed, gone on with. `make test-slurm`"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import project, slurm
+from tests.project import environment, stamps
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing() or "-")]
+# A checkpoint in the adapter, which then waits while the file `slow` exists.
+HANGING = """import time
+resumed = (run.checkpoints / 'step').exists()
+(run.checkpoints / 'step').write_text(str(run.attempt))
+while (runs.home() / 'slow').exists(): time.sleep(0.1)
+value = {'resumed': resumed, 'attempt': run.attempt}"""
+COMMAND = ["run", "params/tiny.yaml", "--workflow-profile", "profiles/slurm", "--default-resources",
+           "slurm_partition=main", "mem_mb=0", "runtime=30", "tasks=1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with slurm.cluster(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+def start(home: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "studykit.cli", *COMMAND]
+    return subprocess.Popen(command, cwd=home, env=environment(home), text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+
+
+def queued() -> list[str]:
+    said = subprocess.run(["squeue", "-h", "-o", "%T"], capture_output=True, text=True)
+    return said.stdout.split()
+
+
+def made(home: Path) -> dict[str, str]:
+    """The manifests of finished runs: they say when each was computed."""
+    return {file.parent.name: file.read_text() for file in home.glob("runs/*/*/manifest.json")}
+
+
+def wait_until(condition, seconds: float, what: str) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"after {seconds} s: {what}"
+        time.sleep(0.2)
+
+
+def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path, cluster):
+    home = project.make(tmp_path / "project")
+    project.notebook(home, "adapter", work=HANGING)
+    (home / "slow").touch()
+    driver = start(home)
+    wait_until(lambda: list(home.glob("runs/.staging/adapter/*/checkpoints/step")) or driver.poll() is not None, 300,
+               "the adapter has not begun")  # fmt: skip
+    assert driver.poll() is None, driver.stdout.read()
+    assert "RUNNING" in queued(), "it runs as a job"
+    done = made(home)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    wait_until(lambda: not [job for job in queued() if job in ("RUNNING", "PENDING")], 60, "jobs outlived it")
+
+    (home / "slow").unlink()
+    driver = start(home)
+    said = driver.communicate(timeout=600)[0]
+    assert driver.returncode == 0, said + (home / "logs/tiny.snakemake.txt").read_text()[-3000:]
+    assert done and done.items() <= made(home).items(), "what had finished was not made again"
+    assert len(stamps(home)) == 6 and re.search(r"adapter lua-bottleneck-s0 done", said)
+    (value,) = home.glob("runs/adapter/*/value.json")
+    assert '"resumed": true' in value.read_text(), "the killed one went on from its checkpoint"
