@@ -69,7 +69,8 @@ def listing() -> str:
     lines = [_line(one) for one in found]
     total = shown(sum(one.size for one in found if not one.writer))
     count = f"{len(found)} run{'s' * (len(found) != 1)}"
-    return "\n".join([*lines, f"{total} in {count} that no study in params/ needs; `studykit clean --yes` removes them."])
+    lines.append(f"{total} in {count} that no study in params/ needs; `studykit clean --yes` removes them.")
+    return "\n".join(lines)
 
 
 def remove() -> str:
