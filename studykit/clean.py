@@ -68,8 +68,9 @@ def listing() -> str:
         return "Nothing is left over: every run is needed by a study in params/."
     lines = [_line(one) for one in found]
     total = shown(sum(one.size for one in found if not one.writer))
-    return "\n".join([*lines, f"{total} in {len(found)} runs that no study in params/ needs; `studykit clean --yes` "
-                      "removes them."])  # fmt: skip
+    count = f"{len(found)} run{'s' * (len(found) != 1)}"
+    lines.append(f"{total} in {count} that no study in params/ needs; `studykit clean --yes` removes them.")
+    return "\n".join(lines)
 
 
 def remove() -> str:

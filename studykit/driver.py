@@ -55,7 +55,7 @@ def run(file: str, cores: int | None, dry_run: bool, verbose: bool, extra: list[
             code = _follow([*SNAKEMAKE, *options], lock, log, planned, cores or progress.cores())
         index = reports.write(file).relative_to(runs.home())  # also when something failed, or only prose has changed
     if code:
-        _say_what_failed(planned, chatter, verbose)
+        _say_what_failed(planned, None if verbose or code > 128 else chatter)
         print(f"studykit: not everything ran; what there is stands in {index}", file=sys.stderr)
     else:
         print(f"studykit: the report is {index}")
@@ -123,7 +123,8 @@ def _stop(process: subprocess.Popen) -> None:
     psutil.wait_procs(alive, timeout=2)
 
 
-def _say_what_failed(planned: list[plan.Run], chatter: Path, verbose: bool) -> None:
+def _say_what_failed(planned: list[plan.Run], chatter: Path | None) -> None:
+    """The error of every notebook that failed; where none did, Snakemake's own from its log, if there is one."""
     told = False
     for run, status in standing.of_study(planned).items():
         if status.state in ("failed", "stopped"):
@@ -131,7 +132,7 @@ def _say_what_failed(planned: list[plan.Run], chatter: Path, verbose: bool) -> N
             print(f"studykit: {run.name}: {status.error}", file=sys.stderr)
             print(f"    see {status.log.relative_to(runs.home()) if status.log else 'logs/' + run.name + '.txt'}",
                   file=sys.stderr)  # fmt: skip
-    if not told and not verbose:
+    if not told and chatter:
         print(f"studykit: Snakemake: {last_error(chatter)}\n    see {chatter}", file=sys.stderr)
 
 

@@ -24,7 +24,8 @@ from studykit.params import UserError
 
 PACKAGE = Path(__file__).parent
 NAMING = {"methods", "params", "study", "plan"}
-SHOWING = {"canvas", "plots", "fusion_figures", "token_strip", "tables", "rendering", "reports", "headline", "explorer"}
+SHOWING = {"canvas", "plots", "fusion_figures", "token_strip", "tables", "rendering", "reports", "headline",
+           "signatures", "explorer"}  # fmt: skip
 
 
 def digest(notebook: Path) -> str:

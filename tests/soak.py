@@ -42,8 +42,8 @@ methods: [bottleneck, advfusion_zero]
 seeds: [0]
 base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
 data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
-adapter: {steps: 200, target_steps: 200, eval_every: 10, patience: 0, batch_size: 4}
-fusion: {steps: 100, eval_every: 10, patience: 0, batch_size: 4}
+adapter: {steps: 800, target_steps: 800, eval_every: 20, patience: 0, batch_size: 4}
+fusion: {steps: 400, eval_every: 20, patience: 0, batch_size: 4}
 evaluate: {sources: [], max_new_tokens: 8, allow_unsandboxed: true}
 fusion_attention: {samples: 4}
 compare: {resamples: 100}
@@ -116,7 +116,7 @@ class Stop:
             refused = second.returncode == 2 and f"Process {engine.pid} on {host} is running a study" in second.stdout
             self.refused = "yes" if refused else f"NO: {second.stdout[-200:]}"
         below = self._below(engine)
-        self.at = ", ".join(self._at_work())
+        self.at = ", ".join(self._at_work(below))
         if undo is None:
             undo = self._hit(engine, below)
         try:
@@ -140,15 +140,17 @@ class Stop:
         except psutil.NoSuchProcess:
             return []
 
-    def _at_work(self) -> list[str]:
+    def _at_work(self, below: list[psutil.Process]) -> list[str]:
+        """Stages whose notebooks are open, and the step of those that train."""
+        words = [" ".join(_words(process)) for process in below]
+        open_now = [run for run in self.planned if any(f"ipynb logs/{run.name}.ipynb" in text for text in words)]
         found = []
-        for run in self.planned:
-            lock = self.home / "runs/.staging" / run.name / "lock"
-            if lock.exists() and subprocess.run(["flock", "-n", str(lock), "true"]).returncode:
-                step = self._step(run)
-                where = f"{step.phase} {step.step} of {step.steps}".strip() if step else ""
-                found.append(f"{run.stage} {where}".strip())
-        return found or ["between runs"]
+        for run in open_now:
+            lock, step = self.home / "runs/.staging" / run.name / "lock", self._step(run)
+            writes = lock.exists() and subprocess.run(["flock", "-n", str(lock), "true"]).returncode
+            where = f"{step.phase} {step.step} of {step.steps}".strip() if step else "writes" if writes else "starts"
+            found.append(f"{run.stage} {where}")
+        return found or ["between notebooks"]
 
     def _step(self, run: plan.Run) -> progress.Step | None:
         os.environ["STUDYKIT_HOME"] = str(self.home)

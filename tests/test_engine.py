@@ -97,6 +97,9 @@ def test_a_second_run_does_nothing(home):
 @pytest.mark.parametrize("line, reruns", [
     ("evaluate: {sources: [], timeout: 1.0}", {"evaluate": 2, "compare": 1}),
     ("adapter: {learning_rate: 1e-5, target_steps: 5}", {"adapter": 1, "evaluate": 1, "compare": 1}),
+    ("base_model: {steps: 7}", {"base_model": 1, "data": 1, "adapter": 1, "evaluate": 2, "compare": 1}),
+    ("data: {path: rows.jsonl, test_examples: 7}", {"data": 1, "adapter": 1, "evaluate": 2, "compare": 1}),
+    ("compare: {resamples: 500}", {"compare": 1}),
 ])  # fmt: skip
 def test_a_changed_parameter_reruns_exactly_its_downstream(home, line, reruns):
     kept = [old for old in STUDY.split("\n") if old.split(":")[0] != line.split(":")[0]]
@@ -108,6 +111,17 @@ def test_a_second_study_shares_what_is_equal(home):
     other = STUDY.replace("study: tiny", "study: other") + "compare: {resamples: 500}\n"
     (home / "params/other.yaml").write_text(other)
     assert planned(home, "params/other.yaml") == {"compare": 1}
+    before = {file: file.read_text() for file in home.glob("runs/*/*/manifest.json")}
+    said = studykit(home, "run", "params/other.yaml")
+    assert said.returncode == 0 and said.stdout.count("done in") == 1, said.stdout
+    after = {file: file.read_text() for file in home.glob("runs/*/*/manifest.json")}
+    (new,) = after.keys() - before.keys()
+    assert before.items() <= after.items() and new.parent.parent.name == "compare"
+    (home / "params/other.yaml").unlink()
+    listed = studykit(home, "clean").stdout
+    assert f"compare/{new.parent.name}" in listed and "in 1 run that no study in params/ needs" in listed
+    assert studykit(home, "clean", "--yes").returncode == 0
+    assert {file: file.read_text() for file in home.glob("runs/*/*/manifest.json")} == before
 
 
 def test_times_outputs_and_prose_are_no_change(home):
@@ -130,10 +144,25 @@ def test_the_users_data_is_an_input(home):
     (home / "rows.jsonl").write_text("{}\n")
 
 
-def test_a_changed_notebook_reruns_exactly_its_downstream(home):
-    project.notebook(home, "evaluate", after="x = 1")
-    assert planned(home) == {"evaluate": 2, "compare": 1}
-    project.notebook(home, "evaluate")
+@pytest.mark.parametrize("stage, reruns", [
+    ("base_model", {"base_model": 1, "data": 1, "adapter": 1, "evaluate": 2, "compare": 1}),
+    ("data", {"data": 1, "adapter": 1, "evaluate": 2, "compare": 1}),
+    ("adapter", {"adapter": 1, "evaluate": 1, "compare": 1}),
+    ("evaluate", {"evaluate": 2, "compare": 1}),
+    ("compare", {"compare": 1}),
+    ("fusion", {}),  # of which this study has none
+])  # fmt: skip
+def test_a_changed_notebook_reruns_exactly_its_downstream(home, stage, reruns):
+    project.notebook(home, stage, after="x = 1")
+    assert planned(home) == reruns
+    project.notebook(home, stage)
+
+
+def test_changed_code_that_nothing_imports_reruns_nothing(home):
+    (home / "studykit/unused.py").write_text("x = 1\n")
+    (home / "studykit/doctor.py").write_text("x = 1\n")
+    assert planned(home) == {}
+    (home / "studykit/unused.py").unlink()
 
 
 def test_changed_code_reruns_its_downstream_and_a_failing_cell_stops_only_its_own(home):
@@ -229,6 +258,31 @@ def test_after_any_kill_the_same_command_completes(home, hanging, interruptible)
     assert set(stamps(home)) == ALL
     assert hanging.items() <= stamps(home).items(), "finished notebooks were not made again"
     assert value(home, "adapter/lua-bottleneck-s0") == {"resumed": True, "attempt": 4}, "the killed one went on"
+
+
+def test_sigterm_ends_it_as_ctrl_c_does(home, hanging):
+    """As a batch system or a shutdown stops it; a background job of a shell, which has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        engine, started = running(home, 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    shown = studykit(home, "status", "params/tiny.yaml").stdout
+    assert re.search(r"running: adapter lua-bottleneck-s0: being written by process \d+ on", shown)
+    assert f"Process {engine.pid} on" in shown
+    engine.send_signal(signal.SIGTERM)
+    assert engine.wait(timeout=60) == 143
+    assert gone(started), "nothing is left when the command has returned"
+    assert "adapter/lua-bottleneck-s0" in engine.stdout.read()
+    (home / "slow").unlink()
+    assert studykit(home, "run", "params/tiny.yaml").returncode == 0
+
+
+def test_snakemakes_words_are_in_a_log_and_its_errors_told(home):
+    said = studykit(home, "run", "params/tiny.yaml", "--until", "nothing").stdout
+    assert re.search(r"studykit: Snakemake: .*nothing.*\n +see logs/tiny.snakemake.txt", said), said
+    assert "Building DAG" not in said and "Building DAG" in (home / "logs/tiny.snakemake.txt").read_text()
+    assert "Building DAG" in studykit(home, "run", "params/tiny.yaml", "--verbose").stdout
 
 
 def test_mistakes_are_told_in_a_sentence(home):

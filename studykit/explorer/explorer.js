@@ -323,7 +323,7 @@ function panelOf(series, m, title, scale) { // the heatmap of a series
 
 function nothing(pen, y, out) {
   const why = S.sample < 0 ? "No token is of this kind here, or the seed is not recorded." :
-    "This sample is not kept in full for this choice, or has no token of this kind.";
+    "This sample is not kept in full for this choice, has no token of this kind, or A and B differ in their members.";
   pen.text(0, y + LOOK.em, why, {fill: LOOK.soft});
   out.caption = why;
   return 3 * LOOK.em;
@@ -478,7 +478,8 @@ const DRAW = {
   tokens(pen, w, out, clip) {
     const here = tokensOf();
     if (!here) return nothing(pen, 0, out);
-    const {series, text, T, L, A, of, label} = here, em = LOOK.em, member = S.colour === "winner" ? -1 : +S.colour;
+    const {series, text, T, L, A, of, label} = here, em = LOOK.em;
+    const member = S.colour === "winner" || +S.colour >= A ? -1 : +S.colour;
     const signed = S.show === "diff", column = member < 0 && signed ? series.members.indexOf(series.target) : member;
     const scale = signed ? scaleOf(here.most(column), true) : scaleOf(S.scale === "full" ? 1 : here.most(column));
     const winner = (l, t) => { let best = 0; for (let m = 1; m < A; m++) if (of(l, t, m) > of(l, t, best)) best = m;
@@ -843,8 +844,8 @@ function save(kind) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 4000);
   };
-  const w = stage.clientWidth - 4, whole = {cells: [], rows: [], areas: [], caption: "", full: true}, clip = [0, Infinity], em =
-    LOOK.em;
+  const w = stage.clientWidth - 4, em = LOOK.em, clip = [0, Infinity];
+  const whole = {cells: [], rows: [], areas: [], caption: "", full: true};
   const height = DRAW[S.view](SILENT, w, whole, clip) + 2 * em, lines = [];
   whole.caption.split(" ").forEach(word => { const last = lines.length - 1;
     if (last >= 0 && widthOf(`${lines[last]} ${word}`) < w) lines[last] += ` ${word}`; else lines.push(word); });

@@ -157,12 +157,9 @@ def _by_importance(series: Sequence[Series]) -> Iterator[tuple[int, int, attenti
 
 
 def quantised(weights: np.ndarray) -> np.ndarray:
-    """Weights (..., A) in 1/255 as uint8; a row's sum is that of its weights, rounded once (largest remainders)."""
-    scaled = np.nan_to_num(weights.astype(np.float64), nan=0.0) * STEPS
-    whole = np.floor(scaled + 1e-6)
-    missing = np.rint(scaled.sum(-1, keepdims=True)) - whole.sum(-1, keepdims=True)
-    rank = np.argsort(np.argsort(whole - scaled, axis=-1, kind="stable"), axis=-1, kind="stable")
-    return np.clip(whole + (rank < missing), 0, STEPS).astype(np.uint8)
+    """Weights (..., A) in 1/255 as uint8. Running sums are rounded, so a row adds up to the sum of its weights."""
+    running = np.rint(np.cumsum(np.nan_to_num(weights.astype(np.float64), nan=0.0), axis=-1) * STEPS)
+    return np.clip(np.diff(running, axis=-1, prepend=0), 0, STEPS).astype(np.uint8)
 
 
 class _Texts:
