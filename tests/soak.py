@@ -101,7 +101,7 @@ class Stop:
         self.at, self.resumes, self.anew, self.refused, self.gone_after, self.code = "", [], [], "", 0.0, 0
 
     def make(self) -> bool:
-        """Start the study, stop it, put the cause right; False if it was done before the stop came."""
+        """Start the study, stop it, put the cause right; False if the stop came too late to hit anything."""
         undo = self._break_a_cell() if self.kind == "failing cell" else None
         engine = studykit(self.home, "run", FILE, "--cores", "2", wait=False)
         try:
@@ -132,7 +132,7 @@ class Stop:
             if staged.is_file() and run.name not in finished(self.home):
                 step = self._step(run)
                 (self.resumes if step else self.anew).append(f"{run.stage}{f' at {step.step}' if step else ''}")
-        return True
+        return self.code != 0
 
     def _below(self, engine: subprocess.Popen) -> list[psutil.Process]:
         try:

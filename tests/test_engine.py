@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -202,8 +203,8 @@ def running(home: Path, attempt: int):
     """The command, in the middle of the adapter's n-th attempt, and its processes."""
     (home / "slow").touch()
     engine = studykit(home, "run", "params/tiny.yaml", wait=False)
-    step = next(home.glob("runs/.staging/adapter/*")) / "checkpoints/step"
-    wait_until(lambda: step.is_file() and step.read_text() == str(attempt), 600, "the adapter has not begun")
+    steps = "runs/.staging/adapter/*/checkpoints/step"
+    wait_until(lambda: [s for s in home.glob(steps) if s.read_text() == str(attempt)], 600, "the adapter has not begun")
     return engine, children(engine)
 
 
@@ -222,8 +223,8 @@ def interruptible():
 @pytest.fixture
 def hanging(home):
     project.notebook(home, "adapter", work=HANGING)
-    for stale in home.glob("runs/.staging/adapter/*/checkpoints/step"):
-        stale.unlink()
+    for stale in [*home.glob("runs/.staging/adapter/*"), *home.glob("runs/adapter/*")]:
+        shutil.rmtree(stale)
     assert studykit(home, "run", "params/tiny.yaml", "--until", "data").returncode == 0
     yield {run: stamp for run, stamp in stamps(home).items() if run.split("/")[0] in ("base_model", "data")}
     (home / "slow").unlink(missing_ok=True)
