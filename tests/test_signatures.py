@@ -99,10 +99,11 @@ def test_what_only_looks_like_a_fault_is_none(fault):
 
 
 def record(weights: list[float]) -> FusionRecord:
-    """Ten completion tokens of one sample with the same weights, in one layer."""
-    sums = np.zeros((1, 2, 1, 3))
-    sums[0, COMPLETION, 0] = 10 * np.array(weights)
-    return FusionRecord(MEMBERS, "lua", "init", ["L1"], ["a"], np.array([[0, 10]]), sums, sums, np.zeros((1, 2, 1)))
+    """Ten tokens of one sample with the same weights, in one layer."""
+    made = FusionRecord.empty(MEMBERS, "lua", "init", ["L1"], ["a"])
+    each = np.tile(weights, (1, 10, 1))  # (L, T, A)
+    made.add(0, each, each, np.full(10, COMPLETION), np.zeros(10, np.uint8))
+    return made
 
 
 def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
