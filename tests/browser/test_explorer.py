@@ -64,6 +64,7 @@ class Opened:
         return self.frame.text_content(".caption")
 
     def saved(self, kind):
+        self.page.wait_for_timeout(250)  # Chromium drops downloads of a page that starts ten in a burst
         with self.page.expect_download() as download:
             self.frame.click(f".exports >> text={kind}")
         return download.value
