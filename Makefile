@@ -42,14 +42,14 @@ lab: setup  ## open JupyterLab on the notebooks
 lint: setup  ## check style
 	$(BIN)/ruff check studykit tests notebooks benchmarks
 
-bench: setup  ## measure training, decoding, memory, scoring, intervals; numbers and a figure land in docs/
+bench: setup  ## measure training, decoding, memory, scoring, intervals; see also docs/benchmarks.*
 	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/scoring.py
-	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/coverage.py --output docs
 
 bench-peer: setup  ## measure training steps beside the adapters library, in a venv of its own
 	@test -e $(PEER)/installed || { \

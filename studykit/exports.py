@@ -14,7 +14,6 @@ from typing import Any
 
 from studykit.comparison import rounded
 
-KINDS = ("csv", "md", "tex")
 COLUMNS = ("Method", "Mean", "SD", "Interval", "Difference", "Interval", "$p$ (Holm)", "Effect", "Verdict")
 OPENING = r"""\documentclass{article}
 \usepackage[T1]{fontenc}

@@ -39,7 +39,8 @@ def _table(main: Mapping[str, Any], findings: Any) -> str:
     rows = []
     for row in (row for row in main["rows"] if row["final"]):
         contrast = against[row["method"]]
-        score = f"{_number(row['mean'], findings, main)} {_interval(row, findings, main)}"
+        metric = main["metric"]
+        score = f"{findings.rounded(row['mean'], metric)} {_interval(row, metric, findings)}"
         difference, verdict = ("", "the baseline") if row["method"] == main["baseline"] else ("–", "")
         if contrast:
             ends = f"<span class='interval'>{esc(findings.ends(contrast, main['unit']))}</span>"
@@ -58,14 +59,10 @@ def _table(main: Mapping[str, Any], findings: Any) -> str:
             f'</thead><tbody>{"".join(rows)}</tbody></table></div><p class="meta">{esc(caption)}</p>')  # fmt: skip
 
 
-def _number(value: float, findings: Any, main: Mapping[str, Any]) -> str:
-    return f"{value:.{findings.digits(main['unit'])}f}"
-
-
-def _interval(row: Mapping[str, Any], findings: Any, main: Mapping[str, Any]) -> str:
+def _interval(row: Mapping[str, Any], metric: str, findings: Any) -> str:
     if row["low"] is None:
         return ""
-    low, high = (_number(row[end], findings, main) for end in ("low", "high"))
+    low, high = (findings.rounded(row[end], metric) for end in ("low", "high"))
     return f"<span class='interval'>{low} to {high}</span>"
 
 

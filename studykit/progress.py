@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any, TextIO
@@ -92,6 +93,12 @@ def expected(planned: Iterable[Run]) -> dict[str, float]:
 
 
 def _seconds(manifest: Path) -> float:
+    return _read_seconds(manifest, _age(manifest))
+
+
+@cache
+def _read_seconds(manifest: Path, written: float) -> float:
+    """A live view asks twice a second; a manifest changes only when its run is made again."""
     return json.loads(manifest.read_text(encoding="utf-8"))["seconds"]
 
 

@@ -15,6 +15,8 @@ from functools import cache
 
 import numpy as np
 
+from studykit.tasks.languages import canonical
+
 KINDS = ("keyword", "identifier", "literal", "comment", "punctuation", "other")
 OTHER = KINDS.index("other")
 
@@ -37,9 +39,9 @@ KEYWORDS = {
           "map nil package range return select struct switch true type var",
     "java": f"{C} {OBJECTS} assert byte native strictfp synchronized transient var",
     "c": f"{C} auto inline register restrict signed sizeof typedef union unsigned",
-    "cpp": f"{C} {OBJECTS} auto bool constexpr delete explicit friend inline namespace noexcept nullptr operator "
+    "c++": f"{C} {OBJECTS} auto bool constexpr delete explicit friend inline namespace noexcept nullptr operator "
            "register signed sizeof template typedef typename union unsigned using virtual",
-    "csharp": f"{C} {OBJECTS} as base bool byte decimal delegate event foreach in internal is namespace object out "
+    "c#": f"{C} {OBJECTS} as base bool byte decimal delegate event foreach in internal is namespace object out "
               "override readonly ref sealed string using var virtual yield",
     "php": f"{C} {OBJECTS} and array as echo elseif endif foreach fn function global isset match namespace or print "
            "require trait unset use var xor yield",
@@ -51,7 +53,7 @@ KEYWORDS = {
              "if import in init inout internal is let nil private protocol public repeat return self static struct "
              "super switch throw throws true try var where while",
 }  # fmt: skip
-ALIASES = {"c++": "cpp", "c#": "csharp", "js": "javascript", "typescript": "javascript", "kotlin": "java"}
+NEAREST = {"typescript": "javascript", "kotlin": "java"}  # where a language has no words of its own here
 HASH, SLASHES, DASHES = r"#[^\n]*", r"//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)", r"--\[\[(?s:.*?)(?:\]\]|\Z)|--[^\n]*"
 COMMENTS = {"python": HASH, "ruby": HASH, "julia": HASH, "lua": DASHES, "php": f"{HASH}|{SLASHES}"}
 STRING = r'"""(?s:.*?)(?:"""|\Z)|"(?:\\.|[^"\\\n])*"?|\'(?:\\.|[^\'\\\n])*\'?|`(?:\\.|[^`\\])*`'
@@ -65,7 +67,7 @@ def token_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
     An unknown language has the comments of C and the keywords of all.
     """
     text = "".join(tokens)
-    lexer, words = _lexer(language.lower())
+    lexer, words = _lexer(canonical(language))
     of_character = np.full(len(text), OTHER, dtype=np.uint8)
     for found in lexer.finditer(text):
         kind = found.lastgroup
@@ -83,7 +85,7 @@ def token_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
 
 @cache
 def _lexer(language: str) -> tuple[re.Pattern[str], frozenset[str]]:
-    name = ALIASES.get(language, language)
+    name = NEAREST.get(language, language)
     comment = COMMENTS.get(name, SLASHES)
     words = KEYWORDS[name] if name in KEYWORDS else " ".join(KEYWORDS.values())
     rules = {"comment": comment, "literal": f"{STRING}|{NUMBER}", "identifier": WORD, "punctuation": r"[^\w\s]"}

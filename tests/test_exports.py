@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studykit import comparison, exports
+from studykit import comparison, exports, reports
 from tests.made_scores import method
 
 STUDY = {"adapterfusion": method(0.4), "lora": method(0.6), "base": method(0.05, seeds=(None,))}
@@ -32,7 +32,8 @@ def grouped() -> dict:
 def test_three_files_hold_every_metric_and_method(tmp_path):
     found = metrics(grouped())
     exports.write(found, tmp_path / "table")
-    assert {file.name for file in tmp_path.iterdir()} == {f"table.{kind}" for kind in exports.KINDS}
+    linked = {f"table.{kind}" for kind in reports.TABLES}
+    assert {file.name for file in tmp_path.iterdir()} == linked
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["metric"], line["method"]) for line in lines] == [(m, name) for m in found for name in STUDY]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from studykit.base import train_tokenizer
-from studykit.checkpoints import new_adapter, save_adapter
+from studykit.base import load_base, train_tokenizer
+from studykit.checkpoints import new_adapter, new_fusion, save_adapter, save_members
 from studykit.params import AdapterParams, FusionParams
 from studykit.runs import write_json
 from studykit.tasks import write_rows
@@ -90,3 +90,18 @@ def fusion_params(home: Path, **given) -> FusionParams:
     usual = {"method": "advfusion", "mask": "exclude", "steps": 4, "eval_every": 2, "batch_size": 4,
              "precision": "fp32", "learning_rate": 1e-2, "out": "runs/fusion/lua-advfusion-s0-0000000004"}  # fmt: skip
     return FusionParams(base=base, data=data_run(home), members=members, target=TARGET, **{**usual, **given})
+
+
+def trained_fusion(home: Path, mask: str) -> FusionParams:
+    """A finished AdvFusion run whose two phases have other random weights; its parameters."""
+    p = fusion_params(home, mask=mask)
+    model = new_fusion(load_base(p.base)[0], p)
+    for seed, phase in enumerate(("phase1", "phase2")):
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(0.03 * torch.randn(parameter.shape))
+        save_adapter(model, home / p.out / phase, "fusion")
+    save_members(home / p.out, p.members)
+    finish(home, home / p.out, p.model_dump())
+    return p

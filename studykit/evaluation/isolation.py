@@ -75,11 +75,11 @@ def apptainer(drop: bool, folder: str) -> list[str]:
 
 def root(folder: str) -> str:
     """The root of a container: a directory with the system's links, and mount points that a container adds to it."""
-    os.makedirs(f"{folder}/root/tmp", exist_ok=True)
+    os.makedirs(f"{folder}/rootfs/tmp", exist_ok=True)
     for path in SYSTEM:
-        if os.path.islink(path) and not os.path.islink(inside := f"{folder}/root{path}"):
+        if os.path.islink(path) and not os.path.islink(inside := f"{folder}/rootfs{path}"):
             os.symlink(os.readlink(path), inside)
-    return f"{folder}/root"
+    return f"{folder}/rootfs"
 
 
 def visible() -> list[str]:

@@ -47,13 +47,13 @@ def why_not_executed(rows: Sequence[dict], languages: Sequence[str] | None = Non
 
 @dataclass
 class Written:
-    """The completions of a state: where they are, the records of `predict`, and the losses of the references."""
+    """The completions of a state: the records of `predict`, and the losses of the references."""
 
-    place: Path
     predictions: list[dict]
     losses: list[list]
     folded: bool
     batches: dict | None  # see `generate.alone`
+    settings: dict  # see `generate.settings_of`
     seconds: float
 
 
@@ -100,14 +100,14 @@ def write(base, tokenizer, state: State, rows, limits, decoding: Decoding, p, ru
     options = {"batch_size": p.batch_size, "max_prompt_tokens": limits[0]}
     with loaded(base, state) as model:
         folded = any(layer.folded(name) for layer in fusion_layers(model) for name in layer.active_adapters)
-        place, made_by = _predictions(run, state), about(state, p)
-        _take_over(run.dir / "predictions" / place.name, place, made_by | settings_of(model, decoding, **options))
+        place, made_by, settings = _predictions(run, state), about(state, p), settings_of(model, decoding, **options)
+        _take_over(run.dir / "predictions" / place.name, place, made_by | settings)
         predictions = predict(model, tokenizer, rows, place, decoding, settings=made_by, **options)
         known = [] if all(row["meta"].get("no_reference") for row in rows) else rows
         losses = completion_losses(model, tokenizer, known, limits, p.batch_size)
         n = p.batch_check if last else 0
         batches = alone(model, tokenizer, rows, predictions, decoding, n=n, **options)
-    return Written(place, predictions, losses, folded, batches, monotonic() - began)
+    return Written(predictions, losses, folded, batches, settings, monotonic() - began)
 
 
 def score(state: State, rows: Sequence[dict], written: Written, reason: str | None, p, run) -> dict:
@@ -125,13 +125,11 @@ def score(state: State, rows: Sequence[dict], written: Written, reason: str | No
         for k in p.pass_k:
             scored["scores"][f"pass_at_{k}"] = {"label": f"pass@{k}", "value": None, "reason": reason, "n": checks}
     outcomes.write(_outcomes(run, state), rows, written.predictions, written.losses, scored["execution"])
-    header = json.loads(written.place.open(encoding="utf-8").readline())["settings"]
-    settings = {name: value for name, value in header.items() if name not in about(state, p)}
     execution = scored["execution"] and {n: v for n, v in scored["execution"].items() if n not in ("verdicts", "ids")}
     seconds = {"generation": round(written.seconds, 2), "scoring": round(monotonic() - began, 2)}
     return {"name": state.name, "seed": state.seed, "run": state.run, "phase": state.phase, "file": state.file,
             "folded": written.folded, "batches": written.batches, "seconds": seconds, **scored,
-            "execution": execution, "settings": settings}  # fmt: skip
+            "execution": execution, "settings": written.settings}  # fmt: skip
 
 
 def about(state: State, p) -> dict:

@@ -41,7 +41,6 @@ __all__ = [
     "overlap",
     "prepare",
     "read_rows",
-    "task_of",
     "write_rows",
 ]
 

@@ -12,10 +12,7 @@ import urllib.request
 
 import nbformat
 import pytest
-import torch
 
-from studykit import checkpoints
-from studykit.base import load_base
 from tests import tiny
 from tests.notebooks.conftest import copy_project
 from tests.project import environment
@@ -35,16 +32,7 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDYKIT_HOME", str(home))
         patch.chdir(home)
-        p = tiny.fusion_params(home, mask="exclude")
-        model = checkpoints.new_fusion(load_base(p.base)[0], p)
-        for seed, phase in enumerate(("phase1", "phase2")):
-            torch.manual_seed(seed)
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.data.add_(0.03 * torch.randn(parameter.shape))
-            checkpoints.save_adapter(model, home / p.out / phase, "fusion")
-        checkpoints.save_members(home / p.out, p.members)
-        tiny.finish(home, home / p.out, p.model_dump())
+        p = tiny.trained_fusion(home, "exclude")
     notebook = nbformat.read(home / NOTEBOOK, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     values = {"base": p.base, "data": p.data, "checkpoints": [p.out], "method": "advfusion_exclude", "seeds": [0],

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from studykit import attention, checkpoints
-from studykit.base import load_base
+from studykit import attention
 from studykit.explorer.live import Bench, bench
 from studykit.params import UserError
 from tests import tiny
@@ -23,16 +21,7 @@ def able(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDYKIT_HOME", str(home))
         patch.chdir(home)
-        p = tiny.fusion_params(home, mask="zero")
-        model = checkpoints.new_fusion(load_base(p.base)[0], p)
-        for seed, phase in enumerate(("phase1", "phase2")):
-            torch.manual_seed(seed)
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.data.add_(0.03 * torch.randn(parameter.shape))
-            checkpoints.save_adapter(model, home / p.out / phase, "fusion")
-        checkpoints.save_members(home / p.out, p.members)
-        tiny.finish(home, home / p.out, p.model_dump())
+        p = tiny.trained_fusion(home, "zero")
         yield Bench(p.base, p.data, [p.out])
 
 
