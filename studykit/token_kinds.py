@@ -4,7 +4,11 @@ The tokens of a model are pieces that know nothing of a language's grammar: "sol
 pieces are joined to their text, the text is lexed by the signs and words of its language, and a piece is of the kind
 that most of its visible characters are of, the first named on a tie. Pieces of white space, and those that no rule
 knows, are "other". A prompt of prose is read as if it were code: its words are identifiers, or keywords where the
-language has the word.
+language has the word; but a quote after a letter or digit opens nothing, for it is an apostrophe ("doesn't"), a
+transpose or the end of a string whose start is not in the text.
+
+A text may be cut anywhere, so what it leaves open runs on: a quote to the end of its line, what may span lines to the
+end of the text. So no rule reads far and then gives up, and the time of lexing grows as the text does.
 """
 
 from __future__ import annotations
@@ -54,17 +58,56 @@ KEYWORDS = {
              "super switch throw throws true try var where while",
 }  # fmt: skip
 NEAREST = {"typescript": "javascript", "kotlin": "java"}  # where a language has no words of its own here
-HASH, SLASHES, DASHES = r"#[^\n]*", r"//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)", r"--\[\[(?s:.*?)(?:\]\]|\Z)|--[^\n]*"
-COMMENTS = {"python": HASH, "ruby": HASH, "julia": HASH, "lua": DASHES, "php": f"{HASH}|{SLASHES}"}
-STRING = r'"""(?s:.*?)(?:"""|\Z)|"(?:\\.|[^"\\\n])*"?|\'(?:\\.|[^\'\\\n])*\'?|`(?:\\.|[^`\\])*`'
+
+
+def _span(opening: str, closing: str, within: str = "(?!)") -> str:
+    """From an opening to the first closing that is not `within` something, or else to the end of the text."""
+    return rf"{opening}(?:{within}|(?!{closing})(?s:.))*(?:{closing})?"
+
+
+def _nest(opening: str, closing: str) -> str:
+    """A span that may hold spans of its kind, which may hold some in turn."""
+    return _span(opening, closing, _span(opening, closing, _span(opening, closing)))
+
+
+HASH, SLASHES = r"#[^\n]*", r"//[^\n]*|" + _span(r"/\*", r"\*/")
+COMMENTS = {
+    "python": HASH,
+    "ruby": HASH + "|" + _span(r"(?m:^)=begin\b", r"(?m:^)=end\b[^\n]*"),
+    "julia": _nest("#=", "=#") + "|" + HASH,
+    "lua": _span(r"--\[(?P<dashed>=*)\[", r"\](?P=dashed)\]") + r"|--[^\n]*",
+    "php": f"{HASH}|{SLASHES}",
+    "perl": rf"(?<!\S){HASH}",  # within a word # is no comment: $#list, ${#name}
+    "bash": rf"(?<!\S){HASH}",
+    "haskell": _nest(r"\{-", r"-\}") + r"|--[^\n]*",
+    "ocaml": _nest(r"\(\*", r"\*\)"),
+    "racket": _nest(r"#\|", r"\|#") + r"|;[^\n]*",
+}
+ESCAPE = r"\\(?s:.)"
+DOUBLE, SINGLE = rf'"(?:{ESCAPE}|[^"\\\n])*"?', rf"'(?:{ESCAPE}|[^'\\\n])*'?"
+# Letters before a quote are of the string: f"" of Python, L"" of C, s"" of Scala; but "zero or more b's" is prose.
+STRING = r"(?<!\w)(?i:[bcflrstuv]{1,2}|u8|raw)?(?:" + _span('"""', '"""', ESCAPE) + f"|{DOUBLE})"
+PYTHON = r"(?<!\w)(?:(?i:[bfrtu]{1,2})(?!'s\b))?(?:" + _span("'''", "'''", ESCAPE) + f"|{SINGLE})"
+QUOTED = rf"(?<!\w){SINGLE}"
+CHARACTER = r"(?<![\w)\]}'])b?'(?:\\.[^'\n]*|[^'\\\n])'"  # where 'a is a lifetime, a type or a symbol, x' a name
+BACKQUOTE = r"(?<!`)`(?!``)"  # three are the fence of code in prose
+COMMAND = QUOTED + "|" + _span(BACKQUOTE, "`", ESCAPE)
+LITERALS = {
+    "python": PYTHON,
+    "lua": QUOTED + "|" + _span(r"\[(?P<level>=*)\[", r"\](?P=level)\]"),
+    "go": QUOTED + "|" + _span(BACKQUOTE, "`"),
+    "racket": r"#\\.\w*",
+    **dict.fromkeys(["javascript", "ruby", "php", "perl", "bash"], COMMAND),
+    **dict.fromkeys(["rust", "julia", "scala", "haskell", "ocaml"], CHARACTER),
+}
 NUMBER = r"\b\d[\w.]*"
-WORD = r"[^\W\d]\w*[!?]?(?!=)|[^\W\d]\w*"
+WORD = r"[^\W\d]\w*(?:[!?](?!=))?"
 
 
 def token_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
     """The kind of each token of a text in a language, as an index into `KINDS`: (T,) uint8.
 
-    An unknown language has the comments of C and the keywords of all.
+    An unknown language has the comments and strings of C; one without keywords here has those of all.
     """
     text = "".join(tokens)
     lexer, words = _lexer(canonical(language))
@@ -86,7 +129,11 @@ def token_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
 @cache
 def _lexer(language: str) -> tuple[re.Pattern[str], frozenset[str]]:
     name = NEAREST.get(language, language)
-    comment = COMMENTS.get(name, SLASHES)
     words = KEYWORDS[name] if name in KEYWORDS else " ".join(KEYWORDS.values())
-    rules = {"comment": comment, "literal": f"{STRING}|{NUMBER}", "identifier": WORD, "punctuation": r"[^\w\s]"}
+    rules = {
+        "comment": COMMENTS.get(name, SLASHES),
+        "literal": f"{STRING}|{LITERALS.get(name, QUOTED)}|{NUMBER}",
+        "identifier": WORD,
+        "punctuation": r"[^\w\s]",
+    }
     return re.compile("|".join(f"(?P<{kind}>{rule})" for kind, rule in rules.items())), frozenset(words.split())
