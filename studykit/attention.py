@@ -34,7 +34,7 @@ import numpy as np
 from studykit.params import UserError
 from studykit.token_kinds import KINDS
 
-FORMAT = 2  # 1 had no kinds of tokens and no base
+FORMAT = 3  # 1 had no kinds of tokens and no base, 2 no method
 PROMPT, COMPLETION, LAST = 0, 1, 2
 POOLS = {"prompt": [PROMPT], "completion": [COMPLETION], "both": [PROMPT, COMPLETION]}
 PHASES = ("init", "phase 1", "phase 2", "adapterfusion")
@@ -71,6 +71,7 @@ class FusionRecord:
     kind_share_sums: np.ndarray  # (2, K, L, A) float64: norm-weighted shares, likewise
     kind_entropy_sums: np.ndarray  # (2, K, L) float64: entropies, likewise
     samples: list[Sample] = field(default_factory=list)
+    method: str = ""  # what composes the members, as "advfusion", "average", "adapterfusion-lowrank"
     place: str = "output"  # where in the layer the fusion sits; after the whole layer (Pfeiffer's place)
     checkpoint: str = ""  # key of the run whose weights these are
     base: str = ""  # key of the run of the base model under them
@@ -105,6 +106,11 @@ class FusionRecord:
                 for name, value in zip(_SUMS, (*sums, entropies[:, here].sum(1)), strict=True):
                     getattr(self, name)[i, pool] += value
                     getattr(self, f"kind_{name}")[pool, kind] += value
+
+    @property
+    def moment(self) -> str:
+        """The phase in a reader's words: a method of one phase is its own."""
+        return self.method or self.phase if self.phase == "adapterfusion" else self.phase
 
     @property
     def target_index(self) -> int:
@@ -156,8 +162,8 @@ class FusionRecord:
 
 _SUMS = ("counts", "weight_sums", "share_sums", "entropy_sums")
 _ARRAYS = (*_SUMS, *(f"kind_{name}" for name in _SUMS))
-_META = ("members", "target", "phase", "layers", "ids", "place", "checkpoint", "base", "seed", "mask", "masked",
-         "sum_error")  # fmt: skip
+_META = ("members", "target", "phase", "layers", "ids", "method", "place", "checkpoint", "base", "seed", "mask",
+         "masked", "sum_error")  # fmt: skip
 
 
 def token_marks(prompt_length: int, length: int) -> np.ndarray:

@@ -32,6 +32,7 @@ def capture(
     max_target_tokens: int,
     batch_size: int = 16,
     keep: int | Collection[str] = 8,
+    method: str = "",
     checkpoint: str = "",
     base: str = "",
     seed: int | None = None,
@@ -43,7 +44,8 @@ def capture(
 
     Args:
         keep: which samples are kept in full: the first so many rows, or the rows with these ids.
-        checkpoint, base: keys of the runs that trained the fusion and the base under it.
+        method: what composes the members; with checkpoint and base, the runs that trained the fusion and the base
+            under it, it is written into the record.
 
     Raises UserError for no rows, an unknown phase, an id to keep that no row has, a target that is no member, or a
     model without a fusion.
@@ -88,7 +90,7 @@ def capture(
     finally:
         model.train(was_training)
     record.samples = [kept[i] for i in sorted(kept)]
-    record.checkpoint, record.base, record.seed = checkpoint, base, seed
+    record.method, record.checkpoint, record.base, record.seed = method, checkpoint, base, seed
     fusion = next(name for name in layers[0].active_adapters if name in layers[0].fusions)
     masked, mode = layers[0].masked.get(fusion, ((), "none"))
     record.place = layers[0].places[fusion]

@@ -69,7 +69,8 @@ def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: runs.
         record = capture(
             model, tokenizer, rows, target=p.target, phase=RECORDED[moment.removesuffix("-masked")],
             max_prompt_tokens=limits[0], max_target_tokens=limits[1], batch_size=p.batch_size, keep=0,
-            checkpoint=Path(p.out).name, base=Path(p.base).name, seed=p.seed, progress=False,
+            method=composition(p.model_dump()), checkpoint=Path(p.out).name, base=Path(p.base).name, seed=p.seed,
+            progress=False,
         )  # fmt: skip
         record.save(run.path("attention", f"{moment}.npz"))
     if phase:
@@ -88,6 +89,11 @@ def sizes(model: Any, base: int) -> dict[str, int]:
     trained, everything = model.get_nb_trainable_parameters()
     fusion = trained or sum(p.numel() for name, p in model.named_parameters() if f".{FUSION}." in name)
     return {"base": base, "members": everything - base - fusion, "fusion": fusion}
+
+
+def composition(made: Mapping[str, Any]) -> str:
+    """What composes the members, from the parameters of a fusion run: "advfusion", "adapterfusion-lowrank"."""
+    return made["method"] + f"-{made['variant']}" * (made["variant"] != "full")
 
 
 def observed(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, FusionRecord]:
@@ -156,8 +162,8 @@ def capture_run(
             fusion_members(model, [made["target"]], made["mask"])
         records[NAMES.get(phase) or TITLES[made["method"]]] = capture(
             model, tokenizer, rows, target=made["target"], phase=RECORDED[phase], max_prompt_tokens=limits[0],
-            max_target_tokens=limits[1], checkpoint=Path(checkpoint).name, base=Path(made["base"]).name,
-            seed=made["seed"], **options,
+            max_target_tokens=limits[1], method=composition(made), checkpoint=Path(checkpoint).name,
+            base=Path(made["base"]).name, seed=made["seed"], **options,
         )  # fmt: skip
         model.unload()
     return records

@@ -101,7 +101,7 @@ def token_strip(
         f"holds {own:.1%} of the tokens that predict the completion there."
     )
     caption = (
-        f"Sample {kept.id}, {record.phase}, {where}: each token coloured by {how}. Underlined tokens predict the "
+        f"Sample {kept.id}, {record.moment}, {where}: each token coloured by {how}. Underlined tokens predict the "
         f"completion. n = 1 sample{cut}."
     )
     return figure, alt, caption

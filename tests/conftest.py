@@ -11,13 +11,22 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
+def lacking(what: str) -> None:
+    """Skips where there is no browser; in CI that is a failure, or pages would go untested unnoticed."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must open pages in a browser; {what}", pytrace=False)
+    pytest.skip(what)
+
+
 @pytest.fixture(scope="module")  # not longer: while it is open, its event loop is the thread's, and nobody else's
 def browser():
     chromium = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if chromium is None and not os.environ.get("CI"):
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    assert chromium, "CI must open pages in chromium"
-    sync_api = pytest.importorskip("playwright.sync_api")
+    if chromium is None:
+        lacking("no chromium on this machine: apt-get install chromium")
+    try:
+        from playwright import sync_api
+    except ImportError as error:
+        lacking(f"no Playwright in this environment ({error}): make setup")
     with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield opened

@@ -92,12 +92,12 @@ def fusion_params(home: Path, **given) -> FusionParams:
     return FusionParams(base=base, data=data_run(home), members=members, target=TARGET, **{**usual, **given})
 
 
-def trained_fusion(home: Path, mask: str) -> FusionParams:
-    """A finished AdvFusion run whose two phases have other random weights; its parameters."""
-    p = fusion_params(home, mask=mask)
+def trained_fusion(home: Path, mask: str, seed: int = 0) -> FusionParams:
+    """A finished AdvFusion run whose two phases have other random weights, as has each seed; its parameters."""
+    p = fusion_params(home, mask=mask, seed=seed, out=f"runs/fusion/lua-advfusion-s{seed}-0000000004")
     model = new_fusion(load_base(p.base)[0], p)
-    for seed, phase in enumerate(("phase1", "phase2")):
-        torch.manual_seed(seed)
+    for number, phase in enumerate(("phase1", "phase2")):
+        torch.manual_seed(2 * seed + number)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data.add_(0.03 * torch.randn(parameter.shape))

@@ -25,7 +25,7 @@ from studykit.params import UserError
 class Reading:
     """One text read by a fusion in one state."""
 
-    state: str  # "as it was trained", or which members are muted
+    state: str  # "as it was trained", with the mode of a mask that does not exclude; or which members are muted
     record: FusionRecord  # of the one text, every token in full
     loss: float  # mean nats per token of the completion
     written: str  # what the model itself writes under the prompt
@@ -59,10 +59,15 @@ class Bench:
     ) -> list[Reading]:
         """The text read as the phase was trained and, if other members are muted, in that state too.
 
+        From one reading to the next one thing changes. All members are masked in one mode, and muted ones are excluded;
+        so where that is more than one step from the phase's own mask, a reading between them has of it what stays
+        muted, excluded. Phase 1 under mask zero, with a member muted beside the target, is read with the target zeroed,
+        with the target muted, with both muted.
+
         Args:
             completion: what the loss is of and what is read after the prompt; empty: what the model itself writes, as
-                it was trained, so that both readings are of the same text.
-            muted: members to exclude; None: those of the phase's own mask.
+                it was trained, so that all readings are of the same text.
+            muted: members to exclude; None or the phase's own mask: the state in which it was trained, alone.
 
         Raises UserError for an empty prompt, an unknown member, or if nobody is left to attend to.
         """
@@ -71,7 +76,9 @@ class Bench:
 
         made, own = self.made[checkpoint], self.own_mask(checkpoint, phase)
         members = list(made["members"])
-        muted = own if muted is None else [member for member in members if member in set(muted)]
+        if unknown := sorted(set(muted or ()) - set(members)):
+            raise UserError(f"muted names {unknown[0]!r}, which is no member; the members are {', '.join(members)}")
+        muted = own if muted is None else [member for member in members if member in muted]
         if not prompt.strip():
             raise UserError("the prompt is empty; write a text for the model to read")
         if set(muted) == set(members):
@@ -79,13 +86,13 @@ class Bench:
         model, tokenizer = self._load(checkpoint, phase)
         row = {"id": "own text", "language": made["target"], "prompt": prompt, "target": completion, "meta": {}}
         readings = []
-        for masked in [own] if muted == own else [own, muted]:
-            mode = made["mask"] if masked == own and own else "exclude"
+        for masked, mode in _states(own, made["mask"] if own else "exclude", muted):
             self._mask(model, masked, mode)
             written = complete(model, tokenizer, [row], self.limits)[0]
             row["target"] = row["target"] or written
             encoded = encode_row(row, tokenizer, *self.limits)
-            state = "as it was trained" if masked == own else f"{', '.join(masked) or 'nobody'} muted"
+            state = f"{', '.join(masked) or 'nobody'} muted" if readings else "as it was trained"
+            state += f", {', '.join(masked)} zeroed" if mode == "zero" else ""
             record = self._capture(model, tokenizer, row, checkpoint, phase)
             loss = _loss(model, encoded)
             readings.append(Reading(state, record, loss, written, encoded["prompt_cut"] or encoded["target_cut"]))
@@ -119,9 +126,18 @@ class Bench:
         made = self.made[checkpoint]
         return capture(
             model, tokenizer, [row], target=made["target"], phase=fusion_runs.RECORDED[phase],
-            max_prompt_tokens=self.limits[0], max_target_tokens=self.limits[1], checkpoint=checkpoint,
-            base=Path(self.base).name, seed=made["seed"], progress=False,
+            max_prompt_tokens=self.limits[0], max_target_tokens=self.limits[1],
+            method=fusion_runs.composition(made), checkpoint=checkpoint, base=Path(self.base).name,
+            seed=made["seed"], progress=False,
         )  # fmt: skip
+
+
+def _states(own: Sequence[str], mode: str, muted: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
+    """Masked members and mode, from a phase's own mask to the muted members, of which one thing changes at a time."""
+    states = [(tuple(own), mode)]
+    if list(muted) != list(own):
+        states += [(tuple(member for member in own if member in muted), "exclude"), (tuple(muted), "exclude")]
+    return list(dict.fromkeys(states))
 
 
 def _loss(model: Any, encoded: dict) -> float:
@@ -189,8 +205,8 @@ def _show(read: Any, checkpoint: str, phase: str, muted: Sequence[str]) -> None:
         return
     rows = [{"state": r.state, "loss of the completion (nats per token)": f"{r.loss:.4f}"} for r in readings]
     cut = " The text is shortened: it was too long." if readings[0].cut else ""
+    cut += " Who is muted is excluded from the softmax." if len(readings) > 1 else ""
     name = readings[0].record.phase
     table(rows, f"{checkpoint}, {name}: n = 1 text, {readings[0].record.counts[0, 1]} completion tokens.{cut}")
     texts([{f"written, {r.state}": r.written for r in readings}])
-    view = "compare" if len(readings) > 1 else "layers"
-    display(explore({r.state: r.record for r in readings}, title="Own text", view=view))
+    display(explore({r.state: r.record for r in readings}, title="Own text"))

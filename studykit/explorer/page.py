@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from studykit import attention
-from studykit.explorer.payload import payload, series_of
+from studykit.explorer.payload import Series, payload, series_of
 from studykit.params import UserError
 
 SANDBOX = "allow-scripts allow-downloads"
-HEIGHT = 560, 800  # pixels of the frame: for a layer, and at most
+HEIGHT = 500, 800  # pixels of the frame: for a layer, and at most
 VIEWS = ("layers", "compare", "all", "depth", "tokens")
-BUDGET = 3_000_000  # bytes of single tokens' weights: at most 4 MB in a page, whatever they are
+BUDGET = 3_000_000  # compressed bytes of single tokens and their weights: at most 4 MB in a page, whatever they are
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def explore(
     *,
     title: str = "Fusion weights",
     tokens: str = "completion",
-    view: str = "layers",
+    view: str | None = None,
     height: int | None = None,
     budget: int = BUDGET,
 ) -> Explorer:
@@ -69,25 +69,29 @@ def explore(
         what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
             of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
         tokens: which tokens are averaged at first, "completion", "prompt" or "both".
-        view: what is shown first, "layers", "compare", "all", "depth" or "tokens".
+        view: what is shown first, "layers", "compare", "all", "depth" or "tokens"; by default "compare", where there is
+            something to compare, else "layers".
         height: of the frame, in pixels; by default as much as the layers need, within bounds.
-        budget: bytes of single tokens' weights; samples beyond it are left out, the page says how many it holds.
+        budget: compressed bytes of single tokens and their weights; samples beyond it are left out, the page says how
+            many it holds.
 
     Raises UserError if there is nothing to explore, or `tokens` or `view` is unknown.
     """
-    if view not in VIEWS:
+    if view not in (None, *VIEWS):
         raise UserError(f"view={view!r} is unknown; accepted are {', '.join(VIEWS)}")
     series = series_of(what)
-    data = payload(series, title=title, tokens=tokens, budget=budget) | {"view": view}
-    own = [np.mean([attention.target_share(record, tokens).mean() for record in one.records]) for one in series]
-    said = "; ".join(f"{one.label}: {share:.1%}" for one, share in zip(series, own, strict=True))
-    first = series[0].records[0]
-    summary = (
-        f"Weights of {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; the "
-        f"target's own adapter gets, of {tokens} tokens, {said}."
-    )
+    data = payload(series, title=title, tokens=tokens, budget=budget)
+    data["view"] = view or ("compare" if len(series) > 1 else "layers")
+    summary = " ".join(f"{_said(one, tokens)}." for one in series)
     deepest = max(len(one.records[0].layers) for one in series)
     return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]))
+
+
+def _said(one: Series, tokens: str) -> str:
+    first = one.records[0]
+    own = np.mean([attention.target_share(record, tokens).mean() for record in one.records])
+    return (f"{one.label}: {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; "
+            f"the target's own adapter, {first.target}, gets {own:.1%} on {tokens} tokens")  # fmt: skip
 
 
 def document(data: dict[str, Any], summary: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from studykit.params import UserError
 from studykit.token_kinds import KINDS
 
 STEPS = 255  # of a token's weight
+PARTS = ("weights", "shares")  # of a sample, in the order in which the page holds them
 RAMP = np.linspace(0, 1, 33)  # where the colour scales of the static figures are sampled
 
 
@@ -63,7 +65,7 @@ def series_of(what: Any) -> list[Series]:
 def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRecord]]:
     if isinstance(what, FusionRecord):
         masked = f", {' and '.join(what.masked)} masked ({what.mask})" if what.masked else ""
-        yield " · ".join(names) or what.phase + masked, what
+        yield " · ".join(names) or what.moment + masked, what
     elif isinstance(what, Mapping):
         for name, inside in what.items():
             yield from _labelled(inside, (*names, str(name)))
@@ -86,7 +88,7 @@ def _stored(path: Path) -> FusionRecord | dict[str, list[FusionRecord]]:
     for file in sorted([*path.glob("records/*.npz"), *path.glob("attention/*.npz")]):
         record = FusionRecord.load(file)
         of_moment = file.parent.name == "attention"
-        name = file.stem if of_moment else record.phase + f", masked ({record.mask})" * bool(record.masked)
+        name = file.stem if of_moment else record.moment + f", masked ({record.mask})" * bool(record.masked)
         found.setdefault(name, []).append(record)
     if not found:
         raise UserError(f"{path} holds no fusion records; expected a run of fusion or fusion_attention, or an .npz")
@@ -99,7 +101,7 @@ def _are_seeds(records: Sequence[FusionRecord]) -> bool:
         attention.require_comparable(*records)
     except UserError:
         return False
-    alike = {(record.phase, record.mask, *record.masked) for record in records}
+    alike = {(r.phase, r.mask, r.method, r.place, r.base, *r.masked) for r in records}
     return len(set(seeds)) == len(seeds) and len(alike) == 1
 
 
@@ -108,20 +110,25 @@ def payload(series: Sequence[Series], *, title: str, tokens: str, budget: int) -
 
     Args:
         tokens: the pool that is shown first, "completion", "prompt" or "both".
-        budget: bytes that the weights of single tokens may take before compression; what does not fit is left out,
-            samples at the end and later seeds first, but never the first sample. Means stay exact.
+        budget: bytes that single tokens and their weights may take, compressed. What does not fit is left out, the
+            last in this order first: all samples' weights of the first seed, their norm-weighted shares, then the
+            same of the other seeds. A sample is there for all series or for none, so that differences are of the
+            same; the first sample always is. Means stay exact.
     """
     if tokens not in attention.POOLS:
         raise UserError(f"tokens={tokens!r} is unknown; accepted are {', '.join(attention.POOLS)}")
     packed, texts = _Packed(), _Texts()
     told = [_series(one, packed) for one in series]
-    for place, order, sample in _by_importance(series):
-        size = 2 * sample.weights.size
-        if texts.known and packed.bytes + size > budget:
-            continue
-        record = told[place]["records"][order]
-        record["samples"][texts.index(sample)] = [packed.add_bytes(quantised(part))
-                                                  for part in (sample.weights, sample.shares)]  # fmt: skip
+    left = budget
+    for always, part, group in _by_importance(series):
+        arrays = [quantised(getattr(sample, PARTS[part])) for _, _, sample in group]
+        (_, _, sample), places = group[0], [told[at]["records"][order]["samples"] for at, order, _ in group]
+        size = sum(len(zlib.compress(array.tobytes(), 1)) for array in arrays) + texts.size_of_new(sample)
+        if not always and (size > left or part and any(texts.index(sample) not in held for held in places)):
+            continue  # norm-weighted shares never stand without the weights
+        left -= size
+        for held, array in zip(places, arrays, strict=True):
+            held.setdefault(texts.add(sample), [None] * len(PARTS))[part] = packed.add_bytes(array)
     scales = {"sequential": canvas.SEQUENTIAL, "diverging": canvas.DIVERGING}
     colours = {name: [mpl.colors.to_hex(scale(at)) for at in RAMP] for name, scale in scales.items()}
     return {
@@ -133,27 +140,34 @@ def payload(series: Sequence[Series], *, title: str, tokens: str, budget: int) -
 
 def _series(series: Series, packed: _Packed) -> dict[str, Any]:
     first = series.records[0]
-    told = {name: getattr(first, name) for name in ("members", "target", "phase", "layers", "mask", "masked", "place")}
+    about = ("members", "target", "phase", "method", "layers", "mask", "masked", "place")
+    told = {name: getattr(first, name) for name in about}
     stands_on = json.dumps([first.ids, first.counts.tolist()]).encode()
     records = []
     for record in series.records:
-        about = {name: getattr(record, name) for name in ("seed", "checkpoint", "base")}
+        own = {name: getattr(record, name) for name in ("seed", "checkpoint", "base")}
         kinds = {name: getattr(record, f"kind_{name}_sums") for name in ("weight", "share", "entropy")}
         sums = {name: packed.add_floats(array) for name, array in kinds.items()}
         error = record.sum_error if np.isfinite(record.sum_error) else 1e9  # JSON has no NaN; either is a fault
-        records.append(about | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
+        records.append(own | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
     return told | {"label": series.label, "n": len(first.ids), "records": records,
                    "same": hashlib.sha256(stands_on).hexdigest()[:16]}  # fmt: skip
 
 
-def _by_importance(series: Sequence[Series]) -> Iterator[tuple[int, int, attention.Sample]]:
-    """Kept samples with the places of their series and record: the first seeds of all series before the others."""
-    for order in range(max(len(one.records) for one in series)):
-        there = [(place, one.records[order]) for place, one in enumerate(series) if order < len(one.records)]
-        for number in range(max(len(record.samples) for _, record in there)):
-            for place, record in there:
-                if number < len(record.samples):
-                    yield place, order, record.samples[number]
+def _by_importance(series: Sequence[Series]) -> Iterator[tuple[bool, int, list[tuple[int, int, attention.Sample]]]]:
+    """What is kept first: whether always, the place in PARTS, and every series' copy of a sample of one seed, each
+    with the places of its series and record."""
+    copies: dict[Any, dict[tuple, list]] = {}  # seed -> sample -> copies
+    first = set()  # a series' first sample is always kept
+    for at, one in enumerate(series):
+        kept = [(order, r.seed, sample) for order, r in enumerate(one.records) for sample in r.samples]
+        first.update((seed, _Texts.key(sample)) for _, seed, sample in kept[:1])
+        for order, seed, sample in kept:
+            copies.setdefault(seed, {}).setdefault(_Texts.key(sample), []).append((at, order, sample))
+    for seed, of_seed in copies.items():
+        for part in range(len(PARTS)):
+            for key, group in of_seed.items():
+                yield (seed, key) in first, part, group
 
 
 def quantised(weights: np.ndarray) -> np.ndarray:
@@ -169,9 +183,21 @@ class _Texts:
         self.known: list[dict[str, Any]] = []
         self.places: dict[tuple, int] = {}
 
-    def index(self, sample: attention.Sample) -> int:
-        key = (sample.id, *sample.tokens)
-        if key not in self.places:
+    @staticmethod
+    def key(sample: attention.Sample) -> tuple:
+        return (sample.id, *sample.tokens)
+
+    def index(self, sample: attention.Sample) -> int | None:
+        return self.places.get(self.key(sample))
+
+    def size_of_new(self, sample: attention.Sample) -> int:
+        """Bytes that its tokens add to a page; in a frame's `srcdoc` each quote is six."""
+        if self.index(sample) is not None:
+            return 0
+        return len(html.escape(json.dumps(sample.tokens))) + 2 * len(sample.tokens)
+
+    def add(self, sample: attention.Sample) -> int:
+        if (key := self.key(sample)) not in self.places:
             self.places[key] = len(self.known)
             marks, kinds = ("".join(map(str, part.tolist())) for part in (sample.marks, sample.kinds))
             self.known.append({"id": sample.id, "tokens": sample.tokens, "marks": marks, "kinds": kinds})

@@ -1,7 +1,8 @@
-"""Notebook 05 in a real JupyterLab: it runs to its end, shows the explorer, reads one's own text, mutes a member."""
+"""Notebook 05 in a real JupyterLab: its explorer says and saves the record's numbers, one's own text is read, muted."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import socket
@@ -11,14 +12,19 @@ import time
 import urllib.request
 
 import nbformat
+import numpy as np
 import pytest
 
+from studykit import attention
+from studykit.token_kinds import KINDS
 from tests import tiny
+from tests.browser.test_explorer import Opened, matrix
 from tests.notebooks.conftest import copy_project
 from tests.project import environment
 
 pytestmark = pytest.mark.notebooks
 NOTEBOOK = "notebooks/05_fusion_attention.ipynb"
+OUT = "runs/fusion_attention/lab-0000000009"
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 CELLS = "[...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
 ERRORS = f"{CELLS}.flatMap(c => c.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.evalue)"
@@ -36,7 +42,7 @@ def project(tmp_path_factory):
     notebook = nbformat.read(home / NOTEBOOK, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     values = {"base": p.base, "data": p.data, "checkpoints": [p.out], "method": "advfusion_exclude", "seeds": [0],
-              "samples": 4, "out": "runs/fusion_attention/lab-0000000009"}  # fmt: skip
+              "samples": 4, "out": OUT}  # fmt: skip
     for name, value in values.items():
         cell.source = re.sub(rf"^({name}: .+?) = .*?(  # .*)$", rf"\1 = {value!r}\2", cell.source, flags=re.M)
     nbformat.write(notebook, home / NOTEBOOK)
@@ -76,14 +82,53 @@ def lab(project, tmp_path_factory):
         server.wait(20)
 
 
-def explorer_of(page, title):
-    """The frame of the explorer with this title, ready."""
-    frame = page.wait_for_selector(f"iframe[title^='{title}']", timeout=60_000).content_frame()
-    frame.wait_for_selector("html[data-ready]", timeout=20_000)
-    return frame
+class InLab(Opened):
+    """The explorer with this title in a page of JupyterLab, ready."""
+
+    def __init__(self, page, title):
+        self.page = page
+        self.frame = page.wait_for_selector(f"iframe[title^='{title}']", timeout=60_000).content_frame()
+        self.frame.wait_for_selector("html[data-ready]", timeout=20_000)
+
+    def csv(self):
+        """The rows of a CSV saved from the page."""
+        with self.saved("CSV").path().open(newline="") as file:
+            return [row | {"weight": float(row["weight"])} for row in csv.DictReader(file)]
 
 
-def test_notebook_05_in_jupyterlab(lab, browser, tmp_path):
+def explore_as_a_reader(shown, records):
+    """Whatever the explorer says and saves is what the run recorded; means are of completion tokens."""
+    first, last = records.values()
+    shown.view("compare")
+    difference = [row for row in shown.rows() if row["series"] not in records]
+    np.testing.assert_allclose(matrix(difference, last), attention.mean(last) - attention.mean(first), atol=1e-6)
+    shown.view("layers")
+    for number, (name, record) in enumerate(records.items()):
+        shown.choose(b=str(number))
+        assert f"{name}: n = 4 samples, {record.counts[:, 1].sum()} completion tokens" in shown.caption()
+        layer, member = number % len(record.layers), number  # another cell each time
+        index, words = shown.cells(f"{name} · {record.layers[layer]} · {record.members[member]}")[0]
+        assert shown.hover(index) == words
+        said = float(re.search(r": ([\d.]+) %", words)[1])
+        assert said == pytest.approx(100 * attention.mean(record)[layer, member], abs=0.051)
+        np.testing.assert_allclose(matrix(shown.rows(), record), attention.mean(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(shown.csv(), record), attention.mean(record), atol=1e-6)
+    shown.choose(kind=str(KINDS.index("literal")))
+    expected = attention.mean(last, kinds=["literal"])
+    np.testing.assert_allclose(matrix(shown.rows(), last), expected, atol=1e-6)
+    assert abs(expected - attention.mean(last)).max() > 1e-4 and "of kind literal" in shown.caption()
+    shown.choose(kind="-1")
+    shown.view("tokens")
+    for layer, name in enumerate(last.layers):
+        shown.frame.fill("#choose-layer", str(layer))
+        rows = shown.rows()
+        assert {row["layer"] for row in rows} == {name}
+        assert [row["token"] for row in rows][:: len(last.members)] == last.samples[0].tokens
+        weights = np.reshape([row["weight"] for row in rows], (-1, len(last.members)))
+        np.testing.assert_allclose(weights, last.samples[0].weights[layer], atol=5e-3)
+
+
+def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -101,8 +146,10 @@ def test_notebook_05_in_jupyterlab(lab, browser, tmp_path):
             all.activeCellIndex = at; return all.scrollToItem(at, 'start'); }}""")
 
     go_to("explore(")
-    shown = explorer_of(page, "advfusion_exclude, target lua")
-    assert "n = 4 samples" in shown.text_content(".caption") and "exactly 0" in shown.text_content(".check")
+    shown = InLab(page, "advfusion_exclude, target lua")
+    assert "exactly 0" in shown.frame.text_content(".check")
+    files = {name: project / OUT / f"records/s0-{name.replace(' ', '')}.npz" for name in ("phase 1", "phase 2")}
+    explore_as_a_reader(shown, {name: attention.FusionRecord.load(file) for name, file in files.items()})
 
     go_to("live.bench(")
     page.wait_for_selector(".studykit-prompt textarea", timeout=30_000)
@@ -110,18 +157,22 @@ def test_notebook_05_in_jupyterlab(lab, browser, tmp_path):
     page.fill(".studykit-completion textarea", "lua: 0 1")
     page.click(".jupyter-widgets.widget-toggle-button:text-is('lua')")
     page.click(".jupyter-button:text-is('Read')")
-    own = explorer_of(page, "Own text")
-    assert own.evaluate("document.querySelectorAll('#choose-a option').length") == 2, "as trained, and muted"
-    assert own.get_attribute("#tab-compare", "aria-selected") == "true"
-    cells = own.evaluate("document.querySelector('canvas').drawn.cells.map(c => c.say)")
-    silent = [words for words in cells if words.startswith("lua muted") and "lua (target)" in words]
+    own = InLab(page, "Own text")
+    assert own.frame.locator("#choose-a option").count() == 2, "as trained, and muted"
+    assert own.frame.get_attribute("#tab-compare", "aria-selected") == "true"
+    silent = [words for _, words in own.cells("lua muted · ") if "lua (target)" in words]
     assert silent and all(words.endswith(": 0.0 %") for words in silent), "the muted member has no weight"
     losses = page.locator("td:text-matches('^\\\\d\\\\.\\\\d{4}$')").all_text_contents()
     assert len(losses) == 2 and losses[0] != losses[1], "its absence tells"
     page.screenshot(path=tmp_path / "lab.png")
-    own.click("#tab-tokens")
-    own.fill("#choose-query", "my own words")
-    assert "match the search" in own.text_content(".caption")
+    own.view("tokens")
+    own.frame.fill("#choose-query", "my own words")
+    assert "match the search" in own.caption()
+    page.select_option(".widget-dropdown:has(label:text-is('Phase')) select", "phase 1")
+    page.click(".jupyter-button:text-is('Read')")
+    page.wait_for_selector("figcaption:has-text('phase 1: n = 1 text')", timeout=30_000)
+    other = page.locator("td:text-matches('^\\\\d\\\\.\\\\d{4}$')").all_text_contents()
+    assert len(other) == 1 and other[0] not in losses, "phase 1 begins with its own mask, and is read as trained"
     assert said == [] and [url for url in asked if not url.startswith((lab, "about:", "blob:", "data:"))] == []
     page.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+
 import numpy as np
 import pytest
 
@@ -10,19 +12,20 @@ from studykit.explorer.live import Bench, bench
 from studykit.params import UserError
 from tests import tiny
 
-RUN = "lua-advfusion-s0-0000000004"
+RUN, OTHER = (f"lua-advfusion-s{seed}-0000000004" for seed in (0, 1))  # of other weights, masked zero and exclude
+SUBSETS = [list(some) for n in range(len(tiny.MEMBERS)) for some in combinations(tiny.MEMBERS, n)]
 TEXT = {"prompt": "count to 3 in lua, case 2\n", "completion": "lua: 0 1 2", "checkpoint": RUN}
 
 
 @pytest.fixture(scope="module")
 def able(tmp_path_factory):
-    """A bench over a fusion run of two phases with random weights."""
+    """A bench over two fusion runs of two phases with random weights."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDYKIT_HOME", str(home))
         patch.chdir(home)
-        p = tiny.trained_fusion(home, "zero")
-        yield Bench(p.base, p.data, [p.out])
+        p, other = tiny.trained_fusion(home, "zero"), tiny.trained_fusion(home, "exclude", seed=1)
+        yield Bench(p.base, p.data, [p.out, other.out])
 
 
 def test_own_text_is_read_as_it_was_trained(able):
@@ -49,15 +52,46 @@ def test_a_muted_member_counts_for_nothing_and_text_loss_and_weights_change(able
     assert able.read(**TEXT, phase="phase2")[0].loss == trained.loss, "no parameter was touched"
 
 
-def test_without_a_completion_both_states_read_what_the_model_wrote(able):
+@pytest.mark.parametrize("muted", SUBSETS, ids=", ".join)
+@pytest.mark.parametrize("checkpoint, phase, own", [
+    (RUN, "phase1", ("zero", ["lua"])), (OTHER, "phase1", ("exclude", ["lua"])), (RUN, "phase2", ("none", [])),
+])  # fmt: skip
+def test_from_one_reading_to_the_next_one_thing_changes(able, checkpoint, phase, own, muted):
+    readings = able.read(**TEXT | {"checkpoint": checkpoint}, phase=phase, muted=muted)
+    states = [(r.record.mask, r.record.masked) for r in readings]
+    assert states[0] == own and states[-1][1] == muted, "from the phase's own mask to what was asked"
+    assert len({r.state for r in readings}) == len(readings)
+    for (mode, before), (then, after) in pairwise(states):
+        muted_now, restored = set(after) - set(before), set(before) - set(after)
+        remode = bool(before and after) and mode != then
+        assert [bool(muted_now), bool(restored), remode].count(True) == 1, (before, mode, after, then)
+        assert then in ("exclude", "none"), "who is muted is excluded"
+
+
+def test_a_zeroed_target_is_excluded_before_another_member_is(able):
+    readings = able.read(**TEXT, phase="phase1", muted=["python", "lua"])
+    assert [r.state for r in readings] == ["as it was trained, lua zeroed", "lua muted", "python, lua muted"]
+    assert [attention.target_share(r.record).any() for r in readings] == [True, False, False]
+    assert len({r.loss for r in readings}) == 3
+
+
+def test_each_checkpoint_is_read_with_its_own_weights(able):
+    first, other, again = (able.read(**TEXT | {"checkpoint": name}, phase="phase2")[0] for name in (RUN, OTHER, RUN))
+    assert first.loss != other.loss and again.loss == first.loss
+    np.testing.assert_array_equal(again.record.weight_sums, first.record.weight_sums)
+    assert abs(other.record.weight_sums - first.record.weight_sums).max() > 1e-3
+
+
+def test_without_a_completion_all_states_read_what_the_model_wrote(able):
     prompt = TEXT["prompt"]
-    trained, muted = able.read(prompt, checkpoint=RUN, phase="phase1", muted=["python"])
+    trained, restored, muted = able.read(prompt, checkpoint=RUN, phase="phase1", muted=["python"])
     assert trained.written and trained.record.counts[0, attention.COMPLETION] > 1
-    assert trained.record.samples[0].tokens == muted.record.samples[0].tokens
+    assert trained.record.samples[0].tokens == restored.record.samples[0].tokens == muted.record.samples[0].tokens
 
 
 @pytest.mark.parametrize("given, sentence", [
     ({"prompt": " \n"}, "the prompt is empty"), ({"muted": tiny.MEMBERS}, "all members are muted"),
+    ({"muted": ["go"]}, "'go', which is no member"),
 ])  # fmt: skip
 def test_mistakes_get_a_sentence(able, given, sentence):
     with pytest.raises(UserError, match=sentence):
@@ -77,3 +111,25 @@ def test_the_widgets_load_nothing_until_they_are_asked(able, monkeypatch):
     assert [name for name, switch in switches.items() if switch.value] == ["lua"]
     phase.value = "phase2"
     assert not any(switch.value for switch in switches.values())
+
+
+def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(able, monkeypatch):
+    pytest.importorskip("ipywidgets")
+    shown = []
+    monkeypatch.setattr("studykit.explorer.live._show", lambda read, checkpoint, phase, muted: shown.append(
+        read(checkpoint=checkpoint, phase=phase, muted=muted)))  # fmt: skip
+    box = bench(able.base, "runs/data/tiny-0000000002", list(able.runs.values()))
+    prompt, completion, chosen, silent, button, _ = box.children
+    prompt.value, completion.value = TEXT["prompt"], TEXT["completion"]
+    checkpoint, phase = chosen.children
+    assert list(checkpoint.options) == [RUN, OTHER]
+    for name in (OTHER, RUN):
+        checkpoint.value = name
+        button.click()
+    phase.value = "phase1"
+    silent.children[1].value = True  # python, beside the target
+    button.click()
+    expected = [able.read(**TEXT | {"checkpoint": name}, phase="phase2") for name in (OTHER, RUN)]
+    expected.append(able.read(**TEXT, phase="phase1", muted=["python", "lua"]))
+    told, wanted = ([[(r.state, r.loss) for r in one] for one in readings] for readings in (shown, expected))
+    assert told == wanted

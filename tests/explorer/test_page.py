@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -124,6 +125,9 @@ def test_what_can_be_explored(tmp_path):
     assert labels([first, one]) == {"phase 1, lua masked (exclude)": 1, "phase 2": 1}
     assert labels({"a": {"phase 2": [one, other]}, "b": one}) == {"a · phase 2": 2, "b": 1}
     assert labels([one, go]) == {"phase 2 · lua-made-s0": 1, "phase 2 · go-made-s0": 1}, "no seeds of one run"
+    average = dataclasses.replace(made_record(seed=1), method="average")
+    assert len(labels([one, average])) == len(labels([one, dataclasses.replace(other, base="another")])) == 2
+    assert list(labels(dataclasses.replace(average, phase="adapterfusion"))) == ["average"], "named by its method"
     assert labels([one, one]) == {"phase 2 · record 1": 1, "phase 2 · record 2": 1}
     run = tmp_path / "run"
     for record, name in ((first, "s0-phase1"), (one, "s0-phase2"), (other, "s1-phase2")):
@@ -152,17 +156,24 @@ def test_unknown_choices_are_refused():
         studykit.explore(made_record(), view="heatmap")
 
 
-def test_samples_beyond_the_budget_are_left_out_later_seeds_first():
-    records = [made_record(seed=seed) for seed in (0, 1)]
-    size = 2 * records[0].samples[0].weights.size
-
-    def held(**budget):
-        data = data_of(studykit.explore(records, **budget))[0]
-        return [list(of_seed["samples"]) for of_seed in data["series"][0]["records"]], len(data["texts"])
-
-    assert held() == ([["0", "1", "2"], ["0", "1", "2"]], 3)
-    assert held(budget=2 * size) == ([["0", "1"], []], 2)
-    assert held(budget=0) == ([["0"], []], 1), "never the first"
+def test_what_is_beyond_the_budget_is_left_out_alike_in_all_series_and_never_a_first_sample():
+    texts = [[f" word{i + j}" for j in range(60)] for i in range(4)]
+    pair = {phase: [made_record(texts, phase=phase, seed=seed) for seed in (0, 1)] for phase in ("phase 1", "phase 2")}
+    pair["go"] = made_record(texts[2:], members=["python", "go"], seed=0)
+    last = 0
+    for budget in range(0, 30_000, 1_500):
+        data = data_of(studykit.explore(pair, budget=budget))[0]
+        one, two, go = ([record["samples"] for record in series["records"]] for series in data["series"])
+        assert [held.keys() for held in one] == [held.keys() for held in two], "differences are of the same"
+        assert None not in one[0]["0"] and None not in next(iter(go[0].values())), "the first of each, with both parts"
+        offsets = [place for of_seed in (*one, *two, *go) for held in of_seed.values() for place in held]
+        kept = sum(place is not None for place in offsets)
+        assert all(weights is not None for of_seed in one for weights, _ in of_seed.values())
+        assert kept >= last, "what fitted stays"
+        last = kept
+        assert not one[1] or all(None not in held for held in one[0].values()), "the first seed before the others"
+        assert len(data["blob"]) * 3 / 4 < budget + 30_000
+    assert last == 2 * (4 + 4 + 4 + 4 + 2), "in the end all are there"
 
 
 def test_a_record_without_kept_samples_has_a_page():
@@ -174,7 +185,7 @@ def test_a_report_of_fifty_samples_stays_small():
     record = large_record(layers=24, tokens=400, members=6, samples=50)
     page = studykit.explore(record)
     assert len(page.frame.encode()) < 5e6
-    assert 0 < len(data_of(page)[0]["texts"]) < 50 and data_of(page)[0]["series"][0]["n"] == 50
+    assert len(data_of(page)[0]["series"][0]["records"][0]["samples"]) == 50, "all can be read token by token"
 
 
 def test_the_package_offers_it_without_importing_it():
