@@ -37,27 +37,36 @@ INLINE = re.compile(r"data:image/(?:svg\+xml|png|jpeg|gif|webp);base64,[A-Za-z0-
 PROGRESS = re.compile(r"\d+%\||\b\d+it \[|(?:it|s)/(?:s|it)\]|^\s*\d+/\d+ \[")
 WARNING = re.compile(r"^(?:\S*/)?([\w.-]+\.py):\d+: (\w*Warning): ")
 NUMBER = re.compile(r"[-+−±]?[\d.,]+(?:e[-+]?\d+)?\s*%?|nan|NaN|inf|None|–|-|")
+NOT_IN_REPORT = "not-in-report"  # the tag of cells for who runs a notebook: what it needs, its parameters, what is next
 SHOWN_MIMES = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain")
 OBJECT = re.compile(r"^<[\w. ]+( object| at 0x|[^>]*>$)")
 
 
 def body(notebook: NotebookNode, prose: NotebookNode | None = None) -> tuple[str, str]:
-    """The title of an executed notebook and the rest of it, both HTML. `prose`: the notebook as it is now, whose
-    markdown cells (matched by id) replace those of the executed copy, so that mending a sentence needs no new run."""
+    """The title of an executed notebook and the rest of it, both HTML.
+
+    What helps who runs the notebook and nobody who reads its report is tagged NOT_IN_REPORT: of such cells only errors
+    and warnings are shown. `prose`: the notebook as it is now, whose markdown cells and tags (matched by id) replace
+    those of the executed copy, so that mending a sentence needs no new run.
+    """
     images = _Images()
     notebook = nbformat.from_dict(notebook)
-    fresh = {c["id"]: c["source"] for c in (prose or {}).get("cells", ()) if c["cell_type"] == "markdown" and "id" in c}
+    fresh = {(c["cell_type"], c["id"]): c for c in (prose or {}).get("cells", ()) if "id" in c}
     cells, heading = [], "this notebook"
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", ())
-        if cell.cell_type == "markdown" and "papermill-error-cell-tag" not in tags:
-            cell.source = images.lift(fresh.get(cell.get("id"), cell.source))
+        now = fresh.get((cell.cell_type, cell.get("id")), cell)
+        left_out = NOT_IN_REPORT in now["metadata"].get("tags", ())
+        if cell.cell_type == "markdown" and "papermill-error-cell-tag" not in cell.metadata.get("tags", ()):
+            if left_out:
+                continue
+            cell.source = images.lift(now["source"])
             headings = re.findall(r"^#+\s+(.+)$", cell.source, flags=re.M)
             heading = headings[-1] if headings else heading
             cells.append(cell)
         elif cell.cell_type == "code" and cell.outputs:
             alt = cell.metadata.get("alt") or f"Figure in the section “{heading}”"
-            parts = [_output(o, alt, images) for o in _joined(cell.outputs)]
+            shown = [o for o in _joined(cell.outputs) if not left_out or _is_trouble(o)]
+            parts = [_output(o, alt, images) for o in shown]
             cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": p}) for p in parts if p]
             cells.append(cell)
     notebook.cells = cells
@@ -104,6 +113,10 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
         else:
             joined.append(output.copy())
     return joined
+
+
+def _is_trouble(output: NotebookNode) -> bool:
+    return output.output_type == "error" or output.get("name") == "stderr"
 
 
 def _output(output: NotebookNode, alt: str, images: _Images) -> str:
@@ -214,6 +227,9 @@ def _finished(text: str) -> BeautifulSoup:
         asked = set(frame.get_attribute_list("sandbox"))
         frame["sandbox"] = " ".join(sorted(asked & {"allow-scripts", "allow-downloads"}))
         frame["title"] = frame.get("title") or "Interactive figure"
+        on_paper = soup.new_tag("p", attrs={"class": "on-paper"})
+        on_paper.string = f"Interactive in the page that this was printed from: {frame['title']}"
+        frame.insert_before(on_paper)
     for table in soup.find_all("table"):
         _align(table)
         if table.find_parent("table") is None:

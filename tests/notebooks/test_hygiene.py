@@ -10,6 +10,7 @@ import pytest
 
 from studykit import plan, runs
 from studykit.params import STAGES
+from studykit.rendering import NOT_IN_REPORT
 from studykit.study import load_study
 from tests.project import ROOT
 
@@ -48,6 +49,13 @@ def test_shape_of_the_house(stage):
     assert statistics.median(code) <= 7 and statistics.quantiles(code, n=10)[-1] <= 25
     assert cells[0].source.startswith("# ")
     assert not any("$" in cell.source for cell in cells if cell.cell_type == "markdown"), "no LaTeX: not offline"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_report_gets_neither_manual_nor_status(stage):
+    left_out = [cell.source for cell in read(stage).cells if NOT_IN_REPORT in cell.metadata.get("tags", [])]
+    for begin in ("## What it needs", "## Parameters", "with runs.open_run(", "## Next", "footer("):
+        assert len([source for source in left_out if source.startswith(begin)]) == 1, begin
 
 
 def tagged_cell(cell) -> bool:
