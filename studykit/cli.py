@@ -5,6 +5,7 @@
     studykit status params/quickstart.yaml          how far it is, while it runs or after
     studykit report params/quickstart.yaml --zip    render the report of what there is, and pack it for mailing
     studykit plan params/quickstart.yaml            list the runs and how they stand
+    studykit explore runs/fusion_attention/x        the explorer of a run's fusion weights as one HTML file
     studykit clean                                  list what no study in params/ needs; --yes removes it
     studykit estimate params/x.yaml --gpu 24GB      memory of every stage, and whether such a GPU is large enough
     studykit check-references PATH                  run a benchmark's own solutions against its tests
@@ -48,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
             command.add_argument("--zip", action="store_true", help="also pack it into reports/<study>.zip")
         if name == "estimate":
             command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
+    about = "write the explorer of fusion weights as one HTML file; several runs stand side by side"
+    command = commands.add_parser("explore", help=about, description=about)
+    command.add_argument("runs", nargs="+", help="a fusion_attention or fusion run, or a record (.npz)")
+    command.add_argument("--out", default="explorer.html", metavar="FILE", help="default: explorer.html")
     about = "list the runs that no study in params/ needs, with their sizes"
     command = commands.add_parser("clean", help=about, description=about)
     command.add_argument("--yes", action="store_true", help="remove them")
@@ -67,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 
             print(doctor.report())
             return 0
+        if args.command == "explore":
+            return _explore(args.runs, Path(args.out))
         if args.command == "check-references":
             return _check_references(args.path, args.language, args.allow_unsandboxed)
         if args.command == "clean":
@@ -110,6 +117,15 @@ def _from_home(study: str) -> str:
         return study  # load_study says what is wrong with it
     file = file.resolve()
     return str(file.relative_to(runs.home())) if file.is_relative_to(runs.home()) else str(file)
+
+
+def _explore(places: list[str], out: Path) -> int:
+    from studykit.explorer import explore  # numpy and matplotlib: the other commands do without
+
+    names = [Path(place).stem for place in places]
+    title = f"Fusion weights, {names[0]}" if len(names) == 1 else "Fusion weights"
+    print(explore(dict(zip(names, places, strict=True)) if len(names) > 1 else places[0], title=title).save(out))
+    return 0
 
 
 def _check_references(path: str, languages: list[str], allow_unsandboxed: bool) -> int:

@@ -45,9 +45,11 @@ class Explorer:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write the document as a file that any browser opens."""
+        """Write the document as a file that any browser opens; whole or not at all."""
         path = Path(path)
-        path.write_text(self.html, encoding="utf-8")
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(self.html, encoding="utf-8")
+        part.replace(path)
         return path
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:

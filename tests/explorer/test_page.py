@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import studykit
-from studykit import attention, rendering, sources
+from studykit import attention, cli, rendering, sources
 from studykit.explorer.payload import STEPS, quantised, series_of
 from studykit.params import UserError
 from studykit.token_kinds import KINDS
@@ -203,3 +203,16 @@ def test_a_page_can_be_saved(tmp_path):
     page = studykit.explore(made_record(), title="A & B")
     assert page.save(tmp_path / "page.html").read_text(encoding="utf-8") == page.html
     assert "<title>A &amp; B</title>" in page.html and MEMBERS[2] in page.html
+
+
+def test_the_command_writes_one_file_of_one_or_several_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made_record(seed=0).save("first-0/records/s0-phase2.npz")
+    made_record(seed=1).save("second-1/records/s1-phase2.npz")
+    assert cli.main(["explore", "first-0"]) == 0 and capsys.readouterr().out == "explorer.html\n"
+    assert "first-0" in (tmp_path / "explorer.html").read_text()
+    assert cli.main(["explore", "first-0", "second-1", "--out", "both.html"]) == 0
+    soup = BeautifulSoup((tmp_path / "both.html").read_text(), "html.parser")
+    series = json.loads(soup.find("script", id="data").string)["series"]
+    assert [one["label"] for one in series] == ["first-0", "second-1"]
+    assert cli.main(["explore", "absent"]) == 2 and "absent holds no fusion records" in capsys.readouterr().err

@@ -47,6 +47,39 @@ def test_the_study_runs_to_its_reports(finished):
         assert page.stat().st_size < 5e6
 
 
+@pytest.mark.parametrize("width, scheme", [(1280, "light"), (400, "dark")])
+def test_every_report_opens_offline_with_its_figures(finished, browser, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    explored = 0
+    for file in sorted((finished / "reports/quickstart").glob("*.html")):
+        page, asked, said = context.new_page(), [], []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.on("console", lambda message, said=said: said.append(message.text))
+        page.on("pageerror", lambda error, said=said: said.append(str(error)))
+        page.goto(file.as_uri())
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), file.name
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{file.name} scrolls sideways"
+        for frame in page.frames[1:]:
+            frame.frame_element().scroll_into_view_if_needed()
+            frame.wait_for_selector("html[data-ready]", timeout=20_000)
+            frame.wait_for_function("document.querySelector('canvas').width > 0")  # laid out once it is in sight
+            painted = frame.evaluate("""() => { const canvas = document.querySelector('canvas'), seen = new Set();
+                const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+                for (let i = 0; i < data.length; i += 4) seen.add(data.slice(i, i + 4).join());
+                return seen.size; }""")
+            cells = frame.evaluate("document.querySelector('canvas').drawn.cells.length")
+            assert painted > 10 and cells > 0, f"{file.name}: the heatmap is there"
+            explored += 1
+        assert set(asked) <= {file.as_uri(), "about:srcdoc"} and said == [], file.name
+        page.emulate_media(media="print")
+        for frame in page.locator("iframe").all():
+            assert frame.is_hidden() and page.locator(".on-paper").first.is_visible(), "paper gets a sentence instead"
+        page.close()
+    context.close()
+    attention = len(list(finished.glob("runs/fusion_attention/*/manifest.json")))
+    assert explored == attention + 1 > 1, "one of each fusion, and one of all side by side"
+
+
 def test_a_second_call_runs_nothing(finished):
     before = stamps(finished)
     done = studykit(finished, "run", "params/quickstart.yaml")
