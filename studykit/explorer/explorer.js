@@ -312,17 +312,22 @@ function rowOf(series, m, l, c, label = series.label) {
 
 // Parts of views: each draws at a place and returns its height
 
+const HEADING = {size: 0.9, bold: true};
+function titleLines(title, w) { // a title that is too long goes on below after its last dot
+  const at = title.lastIndexOf(" · ");
+  return at < 0 || widthOf(title, HEADING) < w - 3 * LOOK.em ? [title] : [title.slice(0, at), title.slice(at + 3)];
+}
 function heatmap(pen, out, x, y, w, o) {
-  // o: id, title, columns, target (column), layers, marked (layer), value(l, c), say(l, c), row(l, c), act(l, c),
-  // scale, room (height at most)
+  // o: id, title, heads (lines that titles of a row of panels take), columns, target (column), layers, marked (layer),
+  // value(l, c), say(l, c), row(l, c), act(l, c), scale, room (height at most)
   const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, bold = {size: 0.8, bold: true};
   const marked = o.marked ?? -1, left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
   const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em;
   const cw = Math.min(7.5 * em, (w - left) / A), ch = Math.max(3, Math.min(tall, (o.room || Infinity) / L));
   const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71), bold));
   const widest = Math.max(...labels.map(name => widthOf(name, bold))), flat = widest < cw - 0.3 * em;
-  const top = y + (o.title ? 1.7 * em : 0.2 * em), heading = {size: 0.9, bold: true};
-  if (o.title) pen.text(x + left, y + 0.7 * em, fitted(o.title, w - left, heading), heading);
+  const heads = titleLines(o.title, w), top = y + (0.5 + 1.2 * Math.max(heads.length, o.heads || 1)) * em;
+  heads.forEach((line, i) => pen.text(x + left, y + (0.7 + 1.2 * i) * em, fitted(line, w - left, HEADING), HEADING));
   for (let r = 0; r < L; r++) {
     const l = L - 1 - r, cy = top + r * ch; // the first layer is at the bottom
     if (l % Math.ceil(0.9 * em / ch) === 0) pen.text(x + left - 0.4 * em, cy + ch / 2, o.layers[l],
@@ -419,12 +424,13 @@ const DRAW = {
     const pw = wide ? (w - gap * (count - 1)) / count : w, scale = sharedScale([m.w, n.w]);
     const panels = [panelOf(one, m, scale), panelOf(two, n, scale)];
     if (change) panels.push(differenceOf(one, two, change, scaleOf(largest(change.w.map(Math.abs)), true)));
+    const heads = wide ? Math.max(...panels.map(panel => titleLines(panel.title, pw).length)) : 1;
     let y = legend(pen, 0, 0, w, scale, quantity()), lowest = y;
     if (change && wide) legend(pen, 2 * (pw + gap), 0, pw, panels[2].scale, "points");
     const start = y;
     panels.forEach((panel, i) => {
       if (!wide && i === 2) y += legend(pen, 0, y, w, panel.scale, "difference, points");
-      const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, panel);
+      const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, {...panel, heads});
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
     out.caption = `Mean ${quantity()} in percent` +
@@ -443,11 +449,12 @@ const DRAW = {
     const widest = Math.max(...panels.map(p => p.columns.length)), need = (3 + 2.5 * widest) * em;
     const across = clamp(Math.floor((w + gap) / (need + gap)), 1, panels.length);
     const pw = (w - gap * (across - 1)) / across;
+    const heads = Math.max(...panels.map(panel => titleLines(panel.title, pw).length));
     let y = legend(pen, 0, 0, w, scale, `${quantity()}, one scale`), tallest = 0;
     if (S.by === "member") y += keys(pen, 0, y, w, shown.map(([series], c) => [`${c + 1} ${series.label}`]));
     panels.forEach((panel, i) => {
       if (i && i % across === 0) { y += tallest + gap; tallest = 0; }
-      tallest = Math.max(tallest, heatmap(pen, out, (i % across) * (pw + gap), y, pw, panel));
+      tallest = Math.max(tallest, heatmap(pen, out, (i % across) * (pw + gap), y, pw, {...panel, heads}));
     });
     out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale` +
       (S.by === "run" ? "; frames mark each one's target. " : ". ") + stands(shown) + leftOut();

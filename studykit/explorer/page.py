@@ -22,7 +22,7 @@ from studykit.explorer.payload import Series, payload, series_of
 from studykit.params import UserError
 
 SANDBOX = "allow-scripts allow-downloads"
-HEIGHT = 500, 800  # pixels of the frame: for a layer, and at most
+HEIGHT = 560, 800  # pixels of the frame: for a layer, and at most
 VIEWS = ("layers", "compare", "all", "depth", "tokens")
 BUDGET = 3_000_000  # compressed bytes of single tokens and their weights: at most 4 MB in a page, whatever they are
 
