@@ -1,6 +1,9 @@
 """What a notebook owes the workflow engine that started it: to end with it, and to share the host's GPUs.
 
 The engine names itself in STUDYKIT_ENGINE. Without that variable (JupyterLab, plain papermill) nothing here acts.
+
+A process is known by its pid and its birth. The kernel tells that in ticks since boot, which a clock that is set right
+does not move; a time of day would move with it, and every watchdog would take its engine for dead.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,13 +20,16 @@ from typing import BinaryIO
 
 import psutil
 
+from studykit.params import UserError
+
 GPU_STAGES = ("base_model", "adapter", "fusion", "evaluate", "fusion_attention")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def name(pid: int | None = None) -> str:
-    """This process (or `pid`) as host|pid|time of its start: a pid alone may be reused."""
+    """This process (or `pid`) as host|pid|birth: a pid alone may be reused."""
     process = psutil.Process(pid)
-    return f"{socket.gethostname()}|{process.pid}|{process.create_time():.0f}"
+    return f"{socket.gethostname()}|{process.pid}|{_birth(process)}"
 
 
 def alive(engine: str) -> bool:
@@ -32,9 +39,17 @@ def alive(engine: str) -> bool:
         return True
     try:
         process = psutil.Process(int(pid))
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(born)) < 2
-    except psutil.NoSuchProcess:
+        return process.status() != psutil.STATUS_ZOMBIE and _birth(process) == born
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _birth(process: psutil.Process) -> str:
+    """When a process began: ticks since boot, of which boot; where there is no /proc, the time of day."""
+    if sys.platform != "linux":
+        return f"{process.create_time():.0f}"
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold spaces
+    return f"{fields[19]} of {BOOT.read_text().strip() if BOOT.is_file() else 'this boot'}"
 
 
 _watching: list[threading.Thread] = []
@@ -61,6 +76,18 @@ def watch(every: float = 0.5) -> None:
     _watching[0].start()
 
 
+def take(file: BinaryIO, shared: bool = False) -> bool:
+    """Lock an open file, until it is closed, unless another process holds it. UserError where nothing can be locked."""
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(f"{file.name} cannot be locked ({error.strerror}): its file system has no locks; a local disk "
+                        "or a mount with flock is accepted.") from None  # fmt: skip
+    return True
+
+
 def gpus() -> list[str]:
     """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, else all NVIDIA devices of the host."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -77,9 +104,7 @@ def claim_gpu(stage: str) -> None:
     while True:
         for gpu in free:
             file = open(f"/tmp/studykit-gpu-{os.getuid()}-{gpu}.lock", "ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not take(file):
                 file.close()
                 continue
             _gpu.append(file)

@@ -120,7 +120,7 @@ def test_a_second_study_shares_what_is_equal(home):
     assert before.items() <= after.items() and new.parent.parent.name == "compare"
     (home / "params/other.yaml").unlink()
     listed = studykit(home, "clean").stdout
-    assert f"compare/{new.parent.name}" in listed and "in 1 run that no study in params/ needs" in listed
+    assert f"compare/{new.parent.name}" in listed and "in 1 run that no study needs" in listed
     assert studykit(home, "clean", "--yes").returncode == 0
     assert {file: file.read_text() for file in home.glob("runs/*/*/manifest.json")} == before
 
