@@ -67,4 +67,4 @@ for stage, (notebook, _) in STAGES.items():
         resources: **({"gpu": 1} if GPUS and stage in engine.GPU_STAGES else {})
         shell:
             "{PAPERMILL} {input[0]} {log.nb} -y {params.given:q} > {log.text} 2>&1"
-            " && cp {log.nb} {output.nb}.part && mv {output.nb}.part {output.nb}"
+            " && cp {log.nb} {output.nb}.part && sync {output.nb}.part && mv {output.nb}.part {output.nb}"

@@ -10,8 +10,11 @@ A directory without `manifest.json` does not count. The engine removes that file
 nothing that decides the results has changed, they are taken up as they are and only shown anew (see `_restored`).
 
 What is being written lives in `runs/.staging/<stage>/<run>/`: `publish/` becomes the directory in one rename,
-`checkpoints/` outlives a kill, `lock` is held (flock) by the writer and let go by the system when the writer dies,
-however it dies.
+`checkpoints/` outlives a kill, `attempt.json` says what decided them, `lock` is held (flock) by the writer and let go
+by the system when the writer dies, however it dies.
+
+A manifest's `seconds` are those of all attempts that went on from each other. A killed one counts until the newest file
+among its checkpoints: nobody was there to note what it took after that.
 
 Under the workflow engine a notebook must not outlive the engine, or a resumed engine would meet a second writer: a
 watchdog ends the notebook within about a second of the engine's death (see `engine`).
@@ -19,7 +22,6 @@ watchdog ends the notebook within about a second of the engine's death (see `eng
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,18 +30,17 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from studykit import engine, provenance, sources
 from studykit.params import STAGES, UserError, show
 
 KEPT = ".manifest.json"  # a copy that the engine does not know of
-
-
 LARGE = 64 * 2**20  # bytes from which a file is not read only to know whether it has changed
+TOLD = 1.0  # seconds of waiting after which one is told: those who only ask hold a lock for less
 
 
 def home() -> Path:
@@ -63,10 +64,18 @@ class OpenRun:
     staging: Path
     done: bool
     attempt: int = 1
+    before: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "peak_memory_mb": 0})  # earlier attempts
 
     def __post_init__(self) -> None:
         self._began, self._started = time.monotonic(), datetime.now(UTC)
-        self._basis = basis(self.stage, self.params)  # now, not when it is published: the code may change meanwhile
+        # Now, not when it is published: code and inputs may change meanwhile.
+        self.decided = {"params": json.loads(json.dumps(self.params)), **basis(self.stage, self.params),
+                        "inputs": {i: _input(i) for i in run_dirs(self.params)}}  # fmt: skip
+
+    def cost(self) -> dict[str, float]:
+        """Seconds and memory until now, of this attempt and those that it goes on from."""
+        seconds = round(self.before["seconds"] + time.monotonic() - self._began, 2)
+        return {"seconds": seconds, "peak_memory_mb": max(self.before["peak_memory_mb"], provenance.peak_memory_mb())}
 
     @property
     def checkpoints(self) -> Path:
@@ -91,38 +100,35 @@ class OpenRun:
         manifest is to say."""
         if self.done:
             raise UserError(f"{self.dir} is finished and is never overwritten; ask run.done before run.publish.")
-        named = _run_dirs(self.params) if inputs is None else [str(i) for i in inputs]
-        publish = self.staging / "publish"
+        known, publish = self.decided["inputs"], self.staging / "publish"
         publish.mkdir(parents=True, exist_ok=True)
         made = {
             "stage": self.stage,
-            "params": self.params,
+            **self.decided,
             "headline": dict(headline or {}),
             **about,
-            "inputs": {i: {"key": Path(i).name.rpartition("-")[2], "sha256": sha256(home() / i / "manifest.json")}
-                       for i in named},
-            **self._basis,
+            "inputs": {i: known.get(i) or _input(i) for i in (known if inputs is None else map(str, inputs))},
+            "published": {str(f.relative_to(publish)): f.stat().st_size for f in _files(publish)},
             "commit": provenance.commit(home()),
             "versions": provenance.versions(),
             "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self._began, 2),
+            **self.cost(),
             "attempt": self.attempt,
             "host": socket.gethostname(),
             "device": provenance.device(),
             "threads": provenance.threads(),
-            "peak_memory_mb": provenance.peak_memory_mb(),
-        }  # fmt: skip
+        }
         for name in (KEPT, "manifest.json"):
             write_json(publish / name, made)
-        for file in publish.rglob("*"):
-            _fsync(file)
+        for path in (publish, *publish.rglob("*")):
+            fsync(path)
         old = self.staging / "old"
         shutil.rmtree(old, ignore_errors=True)
         self.dir.parent.mkdir(parents=True, exist_ok=True)
         if self.dir.exists():  # unfinished, or emptied by the engine
             os.rename(self.dir, old)
         os.rename(publish, self.dir)
-        _fsync(self.dir.parent)
+        fsync(self.dir.parent)
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(self.staging / "checkpoints", ignore_errors=True)
         (self.staging / "attempt.json").unlink(missing_ok=True)
@@ -145,14 +151,16 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
         yield run
         return
     engine.watch()
-    staging.mkdir(parents=True, exist_ok=True)
-    with open(staging / "lock", "ab+") as lock:
-        _lock(lock, name, wait)
+    with _locked(staging, name, wait):
         if not _finished(run) and not _restored(run):
             shutil.rmtree(staging / "publish", ignore_errors=True)
-            run.attempt = _attempt(staging, run._basis["code"], name)
+            _attempt(run, name)
             print(f"{name}: {'starts' if run.attempt == 1 else f'goes on, attempt {run.attempt}'}.", flush=True)
-        yield run
+        try:
+            yield run
+        finally:
+            if not run.done:
+                _note(run)
         if run.done and run.attempt:
             print(f"{name}: published after {time.monotonic() - run._began:.1f} s.", flush=True)
 
@@ -161,90 +169,104 @@ def _finished(run: OpenRun) -> bool:
     if not (run.dir / "manifest.json").is_file():
         return False
     found = manifest(run.dir)
-    want = json.loads(json.dumps(run.params))
+    want = run.decided["params"]
     for key in want.keys() - {"out"}:
         if key in found["params"] and found["params"][key] != want[key]:
             raise UserError(f"{run.dir} holds a finished run whose {key} is {show(found['params'][key])}, not "
                             f"{show(want[key])}; leave `out` at None to get a directory of its own.")
     run.done, run.attempt = True, 0
     print(f"{run.stage}/{run.dir.name}: finished on {found['started'][:10]} in {found['seconds']} s; shown as it is.")
-    if any(found.get(k) != now for k, now in run._basis.items()):
+    if any(found.get(k) != run.decided[k] for k in ("code", "files")):
         print("Its code or its data files have changed since: `studykit run` makes it again.")
     return True
 
 
+def _changed(run: OpenRun, made: dict[str, Any]) -> list[str]:
+    """What decides a run's results and is not as a manifest or an attempt has it: its parameters, its code, the user's
+    files, the inputs by their manifests."""
+    now = run.decided | {"inputs": {i: _input(i) for i in made.get("inputs", {})}}
+    words = {"params": "its parameters", "code": "its code", "files": "its data files", "inputs": "its inputs"}
+    return [word for key, word in words.items() if made.get(key) != now[key]]
+
+
 def _restored(run: OpenRun) -> bool:
-    """Take up a finished run whose manifest the engine has removed, if everything that decided its results is the same:
-    parameters, code, the user's files, and the inputs by their manifests."""
+    """Take up a finished run whose manifest the engine has removed, if everything that decided its results is the same
+    and all that it published is there."""
     try:
         made = json.loads((run.dir / KEPT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    now = {"params": json.loads(json.dumps(run.params)), **run._basis}
-    inputs = {i: sha256(home() / i / "manifest.json") for i in made["inputs"]}
-    if any(made.get(k) != now[k] for k in now) or inputs != {i: m["sha256"] for i, m in made["inputs"].items()}:
+    there = {str(file.relative_to(run.dir)): file.stat().st_size for file in _files(run.dir)}
+    if _changed(run, made) or not made["published"].items() <= there.items():
         return False
     shutil.copyfile(run.dir / KEPT, run.dir / ".manifest.part")
+    fsync(run.dir / ".manifest.part")
     os.replace(run.dir / ".manifest.part", run.dir / "manifest.json")
     return _finished(run)
 
 
-def _attempt(staging: Path, now: str, name: str) -> int:
-    """The number of this attempt. Checkpoints made by other code are dropped: they would make a mixture of two."""
+def _attempt(run: OpenRun, name: str) -> None:
+    """Count this attempt and what the ones before it took. Checkpoints that something else decided are dropped: what
+    goes on from them would be a mixture of two."""
+    note, checkpoints = run.staging / "attempt.json", run.staging / "checkpoints"
     try:
-        last = json.loads((staging / "attempt.json").read_text(encoding="utf-8"))
+        last = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        last = {"code": now, "attempt": 0}
-    if last["code"] != now:
-        if (staging / "checkpoints").exists():
-            print(f"{name}: the code has changed since the last attempt; its checkpoints are dropped.")
-        shutil.rmtree(staging / "checkpoints", ignore_errors=True)
-        last = {"attempt": 0}
-    if not (staging / "checkpoints").exists():
-        last = {"attempt": 0}  # nothing to go on from
-    write_json(staging / "attempt.json", {"code": now, "attempt": last["attempt"] + 1})
-    return last["attempt"] + 1
+        last = {}
+    if checkpoints.exists() and (changed := _changed(run, last)):
+        print(f"{name}: {' and '.join(changed)} changed since the last attempt; its checkpoints are dropped.")
+        shutil.rmtree(checkpoints)
+    if checkpoints.exists():
+        late = max(path.stat().st_mtime for path in (note, *checkpoints.rglob("*"))) - note.stat().st_mtime
+        run.attempt = last["attempt"] + 1
+        run.before = {"seconds": last["seconds"] + late, "peak_memory_mb": last["peak_memory_mb"]}
+    _note(run)
 
 
-def _lock(file: BinaryIO, name: str, wait: float) -> None:
-    until, told = time.monotonic() + wait, False
+def _note(run: OpenRun) -> None:
+    """What decides this attempt, and its cost until now."""
+    write_json(run.staging / "attempt.json", {**run.decided, "attempt": run.attempt, **run.cost()})
+
+
+@contextmanager
+def _locked(staging: Path, name: str, wait: float) -> Iterator[None]:
+    """Hold the lock of a run, opened anew at every try: `clean` may have moved it away with its directory."""
+    lock, began, told = staging / "lock", time.monotonic(), False
     while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
+        staging.mkdir(parents=True, exist_ok=True)
+        with open(lock, "ab+") as file:
+            if engine.take(file) and lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+                file.flush()
+                yield
+                return
             file.seek(0)
-            holder = file.read().decode(errors="replace") or "a process that has not yet said which"
-            if time.monotonic() >= until:
-                raise UserError(f"{name} is being written by {holder}; wait for it or stop it.") from None
-            if not told:
-                print(f"{name}: waiting for {holder} ...", flush=True)
+            by = file.read().decode(errors="replace") or "a process that has not yet said which"
+        if (waited := time.monotonic() - began) >= wait:
+            raise UserError(f"{name} is being written by {by}; wait for it or stop it.")
+        if waited >= TOLD and not told:
+            print(f"{name}: waiting for {by} ...", flush=True)
             told = True
-            time.sleep(0.2)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-    file.flush()
+        time.sleep(0.2)
 
 
 def holder(lock: Path) -> str | None:
     """Who holds a lock file ("process 12 on host"), or None when nobody does."""
     try:
         with open(lock, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return file.read().decode(errors="replace") or "a process"
-    except OSError:
-        pass
-    return None
+            free = engine.take(file, shared=True)
+            return None if free else file.read().decode(errors="replace") or "a process"
+    except FileNotFoundError:
+        return None
 
 
 def wait_for_writer(name: str, wait: float) -> None:
     """Return when nobody writes the run `stage/label-key`; UserError with its process and host after `wait` seconds."""
-    lock = home() / "runs" / ".staging" / name / "lock"
-    if holder(lock):
-        with open(lock, "ab+") as file:
-            _lock(file, name, wait)
+    staging = home() / "runs" / ".staging" / name
+    if holder(staging / "lock"):
+        with _locked(staging, name, wait):
+            pass
 
 
 def manifest(directory: str | Path) -> dict[str, Any]:
@@ -279,7 +301,8 @@ def write_json(file: str | Path, value: Any) -> None:
     os.replace(part, file)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or what a directory lists, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -287,13 +310,22 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _run_dirs(values: Any) -> list[str]:
+def run_dirs(values: Any) -> list[str]:
     """Run directories named anywhere in the parameters, `out` excepted."""
     if isinstance(values, str):
         return [values] if values.startswith("runs/") else []
     if isinstance(values, dict):
         values = [v for k, v in values.items() if k != "out"]
-    return [d for v in values for d in _run_dirs(v)] if isinstance(values, list) else []
+    return [d for v in values for d in run_dirs(v)] if isinstance(values, list) else []
+
+
+def _input(directory: str) -> dict[str, str | None]:
+    """An input as a manifest names it."""
+    return {"key": Path(directory).name.rpartition("-")[2], "sha256": sha256(home() / directory / "manifest.json")}
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.rglob("*")) if path.is_file()]
 
 
 def sha256(file: Path) -> str | None:

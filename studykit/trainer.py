@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import resource
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from transformers.utils import ModelOutput
 
 from studykit.params import UserError
-from studykit.runs import write_json
+from studykit.runs import fsync, write_json
 from studykit.tuners import value_penalty
 
 WEIGHTS = "trained.safetensors"
@@ -174,6 +175,20 @@ class StudyTrainer(Trainer):
         directory.mkdir(parents=True, exist_ok=True)
         save_file(trained_weights(self.model), directory / WEIGHTS)
 
+    def _save_checkpoint(self, model, trial) -> None:
+        """Leaves this checkpoint and the best one, or one before where this is the best. It is on the disk before
+        others go: a power cut may come at any time."""
+        super()._save_checkpoint(model, trial)
+        if not self.args.should_save:
+            return
+        last = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        for path in (*last.iterdir(), last, last.parent):
+            fsync(path)
+        needed = {self.state.global_step, self.state.best_global_step}
+        older = sorted((p for p in last.parent.glob("checkpoint-*") if step_of(p) not in needed), key=step_of)
+        for path in older if len(needed) > 1 else older[:-1]:
+            shutil.rmtree(path)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained_weights(model or self.model, Path(resume_from_checkpoint))
 
@@ -186,6 +201,10 @@ class StudyTrainer(Trainer):
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
         self._load_best_model()
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def require_optimizer(name: str) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
@@ -23,6 +25,7 @@ from studykit.params import UserError
 from studykit.tasks.prompts import encode_row
 from studykit.trainer import (
     OPTIMIZERS,
+    WEIGHTS,
     Collator,
     Meter,
     Patience,
@@ -30,6 +33,7 @@ from studykit.trainer import (
     StudyTrainer,
     is_exhausted,
     require_optimizer,
+    step_of,
 )
 
 CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -98,16 +102,26 @@ def encode_rows(rows: list[dict], tokenizer, max_prompt_tokens: int, max_target_
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """The newest whole checkpoint. `trainer_state.json` is written last, so a torn one is passed over."""
+    """The newest checkpoint from which a training can go on. A kill may tear the newest one, and a power cut leave any
+    of its files empty or cut short: it is passed over for an older one."""
+    for path in sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True):
+        if is_whole(path):
+            return path
+        print(f"{path.name} is not whole and is passed over.")
+    return None
 
-    def is_whole(path: Path) -> bool:
-        try:
-            return bool(json.loads((path / "trainer_state.json").read_text()))
-        except (OSError, json.JSONDecodeError):
-            return False
 
-    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    return next((path for path in reversed(found) if is_whole(path)), None)
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all files of a checkpoint open, and the best weights until then, which lie in it or in an older one."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for step in {state["global_step"], state["best_global_step"] or state["global_step"]}:
+            with safe_open(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS, "pt"):
+                pass  # the header was read, and the file is as long as that says
+    except (OSError, ValueError, SafetensorError):
+        return False
+    states = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
+    return all(zipfile.is_zipfile(file) for file in states)  # whose directory stands at its end
 
 
 def has_ended(checkpoint: Path, steps: int, patience: int) -> bool:
@@ -174,7 +188,7 @@ def train(
         eval_on_start=resumed is None,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
+        save_total_limit=None,  # StudyTrainer lets older ones go
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         # Divides `every`, so that a checkpoint never stands amid the steps over which a logged loss is the mean.
@@ -208,7 +222,7 @@ def train(
         trainer.restore_end(resumed)
     else:
         if resumed:
-            print(f"Resuming from step {resumed.name.split('-')[1]}.")
+            print(f"Resuming from step {step_of(resumed)}.")
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     outcome = Outcome(
         log=[row for row in trainer.state.log_history if "train_runtime" not in row],

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from studykit import engine, provenance, runs, sources, standing
@@ -173,7 +178,118 @@ def test_checkpoints_of_other_code_are_dropped(home, capsys):
     file.write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 2"]}]}))
     with opened() as run:
         assert not (run.checkpoints / "last").exists() and run.attempt == 1
-    assert "the code has changed" in capsys.readouterr().out
+    assert "its code changed since the last attempt; its checkpoints are dropped." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["its inputs", "its data files", "its parameters", "nothing", "an attempt unknown"])
+def test_checkpoints_of_other_inputs_are_dropped(home, capsys, change):
+    """A half-trained state of old rows would else be finished on new ones, and certified as made from them."""
+    base, rows = home / PARAMS["base"] / "manifest.json", home / "rows.jsonl"
+    base.parent.mkdir(parents=True)
+    base.write_text("{}")
+    rows.write_text("{}")
+    params, out = {"base": PARAMS["base"], "path": "rows.jsonl", "steps": 60}, "runs/data/x-0123456789"
+    with runs.open_run(out, stage="data", params=params) as run:
+        (run.checkpoints / "last").write_text("7")
+    if change == "its inputs":
+        base.write_text('{"made": "again"}')
+    elif change == "its data files":
+        rows.write_text("{}{}")
+    elif change == "its parameters":
+        params = params | {"steps": 61}
+    elif change == "an attempt unknown":
+        (run.staging / "attempt.json").write_text("")
+    with runs.open_run(out, stage="data", params=params) as run:
+        kept, said = (run.checkpoints / "last").exists(), capsys.readouterr().out
+        run.publish()
+    assert kept == (change == "nothing") and run.attempt == 1 + kept
+    assert ("its checkpoints are dropped" in said) != kept
+    assert f": {change} changed since the last attempt" in said or not change.startswith("its")
+    assert runs.manifest(out)["inputs"][PARAMS["base"]]["sha256"] == runs.sha256(base)
+
+
+def test_an_input_that_is_made_again_meanwhile_is_not_the_one_that_was_read(home):
+    base = home / PARAMS["base"] / "manifest.json"
+    base.parent.mkdir(parents=True)
+    base.write_text("{}")
+    read = runs.sha256(base)
+    with opened() as run:
+        base.write_text('{"made": "again"}')
+        run.publish()
+    assert runs.manifest(OUT)["inputs"][PARAMS["base"]]["sha256"] == read != runs.sha256(base)
+
+
+def test_what_killed_and_failed_attempts_took_is_counted(home, writer):
+    """A killed one until its last checkpoint, a failed one to its end."""
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    note = home / "runs/.staging/adapter" / Path(OUT).name / "attempt.json"
+    os.utime(note.with_name("checkpoints") / "last", times=(0, note.stat().st_mtime + 1000))
+    with pytest.raises(ZeroDivisionError):
+        with opened() as run:
+            run.before["peak_memory_mb"] = 10**6
+            time.sleep(0.3)
+            raise ZeroDivisionError
+    os.utime(note, times=(0, note.stat().st_mtime + 1000))  # this one ended after its last checkpoint
+    with opened() as run:
+        run.publish()
+    made = runs.manifest(OUT)
+    assert made["attempt"] == 3 and 1000.3 <= made["seconds"] < 1100 and made["peak_memory_mb"] == 10**6
+
+
+def test_all_that_is_published_is_on_the_disk_before_it_counts(home, monkeypatch):
+    synced, real = [], runs.fsync
+    monkeypatch.setattr(runs, "fsync", lambda path: (synced.append(path), real(path)))
+    with opened() as run:
+        run.path("deep", "file").write_text("x")
+        publish = run.staging / "publish"
+        run.publish()
+    assert {publish, publish / "deep", publish / "deep/file", publish / "manifest.json", run.dir.parent} <= set(synced)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_in_a_sentence(home, monkeypatch, error):
+    """Rather than taken for a lock that somebody holds, or that nobody does."""
+    (home / "lock").touch()
+
+    def flock(file, how):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(engine.fcntl, "flock", flock)
+    for ask in (lambda: opened(wait=60).__enter__(), lambda: runs.holder(home / "lock")):
+        with pytest.raises(UserError, match=r"lock cannot be locked \(.*\): its file system has no locks; .* flock is"):
+            ask()
+
+
+def probed(home: Path, seconds: float) -> threading.Thread:
+    """Somebody who looks for so long whether the run's lock is held."""
+    lock = home / "runs/.staging/adapter" / Path(OUT).name / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("process 1 on host, which is dead")
+    file = open(lock, "rb")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    closing = threading.Timer(seconds, file.close)
+    closing.start()
+    return closing
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.6])
+def test_one_who_only_looks_at_a_lock_is_no_writer(home, capsys, seconds):
+    closing = probed(home, seconds)
+    with opened(wait=5):
+        closing.join()
+    assert ("waiting for process 1 on host" in capsys.readouterr().out) == (seconds > runs.TOLD)
+
+
+def test_a_lock_that_was_moved_away_is_not_waited_for(home):
+    """As `clean` does with what nobody needs: the next writer has a lock of its own, where others look for it."""
+    closing = probed(home, 30)
+    staging = home / "runs/.staging/adapter" / Path(OUT).name
+    moving = threading.Timer(0.3, lambda: shutil.move(staging, home / "trash"))
+    moving.start()
+    with opened(wait=5):
+        assert runs.holder(staging / "lock").startswith(f"process {os.getpid()} on")
+    closing.cancel()
 
 
 def test_json_is_written_whole_or_not_at_all(home):
@@ -287,6 +403,19 @@ def test_a_notebook_of_a_dead_engine_does_not_begin(home):
     assert not (home / "runs").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a time of day is all that there is")
+@pytest.mark.parametrize("step", [-3600, 10, 3600])
+def test_a_clock_that_is_set_right_kills_nothing(home, monkeypatch, step):
+    """psutil reckons a process's time of start from that of the boot, which moves with the clock."""
+    name, real = engine.name(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: time.time() + step)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + step)
+    assert engine.alive(name) and engine.name() == name
+    monkeypatch.setattr(engine, "BOOT", home / "another_boot")
+    (home / "another_boot").write_text("of another boot")
+    assert not engine.alive(name), "the same pid and ticks after a restart are another process"
+
+
 def test_two_runs_get_two_gpus(home):
     code = """
         import os, time
@@ -338,7 +467,9 @@ def test_results_are_taken_up_when_only_showing_has_changed(home, finished, caps
     assert (home / OUT / "manifest.json").read_bytes() == before, "what stands on it sees no change"
 
 
-@pytest.mark.parametrize("change", ["code", "input", "input gone", "parameters", "copy gone", "copy damaged"])
+@pytest.mark.parametrize("change", [
+    "code", "input", "input gone", "parameters", "copy gone", "copy damaged", "file gone", "file cut short",
+])  # fmt: skip
 def test_results_are_computed_anew_when_anything_else_has(home, finished, change):
     params = PARAMS
     if change == "code":
@@ -349,6 +480,10 @@ def test_results_are_computed_anew_when_anything_else_has(home, finished, change
         (home / PARAMS["base"] / "manifest.json").unlink()
     elif change == "parameters":
         params = PARAMS | {"steps": 61}
+    elif change == "file gone":
+        (home / OUT / "artefact").unlink()
+    elif change == "file cut short":
+        (home / OUT / "artefact").write_text("cost")
     elif change == "copy gone":
         (home / OUT / runs.KEPT).unlink()
     else:

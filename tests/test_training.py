@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -224,6 +226,44 @@ def test_a_torn_checkpoint_is_passed_over(tokens, tmp_path, killed):
     resumed = adapter(tokens)
     run(resumed, tokens, tmp_path / "cut")
     assert equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("torn", [trainer.WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_after_a_power_cut_an_older_checkpoint_is_taken(tokens, tmp_path, killed, torn, left):
+    """Which left `trainer_state.json` whole and another file empty, or half of it."""
+    whole = adapter(tokens)
+    expected, _ = run(whole, tokens, tmp_path / "whole", eval_every=2)
+    killed(lambda: run(adapter(tokens), tokens, tmp_path / "cut", eval_every=2), 7)
+    file = tmp_path / "cut/checkpoint-6" / torn
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * left)])
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
+    resumed = adapter(tokens)
+    outcome, _ = run(resumed, tokens, tmp_path / "cut", eval_every=2)
+    assert outcome.log == expected.log and equal(weights(resumed), weights(whole))
+
+
+def test_no_checkpoint_is_taken_without_the_best_weights_until_then(tokens, tmp_path):
+    outcome, _ = run(adapter(tokens), tokens, tmp_path, **IMPATIENT)
+    assert last_checkpoint(tmp_path).name == f"checkpoint-{outcome.steps}"
+    (tmp_path / f"checkpoint-{outcome.best_step}" / trainer.WEIGHTS).write_bytes(b"")
+    assert outcome.best_step < outcome.steps and last_checkpoint(tmp_path) is None
+
+
+def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(tokens, tmp_path, monkeypatch):
+    synced, real, gone = [], trainer.fsync, []
+    monkeypatch.setattr(trainer, "fsync", lambda path: (synced.append(path), real(path)))
+
+    def rmtree(path):
+        newest = max(tmp_path.glob("checkpoint-*"), key=trainer.step_of)
+        assert {*newest.iterdir(), newest, tmp_path} <= set(synced)
+        gone.append(path)
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(trainer, "shutil", SimpleNamespace(rmtree=rmtree))
+    outcome, _ = run(adapter(tokens), tokens, tmp_path, steps=10, eval_every=2)
+    left = {trainer.step_of(path) for path in tmp_path.glob("checkpoint-*")}
+    assert len(gone) == 3 and len(left) == 2 and {outcome.best_step, 10} <= left
 
 
 def test_seconds_and_memory_count_all_attempts(tokens, tmp_path, killed):

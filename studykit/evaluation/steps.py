@@ -2,7 +2,8 @@
 
 Each step can be repeated alone. Completions lie in `predictions/<state>.jsonl` beside the settings that made them; a
 killed run goes on behind its last whole line, and a run that is made again, because a metric or a test's harness has
-changed, takes them over and scores them anew. Scores of a state are kept until the run is published.
+changed, takes them over and scores them anew. Written with other settings, as on another device, they are dropped.
+Scores of a state are kept until the run is published; they go with the run's checkpoints when an input is made again.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def score(state: State, rows: Sequence[dict], written: Written, reason: str | No
         for k in p.pass_k:
             scored["scores"][f"pass_at_{k}"] = {"label": f"pass@{k}", "value": None, "reason": reason, "n": checks}
     outcomes.write(_outcomes(run, state), rows, written.predictions, written.losses, scored["execution"])
+    runs.fsync(_outcomes(run, state))  # before the scores: where those are kept, these are not written again
     execution = scored["execution"] and {n: v for n, v in scored["execution"].items() if n not in ("verdicts", "ids")}
     seconds = {"generation": round(written.seconds, 2), "scoring": round(monotonic() - began, 2)}
     return {"name": state.name, "seed": state.seed, "run": state.run, "phase": state.phase, "file": state.file,
@@ -142,13 +144,22 @@ def about(state: State, p) -> dict:
 
 
 def _take_over(old: Path, new: Path, settings: dict) -> None:
-    """The completions of an earlier run of the same directory, if they were written as they would be now."""
-    if new.exists() or not old.exists():
-        return
-    with old.open(encoding="utf-8") as file:
-        same = json.loads(file.readline()).get("settings") == json.loads(json.dumps(settings))
-    if same:
-        shutil.copyfile(old, new)
+    """Completions of an earlier attempt, or of an earlier run of the same directory, if they were written as they would
+    be now; others of an attempt are dropped."""
+    if new.exists() and not _written_with(new, settings):
+        print(f"{new.name}: its completions were written with other settings; they are dropped.")
+        new.unlink()
+    if not new.exists() and old.exists() and _written_with(old, settings):
+        shutil.copyfile(old, new)  # of half a copy, whole lines count
+
+
+def _written_with(file: Path, settings: dict) -> bool:
+    """Whether a file of predictions says of these settings that they made it; a torn one need not say anything."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return json.loads(next(lines, "{}")).get("settings") == json.loads(json.dumps(settings))
+    except ValueError:
+        return False
 
 
 def _predictions(run: runs.OpenRun, state: State) -> Path:

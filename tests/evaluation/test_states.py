@@ -183,6 +183,43 @@ def test_a_killed_scoring_goes_on_with_the_next_state(advfusion, monkeypatch):
     assert scores["states"][1]["batches"]["same"] == scores["states"][1]["batches"]["rows"]
 
 
+def test_an_attempts_scores_are_made_again_when_an_input_was(advfusion, monkeypatch):
+    """Half of the states scored, then their run is another one of the same name: nothing of it is certified."""
+    p = parameters(advfusion, [advfusion.out], "advfusion_zero", out="runs/evaluate/stale-0000000011")
+    real, calls = steps.evaluate_predictions, []
+
+    def scored(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(steps, "evaluate_predictions", scored)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(p)
+    file = runs.home() / advfusion.out / "manifest.json"
+    before = file.read_text()
+    file.write_text(before + "\n")  # made again
+    asked = written(monkeypatch)
+    evaluated(p)
+    file.write_text(before)
+    assert len(calls) == 4 and asked[0] > 0
+
+
+@pytest.mark.parametrize("left", ['{"settings": {"device": "another"}}\n{"key": 1}\n', '{"settings": {', "", "\0" * 9])
+def test_completions_of_other_settings_or_torn_ones_are_written_again_by_the_same_command(advfusion, left):
+    p = parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/torn-0000000012", limit=2)
+    whole = evaluated(p.model_copy(update={"out": "runs/evaluate/whole-0000000012"}))
+    with pytest.raises(KeyboardInterrupt):
+        with runs.open_run(p.out, stage="evaluate", params=p) as run:
+            (run.checkpoints / "s0.jsonl").write_text(left)
+            raise KeyboardInterrupt
+    found = evaluated(p)
+    assert found["states"][0]["scores"] == whole["states"][0]["scores"]
+    for file in ("manifest.json", runs.KEPT):
+        (runs.home() / p.out / file).unlink()
+
+
 def test_samples_are_drawn_scored_and_kept(advfusion):
     p = parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/draw-0000000009", samples=3,
                    temperature=0.8, top_p=0.95, limit=2)  # fmt: skip
