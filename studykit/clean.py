@@ -1,18 +1,27 @@
-"""What lies in runs/ and logs/ that no study in params/ needs: found, listed with sizes, removed when asked.
+"""What lies in runs/ and logs/ that no study needs: found, listed with sizes, removed when asked.
 
 Needed is every run that a plan of any study file names, with what is staged for it: that is what a killed run goes on
-from. A run that is being written is never touched, and nothing is removed while a study runs.
+from. Study files are those in params/ and those elsewhere that were run (see `remember`). A run that is being written
+is never touched, nor what it stands on, and nothing is removed while a study runs.
+
+What is removed is first moved to the trash, each directory in one step, so that an interrupted removal leaves no run
+that is half there; the next one empties the trash.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from studykit import driver, plan, runs
-from studykit.params import STAGES
+from studykit import engine, plan, runs
+from studykit.params import STAGES, UserError
 from studykit.study import load_study
+
+LOCK = 4096  # bytes: a finished run's staging directory holds its lock file and nothing else
 
 
 @dataclass(frozen=True)
@@ -20,40 +29,142 @@ class Leftover:
     """A run that nothing needs; or only what was staged for a run, when that is needed no more."""
 
     name: str  # stage/label-key
-    paths: tuple[Path, ...]  # its directory, its staging directory, its logs
+    paths: tuple[Path, ...]  # its directory, its logs, its staging directory
     size: int  # bytes
     writer: str | None  # who is writing it now
 
 
+def remember(file: str | Path) -> None:
+    """Keep in mind a study file that is run, wherever it lies: what it needs is not left over. For the one engine of a
+    project, while it holds its lock."""
+    at = (runs.home() / file).resolve()
+    if at not in _here() and at not in remembered():
+        _write([*remembered(), at])
+
+
+def remembered() -> list[Path]:
+    """Study files elsewhere than in params/ that were run, also those that are gone by now."""
+    return [Path(file) for file in runs.read_json(_list())] if _list().is_file() else []
+
+
 def needed() -> set[str]:
-    """The runs of all studies in params/, by name. UserError for a study file that cannot be read: what it needs is
-    not known, so nothing counts as left over."""
-    files = sorted((runs.home() / "params").glob("*.y*ml"))
-    studies = [load_study(file.relative_to(runs.home()), runs.home(), check_paths=False) for file in files]
+    """The runs of all study files by name; those of a remembered file that is gone are needed no more.
+
+    Raises UserError for a file that cannot be read, and where there is none at all: what is needed is then not known,
+    so nothing counts as left over.
+    """
+    files = [*(file.relative_to(runs.home()) for file in _here()), *(file for file in remembered() if file.is_file())]
+    if not files:
+        raise UserError("params/ holds no study file, and none elsewhere was run, so all of runs/ would count as left "
+                        "over; put the study files that you keep into params/.")  # fmt: skip
+    studies = [load_study(file, runs.home(), check_paths=False) for file in files]
     return {run.name for study in studies for run in plan.plan(study)}
 
 
 def leftovers() -> list[Leftover]:
     """Everything that can go, the largest first."""
-    home, keep, found = runs.home(), needed(), []
+    home, found = runs.home(), []
     names = {f"{stage}/{at.name}" for stage in STAGES for root in ("runs", "runs/.staging")
              for at in (home / root / stage).glob("*") if at.is_dir()}  # fmt: skip
+    writers = {name: runs.holder(_staged(name) / "lock") for name in names}
+    keep = needed() | _inputs(name for name in names if writers[name])
     for name in sorted(names):
-        staged = home / "runs" / ".staging" / name
-        paths = [staged] if staged.is_dir() else []
+        paths = [_staged(name)]
         if name not in keep:
             logs = home / "logs" / name
-            paths += [home / "runs" / name, *(logs.with_name(f"{logs.name}.{kind}") for kind in ("ipynb", "txt"))]
+            logs = [logs.with_name(f"{logs.name}.{kind}") for kind in ("ipynb", "txt")]
+            paths = [home / "runs" / name, *logs, *paths]
         elif not (home / "runs" / name / "manifest.json").is_file():
             continue  # a killed run goes on from what is staged
         paths = [path for path in paths if path.exists()]
         size = sum(_size(path) for path in paths)
         if paths and (name not in keep or size > LOCK):
-            found.append(Leftover(name, tuple(paths), size, runs.holder(staged / "lock")))
+            found.append(Leftover(name, tuple(paths), size, writers[name]))
     return sorted(found, key=lambda one: -one.size)
 
 
-LOCK = 4096  # bytes: a finished run's staging directory holds its lock file and nothing else
+def listing() -> str:
+    """A line per leftover and their sum."""
+    found, lines = leftovers(), _said_of_gone()
+    if _trash().exists():
+        lines.append(f"{shown(_size(_trash())):>9}  left in the trash by a removal that was interrupted")
+    if not found and not lines:
+        return "Nothing is left over: every run is needed by a study."
+    total = shown(sum(one.size for one in found if not one.writer))
+    count = f"{len(found)} run{'s' * (len(found) != 1)}"
+    return "\n".join([*map(_line, found), *lines,
+                      f"{total} in {count} that no study needs; `studykit clean --yes` removes them."])  # fmt: skip
+
+
+def remove() -> str:
+    """Remove all leftovers that nobody writes; says which."""
+    from studykit import driver  # which in its turn remembers studies here
+
+    with driver.only_engine():
+        lines, freed = [], 0
+        for one in leftovers():
+            writer = one.writer or _discard(one)
+            lines.append(_line(replace(one, writer=writer)))
+            freed += 0 if writer else one.size
+        if gone := _said_of_gone():
+            _write([file for file in remembered() if file.is_file()])
+        if _trash().exists():
+            shutil.rmtree(_trash())
+        return "\n".join([*lines, *gone, f"{shown(freed)} removed."])
+
+
+def _discard(one: Leftover) -> str | None:
+    """Move a leftover to the trash, holding its lock; what lies in its staging directory goes last, the lock with it.
+    Who writes it, if somebody has begun to: then nothing is moved."""
+    staged = _staged(one.name)
+    staged.mkdir(parents=True, exist_ok=True)
+    with open(staged / "lock", "ab+") as lock:
+        if not engine.take(lock):
+            return runs.holder(staged / "lock") or "a process"
+        _trash().mkdir(exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=_trash()))
+        for path in dict.fromkeys((*one.paths, staged)):
+            if path.is_dir():
+                os.rename(path, place / ("staged" if path == staged else "run"))
+            else:
+                path.unlink()
+    return None
+
+
+def _inputs(names: Iterable[str]) -> set[str]:
+    """The runs that these stand on, at any depth: what a manifest names, or an attempt that is under way."""
+    todo, found = list(names), set()
+    while todo:
+        name = todo.pop()
+        for file in (runs.home() / "runs" / name / "manifest.json", _staged(name) / "attempt.json"):
+            if file.is_file():
+                made = runs.read_json(file)
+                named = (*made.get("inputs", ()), *runs.run_dirs(made.get("params", {})))
+                inputs = {directory.removeprefix("runs/") for directory in named} - found
+                todo += inputs
+                found |= inputs
+    return found
+
+
+def _here() -> list[Path]:
+    return sorted((runs.home() / "params").glob("*.y*ml"))
+
+
+def _list() -> Path:
+    return runs.home() / "runs" / ".studies"
+
+
+def _trash() -> Path:
+    return runs.home() / "runs" / ".staging" / ".trash"
+
+
+def _staged(name: str) -> Path:
+    return runs.home() / "runs" / ".staging" / name
+
+
+def _write(files: list[Path]) -> None:
+    """A line per file, in JSON: a name may hold anything."""
+    runs.write_json(_list(), [str(file) for file in files])
 
 
 def _size(path: Path) -> int:
@@ -61,35 +172,9 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
-def listing() -> str:
-    """A line per leftover and their sum."""
-    found = leftovers()
-    if not found:
-        return "Nothing is left over: every run is needed by a study in params/."
-    lines = [_line(one) for one in found]
-    total = shown(sum(one.size for one in found if not one.writer))
-    count = f"{len(found)} run{'s' * (len(found) != 1)}"
-    lines.append(f"{total} in {count} that no study in params/ needs; `studykit clean --yes` removes them.")
-    return "\n".join(lines)
-
-
-def remove() -> str:
-    """Remove all leftovers that nobody writes; says which."""
-    with driver.only_engine():
-        lines, gone = [], 0
-        for one in leftovers():
-            lines.append(_line(one))
-            if one.writer:
-                continue
-            for path in one.paths:
-                if path.is_dir():
-                    # The manifest goes first: a directory without one does not count, however far this comes.
-                    (path / "manifest.json").unlink(missing_ok=True)
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            gone += one.size
-        return "\n".join([*lines, f"{shown(gone)} removed."])
+def _said_of_gone() -> list[str]:
+    gone = [file for file in remembered() if not file.is_file()]
+    return [f"{file} is gone, a study that was run: what it alone needed is left over." for file in gone]
 
 
 def _line(one: Leftover) -> str:

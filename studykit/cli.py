@@ -6,7 +6,7 @@
     studykit report params/quickstart.yaml --zip    render the report of what there is, and pack it for mailing
     studykit plan params/quickstart.yaml            list the runs and how they stand
     studykit explore runs/fusion_attention/x        the explorer of a run's fusion weights as one HTML file
-    studykit clean                                  list what no study in params/ needs; --yes removes it
+    studykit clean                                  list the runs that no study needs; --yes removes them
     studykit estimate params/x.yaml --gpu 24GB      memory of every stage, and whether such a GPU is large enough
     studykit check-references PATH                  run a benchmark's own solutions against its tests
     studykit doctor                                 list runtimes, sandbox and GPU libraries here, and try them
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("explore", help=about, description=about)
     command.add_argument("runs", nargs="+", help="a fusion_attention or fusion run, or a record (.npz)")
     command.add_argument("--out", default="explorer.html", metavar="FILE", help="default: explorer.html")
-    about = "list the runs that no study in params/ needs, with their sizes"
+    about = "list the runs that no study needs, with their sizes"
     command = commands.add_parser("clean", help=about, description=about)
     command.add_argument("--yes", action="store_true", help="remove them")
     about = "run the references of a data run or of HumanEval-X against their own tests"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import os
+import shutil
 
 import pytest
 
-from studykit import clean, plan
+from studykit import clean, plan, runs
 from studykit.params import UserError
 from studykit.study import load_study
 from tests.project import STUDY
@@ -45,14 +48,14 @@ def test_the_listing_has_sizes_and_removes_nothing(home):
     before = files(home)
     said = clean.listing().split("\n")
     assert said[0] == "   2.0 MB  fusion/older-0123456789" and said[1] == " 301.0 kB  adapter/old-0123456789"
-    assert said[2].startswith("2.3 MB in 2 runs that no study in params/ needs") and files(home) == before
+    assert said[2].startswith("2.3 MB in 2 runs that no study needs") and files(home) == before
 
 
 def test_removing_leaves_what_studies_need(home):
     before = files(home)
     assert clean.remove().endswith("2.3 MB removed.")
     assert files(home) == {f for f in before if "old" not in f}
-    assert clean.listing() == "Nothing is left over: every run is needed by a study in params/."
+    assert clean.listing() == "Nothing is left over: every run is needed by a study."
 
 
 def test_a_run_that_is_being_written_stays(home):
@@ -78,6 +81,86 @@ def test_a_study_that_cannot_be_read_stops_it(home):
     with pytest.raises(UserError, match="params/other.yaml"):
         clean.remove()
     assert files(home) - {"params/other.yaml"} == before
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_an_interrupted_removal_leaves_no_run_without_its_weights(home, monkeypatch, call):
+    """Death before any one step; the manifest's hidden copy, by which a run could be taken up, goes with the rest."""
+    old = home / "runs/adapter/old-0123456789"
+    shutil.copyfile(old / "manifest.json", old / runs.KEPT)
+    left = [call]
+
+    def dying(real):
+        def step(*args, **options):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            return real(*args, **options)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "unlink", "rmdir"):
+            patch.setattr(os, name, dying(getattr(os, name)))
+        try:
+            clean.remove()
+        except KeyboardInterrupt:
+            assert "removes them" in clean.listing()
+    assert not old.exists() or {f.name for f in old.rglob("*")} == {"manifest.json", runs.KEPT, "adapter", "weights"}
+    clean.remove()
+    assert not {f for f in files(home) if "old" in f or ".trash" in f} and not (home / "runs/.staging/.trash").exists()
+
+
+def test_a_study_that_was_run_from_elsewhere_keeps_its_runs(home, tmp_path_factory):
+    mine = tmp_path_factory.mktemp("elsewhere") / "mine.yaml"
+    mine.write_text(STUDY.replace("seeds: [0]", "seeds: [7]"))
+    run = next(run for run in plan.plan(load_study(mine)) if run.stage == "adapter")
+    (home / run.dir).mkdir(parents=True)
+    (home / run.dir / "manifest.json").write_bytes(bytes(10))
+    assert run.name in clean.listing(), "it is not known"
+    for file in (str(mine), "params/tiny.yaml", str(mine)):
+        clean.remember(file)
+    assert clean.remembered() == [mine] and str(mine) in (home / "runs/.studies").read_text().split('"')
+    assert run.name not in clean.listing()
+    mine.unlink()
+    assert f"{mine} is gone, a study that was run: what it alone needed is left over." in clean.listing()
+    clean.remove()
+    assert not (home / run.dir).exists() and clean.remembered() == []
+
+
+def test_without_any_study_nothing_counts_as_left_over(home):
+    before = files(home) - {"params/tiny.yaml"}
+    (home / "params/tiny.yaml").unlink()
+    for ask in (clean.listing, clean.remove):
+        with pytest.raises(UserError, match="params/ holds no study file, and none elsewhere was run"):
+            ask()
+    assert files(home) == before
+
+
+def test_what_a_run_that_is_being_written_stands_on_stays(home):
+    """Its inputs and theirs; by name, since none of them is in a study."""
+    base, adapter = "runs/base_model/own-0123456789", "runs/adapter/old-0123456789"
+    (home / base).mkdir(parents=True)
+    (home / base / "manifest.json").write_text(json.dumps({"params": {}, "inputs": {}}))
+    (home / adapter / "manifest.json").write_text(json.dumps({"params": {"base": base}, "inputs": {}}))
+    params = {"members": {"lua": adapter}}
+    with runs.open_run("runs/fusion/written-0123456789", stage="fusion", params=params):
+        said = clean.remove()
+        assert "fusion/written-0123456789  kept" in said and "older" in said
+    assert (home / base / "manifest.json").exists() and (home / adapter / "adapter/weights").exists()
+    clean.remove()
+    assert not (home / base).exists() and not (home / adapter).exists()
+
+
+def test_a_writer_that_comes_at_the_last_moment_is_seen(home, monkeypatch):
+    (home / "runs/adapter/old-0123456789/manifest.json").unlink()
+    found = clean.leftovers()
+    monkeypatch.setattr(clean, "leftovers", lambda: found)
+    with runs.open_run("runs/adapter/old-0123456789", stage="adapter", params={}, wait=0) as run:
+        said = clean.remove()
+        assert f"adapter/old-0123456789  kept: it is being written by process {os.getpid()} on" in said
+        assert (run.staging / "lock").exists()
+    assert not (home / "runs/.staging/fusion/older-0123456789").exists()
 
 
 def test_nothing_is_removed_while_a_study_runs(home):
