@@ -9,21 +9,21 @@ process is killed itself, everything below it ends within about a second (see `e
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import psutil
 
-from studykit import engine, plan, progress, reports, runs, standing
+from studykit import clean, engine, plan, progress, reports, runs, snakemake, standing
 from studykit.params import UserError
 from studykit.study import load_study
 
@@ -34,35 +34,44 @@ GRACE = 20.0  # seconds that interrupted notebooks get to be saved
 def run(file: str, cores: int | None, dry_run: bool, verbose: bool, extra: list[str]) -> int:
     """Make everything of a study that is missing or out of date, then its report; the exit code."""
     study = load_study(file)
+    reports.only_of_its_name(file, study)
     planned = plan.plan(study)
     if "--config" in extra or "-C" in extra:
         raise UserError("--config turns numbers into text; write the value into the study file, or a copy of it.")
-    options = ["--configfile", file, *extra]
-    options += ["--cores", str(cores)] if cores else []
-    options += ["--resources", f"gpu={len(engine.gpus())}"] if engine.gpus() and "--resources" not in extra else []
+    options = [*extra, "--cores", str(cores)] if cores else extra
+    asked = snakemake.asked(options)
+    options = ["--configfile", file, *options, *asked.options]
     # The index is also written after a failure or a stop; it must not pass for a sign that all runs are there.
     if any(not (runs.home() / run.dir / "notebook.ipynb").is_file() for run in planned):
         options += ["--forcerun", "index"] if "--forcerun" not in extra and "-R" not in extra else []
     if dry_run:
-        return subprocess.run([*SNAKEMAKE, "--dry-run", *options]).returncode
+        return subprocess.run([*snakemake.COMMAND, "--dry-run", *options]).returncode
     chatter = Path("logs", f"{study.study}.snakemake.txt")
     with only_engine() as lock:
+        clean.remember(file)
         os.environ["STUDYKIT_ENGINE"] = engine.name()
+        if cancelled := snakemake.cancel_left_jobs(asked.executor):
+            _tell(f"studykit: {cancelled}", sys.stderr)
         _wait_for_orphans(planned)
         with _told(None if verbose else chatter) as log:
             if any(Path(".snakemake/locks").glob("*")):  # ours is the only engine, so it was left by a dead one
-                subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options], stdout=log, stderr=log)
-            code = _follow([*SNAKEMAKE, *options], lock, log, planned, cores or progress.cores())
+                subprocess.run([*snakemake.COMMAND, "--unlock", "--quiet", "all", *options], stdout=log, stderr=log)
+            code = _follow([*snakemake.COMMAND, *options], lock, log, planned, asked)
         index = reports.write(file).relative_to(runs.home())  # also when something failed, or only prose has changed
     if code:
         _say_what_failed(planned, None if verbose or code > 128 else chatter)
-        print(f"studykit: not everything ran; what there is stands in {index}", file=sys.stderr)
+        _tell(f"studykit: not everything ran; what there is stands in {index}", sys.stderr)
     else:
-        print(f"studykit: the report is {index}")
+        _tell(f"studykit: the report is {index}", sys.stdout)
     return code
 
 
-SNAKEMAKE = [sys.executable, "-m", "studykit.snakemake"]
+def _tell(line: str, to: TextIO) -> None:
+    """Print a line. A reader that is gone (`| head`, a closed terminal) fails no study: the rest is told to nobody."""
+    try:
+        print(line, file=to, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())
 
 
 @contextmanager
@@ -76,29 +85,43 @@ def _told(chatter: Path | None) -> Iterator[BinaryIO | None]:
         yield log
 
 
-def _follow(command: list[str], lock: BinaryIO, log: BinaryIO | None, planned: list[plan.Run], cores: int) -> int:
+def _follow(command: list[str], lock: BinaryIO, log: BinaryIO | None, planned: list[plan.Run],
+            asked: snakemake.Asked) -> int:  # fmt: skip
     """Run Snakemake and show how it goes; its exit code, or 128 + the signal that stopped this process."""
 
     def stop(number: int, _) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    # Under nohup the end of the terminal is ignored, and stays so. Ctrl-C never is: see `snakemake`.
+    stopping = [signal.SIGTERM, signal.SIGINT]
+    stopping += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, stop) for number in stopping}
     # It inherits the lock: a new engine cannot start while anything of this one still writes.
     process = subprocess.Popen(
         command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()]
     )
     try:
-        if log is None:
-            return process.wait()
-        return progress.follow(process, planned, cores, sys.stdout)
-    except SystemExit as asked:
-        return int(asked.code or 0)
+        return process.wait() if log is None else _shown(process, log, planned, asked)
+    except SystemExit as told:
+        return int(told.code or 0)
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # stopping is under way
         _stop(process)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _shown(process: subprocess.Popen, log: BinaryIO, planned: list[plan.Run], asked: snakemake.Asked) -> int:
+    """Show how it goes until Snakemake ends; its exit code. Whatever goes wrong with that, hours of computing go on."""
+    try:
+        return progress.follow(process, planned, asked.places, sys.stdout, asked.gpus)
+    except Exception as error:
+        said = f"studykit: the study goes on, but how it goes can no longer be shown ({type(error).__name__}: {error})"
+        log.write(f"{said}\n{traceback.format_exc()}".encode())
+        log.flush()
+        _tell(said, sys.stderr)
+        return process.wait()
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -129,11 +152,10 @@ def _say_what_failed(planned: list[plan.Run], chatter: Path | None) -> None:
     for run, status in standing.of_study(planned).items():
         if status.state in ("failed", "stopped"):
             told = True
-            print(f"studykit: {run.name}: {status.error}", file=sys.stderr)
-            print(f"    see {status.log.relative_to(runs.home()) if status.log else 'logs/' + run.name + '.txt'}",
-                  file=sys.stderr)  # fmt: skip
+            see = status.log.relative_to(runs.home()) if status.log else f"logs/{run.name}.txt"
+            _tell(f"studykit: {run.name}: {status.error}\n    see {see}", sys.stderr)
     if not told and chatter:
-        print(f"studykit: Snakemake: {last_error(chatter)}\n    see {chatter}", file=sys.stderr)
+        _tell(f"studykit: Snakemake: {last_error(chatter)}\n    see {chatter}", sys.stderr)
 
 
 SAYS_NOTHING = "WorkflowError:\nAt least one job did not complete successfully."
@@ -155,18 +177,16 @@ def only_engine() -> Iterator[BinaryIO]:
     lock.parent.mkdir(exist_ok=True)
     with open(lock, "ab+") as file:
         until = time.monotonic() + WAIT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                other = runs.holder(lock)
-                if other is None or (_is_gone(other) and time.monotonic() < until):  # what is below it ends too
-                    time.sleep(0.2)
-                    continue
-                raise UserError(f"{other} is running a study in this project; wait for it or stop it.") from None
-        if plain := _plain_snakemakes():
-            raise UserError(f"Snakemake (process {plain[0]}) is running in this project; wait for it or stop it.")
+        while not engine.take(file):
+            other = runs.holder(lock)
+            if other and not (_is_gone(other) and time.monotonic() < until):  # what is below a dead one ends too
+                raise UserError(f"{other} is running a study in this project; wait for it or stop it.")
+            time.sleep(0.2)
+        while plain := _plain_snakemakes():
+            if time.monotonic() > until:
+                raise UserError(f"Snakemake (process {plain[0]} on {os.uname().nodename}) is running in this project; "
+                                "wait for it or stop it.")  # fmt: skip
+            time.sleep(0.2)
         file.truncate(0)
         file.write(f"Process {os.getpid()} on {os.uname().nodename}".encode())
         file.flush()
@@ -180,13 +200,14 @@ def _is_gone(holder: str) -> bool:
 
 
 def _plain_snakemakes() -> list[int]:
-    """Other processes that run Snakemake in this project, started without the `studykit` command."""
+    """Other processes that run Snakemake in this project, started without the `studykit` command. One that an engine
+    started for a single job, as Slurm's do, is none: it ends with its job, and the run's lock guards the run."""
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
             if (process.pid != os.getpid() and any(Path(w).name == "snakemake" for w in words[:3])
-                    and process.cwd() == str(runs.home())):  # fmt: skip
+                    and "--target-jobs" not in words and process.cwd() == str(runs.home())):  # fmt: skip
                 found.append(process.pid)
         except (psutil.Error, OSError):
             continue

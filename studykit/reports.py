@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from studykit import headline, plan, provenance, runs, sources, standing
-from studykit.params import STAGES, kind
+from studykit.params import STAGES, UserError, kind
 from studykit.plan import Run
 from studykit.standing import Status
 from studykit.study import Study, load_study
@@ -32,6 +32,7 @@ esc = html.escape
 def write(file: str) -> Path:
     """Render the report of the study in `file`, whatever of it has run; the path of its index."""
     study = load_study(file, runs.home(), check_paths=False)
+    only_of_its_name(file, study)
     planned = plan.plan(study)
     folder = runs.home() / "reports" / study.study
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +48,16 @@ def write(file: str) -> Path:
                 page.with_suffix(f".{kind}").unlink(missing_ok=True)
     _put(folder / "index.html", index(study, file, found, pages))
     return folder / "index.html"
+
+
+def only_of_its_name(file: str, study: Study) -> None:
+    """UserError if another file in params/ has this study's name: each would remove the pages of the other."""
+    for other in sorted((runs.home() / "params").glob("*.y*ml")):
+        text = other.read_text(encoding="utf-8", errors="replace")  # another study may be damaged
+        named = re.search(r"^study:\s*['\"]?(\w+)", text, flags=re.M)
+        if named and named[1] == study.study and not other.samefile(runs.home() / file):
+            raise UserError(f"{file} and params/{other.name} both have study: {study.study}, and so one report; "
+                            "give one of them another name.")  # fmt: skip
 
 
 def page_name(run: Run) -> str:
@@ -251,7 +262,7 @@ def _times(found: dict[Run, Status]) -> str:
     )  # fmt: skip
     head = "<tr><th>Stage</th><th class='number'>Runs</th><th class='number'>Computing</th><th>Share</th></tr>"
     return (f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-            "<p class='meta'>Seconds between opening and publishing a run, summed; runs may overlap.</p>")  # fmt: skip
+            "<p class='meta'>Seconds that runs took, all attempts counted, summed; runs may overlap.</p>")  # fmt: skip
 
 
 def _again(file: str, found: dict[Run, Status]) -> str:

@@ -2,13 +2,146 @@
 
 It ends when the engine dies (see `engine`), and it can be interrupted: what a shell starts in the background has Ctrl-C
 ignored, and notebooks would inherit that.
+
+Here is also what the engine must know before: what options and profiles ask for (Snakemake's own parser would tell, but
+takes a second and 100 MB of an engine that lives as long as the study), and which jobs a dead engine left with Slurm.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from studykit import engine
+import yaml
+
+from studykit import engine, runs
+from studykit.params import UserError
+
+COMMAND = [sys.executable, "-m", "studykit.snakemake"]
+PREFIX = "--slurm-jobname-prefix"
+ENDS = 60.0  # seconds that Slurm gets to end cancelled jobs: it kills after 30 what does not end when asked
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What options and profiles ask for."""
+
+    executor: str  # local, slurm, ...
+    places: int  # jobs at a time: cores on this machine, else jobs in the queue
+    resources: tuple[str, ...]  # limits over all jobs: name=number
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that jobs share out among themselves; on a cluster that is not ours to do."""
+        return len(engine.gpus()) if self.executor == "local" else 0
+
+    @property
+    def options(self) -> list[str]:
+        """Options to give beside the user's: one job per GPU, with the other limits, of which the last list counts
+        alone; names by which the project's jobs are known."""
+        if self.executor == "slurm":
+            return [PREFIX, job_name()]
+        if self.gpus and not any(limit.startswith("gpu=") for limit in self.resources):
+            return ["--resources", *self.resources, f"gpu={self.gpus}"]
+        return []
+
+
+def asked(options: list[str]) -> Asked:
+    """What `options` say, else the workflow's profile (profiles/default unless another is named), else a general one.
+
+    Raises UserError for a profile that is not YAML, and for an option that only the engine may set.
+    """
+    parser = argparse.ArgumentParser(prog="studykit run", add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", nargs="+", default=os.environ.get("SNAKEMAKE_PROFILE", "").split())
+    parser.add_argument("--workflow-profile", default="default")
+    parser.add_argument(PREFIX)
+    for names in (("--executor", "-e"), ("--cores", "-c"), ("--jobs", "-j")):
+        parser.add_argument(*names, nargs="?", const="all")
+    parser.add_argument("--resources", "--res", nargs="+")
+    given = vars(parser.parse_known_args(options)[0])
+    if given[PREFIX.strip("-").replace("-", "_")]:
+        raise UserError(f"{PREFIX} is studykit's own: it knows the jobs of a project by it; leave it out.")
+    settings: dict[str, Any] = {}
+    for name in (*given["profile"], given["workflow_profile"]):
+        settings |= _profile(name)
+    settings |= {name: value for name, value in given.items() if value is not None}
+    executor, limits = settings.get("executor", "local"), settings.get("resources", [])
+    limits = [f"{k}={v}" for k, v in limits.items()] if isinstance(limits, dict) else limits
+    cores = settings.get("cores") or settings.get("jobs", 1)
+    return Asked(executor, _count(cores if executor == "local" else settings.get("jobs", 1)), tuple(map(str, limits)))
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """The settings of a profile, found where Snakemake looks: a path, profiles/NAME, the user's, the machine's."""
+    places = (Path(), Path("profiles"), Path("~/.config/snakemake").expanduser(), Path("/etc/xdg/snakemake"))
+    for at in (runs.home() / place / name for place in places):
+        files = [at] if at.is_file() else sorted([*at.glob("profile*.yaml"), *at.glob("config*.yaml")])
+        if files:
+            try:
+                return yaml.safe_load(files[0].read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                raise UserError(f"{files[0]} is not YAML: {' '.join(str(error).split())}.") from None
+    return {}
+
+
+def _count(value: Any) -> int:
+    """A number of cores or jobs; `all` are the cores of this machine, and anything else is no limit."""
+    if str(value).isdigit():
+        return max(1, int(value))
+    return len(os.sched_getaffinity(0)) if value == "all" else 10**6
+
+
+# Slurm
+
+
+def job_name() -> str:
+    """How the names of this project's jobs begin, in a queue that other projects share."""
+    return f"studykit-{hashlib.sha256(str(runs.home()).encode()).hexdigest()[:10]}"
+
+
+def _left(wanted: bool) -> dict[str, tuple[int, str]]:
+    """This project's jobs in the queue, each with the user's number and name. Where no Slurm answers there are none;
+    UserError if one is `wanted`."""
+    said = subprocess.run(["squeue", "--noheader", "--format=%i %U %u %j"], capture_output=True, text=True)
+    if said.returncode and wanted:
+        raise UserError(f"Slurm does not answer: {' '.join(said.stderr.split()) or 'squeue failed'}.")
+    rows = [line.split(maxsplit=3) for line in said.stdout.splitlines()]
+    return {job: (int(uid), user) for job, uid, user, name in rows if name.startswith(job_name())}
+
+
+def cancel_left_jobs(executor: str) -> str:
+    """Cancel the jobs that a dead engine left in Slurm's queue, and wait for their end; says which, or "".
+
+    To be called while no other engine can run. A job that still waits holds no lock yet: beside a new engine's job for
+    the same run, the two would run each other over. UserError if some are another user's, or do not end.
+    """
+    wanted = executor == "slurm"
+    if not shutil.which("squeue") or not (wanted or (runs.home() / ".snakemake" / "slurm_logs").is_dir()):
+        return ""  # without Slurm's tools Snakemake itself says what is missing
+    left = _left(wanted)
+    if foreign := [job for job, (uid, _) in left.items() if uid != os.getuid()]:
+        raise UserError(f"{left[foreign[0]][1]} has jobs of this project in Slurm's queue: {' '.join(foreign)}; have "
+                        "them cancelled (scancel), then give the same command again.")  # fmt: skip
+    if not left:
+        return ""
+    subprocess.run(["scancel", *left], check=True)
+    until = time.monotonic() + ENDS
+    while late := [job for job in _left(wanted) if job in left]:
+        if time.monotonic() > until:
+            raise UserError(f"Slurm has not ended the cancelled jobs {' '.join(late)} in {ENDS:.0f} s; give the same "
+                            "command again when squeue lists them no more.")  # fmt: skip
+        time.sleep(0.5)
+    return f"cancelled what a dead engine left in Slurm's queue: {' '.join(left)}"
+
 
 if __name__ == "__main__":
     engine.watch()

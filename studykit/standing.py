@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from studykit.plan import Run
 WORDS = {"missing": "not run", "outdated": "out of date"}  # states in a reader's words
 VERBS = {"missing": "has not run", "failed": "failed", "stopped": "was stopped", "running": "is running",
          "outdated": "is out of date"}  # fmt: skip
+INTERRUPTED = ("Aborted!", "KeyboardInterrupt")  # papermill's last words; it then calls all cells completed
+STARTS = 10.0  # seconds at most from a log's first byte of nothing to papermill's lock
 
 
 @dataclass(frozen=True)
@@ -39,24 +42,55 @@ def of(directory: str | Path) -> Status:
         return Status("done", manifest=runs.manifest(final), log=notebook if notebook.is_file() else None)
     if who := runs.holder(runs.home() / "runs" / ".staging" / final.parent.name / final.name / "lock"):
         return Status("running", f"being written by {who}")
-    try:
-        cells = json.loads(log.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError):
-        return _without_notebook(log.with_suffix(".txt"))
-    for cell in cells:
-        for output in cell.get("outputs", ()):
-            if output.get("output_type") == "error" and output.get("ename") != "KeyboardInterrupt":
-                return Status("failed", _error(output.get("ename", ""), output.get("evalue", "")), log=log)
+    text = log.with_suffix(".txt")
+    if executing(text):  # and its notebook may be half written
+        return Status("running", "its notebook is being executed")
+    cells = _cells(log)
+    raised = [o for cell in cells or () for o in cell.get("outputs", ()) if o.get("output_type") == "error"]
+    for output in raised:
+        if output.get("ename") != "KeyboardInterrupt":
+            return Status("failed", _error(output.get("ename", ""), output.get("evalue", "")), log=log)
+    said = _last_words(text)
+    if said and said not in INTERRUPTED and not raised:
+        return Status("failed", said, log=None if cells is None else log)
+    if cells is None:
+        begun = log.is_file() or text.is_file()
+        return Status("stopped", "stopped before its first cell had ended") if begun else Status("missing")
     ran = [i for i, c in enumerate(cells) if c.get("metadata", {}).get("papermill", {}).get("status") == "completed"]
+    if len(ran) == len(cells) and not raised and not said:  # it came to its end, and what it made is gone
+        return Status("missing")
     return Status("stopped", f"stopped after cell {max(ran, default=-1) + 1} of {len(cells)} without an error "
                   "(interrupted, killed, or out of memory)", log=log)  # fmt: skip
 
 
-def _without_notebook(text: Path) -> Status:
-    """A run that papermill could not even begin: the last line that it wrote says why."""
+def executing(text: Path) -> bool:
+    """Whether papermill or its kernel still runs, by papermill's text: they hold it locked, and before that it is empty
+    for the moment in which Python starts."""
+    try:
+        about = text.stat()
+    except FileNotFoundError:
+        return False
+    return about.st_size == 0 and time.time() - about.st_mtime < STARTS or runs.holder(text) is not None
+
+
+def _cells(log: Path) -> list[dict[str, Any]] | None:
+    """The cells of an executed notebook; None if there is none, or if its writer was killed half-way."""
+    try:
+        return json.loads(log.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _last_words(text: Path) -> str:
+    """The error by which papermill itself ended, beside any of a cell; "" if it was killed, or came to the end."""
     lines = text.read_text(encoding="utf-8", errors="replace").split("\n") if text.is_file() else []
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return Status("failed", last[:300]) if last else Status("missing")
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines or lines[-1] in INTERRUPTED:
+        return "".join(lines[-1:])
+    if lines[-1].startswith("nbclient.exceptions.DeadKernelError"):
+        return "its kernel died: it was killed, most often because memory ran out"
+    told = any(line.startswith("Traceback") for line in lines)
+    return lines[-1][:300] if told or not any(line.startswith("Input Notebook") for line in lines) else ""
 
 
 def _error(ename: str, evalue: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 DEFAULT = Path("/etc/slurm/slurm.conf")  # srun inside a job asks here: Snakemake's plugin clears the environment
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 CONF = """
 ClusterName=tests
 SlurmctldHost={host}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import uuid
 import pytest
 
 from studykit import engine
+from tests import project
 
 CLAIM = """
 import os, sys
@@ -65,3 +67,26 @@ def test_one_device_is_shared_by_nobody_to_claim(devices, monkeypatch):
     monkeypatch.setenv("STUDYKIT_ENGINE", engine.name())
     engine.claim_gpu("adapter")  # the engine starts one such job at a time
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7" and engine.gpus() == ["7"]
+
+
+# An adapter's notebook of a second: when its process began and when its work ended, and the device that it got.
+TIMED = """import os, psutil, time
+time.sleep(1)
+value = [psutil.Process().create_time(), time.time(), os.environ["CUDA_VISIBLE_DEVICES"]]"""
+
+
+def test_a_study_uses_all_devices_and_runs_one_notebook_on_each(tmp_path, devices, monkeypatch):
+    names, _ = devices
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(names))
+    study = project.STUDY.replace("methods: [base, bottleneck]", "methods: [bottleneck, houlsby, parallel, lora]")
+    home = project.make(tmp_path / "project", study)
+    project.notebook(home, "adapter", work=TIMED)
+    done = project.studykit(home, "run", "params/tiny.yaml", "--cores", "8", "--until", "adapter",
+                            "--resources", "mem_mb=100000")  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    ran = sorted(json.loads(file.read_text()) for file in home.glob("runs/adapter/*/value.json"))
+    assert len(ran) == 4 and {device for *_, device in ran} == set(names)
+    for i, (began, _, device) in enumerate(ran):
+        at_work = [other for _, ended, other in ran[:i] if ended > began]
+        assert len(at_work) < 2, "no kernel was started to wait for a device"
+        assert device not in at_work

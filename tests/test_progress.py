@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import threading
 import time
 
+import nbformat
 import pytest
 
-from studykit import driver, plan, progress
+from studykit import driver, plan, progress, standing
 from studykit.study import Study
 
 SMALL = {"study": "small", "task": "generation", "languages": ["python"], "target": "lua", "seeds": [0],
@@ -88,7 +91,147 @@ def test_the_time_left_follows_finished_runs_and_what_can_run_at_once(home, plan
     assert not complete and seconds >= 10 + around, "nothing is known of fusions yet"
     checkpoint(home, of(planned, "fusion"), 50, 100, 1.0, "phase1")
     fusion = {of(planned, "fusion"): "running"}
-    assert progress.time_left(planned, fusion, {of(planned, "fusion"): 30.0}, 2) == (pytest.approx(90.0), True)
+    assert progress.time_left(planned, fusion, {of(planned, "fusion"): 30.0}, 2) == (pytest.approx(90.0, abs=1), True)
+
+
+def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
+    adapters = [run for run in planned if run.stage == "adapter"]
+    finish(home, adapters[0], 1000)
+    running = {adapters[1]: "running"}
+
+    def left(spent: float) -> float:
+        return progress.time_left(planned, running, {adapters[1]: spent}, 1)[0]
+
+    checkpoint(home, adapters[1], 2, 100, 1.0)
+    assert left(10) == 990 + progress.AROUND, "at 2 % nothing is known of it"
+    checkpoint(home, adapters[1], 50, 100, 1.0)
+    assert left(10) == pytest.approx(10, abs=1), "others took a hundred times as long"
+    for at, written in (("2", 10), ("50", 6)):
+        state = next(home.glob(f"runs/.staging/{adapters[1].name}/checkpoints/checkpoint-{at}/*.json"))
+        os.utime(state, (time.time() - written,) * 2)
+    assert left(16) == pytest.approx(10 - 6, abs=1), "the half was done when its checkpoint was written"
+    (home / "runs/.staging" / adapters[1].name / "attempt.json").write_text('{"attempt": 2, "seconds": 50}')
+    assert left(16) == pytest.approx(60 - 6, abs=1), "and an earlier attempt did most of it"
+    assert left(2) == pytest.approx(50 - 2, abs=1), "or all of it"
+
+
+def test_other_studies_tell_only_how_long_it_takes_at_least(home, planned):
+    base = planned[0]
+    other = home / "runs/base_model/other-0123456789"
+    other.mkdir(parents=True)
+    (other / "manifest.json").write_text('{"seconds": 30}')
+    (home / "runs/base_model/torn-0123456789").mkdir()
+    (home / "runs/base_model/torn-0123456789/manifest.json").write_text('{"seco')
+    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (30 + progress.AROUND, False)
+    (home / base.dir).mkdir()
+    (home / base.dir / "manifest.json").write_text('{"seconds": 10}')
+    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (10 + progress.AROUND, True)
+
+
+def test_gpus_are_places_only_for_what_uses_them(home, planned):
+    adapters = [run for run in planned if run.stage == "adapter"]
+    compare = of(planned, "compare")
+    finish(home, adapters[0], 10)
+    finish(home, compare, 10)
+    todo = {run: "waiting" for run in adapters}
+    one = 10 + progress.AROUND
+    assert progress.time_left(planned, todo, {}, 8)[0] == one
+    assert progress.time_left(planned, todo, {}, 8, gpus=1)[0] == len(adapters) * one
+    assert progress.time_left(planned, {compare: "", of(planned, "data"): ""}, {}, 8, gpus=1)[0] == one
+    assert progress.time_left(planned, todo, {}, 1, gpus=8)[0] == len(adapters) * one, "a GPU is no core"
+
+
+def test_what_stands_on_a_failed_run_is_left_out(planned):
+    adapter = of(planned, "adapter")
+    cannot = progress.blocked(planned, {adapter})
+    assert {run for run in planned if adapter in run.needs} <= cannot and of(planned, "compare") in cannot
+    assert adapter not in cannot and not {of(planned, "base_model"), of(planned, "data")} & cannot
+    assert progress.blocked(planned, set()) == set()
+
+
+def test_all_cores_of_the_profile_are_a_number(home):
+    assert progress.cores() == 1, "without a profile"
+    (home / "profiles/default").mkdir(parents=True)
+    (home / "profiles/default/config.yaml").write_text("cores: all")
+    assert progress.cores() == len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def logged(home, run: plan.Run, text: str, notebook: str | None = None):
+    """The logs of a run, held as papermill holds them."""
+    log = home / "logs" / f"{run.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if notebook is not None:
+        log.with_suffix(".ipynb").write_text(notebook)
+    with open(log, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(text)
+        held.flush()
+        yield
+
+
+BEGUN = "Input Notebook:  a.ipynb\nOutput Notebook: b.ipynb\nExecuting notebook with kernel: python3\n"
+DEAD = f"{BEGUN}Traceback (most recent call last):\n  x\nnbclient.exceptions.DeadKernelError: Kernel died\n"
+
+
+def cells(*done: str) -> str:
+    return json.dumps({"cells": [{"metadata": {"papermill": {"status": state}}} for state in done]})
+
+
+@pytest.mark.parametrize("text, notebook, then", [
+    (BEGUN, None, "stopped before its first cell had ended"),
+    (BEGUN, '{"cells": [{"cell', "stopped before its first cell had ended"),
+    (BEGUN, cells("completed", "running"), "stopped after cell 1 of 2 without an error"),
+    (f"{BEGUN}Aborted!", cells("completed", "completed"), "stopped after cell 2 of 2 without an error"),
+    (DEAD, cells("completed", "completed"), "its kernel died: it was killed, most often because memory ran out"),
+    (DEAD.replace("nbclient.exceptions.DeadKernelError: Kernel died", "OSError: No space"), '{"c', "OSError: No space"),
+    ("python: No module named studykit.papermill", None, "python: No module named studykit.papermill"),
+])  # fmt: skip
+def test_a_notebook_has_failed_only_when_papermill_has_ended(home, planned, text, notebook, then):
+    base, ended = planned[0], {}
+    since = time.time() - 1
+    with logged(home, base, text, notebook):
+        assert standing.of(base.dir).state == "running" and progress._state(base, since, ended) == "starting"
+    said = standing.of(base.dir)
+    assert said.state in ("failed", "stopped") and said.error.startswith(then)
+    assert progress._state(base, since, ended) == "failed" and ended[base][1] == said.error
+    assert (said.state == "failed") == (not then.startswith("stopped"))
+
+
+@pytest.mark.parametrize("text, notebook", [("", None), ("", '{"cell'), (BEGUN, cells("completed", "completed"))])
+def test_what_begins_or_has_just_ended_has_not_failed(home, planned, text, notebook):
+    """The shell has made the log and Python starts; or the manifest of another host is not seen yet."""
+    with logged(home, planned[0], text, notebook):
+        pass
+    assert standing.of(planned[0].dir).state in ("running", "missing")
+    assert progress._state(planned[0], time.time() - 1, {}) == "starting"
+
+
+def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
+    base = planned[0]
+    source = ["print(1)", "import os, time\nwhile not os.path.exists('die'): time.sleep(0.1)\nos.kill(os.getpid(), 9)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line) for line in source])
+    nbformat.write(notebook, home / "a.ipynb")
+    log = home / "logs" / f"{base.name}.ipynb"
+    log.parent.mkdir(parents=True)
+    since = time.time() - 1
+    with open(log.with_suffix(".txt"), "w") as text:
+        command = [sys.executable, "-m", "studykit.papermill", "-k", "python3", "a.ipynb", str(log)]
+        process = subprocess.Popen(command, cwd=home, stdout=text, stderr=text)
+    seen = set()
+    while not (log.is_file() and '"completed"' in log.read_text()):
+        seen.add((standing.of(base.dir).state, progress._state(base, since, {})))
+        assert process.poll() is None, log.with_suffix(".txt").read_text()
+    assert seen == {("running", "starting")}
+    (home / "die").touch()
+    assert process.wait(30) != 0
+    assert standing.of(base.dir).error.startswith("its kernel died") and progress._state(base, since, {}) == "failed"
+    out = io.StringIO()
+    os.utime(log.with_suffix(".txt"), (1, 1))
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])
+    threading.Timer(1, os.utime, [log.with_suffix(".txt")]).start()
+    assert progress.follow(child, planned, 2, out) == 0
+    assert "base_model scratch-s0 failed: its kernel died" in out.getvalue()
 
 
 @pytest.mark.parametrize("seconds, complete, said", [

@@ -170,12 +170,13 @@ def test_what_helps_only_who_runs_the_notebook_is_left_out_but_no_error():
     own = {"tags": [rendering.NOT_IN_REPORT]}
     trouble = [stream("1 fusion: starts.\n"), display(html="<p>dropped</p>"), stream("it warns\n", "stderr"),
                new_output("error", ename="E", evalue="it broke", traceback=["trace"])]  # fmt: skip
+    kept = new_code_cell("y", outputs=[stream("kept")])
     cells = [new_markdown_cell("# T"), new_markdown_cell("## What it needs\n\nMinutes.", metadata=own),
-             new_code_cell("x", outputs=trouble, metadata=own), new_code_cell("y", outputs=[stream("kept")])]  # fmt: skip
+             new_code_cell("x", outputs=trouble, metadata=own), kept]  # fmt: skip
     text = rendering.body(new_notebook(cells=cells))[1]
     assert "it broke" in text and "it warns" in text and "kept" in text
     assert not any(words in text for words in ("What it needs", "Minutes", "starts", "dropped"))
-    executed = new_notebook(cells=[new_markdown_cell("## Old"), new_code_cell("y", outputs=[stream("kept")])])
+    executed = new_notebook(cells=[new_markdown_cell("## Old"), kept])
     now = new_notebook(cells=[cell.copy() for cell in executed.cells])
     now.cells[0] = new_markdown_cell("## Old", metadata=own, id=executed.cells[0].id)
     text = rendering.body(executed, now)[1]

@@ -46,9 +46,16 @@ def start(home: Path) -> subprocess.Popen:
                             stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
 
 
-def queued() -> list[str]:
-    said = subprocess.run(["squeue", "-h", "-o", "%T"], capture_output=True, text=True)
-    return said.stdout.split()
+def queued() -> dict[str, str]:
+    """The state of every job in the queue, by its number."""
+    said = subprocess.run(["squeue", "-h", "-o", "%i %T"], capture_output=True, text=True)
+    return dict(line.split() for line in said.stdout.splitlines())
+
+
+def set_node(state: str) -> None:
+    """`drain`: it takes no further job; `resume`."""
+    node = os.uname().nodename.split(".")[0]
+    subprocess.run(["scontrol", "update", f"nodename={node}", f"state={state}", "reason=test"], check=True)
 
 
 def made(home: Path) -> dict[str, str]:
@@ -67,18 +74,32 @@ def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path
     home = project.make(tmp_path / "project")
     project.notebook(home, "adapter", work=HANGING)
     (home / "slow").touch()
+    set_node("drain")
     driver = start(home)
+    wait_until(lambda: "PENDING" in queued().values(), 60, "nothing was submitted")
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    (left,) = queued()
+    driver = start(home)
+    wait_until(lambda: queued() and left not in queued(), 60, "a job that waited outlived its driver")
+    assert list(queued().values()) == ["PENDING"], "and there is one of each"
+
+    set_node("resume")
     wait_until(lambda: list(home.glob("runs/.staging/adapter/*/checkpoints/step")) or driver.poll() is not None, 300,
                "the adapter has not begun")  # fmt: skip
     assert driver.poll() is None, driver.stdout.read()
-    assert "RUNNING" in queued(), "it runs as a job"
-    done = made(home)
+    assert "RUNNING" in queued().values(), "it runs as a job"
+    done, begun = made(home), set(queued())
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    wait_until(lambda: not [job for job in queued() if job in ("RUNNING", "PENDING")], 60, "jobs outlived it")
+    assert f"cancelled what a dead engine left in Slurm's queue: {left}" in driver.stdout.read()
 
+    driver = start(home)  # at once, while its jobs still end
+    wait_until(lambda: any(step.read_text() == "2" for step in home.glob("runs/.staging/adapter/*/checkpoints/step"))
+               or driver.poll() is not None, 300, "the adapter has not gone on")  # fmt: skip
+    assert driver.poll() is None, driver.stdout.read()
+    assert not begun & queued().keys(), "jobs of the killed one still run"
     (home / "slow").unlink()
-    driver = start(home)
     said = driver.communicate(timeout=600)[0]
     assert driver.returncode == 0, said + (home / "logs/tiny.snakemake.txt").read_text()[-3000:]
     assert done and done.items() <= made(home).items(), "what had finished was not made again"
