@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,12 +18,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from studykit import methods
 
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
-Method = Annotated[str, AfterValidator(methods.known)]
+Method = Annotated[str, Field(max_length=60), AfterValidator(methods.known)]
 Task = Literal["generation", "translation", "commit", "summarization", "naming"]
 DataFormat = Literal["auto", "commitpackft", "xcodeeval", "humaneval", "humanevalx", "multipl_e", "nichetrans", "ct",
                      "codesearchnet", "prepared"]  # fmt: skip
 Quantization = Literal["none", "nf4", "int8"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
 
 
 class UserError(ValueError):
@@ -63,7 +65,8 @@ class BaseModelParams(Section):
     quantization: Quantization = role("none", "weights of the base in memory")
     languages: list[str] | None = role(None, "all languages of the study, the target last")
     target: str | None = role(None, "the low-resource language")
-    corpus: str = Field("polyglot", description="'polyglot' or a directory of <language>.jsonl with `content`")
+    corpus: str = Field("polyglot", min_length=1,
+                        description="'polyglot' or a directory of <language>.jsonl with `content`")
     seed: int = Field(0, ge=0, description="of corpus, initialisation and order")
     vocab_size: int = Field(640, ge=257, description="entries of the byte-level BPE")
     hidden_size: int = Field(96, ge=8, description="width of the residual stream")
@@ -93,8 +96,9 @@ class DataParams(Section):
     language: str = role("", "of all rows where members are tasks, which then stand in languages, target; else empty")
     languages: list[str] | None = role(None, "all languages of the study, the target last")
     target: str | None = role(None, "the low-resource language")
-    path: str | None = Field(None, description="file, directory or hf://datasets/...; None: the built-in corpus")
-    test_path: str | None = Field(None, description="the same for the test alone; None: path has the test")
+    path: str | None = Field(None, min_length=1,
+                             description="file, directory or hf://datasets/...; None: the built-in corpus")
+    test_path: str | None = Field(None, min_length=1, description="the same for the test alone; None: path has it")
     format: DataFormat = Field("auto", description="of the rows in path; auto: told by their files and fields")
     source_examples: int = Field(2000, ge=1, description="training rows per source language, at most")
     target_examples: int = Field(30, ge=1, description="training rows of the target, at most")
@@ -117,10 +121,10 @@ class DataParams(Section):
     def _shares_add_up(self) -> DataParams:
         trained, test = self.shares[:2], self.shares[2:]
         if len(test) != 1 or min(trained) <= 0 or test[0] < 0 or abs(sum(self.shares) - 1) > 1e-9:
-            raise ValueError(f"shares is {self.shares}; it must be three numbers with the sum 1, of which only the "
-                             "last, the test's, may be 0")
+            raise ValueError(f"shares is {show(self.shares)}; it must be three numbers with the sum 1, of which only "
+                             "the last, the test's, may be 0")
         if self.test_path is not None and self.path is None:
-            raise ValueError(f"test_path is {self.test_path!r}, without a path to train on; it must stand beside path")
+            raise ValueError(f"test_path is {show(self.test_path)}, without a path to train on; it must stand by path")
         return self
 
 
@@ -213,7 +217,7 @@ class EvaluateParams(Section):
     pass_k: list[int] = Field([1], min_length=1, description="the k of pass@k, at most `samples`")
     batch_check: int = Field(8, ge=0, description="rows written again one by one, to see whether batches change them")
     limit: int | None = Field(None, ge=1, description="rows, at most; None: all")
-    execute: list[str] | None = Field(None, description="languages whose programs are run; None: all with a runtime")
+    execute: list[Runnable] | None = Field(None, description="whose programs are run; None: all with a runtime")
     allow_unsandboxed: bool = Field(False, description="run generated code even where no sandbox works (recorded)")
     timeout: float = Field(4.0, gt=0, description="seconds per program")
     memory_mb: int = Field(512, ge=64, description="memory per program")
@@ -231,7 +235,7 @@ class EvaluateParams(Section):
             raise ValueError(f"samples is {self.samples}, temperature is 0; greedy completions are all the same, so "
                              "more than one needs a temperature above 0")
         if wrong := [k for k in self.pass_k if not 1 <= k <= self.samples]:
-            raise ValueError(f"pass_k holds {wrong[0]}; it may hold numbers from 1 to samples ({self.samples})")
+            raise ValueError(f"pass_k holds {show(wrong[0])}; it may hold numbers from 1 to samples ({self.samples})")
         return self
 
 
@@ -290,22 +294,15 @@ def check(stage: str, values: dict[str, Any], place: str = "") -> Any:
         raise UserError(f"{place or STAGES[stage].notebook}: {sentence(error, model)}") from None
 
 
-def unknown(key: str, known: list[str], prefix: str = "") -> str:
-    """The sentence for a key that no model has, with the nearest that one has."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-    return f"{prefix}{key} is unknown; {hint}"
-
-
 MUST = {
     "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number", "bool_type": "true or false",
     "string_type": "text", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping of parameters",
     "model_attributes_type": "a mapping of parameters", "finite_number": "a finite number",
     "greater_than": "greater than {gt}", "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}", "less_than_equal": "at most {le}",
-    "literal_error": "one of {expected}", "string_pattern_mismatch": "of lower-case letters, digits and _",
-    "invalid_key": "a name",
-    "too_short": "a list that is not empty",
+    "literal_error": "one of {expected}", "string_pattern_mismatch": "of lower-case letters, digits and _, 60 at most",
+    "invalid_key": "a name", "too_short": "a list that is not empty", "string_too_short": "text that is not empty",
+    "string_too_long": "text of at most {max_length} characters",
 }  # fmt: skip
 
 
@@ -315,17 +312,20 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     # An unknown key explains a missing one (a typo makes both), so it is told first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     loc, more = first["loc"], f" ({len(errors) - 1} more of its values are wrong.)" if len(errors) > 1 else ""
-    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+    words = (p if isinstance(p, int) or re.fullmatch(r"[\w+#-]{1,40}", p) else show(p) for p in loc)
+    place = "".join(f"[{word}]" if isinstance(word, int) else f".{word}" for word in words).removeprefix(".")
     owner = _owner(model, loc[:-1])
     if first["type"] == "extra_forbidden":
         full, name = STAGES.get(str(loc[0])) if len(loc) > 1 else None, str(loc[-1])
         if full and name in full.model.model_fields:
             return f"{place} is decided by the plan; leave it out.{more}"
-        return unknown(name, list(owner.model_fields), place[: -len(name)]) + more
+        near = difflib.get_close_matches(name, owner.model_fields, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(owner.model_fields)}."
+        return f"{place} is unknown; {hint}{more}"
     if first["type"] == "value_error":
         said = str(first["ctx"]["error"])
         prefix = "" if not place or said.startswith(place) else f"{place}: " if said.startswith("the ") else f"{place}."
-        return f"{prefix}{str(first['ctx']['error']).rstrip('.')}.{more}"
+        return f"{prefix}{said.rstrip('.')}.{more}"
     if first["type"] == "missing":
         about = owner.model_fields[str(loc[-1])].description
         return f"{place} is missing; it must be given ({about}).{more}"

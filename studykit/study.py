@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from os.path import exists, expanduser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
 
+from studykit import methods
 from studykit.params import (
     POLYGLOT,
     STAGES,
@@ -64,7 +67,7 @@ CompareSection = _section("compare")
 class Study(Section):
     """A study file: what is compared, on which data, how often; one section per notebook."""
 
-    study: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the study and of its reports")
+    study: str = Field(pattern=r"^[a-z0-9_]{1,60}$", description="name of the study and of its reports")
     question: str = Field("", description="what the study asks; stands at the head of its report")
     task: Task = Field(description="what the model is asked to write")
     base: str = Field("scratch", description="'scratch', a hub id or a local directory")
@@ -99,20 +102,25 @@ class Study(Section):
         for key in ("languages", "methods", "seeds"):
             values = getattr(self, key)
             if twice := [v for v in values if values.count(v) > 1]:
-                raise ValueError(f"{key} names {twice[0]!r} twice; each may stand once")
+                raise ValueError(f"{key} names {show(twice[0])} twice; each may stand once")
+        named: dict[tuple, str] = {}
+        for word in self.methods:
+            if (first := named.setdefault(methods.parse(word)[1:], word)) != word:
+                raise ValueError(f"methods names {first!r} and {word!r}, which are one method; it may stand once")
         check("base_model", self.base_model.model_dump(), place="base_model")
         check("data", self.data.model_dump(), place="data")
+        self._template_fits()
         check("evaluate", self.evaluate.model_dump(exclude={"sources"}), place="evaluate")
         for name in self.all_languages:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]*", name):
-                raise ValueError(f"{self._key_of(name)} names {name!r}; a language must start with a letter and hold "
-                                 "no spaces or dots")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]{0,39}", name):
+                raise ValueError(f"{self._key_of(name)} names {show(name)}; a language must start with a letter and "
+                                 "hold no spaces or dots, 40 characters at most")
         if self.target in self.languages:
             raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
         if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
-            raise ValueError(f"evaluate.sources names {foreign[0]!r}; it may name {', '.join(self.languages)}")
+            raise ValueError(f"evaluate.sources names {show(foreign[0])}; it may name {', '.join(self.languages)}")
         if wrong := [seed for seed in self.seeds if not 0 <= seed < 2**32]:
-            raise ValueError(f"seeds holds {wrong[0]}; a seed must be at least 0 and less than 2**32")
+            raise ValueError(f"seeds holds {show(wrong[0])}; a seed must be at least 0 and less than 2**32")
         if self.language is not None:
             self._of_tasks()
         if self.members_on == "code" and self.task not in ("generation", "translation"):
@@ -128,19 +136,40 @@ class Study(Section):
                              f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
                              "base from scratch")
         if self.compare.baseline is not None and self.compare.baseline not in self.methods:
-            raise ValueError(f"compare.baseline is {self.compare.baseline!r}; it must be among methods "
+            raise ValueError(f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
                              f"({', '.join(self.methods)})")
-        if not (self.base == "scratch" or _is_local(self.base) or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.base)):
-            raise ValueError(f"base is {self.base!r}; it must be 'scratch', a hub id (owner/name) or a directory")
+        hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
+        if not (self.base == "scratch" or _is_local(self.base) or hub_id):
+            raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")
         return self
 
     def _key_of(self, language: str) -> str:
         return "target" if language == self.target else "languages"
 
+    def _template_fits(self) -> None:
+        """Rows of files may be of a benchmark, whose template has other fields than the task's."""
+        if (template := self.data.template) is None:
+            return
+        from studykit.tasks import prompts  # here, because few studies have a template, and this reads the defaults
+
+        kinds = [self.task, *(k for k in prompts.TEMPLATES if self.data.path is not None and k not in get_args(Task))]
+
+        def fits(of: str) -> bool:
+            try:
+                return bool(prompts.check_template(of, template))
+            except UserError:
+                return False
+
+        if not any(fits(of) for of in kinds):
+            body = " or ".join(f"{{{prompts.BODIES[of][0]}}}" for of in kinds)
+            holes = ", ".join(f"{{{hole}}}" for hole in dict.fromkeys(h for of in kinds for h in prompts.HOLES[of]))
+            raise ValueError(f"data.template is {show(template)}; it must have {body} once, some text around it, no "
+                             f"holes but {holes}, and other braces twice")
+
     def _of_tasks(self) -> None:
         """The rules of a study whose members are tasks of one language."""
         if self.language not in POLYGLOT or self.data.path is not None:
-            raise ValueError(f"language is {self.language!r}; members can be tasks of a built-in language "
+            raise ValueError(f"language is {show(self.language)}; members can be tasks of a built-in language "
                              f"({', '.join(POLYGLOT)}), with data.path left out")
         for name in self.all_languages:
             if name not in SUBJECTS:
@@ -157,22 +186,57 @@ def _is_local(base: str) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with two repairs: 5e-3 is a number (YAML 1.1 wants 5.0e-3), and a key may stand only once."""
+    """YAML 1.1 with three repairs: 5e-3 is a number (YAML 1.1 wants 5.0e-3); a key is one scalar and may stand only
+    once in its mapping; a date, and what looks like a number and is none (0b_), is text."""
 
-    def construct_mapping(self, node, deep=False):
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                problem = f"the key {key!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            mark, end = key.start_mark, key.end_mark
+            if not isinstance(key, yaml.ScalarNode):
+                text = mark.buffer[mark.pointer : end.pointer]
+                raise yaml.constructor.ConstructorError(None, None, f"the key {show(text)} is no name", mark)
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {show(key.value)} stands twice", mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
+def _or_text(make: Callable) -> Callable:
+    """`make` of a scalar, or its text where it makes none."""
+
+    def construct(loader: _Loader, node: yaml.Node) -> Any:
+        try:
+            value = make(loader, node)
+            repr(value)  # Python writes no integers of more than some thousand digits
+        except (ValueError, KeyError):
+            return loader.construct_scalar(node)
+        return value
+
+    return construct
+
+
+for _tag in ("int", "float", "bool"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _or_text(getattr(yaml.SafeLoader, f"construct_yaml_{_tag}")))
+for _tag in ("timestamp", "value", "merge"):  # the last two are what = and << are where they are no keys
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_yaml_str)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+
+
+def _problem(error: yaml.YAMLError, text: str) -> str:
+    """What of `text` is no study file, and in which line."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"line {line}: this is not YAML: it holds the control character {chr(error.character)!r}"
+    line, problem = error.problem_mark.line, error.problem.removeprefix("but ")
+    if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+        return f"line {line + 1}: this is not YAML: {problem}"
+    found = show(text.splitlines()[line].strip())
+    return (f"line {line + 1} is {found}: {problem}; a study file must be one mapping of names, each once, to text, "
+            "numbers, lists or mappings, and text with braces must stand in quotes")
 
 
 def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
@@ -182,15 +246,16 @@ def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: b
     """
     home = Path(home or ".")
     try:
-        raw = yaml.load((home / file).read_text(encoding="utf-8"), Loader=_Loader)
+        text = (home / file).read_text(encoding="utf-8")
+        raw = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); name a file like params/quickstart.yaml.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not text in UTF-8; a study file is YAML.") from None
+    except RecursionError:
+        raise UserError(f"{file}: it nests lists or mappings too deeply; a list may hold words or numbers.") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise UserError(f"{file}:{line} this is not YAML: {getattr(error, 'problem', None) or error}.") from None
+        raise UserError(f"{file}: {_problem(error, text)}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{file} holds {show(raw)}; a study file has the keys {', '.join(Study.model_fields)}.")
     raw = {key: {} if value is None and key in STAGES else value for key, value in raw.items()}  # all commented out
@@ -205,6 +270,7 @@ def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: b
         if _is_local(study.base):
             wanted["base"] = study.base
         for key, value in wanted.items():
-            if value is not None and not value.startswith("hf://") and not (home / Path(value).expanduser()).exists():
-                raise UserError(f"{file}: {key} is {value!r}, which does not exist; it must be a file or directory.")
+            if value is not None and not value.startswith("hf://") and not exists(home / expanduser(value)):
+                raise UserError(f"{file}: {key} is {show(value)}, which does not exist; it must be a file or a "
+                                "directory.")
     return study

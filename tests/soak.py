@@ -1,11 +1,12 @@
-"""Stops a small real study in every way at random points, goes on with the same command, and compares the end.
+"""Stops a small real study in every way, goes on with the same command, and compares with a run that nobody stopped.
 
-    python -m tests.soak --kills 24 --seed 0 --minutes 25        (make soak)
+    python -m tests.soak --kills 24 --seed 0 --minutes 30        (make soak)
 
-Each time: what was started is gone, what had finished is not made again, a second engine was refused. Once the study is
-complete its weights and scores must be those of a run that nobody stopped; then it is cleared and stopped again. The
-project lies in a small file system of its own, which can be full or read-only; where mounting is not permitted, those
-two kinds are left out.
+After each stop: what was started is gone, a second engine was refused, what had finished is not made again and has the
+numbers of the undisturbed run, and a training that had a checkpoint has gone on from it. Every other stop waits for a
+training to be at work, of the stage that was hit least; the others come at random. After a few stops the study is let
+to its end, compared and cleared. The project lies in a small file system of its own, which can be full or read-only;
+where mounting is not permitted, those two kinds are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -23,12 +25,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-from studykit import plan, progress, study
+from studykit import plan, progress, runs, study
 from studykit.params import STAGES
 from tests.notebooks.conftest import copy_project
 from tests.project import studykit
@@ -53,7 +57,10 @@ KINDS = ("Ctrl-C", "SIGTERM", "SIGKILL of the engine", "SIGKILL of a kernel", "S
          "out of memory", "disk full", "read-only")  # fmt: skip
 MEASURED = {"seconds", "peak_memory_mb", "memory_mb", "tokens_per_second", "prompts_per_second", "time",
             "members_seconds"}  # fmt: skip
+RECORDS = ("training.json", "scores.json", "compare.json", "summary.json", "texts.json")
+TRAINED = ("base_model", "adapter", "fusion")  # stages that are waited for
 TOGETHER = 5  # stops before the study is let to its end
+ENOUGH = 20  # stops that tell something; fewer, where more were asked for, are a failure
 ENDS = 90.0  # seconds in which a study must end by itself after a fault
 
 
@@ -69,54 +76,75 @@ def small_disk(at: Path, megabytes: int = 300) -> Iterator[bool]:
             subprocess.run(["umount", "-l", str(at)], check=True)
 
 
-def numbers(home: Path) -> dict[str, str]:
-    """A digest of every result: weights as they are, records without what was measured with a clock."""
+def numbers(home: Path) -> dict[str, dict[str, str]]:
+    """Digests of the results of every finished run: weights as they are, records without what a clock measured."""
 
     def plain(value):
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items() if k not in MEASURED}
         return [plain(v) for v in value] if isinstance(value, list) else value
 
-    found = {}
-    for file in sorted(home.glob("runs/*/*/**/*")):
-        if file.suffix == ".safetensors":
-            found[str(file.relative_to(home))] = hashlib.sha256(file.read_bytes()).hexdigest()
-        elif file.name in ("training.json", "scores.json", "compare.json", "summary.json", "texts.json"):
-            text = json.dumps(plain(json.loads(file.read_text())), sort_keys=True)
-            found[str(file.relative_to(home))] = hashlib.sha256(text.encode()).hexdigest()
+    def digest(file: Path) -> str:
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            content = json.dumps(plain(json.loads(content)), sort_keys=True).encode()
+        return hashlib.sha256(content).hexdigest()
+
+    found: dict[str, dict[str, str]] = {}
+    for run in finished(home):
+        files = [f for f in (home / "runs" / run).rglob("*") if f.suffix == ".safetensors" or f.name in RECORDS]
+        found[run] = {str(file.relative_to(home / "runs" / run)): digest(file) for file in files}
     return found
 
 
 def finished(home: Path) -> dict[str, str]:
-    """The manifests of finished runs by their names: made again, a run has another."""
-    return {str(f.parent.relative_to(home / "runs")): f.read_text() for f in home.glob("runs/*/*/manifest.json")}
+    """The manifests of finished runs by their names: made again, a run has another. They are the copies that stay where
+    Snakemake removes the manifest because it executes the notebook again."""
+    return {str(f.parent.relative_to(home / "runs")): f.read_text() for f in home.glob(f"runs/*/*/{runs.KEPT}")}
+
+
+class Left(NamedTuple):
+    """An unfinished run as a stop left it."""
+
+    run: plan.Run
+    attempt: int
+    noted: int  # when that was written
+    step: progress.Step | None  # of its newest checkpoint
+
+
+def left(home: Path, run: plan.Run) -> Left | None:
+    """None for a run that is finished, or was never opened."""
+    file = home / "runs/.staging" / run.name / "attempt.json"
+    if not file.is_file() or (home / run.dir / runs.KEPT).is_file():
+        return None
+    return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, progress.step_of(run))
 
 
 class Stop:
     """One stop of a running study: its kind, where it hit, what was left."""
 
-    def __init__(self, home: Path, kind: str, after: float):
-        self.home, self.kind, self.after = home, kind, after
-        self.planned = plan.plan(study.load_study(FILE, home))
-        self.at, self.resumes, self.anew, self.refused, self.gone_after, self.code = "", [], [], "", 0.0, 0
+    def __init__(self, home: Path, planned: list[plan.Run], kind: str):
+        self.home, self.planned, self.kind = home, planned, kind
+        self.at, self.hit, self.left, self.refused, self.gone_after, self.code = "", set(), [], "", 0.0, 0
 
-    def make(self) -> bool:
-        """Start the study, stop it, put the cause right; False if the stop came too late to hit anything."""
+    def make(self, after: float, target: str = "", most: float = 0.0) -> str | None:
+        """Start the study, stop it `after` so many seconds, put the cause right; what the command said if it ended
+        before it was hit. With a `target` the seconds count from when that stage trains, waited for `most` seconds."""
         undo = self._break_a_cell() if self.kind == "failing cell" else None
         engine = studykit(self.home, "run", FILE, "--cores", "2", wait=False)
-        try:
-            engine.wait(self.after)
-            if undo is None:
-                return False
-        except subprocess.TimeoutExpired:
-            pass
         if self.kind == "SIGKILL of the engine":
-            second = studykit(self.home, "run", FILE)
-            host = socket.gethostname()
-            refused = second.returncode == 2 and f"Process {engine.pid} on {host} is running a study" in second.stdout
-            self.refused = "yes" if refused else f"NO: {second.stdout[-200:]}"
+            self._start_a_second(engine)
+        began = time.monotonic()
+        while target and engine.poll() is None and time.monotonic() < began + most and target not in self._training():
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # which is how it should go
+            engine.wait(after)
+        self.after = time.monotonic() - began
+        if engine.poll() is not None and undo is None:
+            self.code = engine.returncode
+            return engine.stdout.read()
         below = self._below(engine)
-        self.at = ", ".join(self._at_work(below))
+        self.at, self.hit = ", ".join(self._at_work(below)), self._training()
         if undo is None:
             undo = self._hit(engine, below)
         try:
@@ -127,12 +155,21 @@ class Stop:
         while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below) and time.monotonic() < until:
             time.sleep(0.05)
         self.gone_after = time.monotonic() - asked
-        for run in self.planned:
-            staged = self.home / "runs/.staging" / run.name / "attempt.json"
-            if staged.is_file() and run.name not in finished(self.home):
-                step = self._step(run)
-                (self.resumes if step else self.anew).append(f"{run.stage}{f' at {step.step}' if step else ''}")
-        return self.code != 0
+        self.left = [found for run in self.planned if (found := left(self.home, run))]
+        return None if self.code else engine.stdout.read()
+
+    def _start_a_second(self, engine: subprocess.Popen) -> None:
+        while engine.poll() is None and not runs.holder(self.home / "runs/.engine.lock"):
+            time.sleep(0.05)
+        second = studykit(self.home, "run", FILE)
+        expected = f"Process {engine.pid} on {socket.gethostname()} is running a study"
+        refused = second.returncode == 2 and expected in second.stdout
+        self.refused = "yes" if refused or engine.poll() is not None else f"NO: {second.stdout[-200:]}"
+
+    def _training(self) -> set[str]:
+        """Stages of which a run is open and has a checkpoint."""
+        locks = {run: self.home / "runs/.staging" / run.name / "lock" for run in self.planned if run.stage in TRAINED}
+        return {run.stage for run, lock in locks.items() if runs.holder(lock) and progress.step_of(run)}
 
     def _below(self, engine: subprocess.Popen) -> list[psutil.Process]:
         try:
@@ -146,15 +183,11 @@ class Stop:
         open_now = [run for run in self.planned if any(f"ipynb logs/{run.name}.ipynb" in text for text in words)]
         found = []
         for run in open_now:
-            lock, step = self.home / "runs/.staging" / run.name / "lock", self._step(run)
-            writes = lock.exists() and subprocess.run(["flock", "-n", str(lock), "true"]).returncode
+            writes = runs.holder(self.home / "runs/.staging" / run.name / "lock")
+            step = progress.step_of(run)
             where = f"{step.phase} {step.step} of {step.steps}".strip() if step else "writes" if writes else "starts"
             found.append(f"{run.stage} {where}")
         return found or ["between notebooks"]
-
-    def _step(self, run: plan.Run) -> progress.Step | None:
-        os.environ["STUDYKIT_HOME"] = str(self.home)
-        return progress.step_of(run)
 
     def _hit(self, engine: subprocess.Popen, below: list[psutil.Process]):
         """Do it; what puts the cause right again."""
@@ -170,7 +203,7 @@ class Stop:
         elif self.kind == "out of memory":
             for kernel in kernels:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    kernel.rlimit(psutil.RLIMIT_AS, (kernel.memory_info().vms + 2**20,) * 2)
+                    kernel.rlimit(psutil.RLIMIT_AS, (kernel.memory_info().vms,) * 2)
         elif self.kind == "disk full":
             return self._fill()
         elif self.kind == "read-only":
@@ -212,71 +245,140 @@ def clear(home: Path) -> None:
         shutil.rmtree(home / name, ignore_errors=True)
 
 
-def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=print) -> list[str]:
-    """Stop the study once for each kind, or as often as time allows; what went wrong, a sentence each."""
+class Laws:
+    """What must hold after every stop, of everything since the study was last cleared."""
+
+    def __init__(self, home: Path, reference: dict[str, dict[str, str]], report: Callable[[str], None]):
+        self.home, self.reference, self.report = home, reference, report
+        self.kept: dict[str, str] = {}
+        self.left: list[Left] = []
+        self.resumed = Counter()  # trainings that said so, by stage
+
+    def check(self, where: str, now_left: list[Left]) -> bool:
+        """Whether everything holds `where`; what does not is reported."""
+        now, said = finished(self.home), []
+        if redone := [name for name, made in self.kept.items() if now.get(name) != made]:
+            said.append(f"finished runs were made again: {', '.join(redone)}")
+        if other := [name for name, found in numbers(self.home).items() if found != self.reference.get(name)]:
+            said.append(f"results are other ones: {', '.join(other)}")
+        said += [sentence for before in self.left if before.step and (sentence := self._went_on(before))]
+        self.kept, self.left = self.kept | now, now_left
+        for sentence in said:
+            self.report(f"{where}: {sentence}")
+        return not said
+
+    def _went_on(self, before: Left) -> str:
+        """What is wrong with how a training with a checkpoint went on since, if it was opened at all; or ""."""
+        run, step = before.run, before.step
+        now, manifest = left(self.home, run), self.home / run.dir / runs.KEPT
+        if now and now.noted == before.noted:
+            return "" if now.step and now.step.share >= step.share else f"{run.name} lost its checkpoints"
+        done = manifest.is_file()
+        attempt = json.loads(manifest.read_text())["attempt"] if done else now.attempt if now else 0
+        if attempt <= before.attempt or not done and (now.step is None or now.step.share < step.share):
+            return f"{run.name}, attempt {before.attempt}, was at {step}; it did not go on from there"
+        log = self.home / "logs" / f"{run.name}.ipynb"
+        words = log.read_text() if log.is_file() else ""  # of the last attempt, as far as it was saved
+        came_from = re.findall(r"Resuming from step (\d+)\.", words)
+        self.resumed[run.stage] += bool(came_from)
+        whole = done and attempt == before.attempt + 1 and f"goes on, attempt {attempt}." in words
+        if whole and step.step < step.steps and str(step.step) not in came_from:
+            return f"{run.name} was at {step}; its notebook does not say that it resumed there"
+        return ""
+
+    def forget(self) -> None:
+        self.kept, self.left = {}, []
+
+
+def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=print) -> tuple[list[str], int]:
+    """Stop the study once for each kind, or as often as time allows; what went wrong, a sentence each, and how many
+    stops were made."""
+    os.environ["STUDYKIT_HOME"] = str(home)
     wrong: list[str] = []
     began = time.monotonic()
     done = studykit(home, "run", FILE, "--cores", "2")
     assert done.returncode == 0, done.stdout[-3000:]
     length, reference = time.monotonic() - began, numbers(home)
-    tell(f"uninterrupted: {length:.0f} s, {len(finished(home))} runs, {len(reference)} results")
+    tell(f"uninterrupted: {length:.0f} s, {len(reference)} runs, {sum(map(len, reference.values()))} results")
     tell("| # | kind | after (s) | at work | finished | exit | all gone after (s) | goes on | begins anew | equal |")
     tell("|---|---|---|---|---|---|---|---|---|---|")
     clear(home)
-    kept: dict[str, str] = {}
-    waiting: list[str] = []
+    planned = plan.plan(study.load_study(FILE, home))
+    hits = Counter({stage: 0 for stage in TRAINED if any(run.stage == stage for run in planned)})
+    trainings, number, waits = 0, 0, True
+    waiting: list[tuple[str, bool]] = []
 
     def report(sentence: str) -> None:
         wrong.append(sentence)
         tell(f"WRONG: {sentence}")
 
+    laws = Laws(home, reference, report)
+
     def complete() -> None:
         """Let the study end, and compare it."""
         last = studykit(home, "run", FILE, "--cores", "2")
-        equal = last.returncode == 0 and numbers(home) == reference
-        if not equal:
-            other = [name for name, digest in numbers(home).items() if reference.get(name) != digest]
-            report(f"the end is another: exit {last.returncode}, {other or last.stdout[-500:]}")
-        check_kept()
-        for line in waiting:
-            tell(f"{line} {'yes' if equal else 'NO'} |")
+        equal = laws.check("at the end", [])
+        if last.returncode or finished(home).keys() != reference.keys():
+            report(f"the study did not come to its end: exit {last.returncode}, {last.stdout[-500:]}")
+            equal = False
+        for line, held in waiting:
+            tell(f"{line} {'yes' if equal and held else 'NO'} |")
         clear(home)
-        kept.clear()
+        laws.forget()
         waiting.clear()
 
-    def check_kept() -> None:
-        now = finished(home)
-        if redone := [name for name, made in kept.items() if now.get(name) != made]:
-            report(f"finished runs were made again: {', '.join(redone)}")
-        kept.update(now)
-
-    number = 0
     while number < len(kinds) and time.monotonic() < until:
-        stop = Stop(home, kinds[number], draw.uniform(4, max(12.0, 0.35 * length)))
-        if not stop.make():
-            complete()  # it was done first: not counted, and the same kind again
+        kind, target = kinds[number], ""
+        open_stages = [s for s in hits if any(r.stage == s and r.name not in finished(home) for r in planned)]
+        if waits and open_stages and kind != "failing cell":  # which fails before anything trains
+            target = min(open_stages, key=hits.__getitem__)  # of equal ones the first, which comes soonest
+        stop = Stop(home, planned, kind)
+        said = stop.make(draw.uniform(0, 3) if target else draw.uniform(4, max(12.0, 0.35 * length)), target, length)
+        if said is not None:  # it was done first: not counted, and the same kind again
+            if stop.code:
+                report(f"before stop {number + 1} the same command ended by itself, exit {stop.code}: {said[-500:]}")
+            complete()
+            waits = False  # what hit a training as it was may have missed it
             continue
         number += 1
-        check_kept()
+        waits = not waits
+        hits.update(stop.hit & hits.keys())
+        trainings += any(found.step for found in stop.left)
+        held = laws.check(f"after stop {number}, {kind}", stop.left)
+        if stop.code == 2 or kind == "failing cell" and stop.code != 1:
+            report(f"{kind} ended with exit {stop.code}")
         if stop.gone_after > 5:
-            report(f"after {stop.kind} something still ran {stop.gone_after:.0f} s later")
+            report(f"after {kind} something still ran {stop.gone_after:.0f} s later")
         if stop.refused.startswith("NO"):
             report(f"a second engine was not refused: {stop.refused}")
-        waiting.append(f"| {number} | {stop.kind} | {stop.after:.1f} | {stop.at} | {len(kept)} | {stop.code} | "
-                       f"{stop.gone_after:.1f} | {', '.join(stop.resumes) or '-'} | {', '.join(stop.anew) or '-'} |")
+        goes_on = ", ".join(f"{run.stage} at {step.step}" for run, _, _, step in stop.left if step)
+        anew = ", ".join(run.stage for run, _, _, step in stop.left if not step)
+        waiting.append((f"| {number} | {kind} | {stop.after:.1f} | {stop.at} | {len(laws.kept)} | {stop.code} | "
+                        f"{stop.gone_after:.1f} | {goes_on or '-'} | {anew or '-'} |", held))  # fmt: skip
         if len(waiting) == TOGETHER:
             complete()
     if waiting:
         complete()
-    tell(f"{number} stops in {(time.monotonic() - began) / 60:.1f} min, {len(wrong)} wrong")
-    return wrong
+    if trainings and not laws.resumed:
+        report(f"{trainings} stops left a training with a checkpoint, and no notebook says that it resumed")
+    if number >= ENOUGH and (missed := [stage for stage, times in hits.items() if not times]):
+        report(f"no stop hit a training of {', '.join(missed)}")
+    tell(f"hit while they trained: {_times(hits)}; seen to resume: {_times(laws.resumed)}")
+    tell(f"{number} stops of {len(kinds)} in {(time.monotonic() - began) / 60:.1f} min, {len(wrong)} wrong")
+    if number < len(kinds):
+        tell(f"out of time: {len(kinds) - number} stops were not made; ask for fewer, or give more minutes")
+    return wrong, number
+
+
+def _times(counted: Counter) -> str:
+    return ", ".join(f"{stage} {times}" for stage, times in counted.items()) or "none"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=24)
+    parser.add_argument("--kills", type=int, default=24, help=f"stops; fewer than {ENOUGH} of them made is a failure")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=25, help="no new stop after this")
+    parser.add_argument("--minutes", type=float, default=30, help="no new stop after this")
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this one; may be repeated")
     args = parser.parse_args()
     draw, folder = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="soak-"))
@@ -288,10 +390,10 @@ def main() -> int:
             kinds = [kind for _ in range(rounds) for kind in draw.sample(possible, len(possible))]
             home = copy_project(folder / "disk" / "project", STUDY)
             until = time.monotonic() + 60 * args.minutes
-            wrong = soak(home, kinds[: args.kills], draw, until, lambda line: print(line, flush=True))
+            wrong, made = soak(home, kinds[: args.kills], draw, until, lambda line: print(line, flush=True))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return 1 if wrong else 0
+    return 1 if wrong or made < min(args.kills, ENOUGH) else 0
 
 
 if __name__ == "__main__":

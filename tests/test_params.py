@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from studykit import params
+from studykit.evaluation import runtimes
 from studykit.params import STAGES, UserError, check, kind
 from studykit.study import Study, load_study
 
@@ -112,6 +114,34 @@ BAD_STUDIES = {
     "study: [": "this is not YAML",
     "seeds: [0]\nseeds: [1]": "the key 'seeds' stands twice",
     "3: 4": "[3] is 3; it must be a name",
+    "data: {path: {{DATA}}}": "line 7 is 'data: {path: {{DATA}}}': the key '{DATA}' is no name",
+    "? [a]": "line 7 is '? [a]': the key '[a]' is no name",
+    "seeds: [2024-13-45]": "seeds[0] is '2024-13-45'; it must be an integer",
+    "seeds: [2024-12-24]": "seeds[0] is '2024-12-24'; it must be an integer",
+    "seeds: [0b_]": "seeds[0] is '0b_'; it must be an integer",
+    "seeds: [=]": "seeds[0] is '='; it must be an integer",
+    "seeds: [!!bool x]": "seeds[0] is 'x'; it must be an integer",
+    f"seeds: [{'9' * 5000}]": "seeds[0] is '99999",
+    "question: !x y": "line 7 is 'question: !x y': could not determine a constructor for the tag '!x'",
+    "question: *a": "line 7 is 'question: *a': found undefined alias 'a'",
+    "question: a\n---\nb: c": "line 8 is '---': found another document",
+    "question: 'a\x07b'": "line 7: this is not YAML: it holds the control character '\\x07'",
+    f"question: {'[' * 5000}": "x.yaml: it nests lists or mappings too deeply",
+    "data: {path: ~nouser/x}": "data.path is '~nouser/x', which does not exist",
+    f"data: {{path: {'x' * 5000}}}": "data.path is 'xxxxx",
+    "data: {path: ''}": "data.path is ''; it must be text that is not empty",
+    "data: {template: '{nope'}": "data.template is '{nope'; it must have {description} once",
+    "data: {template: '{nope}'}": "no holes but {description}, {language}, and other braces twice",
+    'data: {template: "{a\\nb} {description}"}': "data.template is '{a\\nb} {description}'; it must have",
+    "base_model: {corpus: ''}": "base_model.corpus is ''; it must be text that is not empty",
+    "evaluate: {execute: [cobol]}": "evaluate.execute[0] is 'cobol'; it must be one of 'python', 'lua'",
+    "methods: [average, average-bottleneck]": "methods names 'average' and 'average-bottleneck', which are one method",
+    f"methods: [{'a' * 5000}]": "methods[0] is 'aaaaa",
+    f"base: {'a ' * 5000}b": "base is 'a a a a",
+    f"target: {'a' * 5000}": "target names 'aaaaa",
+    f"{'a' * 300}: 1": "aaaaa",
+    '"a\\nb": 1': "'a\\nb' is unknown; known are study",
+    "adapter: {'': 1}": "adapter.'' is unknown; known are",
 }
 
 
@@ -119,7 +149,7 @@ ACCEPTED = ("must", "may ", "did you mean", "known are", "leave it out", "neares
             "set data.path", "name only", "name tasks", "not YAML")  # fmt: skip
 
 
-@pytest.mark.parametrize("line, said", BAD_STUDIES.items(), ids=BAD_STUDIES)
+@pytest.mark.parametrize("line, said", BAD_STUDIES.items(), ids=[line[:60] for line in BAD_STUDIES])
 def test_bad_study(tmp_path, line, said):
     """One sentence: the file, the key, the value, and what would be accepted."""
     with pytest.raises(UserError) as error:
@@ -128,6 +158,29 @@ def test_bad_study(tmp_path, line, said):
     assert sentence.startswith("x.yaml:") and said in sentence
     assert "\n" not in sentence and len(sentence) < 400 and sentence[-1] in ".?)"
     assert any(word in sentence for word in ACCEPTED)
+
+
+def test_values_may_be_shared_by_anchors_and_merge_keys(tmp_path):
+    text = "adapter: &shared {batch_size: 3, steps: 7}\nfusion: {<<: *shared, steps: 9}\n"
+    study = load(tmp_path, GOOD + text)
+    assert (study.adapter.steps, study.fusion.steps, study.fusion.batch_size) == (7, 9, 3)
+
+
+@pytest.mark.parametrize("text", ["2024-12-24", "2024-13-45", "0b_", "=", "<<"])
+def test_text_that_yaml_might_take_for_something_else_is_text(tmp_path, text):
+    assert load(tmp_path, with_line(f"question: {text}")).question == text
+
+
+def test_a_template_may_have_the_holes_of_its_rows(tmp_path):
+    (tmp_path / "rows.json").write_text("")
+    rows = "data: {path: rows.json, template: 'Solve {description} as {input_spec}'}"
+    assert load(tmp_path, with_line(rows)).data.template
+    with pytest.raises(UserError, match=r"no holes but \{description\}, \{language\}, "):
+        load(tmp_path, with_line(rows.replace("path: rows.json, ", "")))
+
+
+def test_the_languages_that_can_be_run_are_those_with_a_runtime():
+    assert set(get_args(params.Runnable)) == set(runtimes.LANGUAGES)
 
 
 @pytest.mark.parametrize("key", ["study", "task", "languages", "target", "methods", "seeds"])

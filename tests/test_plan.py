@@ -127,7 +127,7 @@ def other(value, field):
     if value is None and "int" in str(field.annotation):
         return 7
     return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
-            "auto": "fp32", "plain": "task", None: "some text", "adapterfusion": "lora",
+            "auto": "fp32", "plain": "task", None: "Write {description}", "adapterfusion": "lora",
             "adamw": "adamw_8bit"}.get(value)  # fmt: skip
 
 
