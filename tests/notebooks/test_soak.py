@@ -10,7 +10,7 @@ import time
 import pytest
 
 from studykit import plan, runs
-from tests import soak
+from tests import soak, soak_laws
 from tests.notebooks.conftest import copy_project
 
 pytestmark = pytest.mark.notebooks
@@ -33,7 +33,7 @@ def test_of_records_only_what_a_clock_measured_is_left_out(tmp_path):
     seen = []
     for text in ('{"loss": 1, "seconds": 2}', '{"loss": 1, "seconds": 3}', '{"loss": 2, "seconds": 3}'):
         file.write_text(text)
-        seen.append(soak.numbers(tmp_path))
+        seen.append(soak_laws.numbers(tmp_path))
     assert seen[0] == seen[1] != seen[2]
 
 
@@ -44,8 +44,8 @@ def stopped(tmp_path, monkeypatch):
     run = plan.Run("adapter", "lua", "0", {"out": "runs/adapter/lua-0"}, ())
     attempt(tmp_path, 1, 20)
     told = []
-    laws = soak.Laws(tmp_path, {run.name: {"training.json": "another"}}, told.append)
-    assert laws.check("first", [soak.left(tmp_path, run)])
+    laws = soak_laws.Laws(tmp_path, {run.name: {"training.json": "another"}}, told.append)
+    assert laws.check("first", [soak_laws.left(tmp_path, run)])
     return tmp_path, laws, told
 
 
