@@ -31,7 +31,14 @@ const counted = (text, t) => D.pools[S.pool].includes(+text.marks[t]) && (S.kind
 const takingPart = series => series.members.length - (series.mask === "exclude" ? series.masked.length : 0);
 const alike = (one, two) => String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
 
-function oneMean(series, record) { // {n, w: layers x members, e: bits per layer} of a record, or null
+const known = new WeakMap(); // record -> means by what is chosen: a view asks for them at every drawing
+function oneMean(series, record) { // {n, w: layers x members, e: bits per layer, record} of a record, or null
+  if (!known.has(record)) known.set(record, new Map());
+  const means = known.get(record), key = [S.sample, S.pool, S.kind, S.quantity].join();
+  if (!means.has(key)) means.set(key, computed(series, record));
+  return means.get(key);
+}
+function computed(series, record) {
   const L = series.layers.length, A = series.members.length, w = new Float64Array(L * A), e = new Float64Array(L);
   let n = 0;
   if (S.sample < 0) {
@@ -304,9 +311,9 @@ const traced = (series, m) => ({target: series.target, sample: S.sample < 0 ? "a
   samples: S.sample < 0 ? series.n : 1, pool: S.pool, kind: S.kind < 0 ? "every" : D.kinds[S.kind], tokens: m.n,
   seeds: m.records.map(r => r.seed ?? "").join(" "), checkpoints: m.records.map(r => r.checkpoint).join(" ")});
 const orNull = v => Number.isNaN(v) ? null : v;
-function rowOf(series, m, l, c, label = series.label) {
+function rowOf(series, m, l, c) {
   const at = l * series.members.length + c;
-  return {series: label, layer: series.layers[l], member: series.members[c], [S.quantity]: m.w[at],
+  return {series: series.label, layer: series.layers[l], member: series.members[c], [S.quantity]: m.w[at],
     sd_over_seeds: orNull(m.sd[at]), ...traced(series, m)};
 }
 
@@ -393,12 +400,16 @@ function panelOf(series, m, scale) { // the heatmap of a series
     say: (l, c) =>
       `${series.label} · ${series.layers[l]} · ${named(series, c)}: ${pct(m.w[at(l, c)])}${sd(l, c)}`};
 }
-function differenceOf(one, two, change, scale) { // the heatmap of two less one
+function differenceOf(one, two, m, change, scale) { // the heatmap of two less one
   const panel = panelOf(two, change, scale), A = two.members.length, label = `${two.label} − ${one.label}`;
   const sd = at => Number.isNaN(change.sd[at]) ? "" :
     ` ± ${points(change.sd[at]).slice(1)} (sd of ${change.each.length} paired seeds)`;
-  return {...panel, id: "difference", title: "difference, points", act: null,
-    row: (l, c) => rowOf(two, change, l, c, label),
+  return {...panel, title: "difference, points", act: null,
+    row: (l, c) => {
+      const {[S.quantity]: value, ...row} = rowOf(two, change, l, c);
+      return {...row, series: label, [`${S.quantity}_difference`]: value,
+        checkpoints: `${row.checkpoints} less ${traced(one, m).checkpoints}`};
+    },
     say: (l, c) =>
       `${label} · ${two.layers[l]} · ${named(two, c)}: ${points(change.w[l * A + c])}${sd(l * A + c)}`};
 }
@@ -423,14 +434,16 @@ const DRAW = {
     const {m, n, change, fewer} = pair, em = LOOK.em, wide = w > 44 * em, count = change ? 3 : 2, gap = 1.2 * em;
     const pw = wide ? (w - gap * (count - 1)) / count : w, scale = sharedScale([m.w, n.w]);
     const panels = [panelOf(one, m, scale), panelOf(two, n, scale)];
-    if (change) panels.push(differenceOf(one, two, change, scaleOf(largest(change.w.map(Math.abs)), true)));
+    const most = change && largest(change.w.map(Math.abs));
+    if (change) panels.push(differenceOf(one, two, m, change, scaleOf(most, true)));
     const heads = wide ? Math.max(...panels.map(panel => titleLines(panel.title, pw).length)) : 1;
     let y = legend(pen, 0, 0, w, scale, quantity()), lowest = y;
     if (change && wide) legend(pen, 2 * (pw + gap), 0, pw, panels[2].scale, "points");
     const start = y;
     panels.forEach((panel, i) => {
       if (!wide && i === 2) y += legend(pen, 0, y, w, panel.scale, "difference, points");
-      const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, {...panel, heads});
+      const placed = {...panel, heads, id: "ab-"[i]};
+      const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, placed);
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
     out.caption = `Mean ${quantity()} in percent` +
@@ -492,7 +505,7 @@ const DRAW = {
     const column = member < 0 && signed ? series.members.indexOf(series.target) : member;
     const scale = signed || S.scale !== "full" ? scaleOf(here.most(Math.max(column, 0)), signed) : scaleOf(1);
     const colour = column >= 0 ? (l, t) => scale.colour(of(l, t, column)) : (l, t) => {
-      const best = here.winner(l, t), strength = clamp((of(l, t, best) - 1 / A) / (1 - 1 / A), 0, 1);
+      const best = here.winner(l, t), strength = A < 2 ? 1 : clamp((of(l, t, best) - 1 / A) / (1 - 1 / A), 0, 1);
       return mix(LOOK.paper, rgb(hue(best)), 0.2 + 0.75 * strength);
     };
     const layer = clamp(S.layer, 0, L - 1), detail = S.token >= 0 && S.token < T, beside = w > 46 * em;
@@ -545,7 +558,7 @@ function lines(pen, out, x, y, w, tall, chart, shown) { // a quantity by depth
   const curves = shown.map(([series, m, i]) => [series, series.layers.map((_, l) => chart.of(series, m, l)), i, m]);
   const sizes = [...new Set(shown.map(([series]) => takingPart(series)))].filter(A => A > 1);
   const highest = curves.flatMap(([, values]) => values.flatMap(([v, sd, each]) => [v + (sd || 0), ...each]));
-  const top = 1.08 * Math.max(...sizes.map(chart.uniform), ...highest);
+  const top = 1.08 * Math.max(0.01, ...sizes.map(chart.uniform), ...highest);
   const depth = Math.max(...curves.map(([, values]) => values.length));
   const px = l => left + (depth < 2 ? 0.5 : (l + 0.5) / depth) * (right - left);
   const py = v => bottom - v / top * (tall - 2 * em);
@@ -561,7 +574,7 @@ function lines(pen, out, x, y, w, tall, chart, shown) { // a quantity by depth
     pen.text(right, level - 0.6 * em, sizes.length > 1 ? `uniform of ${A}` : "uniform",
       {align: "right", size: 0.75, fill: LOOK.soft});
   }
-  const step = Math.ceil(depth / Math.floor((right - left) / (3 * em)));
+  const step = Math.ceil(depth / Math.max(1, Math.floor((right - left) / (3 * em))));
   const longest = curves.find(([, values]) => values.length === depth)[0];
   for (let l = 0; l < depth; l += step) pen.text(px(l), bottom + 0.8 * em, longest.layers[l],
     {...small, align: "center"});
@@ -575,7 +588,9 @@ function lines(pen, out, x, y, w, tall, chart, shown) { // a quantity by depth
       pen.dot(px(l), py(v), 4, hue(i));
       const of = each.length > 1 ?
         ` (${each.length} seeds: ${each.map(one => chart.tick(one) + chart.unit).join(", ")})` : "";
-      out.cells.push({id: `${chart.quantity}/${i}/${l}`, x: px(l) - 6, y: py(v) - 6, w: 12, h: 12,
+      const id = (i, l) => `${chart.quantity}/${i}/${l}`;
+      out.cells.push({id: id(i, l), x: px(l) - 6, y: py(v) - 6, w: 12, h: 12, // along a curve, and across them
+        to: {ArrowLeft: id(i, l - 1), ArrowRight: id(i, l + 1), ArrowUp: id(i - 1, l), ArrowDown: id(i + 1, l)},
         say: `${series.label} · ${series.layers[l]}: ${chart.say(v, series)}${of}`});
       out.rows.push({series: series.label, layer: series.layers[l], quantity: chart.quantity, value: v,
         sd_over_seeds: orNull(sd), ...traced(series, m)});
@@ -591,18 +606,21 @@ function countable(v) { // a step near v that people count in
 
 function tokensOf() { // the weights of the tokens that are shown, as a function of layer, token and member, or {why}
   const shown = S.show === "b" || S.show === "diff" ? D.series[S.b] : D.series[S.a], signed = S.show === "diff";
-  const sample = S.sample >= 0 ? S.sample : held()[0];
+  const pair = signed ? [D.series[S.a], shown] : [shown];
+  const both = i => pair.every(series => chosen(series).some(r => partOf(r, i) >= 0));
+  const sample = S.sample >= 0 ? S.sample : held().find(both) ?? held()[0];
   if (sample === undefined) return {why: `no sample of ${shown.label} is kept token by token` +
     (S.quantity === "share" ? " with its norm-weighted shares" : "")};
   const text = D.texts[sample], T = text.tokens.length;
-  const read = series => {
-    const record = chosen(series).find(r => partOf(r, sample) >= 0), A = series.members.length;
+  const those = series => chosen(series).filter(r => partOf(r, sample) >= 0);
+  const inBoth = record => pair.every(series => those(series).some(r => r.seed === record.seed));
+  const read = series => { // of the first seed that all have, if there is one
+    const record = those(series).find(inBoth) || those(series)[0], A = series.members.length;
     if (!record) return null;
     const from = partOf(record, sample), seed = record.seed === null ? "" : `, seed ${record.seed}`;
-    return {record, seed: record.seed, name: series.label + seed,
-      value: (l, t, m) => BYTES[from + (l * T + t) * A + m] / STEPS};
+    return {record, name: series.label + seed, value: (l, t, m) => BYTES[from + (l * T + t) * A + m] / STEPS};
   };
-  const one = signed ? read(D.series[S.a]) : null, two = read(shown);
+  const one = signed ? read(pair[0]) : null, two = read(shown);
   const without = series => ({why: `sample ${text.id} is not kept token by token for ${series.label}` +
     (S.seed === "mean" ? "" : `, seed ${S.seed}`) +
     (S.quantity === "share" ? ", or not with its norm-weighted shares" : "")});
@@ -781,6 +799,7 @@ function select(key, label, options, parse = String, value = S[key]) { // option
   return make("label", {}, make("span", {}, label), box);
 }
 function choices() {
+  if (+S.colour >= focus().members.length) S.colour = "winner"; // another series has fewer
   const series = focus(), view = S.view, runs = D.series.map((s, i) => [i, s.label]), parts = [];
   const ofKind = k => D.pools[S.pool].reduce((sum, p) => sum + series.records[0].counts[p][k], 0);
   if (several && view === "layers") parts.push(select("b", "Run", runs, Number));
@@ -828,12 +847,14 @@ function find() { // to the first match
 const blank = full => ({cells: [], rows: [], areas: [], caption: "", full});
 let drawn = blank(false);
 const cellOf = id => drawn.cells.find(cell => cell.id === id);
-function draw(measured) {
+function draw(measured, whole = false) { // whole: on paper nothing scrolls
   look();
-  const w = stage.clientWidth, dpr = Math.min(window.devicePixelRatio || 1, 3), tall = stage.clientHeight;
+  if (stage.clientWidth < 8 || stage.clientHeight < 8) return; // not laid out: in a hidden tab, or out of sight
+  const w = stage.clientWidth, dpr = Math.min(window.devicePixelRatio || 1, 3);
   const height = measured || DRAW[S.view](SILENT, w - 4, blank(false), [0, Infinity]);
   spacer.style.height = `${Math.ceil(height) + 6}px`;
-  const top = clamp(stage.scrollTop, 0, Math.max(0, height + 6 - tall));
+  const tall = whole ? height + 6 : stage.clientHeight;
+  const top = whole ? 0 : clamp(stage.scrollTop, 0, Math.max(0, height + 6 - tall));
   canvas.width = w * dpr; canvas.height = tall * dpr;
   Object.assign(canvas.style, {width: `${w}px`, height: `${tall}px`, top: `${top}px`});
   const context = canvas.getContext("2d"), pen = new CanvasPen(context);
@@ -864,7 +885,7 @@ function refresh(kept = false) { // kept: the choices stay as they are
 }
 function tabulate() { // the first rows, for readers that do not see
   if (!numbers.open) return table.replaceChildren();
-  const shown = drawn.rows.slice(0, 600), names = Object.keys(shown[0] || {});
+  const shown = drawn.rows.slice(0, 600), names = columnsOf(drawn.rows);
   const words = value => typeof value === "number" ? String(+value.toPrecision(5)) : String(value ?? "");
   const head = names.map(name => make("th", {scope: "col"}, name.replaceAll("_", " ")));
   const body = shown.map(row => make("tr", {}, ...names.map(name => make("td", {}, words(row[name])))));
@@ -906,7 +927,7 @@ canvas.addEventListener("keydown", event => {
   if (!way && !acts || !drawn.cells.length) return;
   event.preventDefault();
   if (acts) return cellOf(S.cursor)?.act?.();
-  const cell = next(cellOf(S.cursor), way);
+  const from = cellOf(S.cursor), cell = cellOf(from?.to?.[event.key]) || next(from, way);
   S.cursor = cell.id;
   if (cell.y < stage.scrollTop) stage.scrollTop = cell.y - 8;
   else if (cell.y + cell.h > stage.scrollTop + stage.clientHeight)
@@ -936,7 +957,8 @@ function soon() {
 stage.addEventListener("scroll", soon);
 new ResizeObserver(soon).observe(stage);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon);
-addEventListener("beforeprint", () => draw());
+addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; draw(undefined, true); });
+addEventListener("afterprint", () => { document.documentElement.dataset.theme = S.theme; draw(); });
 function turn() {
   S.theme = {auto: "dark", dark: "light", light: "auto"}[S.theme];
   document.documentElement.dataset.theme = S.theme;
@@ -958,10 +980,11 @@ function save(kind) {
   else if (kind === "JSON") give(new Blob([JSON.stringify(told(whole), null, 1)], {type: "application/json"}));
   else picture(kind, w, height, whole.caption, give);
 }
+const columnsOf = rows => [...new Set(rows.flatMap(Object.keys))]; // a row may lack some
 function csv(rows) { // a spreadsheet would compute text that begins like a formula
   const field = value => typeof value === "number" ? String(value) :
     `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
-  const names = Object.keys(rows[0] || {});
+  const names = columnsOf(rows);
   return [names.join(","), ...rows.map(row => names.map(name => field(row[name])).join(","))].join("\n") + "\n";
 }
 function told(whole) { // the rows, and all that tells what they are of

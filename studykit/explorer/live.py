@@ -89,7 +89,8 @@ class Bench:
         for masked, mode in _states(own, made["mask"] if own else "exclude", muted):
             self._mask(model, masked, mode)
             written = complete(model, tokenizer, [row], self.limits)[0]
-            row["target"] = row["target"] or written
+            if not readings:  # one text for all
+                row["target"] = completion or written
             encoded = encode_row(row, tokenizer, *self.limits)
             state = f"{', '.join(masked) or 'nobody'} muted" if readings else "as it was trained"
             state += f", {', '.join(masked)} zeroed" if mode == "zero" else ""

@@ -121,11 +121,13 @@ def payload(series: Sequence[Series], *, title: str, tokens: str, budget: int) -
     told = [_series(one, packed) for one in series]
     left = budget
     for always, part, group in _by_importance(series):
-        arrays = [quantised(getattr(sample, PARTS[part])) for _, _, sample in group]
         (_, _, sample), places = group[0], [told[at]["records"][order]["samples"] for at, order, _ in group]
-        size = sum(len(zlib.compress(array.tobytes(), 1)) for array in arrays) + texts.size_of_new(sample)
-        if not always and (size > left or part and any(texts.index(sample) not in held for held in places)):
+        if not always and (left <= 0 or part and any(texts.index(sample) not in held for held in places)):
             continue  # norm-weighted shares never stand without the weights
+        arrays = [quantised(getattr(sample, PARTS[part])) for _, _, sample in group]
+        size = sum(len(zlib.compress(array.tobytes(), 1)) for array in arrays) + texts.size_of_new(sample)
+        if not always and size > left:
+            continue
         left -= size
         for held, array in zip(places, arrays, strict=True):
             held.setdefault(texts.add(sample), [None] * len(PARTS))[part] = packed.add_bytes(array)
@@ -148,7 +150,8 @@ def _series(series: Series, packed: _Packed) -> dict[str, Any]:
         own = {name: getattr(record, name) for name in ("seed", "checkpoint", "base")}
         kinds = {name: getattr(record, f"kind_{name}_sums") for name in ("weight", "share", "entropy")}
         sums = {name: packed.add_floats(array) for name, array in kinds.items()}
-        error = record.sum_error if np.isfinite(record.sum_error) else 1e9  # JSON has no NaN; either is a fault
+        sound = np.isfinite(record.sum_error) and all(np.isfinite(array).all() for array in kinds.values())
+        error = record.sum_error if sound else 1e9  # JSON has no NaN; either is a fault
         records.append(own | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
     return told | {"label": series.label, "n": len(first.ids), "records": records,
                    "same": hashlib.sha256(stands_on).hexdigest()[:16]}  # fmt: skip
@@ -157,17 +160,19 @@ def _series(series: Series, packed: _Packed) -> dict[str, Any]:
 def _by_importance(series: Sequence[Series]) -> Iterator[tuple[bool, int, list[tuple[int, int, attention.Sample]]]]:
     """What is kept first: whether always, the place in PARTS, and every series' copy of a sample of one seed, each
     with the places of its series and record."""
-    copies: dict[Any, dict[tuple, list]] = {}  # seed -> sample -> copies
+    copies: dict[tuple, list] = {}  # (seed, sample) -> copies
+    rank: dict[tuple, tuple[int, int]] = {}  # the first seeds of all series before their second ones, and so on
     first = set()  # a series' first sample is always kept
     for at, one in enumerate(series):
-        kept = [(order, r.seed, sample) for order, r in enumerate(one.records) for sample in r.samples]
-        first.update((seed, _Texts.key(sample)) for _, seed, sample in kept[:1])
-        for order, seed, sample in kept:
-            copies.setdefault(seed, {}).setdefault(_Texts.key(sample), []).append((at, order, sample))
-    for seed, of_seed in copies.items():
-        for part in range(len(PARTS)):
-            for key, group in of_seed.items():
-                yield (seed, key) in first, part, group
+        kept = [(order, n, r.seed, s) for order, r in enumerate(one.records) for n, s in enumerate(r.samples)]
+        for order, n, seed, sample in kept:
+            key = seed, _Texts.key(sample)
+            copies.setdefault(key, []).append((at, order, sample))
+            rank[key] = min(rank.get(key, (order, n)), (order, n))
+        first.update((seed, _Texts.key(sample)) for _, _, seed, sample in kept[:1])
+    turns = [(order, part, n, key) for key, (order, n) in rank.items() for part in range(len(PARTS))]
+    for _, part, _, key in sorted(turns, key=lambda turn: turn[:3]):
+        yield key in first, part, copies[key]
 
 
 def quantised(weights: np.ndarray) -> np.ndarray:

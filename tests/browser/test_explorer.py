@@ -239,7 +239,8 @@ def test_a_difference_on_one_sample_is_of_the_same_seeds(show):
             assert len(set(seeds.values())) == 1, "phases and difference stand on the same seeds"
     seeds = {"a": PAIR["phase 2"], "b": PAIR["phase 2"][:1]}
     with show(seeds, view="compare") as page:
-        assert {row["weight"] for row in page.rows(series="b − a")} == {0}, "nothing but the missing seed differs"
+        differences = {row["weight_difference"] for row in page.rows(series="b − a")}
+        assert differences == {0}, "nothing but the missing seed differs"
         assert "Only the seeds that both have" in page.caption()
 
 
@@ -272,7 +273,8 @@ def test_phases_are_compared_on_the_same_samples(show):
         record = PAIR["phase 1"][0]
         means = [np.mean([attention.mean(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
         rows = page.rows(series="phase 2 − phase 1")
-        np.testing.assert_allclose(matrix(rows, record), means[1] - means[0], atol=1e-6)
+        np.testing.assert_allclose(matrix(rows, record, "weight_difference"), means[1] - means[0], atol=1e-6)
+        assert rows[0]["checkpoints"] == "lua-made-s0 lua-made-s1 less lua-made-s0 lua-made-s1"
         by_seed = [attention.mean(b) - attention.mean(a) for a, b in zip(*PAIR.values(), strict=True)]
         spread = np.std(by_seed, axis=0, ddof=1)
         np.testing.assert_allclose(matrix(rows, record, "sd_over_seeds"), spread, atol=1e-6)
@@ -358,6 +360,51 @@ def test_the_difference_of_two_phases_token_by_token(show):
             index = page.cells(f"token {t + 1} ")[0][0]
             expected = shade(0.5 + change[t] / limit / 2, canvas.DIVERGING)
             np.testing.assert_allclose(page.pixels(index), expected, atol=8)
+
+
+def test_a_difference_of_tokens_is_of_one_seed(show):
+    records = {seed: made_record(seed=seed) for seed in (0, 1, 2)}
+    with show({"a": [records[0], records[1]], "b": [records[1], records[2]]}, view="tokens") as page:
+        page.choose(show="diff", colour="0")
+        assert "b, seed 1 − a, seed 1" in page.caption()
+        assert {row["weight_difference"] for row in page.rows()} == {0}
+
+
+def test_one_member_that_takes_part_has_a_depth_too(show):
+    with show(made_record(members=["go", "lua"], mask="exclude", phase="phase 1"), view="depth") as page:
+        assert {row["value"] for row in page.rows()} == {0}
+    with show(made_record(members=["lua"]), view="tokens") as page:
+        assert page.pixels(page.cells("token 5 ")[0][0]).max() > 0
+
+
+def test_a_table_has_every_column_that_a_row_has(show):
+    shallow, deep = made_record(members=["go", "lua"], layers=2), made_record(layers=4)
+    with show({"shallow": shallow, "deep": deep}, view="all") as page:
+        page.choose(by="member")
+        with page.saved("CSV").path().open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {"weight", "checkpoints", "pool", "samples"} <= rows[0].keys()
+        assert [row["checkpoints"] for row in rows if row["series"] == "deep"][4:] == ["lua-made-s0"] * 4 * 3
+
+
+def test_shares_that_are_no_numbers_are_told_at_once(show):
+    broken = made_record()
+    broken.kind_share_sums[0] = np.nan
+    with show(broken) as page:
+        assert "Do not read on" in page.frame.text_content(".check")
+
+
+def test_paper_gets_the_whole_view_in_ink(browser, tmp_path):
+    file = studykit.explore(made_record([[f" word{i}" for i in range(3000)]]), view="tokens").save(tmp_path / "x.html")
+    page = browser.new_page(viewport={"width": 900, "height": 500}, color_scheme="dark")
+    page.goto(file.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelector('canvas').clientHeight") > 2000 and page.get_attribute(
+        "html", "data-theme") == "light"  # fmt: skip
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.get_attribute("html", "data-theme") == "auto"
+    page.close()
 
 
 def test_the_picture_of_all_layers_follows_what_is_chosen(show):

@@ -101,7 +101,8 @@ def explore_as_a_reader(shown, records):
     first, last = records.values()
     shown.view("compare")
     difference = [row for row in shown.rows() if row["series"] not in records]
-    np.testing.assert_allclose(matrix(difference, last), attention.mean(last) - attention.mean(first), atol=1e-6)
+    change = attention.mean(last) - attention.mean(first)
+    np.testing.assert_allclose(matrix(difference, last, "weight_difference"), change, atol=1e-6)
     shown.view("layers")
     for number, (name, record) in enumerate(records.items()):
         shown.choose(b=str(number))
