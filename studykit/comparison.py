@@ -246,19 +246,20 @@ def _effect(metric: str, a: np.ndarray, b: np.ndarray, aggregate: Callable | Non
 
 
 def compare(scores: Mapping[str, dict], metric: str, baseline: str, confidence: float, resamples: int) -> dict:
-    """All about one metric: "rows" (a summary per method and state), "contrasts" (with p_holm and verdict), and
-    "family", the tests that p_holm is corrected for: these contrasts."""
+    """All about one metric: "rows" (a summary per method and state), "contrasts" (with p_holm and verdict; also of a
+    method with its own earlier states), and "family", the tests that p_holm is corrected for: these contrasts."""
     about = scores[baseline]
     options = (confidence, resamples, clusters(about, metric))
-    ends = {method: final(of_method) for method, of_method in scores.items()}
-    rows = []
+    states, earlier = {}, []  # by label: a method's last state bears its name
     for method, of_method in scores.items():
-        for name, states in by_state(of_method).items():
-            last = states[0] is ends[method][0]
-            label = method if last else f"{method}, {name}"
-            rows.append({"method": label, "final": last, **summary(metric, states, *options)})
-    found = [{"method": a, "against": b, **contrast(metric, ends[a], ends[b], *options)}
-             for a, b in pairs(list(scores), baseline)]  # fmt: skip
+        *before, last = by_state(of_method).items()
+        labelled = {f"{method}, {name}": of_name for name, of_name in before}
+        states |= {**labelled, method: last[1]}
+        earlier += [(method, label) for label in labelled]
+    rows = [{"method": label, "final": label in scores, **summary(metric, of_label, *options)}
+            for label, of_label in states.items()]  # fmt: skip
+    found = [{"method": a, "against": b, **contrast(metric, states[a], states[b], *options)}
+             for a, b in pairs(list(scores), baseline) + earlier]  # fmt: skip
     compared = {"metric": metric, "label": title(about, metric), "unit": unit(metric), "baseline": baseline,
                 "language": about["language"], "signature": about["states"][0]["scores"][metric]["signature"],
                 "confidence": confidence, "rows": rows, "contrasts": found}  # fmt: skip

@@ -27,8 +27,7 @@ def block(found: Mapping[str, Any], target: str) -> str:
 
     main = found["metrics"][found["main"]]
     loss = found["metrics"].get("loss") if found["main"] != "loss" else None
-    said = [findings.summary(main)]
-    said += [sentence for compared in (main, loss) if compared if (sentence := findings.hypothesis(compared, target))]
+    said = [sentence for compared in (main, loss) if compared for sentence in findings.in_brief(compared, target)]
     items = "".join(f"<li>{_bold(sentence)}</li>" for sentence in said)
     return f"{_table(main, findings)}<ul>{items}</ul>"
 
@@ -52,9 +51,11 @@ def _table(main: Mapping[str, Any], findings: Any) -> str:
     seeds = max(len(row["points"]) for row in main["rows"])
     head = (f"<tr><th>Method</th><th>{esc(main['label'])} ({esc(main['unit'])})</th>"
             f"<th>Against {esc(main['baseline'])}</th><th>Verdict</th></tr>")  # fmt: skip
-    caption = (f"Means over {seeds} seed{'s' * (seeds != 1)}, n = {first['n']} test rows; beside them intervals of "
-               f"{main['confidence']:.0%} over the rows. The verdict also asks the seeds, and allows for the number of "
-               "comparisons.")  # fmt: skip
+    caption = (f"Means over {seeds} seed{'s' * (seeds != 1)}, n = {findings.counted(first, 'test row')}; beside "
+               f"them intervals of {main['confidence']:.0%} over the rows. Better or worse: p, corrected for all "
+               f"differences of this score, is below {1 - main['confidence']:.2g}, and neither the interval over rows "
+               "nor the one over seeds includes 0. On these seeds: the rows say so, other seeds might not. "
+               "Undecided: not even the rows say so, which is no proof of equality.")  # fmt: skip
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table class="scores"><thead>{head}'
             f'</thead><tbody>{"".join(rows)}</tbody></table></div><p class="meta">{esc(caption)}</p>')  # fmt: skip
 

@@ -54,7 +54,7 @@ def own_attention(attention: Mapping[str, str]) -> list[dict[str, Any]]:
     """The own adapter's share per method and phase, from the `summary.json` of fusion_attention runs (notebook 05).
 
     Read are `phases` (phase -> `own`, the mean fusion weight on the target's adapter, and `own_share`, norm-weighted; a
-    number per seed each) and `mask`. UserError that names the file or the key that is missing.
+    number per seed each), `mask`, `samples` and `tokens`. UserError that names the file or the key that is missing.
     """
     rows = []
     for method, place in attention.items():
@@ -65,6 +65,7 @@ def own_attention(attention: Mapping[str, str]) -> list[dict[str, Any]]:
                 (own, sd), (share, _) = mean_sd(values["own"]), mean_sd(values["own_share"])
                 rows.append({"method": method, "phase": phase, "own": own, "sd": sd if len(values["own"]) > 1 else None,
                              "own_share": share, "by_seed": values["own"],
+                             **{name: found[name] for name in ("samples", "tokens")},
                              "empty slot": phase == "phase 1" and found["mask"] == "zero"})  # fmt: skip
         except OSError:
             raise UserError(f"{file} does not exist; a finished run of 05_fusion_attention is needed.") from None

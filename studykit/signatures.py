@@ -65,8 +65,10 @@ def _drop_after_phase_2(found: Evidence) -> str | None:
     rises = [after / before - 1 for before, after in pairs]
     said = []
     if seeds := _seeds([rise for rise in rises if rise > RISE], rises, most=True):
+        restored = mean(kept_loss(after, 0) for _, after in phases)
         said.append(f"In {seeds} the validation loss after phase 2 is above that of phase 1, by {mean(rises):.0%} on "
-                    f"average ({mean(a for a, _ in pairs):.3f} to {mean(b for _, b in pairs):.3f}).")  # fmt: skip
+                    f"average ({mean(a for a, _ in pairs):.3f} to {mean(b for _, b in pairs):.3f}); with the adapter "
+                    f"restored, before phase 2 took a step, it was {restored:.3f}.")  # fmt: skip
     for compared in found.compared:
         rows = {row["method"]: row for row in compared["rows"]}
         before, after = rows.get(f"{found.method}, phase 1"), rows.get(found.method)
@@ -125,9 +127,10 @@ SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {
         "the members have learned anything that could be passed on."),
     "drop after phase 2": (
         _drop_after_phase_2,
-        "Phase 2 may learn its few rows by heart through the restored adapter: fewer fusion.steps, a smaller "
-        "fusion.learning_rate, patience above 0, phase1_data: all; or mask: exclude, whose slots do not change their "
-        "meaning between the phases."),
+        "Where the loss rose before phase 2 took a step, the restored adapter itself disturbs the fusion, and phase 2 "
+        "only takes part of that back: judge phase 1 beside it, and give phase 2 more fusion.steps. Where it rose "
+        "later, phase 2 learns its few rows by heart: a smaller fusion.learning_rate, fusion.patience, or "
+        "fusion.phase1_data: all. The method word advfusion_exclude has slots that mean the same in both phases."),
     "worse than one adapter": (
         _worse_than_one_adapter,
         "See whether the loss still fell when training ended (more fusion.steps), whether source adapters are good on "

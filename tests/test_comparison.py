@@ -85,6 +85,11 @@ def test_the_last_state_is_the_methods_own_score():
     assert [(r["method"], r["final"], r["mean"]) for r in found["rows"]][1:] == [
         ("advfusion_zero, phase 1", False, 75.0), ("advfusion_zero", True, 25.0)]  # fmt: skip
     assert one(found, "advfusion_zero", "adapterfusion")["value"] == pytest.approx(-25)
+    restored = one(found, "advfusion_zero", "advfusion_zero, phase 1")
+    assert restored["value"] == pytest.approx(-50) and restored["verdict"].startswith("worse")
+    assert found["family"]["tests"] == 2, "Holm's correction knows of it"
+    assert findings.answers(found)[-1]["question"] == "Does restoring it in phase 2 help?"
+    assert "advfusion_zero against advfusion_zero, phase 1 is worse" in findings.in_brief(found, "lua")[-1]
 
 
 @given(st.lists(st.sampled_from(METHODS), min_size=1, unique=True), st.data())
@@ -170,7 +175,7 @@ def test_a_difference_read_from_the_other_side_says_the_same():
 def test_every_difference_is_told_once_under_its_question():
     found = compared(STUDY | {"lora": method(0.3)})
     told = findings.answers(found)
-    assert [block["question"] for block in told] == [*findings.QUESTIONS, "And the others?"]
+    assert [block["question"] for block in told] == [*list(findings.QUESTIONS)[:3], "And the others?"], "one phase each"
     sentences = [s for block in told for s in block["sentences"]]
     assert len(sentences) == len(found["contrasts"]) and len(set(sentences)) == len(sentences)
     assert sentences[0].startswith("**bottleneck is better than base**")
@@ -347,7 +352,7 @@ def test_a_small_difference_of_text_scores_comes_with_a_caveat():
     for shift, caveat in ((3, True), (8, False)):
         found = compared({"adapterfusion": scored(0), "lora": scored(shift)}, "rouge_l")
         assert found["contrasts"][0]["verdict"] == "better"
-        assert ("People do not notice" in findings.sentence(found, found["contrasts"][0])) == caveat
+        assert ("need not be one that people see" in findings.sentence(found, found["contrasts"][0])) == caveat
     both = compared()
     assert not any("People" in findings.sentence(both, c) for c in both["contrasts"]), "tests decide, not people"
 
@@ -381,3 +386,9 @@ def test_a_source_that_was_not_evaluated_is_named_and_a_metric_that_it_lacks_is_
     assert "pass_at_1" not in found and found["loss"]["n"] == found["n"] == 200
     with pytest.raises(UserError, match="ruby has no scores.json; a finished run of 04_evaluate"):
         comparison.of_sources({"ruby": str(tmp_path / "ruby")})
+
+
+def test_shares_of_attention_say_what_they_are_means_of():
+    row = {"samples": 64, "tokens": "completion", "by_seed": [0.1, 0.2]}
+    assert findings.looked_at([row, row]) == "n = 64 samples, completion tokens, 2 seeds"
+    assert findings.looked_at([]) == "nothing was recorded"

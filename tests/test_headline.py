@@ -36,8 +36,11 @@ def test_every_number_stands_beside_its_interval(tmp_path):
 
 def test_the_hypothesis_is_answered_by_score_and_by_loss(tmp_path):
     said = [item.get_text() for item in BeautifulSoup(headline.block(published(tmp_path), "lua"), "html.parser")("li")]
-    assert said[0].startswith("pass@1 (%), best first: advfusion_zero 70.0")
-    assert "is supported" in said[1] and "pass@1" in said[1] and "loss" in said[2]
+    by_score = [sentence for sentence in said if "pass@1" in sentence]
+    by_loss = [sentence for sentence in said if "the completion loss" in sentence]
+    assert [*by_score, *by_loss] == said and "is supported" in by_score[0] and "AdvFusion beats" in by_loss[0]
+    assert "+30.0 points (rows +24.0 to +36.1, seeds +30.0 to +30.0)" in by_score[0], "with both intervals"
+    assert "adapterfusion against bottleneck is better" in by_score[1]
 
 
 def test_names_are_escaped(tmp_path):
