@@ -117,6 +117,11 @@ class FusionRecord:
         """Column of the target in the last axis."""
         return self.members.index(self.target)
 
+    @property
+    def taking_part(self) -> int:
+        """How many members the softmax is over: all but the excluded."""
+        return len(self.members) - (len(self.masked) if self.mask == "exclude" else 0)
+
     def save(self, path: str | Path) -> Path:
         """Write one compressed .npz (arrays, and the rest as JSON bytes inside); whole or not at all."""
         meta = {name: getattr(self, name) for name in _META} | {"format": FORMAT}
@@ -233,8 +238,7 @@ def entropy(record: FusionRecord, tokens: str = "completion", of: str = "tokens"
         raise UserError(f'entropy of {of!r} is unknown; accepted are "tokens" and "mean"')
     pools, count = _pools(record, tokens)
     value = bits(mean(record, tokens)) if of == "mean" else record.entropy_sums[:, pools].sum((0, 1)) / count.sum()
-    taking_part = len(record.members) - (len(record.masked) if record.mask == "exclude" else 0)
-    return value / max(np.log2(taking_part), 1.0) if normalised else value
+    return value / max(np.log2(record.taking_part), 1.0) if normalised else value
 
 
 def checks(record: FusionRecord) -> dict[str, Any]:

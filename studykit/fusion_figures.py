@@ -7,7 +7,7 @@ Every caption tells the number of samples and which tokens they are about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -94,6 +94,7 @@ def fusion_heatmap(
     layers: Sequence[str] | None = None,
     title: str = "",
     weighted: bool = False,
+    seeds: int | None = None,
 ) -> tuple[Figure, str, str]:
     """Mean share per layer and member, (L, A), as a heatmap with its numbers; `weighted` names norm-weighted shares."""
     quantity = "norm-weighted share" if weighted else "fusion weight"
@@ -108,7 +109,8 @@ def fusion_heatmap(
         f"The target {target} gets {own:.1%} on average; the largest cell is {members[top[1]]} in "
         f"{_labels(layers, len(weights))[top[0]]} with {weights[top]:.1%}."
     )
-    caption = f"Mean {quantity} per layer and member (percent); target {target} framed. {_about(samples, tokens)}."
+    about = _about(samples, tokens, seeds)
+    caption = f"Mean {quantity} per layer and member (percent); target {target} framed. {about}."
     return figure, alt, caption
 
 
@@ -121,8 +123,10 @@ def fusion_panels(
     samples: int,
     tokens: str = "completion",
     layers: Sequence[str] | None = None,
+    seeds: int | None = None,
+    quantity: str = "fusion weight",
 ) -> tuple[Figure, str, str]:
-    """Small multiples on one colour scale: title -> weights (L, A); `targets` is one name, or title -> name."""
+    """Small multiples on one colour scale: title -> `quantity` (L, A); `targets` is one name, or title -> name."""
     target = dict.fromkeys(panels, targets) if isinstance(targets, str) else targets
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows, width = -(-len(panels) // columns), 1.4 + columns * (0.3 + 0.3 * len(members))
@@ -135,12 +139,11 @@ def fusion_panels(
         place.set_title(title)
     for place in axes[:, 0]:
         place.set_ylabel("layer")
-    _bar(figure, mesh, axes, "weight (%)")
+    _bar(figure, mesh, axes, f"{quantity} (%)")
     own = ", ".join(f"{name} {_own(weights, members, target[name]):.1%}" for name, weights in panels.items())
-    alt = (
-        f"{len(panels)} heatmaps of fusion weights by layer and member, n = {samples} samples. The target gets: {own}."
-    )
-    caption = f"Mean fusion weight per layer and member (percent); target framed. {_about(samples, tokens)}."
+    what = f"{len(panels)} heatmaps of the mean {quantity} by layer and member"
+    alt = f"{what}, n = {samples} samples. The target gets: {own}."
+    caption = f"Mean {quantity} per layer and member (percent); target framed. {_about(samples, tokens, seeds)}."
     return figure, alt, caption
 
 
@@ -155,6 +158,7 @@ def phase_comparison(
     tokens: str = "completion",
     names: tuple[str, str] = ("phase 1", "phase 2"),
     layers: Sequence[str] | None = None,
+    seeds: int | None = None,
 ) -> tuple[Figure, str, str]:
     """Two weight arrays (L, A) on the same samples and their difference, second less first, in percentage points."""
     change = second - first
@@ -178,7 +182,7 @@ def phase_comparison(
     caption = (
         f"Mean fusion weight per layer and member in {names[0]} and {names[1]} (percent), and the difference "
         f"(percentage points, colour centred at 0); target {target} framed. The same samples in both: "
-        f"{_about(samples, tokens)}."
+        f"{_about(samples, tokens, seeds)}."
     )
     return figure, alt, caption
 
@@ -208,7 +212,7 @@ def attention_by_phase(
         for at, phase in zip(x, phases, strict=True):
             points = 100 * np.asarray(shares[phase])[:, i]
             axes.scatter([at] * len(points), points, s=12, facecolors="white", edgecolors=style["color"], zorder=3)
-    _level(axes, 100 / len(members), f"uniform 1/{len(members)}")
+    _level(axes, 100 / len(members), f"uniform over all {len(members)} members")
     axes.set_xticks(range(len(phases)), phases)
     axes.set(ylabel="mean fusion weight (%)", xlabel="phase", title=title, xlim=(-0.3, len(phases) - 0.7))
     axes.set_ylim(bottom=0)
@@ -221,28 +225,41 @@ def attention_by_phase(
     return figure, alt, caption
 
 
-def _level(axes: Axes, y: float, label: str) -> None:
-    """A dotted level to compare with, named at the right end."""
+def _level(axes: Axes, y: float, label: str, below: bool = False) -> None:
+    """A dotted level to compare with, named at the right end, above or below it."""
     axes.axhline(y, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
-    at = {"xy": (1, y), "xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "textcoords": "offset points"}
-    axes.annotate(label, **at, ha="right", va="bottom", color=GREY, fontsize=7.5)
+    at = {"xy": (1, y), "xycoords": ("axes fraction", "data"), "xytext": (-2, -2 if below else 2)}
+    look = {"ha": "right", "va": "top" if below else "bottom", "color": GREY, "fontsize": 7.5}
+    axes.annotate(label, **at, textcoords="offset points", **look)
+
+
+def _levels(members: int | Mapping[str, int], lines: Mapping, level: Callable[[int], float]) -> dict[str, float]:
+    """What uniform weights come to, by name: one level for each number of members that take part in a line."""
+    counts = dict.fromkeys(lines, members) if isinstance(members, int) else members
+    levels = {}
+    for count in sorted({counts[label] for label in lines}, reverse=True):
+        its = [label for label in lines if counts[label] == count]
+        levels[f"uniform over {count} members" + f" ({', '.join(its)})" * (len(its) < len(lines))] = float(level(count))
+    return levels
 
 
 @drawn
 def entropy_per_layer(
     lines: Mapping[str, np.ndarray],
     *,
-    members: int,
+    members: int | Mapping[str, int],
     samples: int,
     tokens: str = "completion",
     layers: Sequence[str] | None = None,
     normalised: bool = False,
 ) -> tuple[Figure, str, str]:
-    """Entropy of the fusion weights per layer: label -> (seeds, L), bits or (`normalised`) divided by log2 A."""
-    top = 1.0 if normalised else float(np.log2(members))
+    """Entropy of the fusion weights per layer: label -> (seeds, L), bits or (`normalised`) divided by log2 A.
+
+    `members` is the number that take part, all but the excluded: one for all lines, or label -> number.
+    """
+    levels = {"uniform": 1.0} if normalised else _levels(members, lines, np.log2)
     unit = "entropy / log2 of the members" if normalised else "entropy (bits)"
-    what = f"Entropy of the fusion weights per layer; uniform over {members} members is {top:.2f}"
-    return _per_layer(lines, unit, what, top, "uniform", samples, tokens, layers)
+    return _per_layer(lines, unit, "Entropy of the fusion weights per layer", levels, samples, tokens, layers)
 
 
 @drawn
@@ -250,19 +267,20 @@ def target_share_per_layer(
     lines: Mapping[str, np.ndarray],
     *,
     target: str,
-    members: int,
+    members: int | Mapping[str, int],
     samples: int,
     tokens: str = "completion",
     layers: Sequence[str] | None = None,
 ) -> tuple[Figure, str, str]:
-    """Share of the target's own adapter per layer: label -> (seeds, L), shares in 0..1."""
+    """Share of the target's own adapter per layer: label -> (seeds, L), shares in 0..1; `members` as above."""
     percent = {label: 100 * np.asarray(values) for label, values in lines.items()}
-    what, level = f"Mean fusion weight on the target's own adapter ({target}) per layer", 100 / members
-    return _per_layer(percent, f"weight on {target} (%)", what, level, f"uniform 1/{members}", samples, tokens, layers)
+    what = f"Mean fusion weight on the target's own adapter ({target}) per layer"
+    levels = _levels(members, lines, lambda count: 100 / count)
+    return _per_layer(percent, f"weight on {target} (%)", what, levels, samples, tokens, layers)
 
 
-def _per_layer(lines, unit, what, level, level_name, samples, tokens, layers) -> tuple[Figure, str, str]:
-    """One line per label over the layers, a band of +- 1 sd over its seeds, and a dotted level to compare with."""
+def _per_layer(lines, unit, what, levels, samples, tokens, layers) -> tuple[Figure, str, str]:
+    """One line per label over the layers, a band of +- 1 sd over its seeds, and dotted levels to compare with."""
     figure, axes = sheet(width=6.0, height=3.2)
     axes = axes[0, 0]
     arrays = {label: np.atleast_2d(values) for label, values in lines.items()}  # (seeds, L)
@@ -273,7 +291,8 @@ def _per_layer(lines, unit, what, level, level_name, samples, tokens, layers) ->
         if len(values) > 1:
             spread = values.std(0, ddof=1)
             axes.fill_between(x, middle - spread, middle + spread, color=style["color"], alpha=0.15, linewidth=0)
-    _level(axes, level, level_name)
+    for name, level in levels.items():
+        _level(axes, level, name, below=level < max(levels.values()))
     step = -(-depth // 16)
     axes.set_xticks(range(0, depth, step), _labels(layers, depth)[::step])
     axes.set(xlabel="layer", ylabel=unit)
@@ -282,9 +301,11 @@ def _per_layer(lines, unit, what, level, level_name, samples, tokens, layers) ->
     legend_above(figure, axes)
     seeds = max(map(len, arrays.values()))
     means = ", ".join(f"{label} {values.mean():.2f}" for label, values in arrays.items())
-    alt = f"{what}, {depth} layers, n = {samples} samples, {seeds} seeds; mean over layers, {unit}: {means}."
+    even = ", ".join(f"{name} {level:.4g}" for name, level in levels.items())
+    over = f"n = {samples} samples, {seeds} seed{'s' * (seeds != 1)}"
+    alt = f"{what}, {depth} layers, {over}; mean over layers, {unit}: {means}; {even}."
     band = " Bands are \u00b1 1 sd over seeds." if seeds > 1 else ""
-    return figure, alt, f"{what}.{band} {_about(samples, tokens, seeds)}."
+    return figure, alt, f"{what}; dotted, {unit}: {even}.{band} {_about(samples, tokens, seeds)}."
 
 
 @drawn
@@ -297,6 +318,7 @@ def stacked_bars(
     tokens: str = "completion",
     layers: Sequence[str] | None = None,
     title: str = "",
+    seeds: int | None = None,
 ) -> tuple[Figure, str, str]:
     """The AdvFusion authors' figure: a bar per layer, layer 1 at the bottom, split by member; >= 2 % is labelled."""
     figure, axes = sheet(height=1.1 + 0.34 * len(weights))
@@ -304,9 +326,8 @@ def stacked_bars(
     edge = {"edgecolor": "white", "linewidth": 0.6}
     for i, member in enumerate(members):
         colour, label = category(i)["color"], f"{member} (target)" if member == target else member
-        hatch = (
-            "//" if member == target else "\\\\" if i >= len(COLOURS) else None
-        )  # the target in grey; colours return
+        # the target in grey print; colours return
+        hatch = "//" if member == target else "\\\\" if i >= len(COLOURS) else None
         bars = axes.barh(y, weights[:, i], left=left, height=0.8, color=colour, label=label, hatch=hatch, **edge)
         for bar, share in zip(bars, weights[:, i], strict=True):
             if share >= 0.02:
@@ -320,6 +341,9 @@ def stacked_bars(
     legend_above(figure, axes, columns=5)
     count = "n not given by the source" if samples is None else f"n = {samples} samples"
     own = f" The target {target} gets {_own(weights, members, target):.1%} on average." if target else ""
-    alt = f"Stacked bars of the mean fusion weight of {len(members)} members in {len(weights)} layers, {count}.{own}"
-    about = count if samples is None else _about(samples, tokens)
-    return figure, alt, f"Mean fusion weight per layer, split by member; shares from 2 % are labelled. {about}."
+    named = f"{title}: " if title else ""
+    bars = f"Stacked bars of the mean fusion weight of {len(members)} members in {len(weights)} layers"
+    alt = f"{named}{bars}, {count}.{own}"
+    about = count if samples is None else _about(samples, tokens, seeds)
+    caption = f"{named}Mean fusion weight per layer, split by member; shares from 2 % are labelled. {about}."
+    return figure, alt, caption

@@ -216,15 +216,19 @@ def headline_of(summary: Mapping[str, Any]) -> dict[str, float]:
     return weights | {f"own norm-weighted, {last}": float(np.mean(phases[last]["own_share"]))}
 
 
-def sanity(records: Mapping[str, Sequence[FusionRecord]]) -> list[dict[str, Any]]:
-    """A row per phase and seed that says why its weights can be believed, or cannot."""
+def sanity(records: Mapping[str, Sequence[FusionRecord]], tokens: str = "completion") -> list[dict[str, Any]]:
+    """A row per phase and seed that says why its weights can be believed, or cannot; all tokens are checked.
+
+    The weight on masked members alone is a mean over `tokens`, as the weights of notebook 05 are.
+    """
     rows = []
     for name, of_phase in records.items():
         for record in of_phase:
-            found = attention.checks(record)
+            found, hidden = attention.checks(record), [record.members.index(name) for name in record.masked]
+            percent = 100 * float(attention.mean(record, tokens)[:, hidden].sum(-1).mean())
             rows.append({
                 "phase": name, "seed": record.seed, "run": record.checkpoint.rpartition("-")[2], "mask": record.mask,
                 "largest miss of 1": found["sum_error"],
-                "weight on masked": found["masked_share"] if record.masked else None, "sound": found["ok"],
+                "weight on masked (%)": percent if record.masked else None, "sound": found["ok"],
             })  # fmt: skip
     return rows

@@ -80,7 +80,7 @@ def token_strip(
     lines = places[-1][0] + 1
     figure, axes = sheet(len(chosen), 1, width=7.0, height=0.75 + len(chosen) * (0.3 + LINE * lines))
     for place, layer in zip(axes[:, 0], chosen, strict=True):
-        _block(place, tokens, places, values[layer], kept.marks, record.members, member)
+        _block(place, tokens, places, values[layer], kept.marks, record, member)
         place.set(xlim=(-0.3, COLUMNS + 0.3), ylim=(lines, 0))
         place.set_title(record.layers[layer], loc="left", fontsize=8.5, fontweight="bold", pad=2)
         place.axis("off")
@@ -95,30 +95,32 @@ def token_strip(
         how = f"the {quantity} of {member}"
     cut = f", the first {limit} tokens" if len(kept.tokens) > limit else f", {len(tokens)} tokens"
     where = ", ".join(record.layers[layer] for layer in chosen)
+    of = record.moment + (f", seed {record.seed}" if record.seed is not None else "")
     own = values[chosen][:, kept.marks == COMPLETION, record.target_index].mean()
     alt = (
-        f"Tokens of sample {kept.id} coloured by {how}, in {where}; n = 1 sample{cut}. The target {record.target} "
-        f"holds {own:.1%} of the tokens that predict the completion there."
+        f"Tokens of sample {kept.id}, {of}, coloured by {how}, in {where}; n = 1 sample{cut}. The target "
+        f"{record.target} has a mean {quantity.removeprefix('fusion ')} of {own:.1%} at the tokens that predict the "
+        f"completion there."
     )
     caption = (
-        f"Sample {kept.id}, {record.moment}, {where}: each token coloured by {how}. Underlined tokens predict the "
+        f"Sample {kept.id}, {of}, {where}: each token coloured by {how}. Underlined tokens predict the "
         f"completion. n = 1 sample{cut}."
     )
     return figure, alt, caption
 
 
 def _block(
-    axes: Axes, tokens, places, values: np.ndarray, marks: np.ndarray, members: list[str], member: str | None
+    axes: Axes, tokens, places, values: np.ndarray, marks: np.ndarray, record: FusionRecord, member: str | None
 ) -> None:
     """Boxes and texts of one layer; values (T, A)."""
-    uniform = 1 / len(members)
+    uniform = 1 / record.taking_part
     for i, (token, (line, column, width)) in enumerate(zip(tokens, places, strict=True)):
         if member is None:
             best = int(values[i].argmax())
-            strength = np.clip((values[i, best] - uniform) / (1 - uniform), 0, 1)
+            strength = np.clip((values[i, best] - uniform) / max(1 - uniform, 1e-9), 0, 1)
             colour = _blend(category(best)["color"], 0.15 + 0.7 * strength)
         else:
-            colour = SEQUENTIAL(values[i, members.index(member)])
+            colour = SEQUENTIAL(values[i, record.members.index(member)])
         ink = ink_on(colour)
         axes.add_patch(
             Rectangle(

@@ -258,6 +258,7 @@ def test_entropy_at_the_ends():
     halves = np.array([[[0.5, 0.5, 0.0]] * 5])  # uniform over those that take part
     masked = {"mask": "exclude", "masked": ["lua"]}
     np.testing.assert_allclose(attention.entropy(made([halves], **masked), normalised=True), 1)
+    assert [made([halves], **mask).taking_part for mask in ({}, masked, masked | {"mask": "zero"})] == [3, 2, 3]
     with pytest.raises(UserError, match="accepted"):
         attention.entropy(made([uniform]), of="layers")
 

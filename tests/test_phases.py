@@ -201,8 +201,11 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
         assert phase["own"] == [pytest.approx(attention.target_share(record).mean(), abs=1e-7)]
         assert torch.tensor(phase["weights"]).sum(-1).allclose(torch.ones(1, 2))
     assert made["phases"]["phase 1"]["own_share"] == [0] and made["phases"]["phase 1"]["own"][0] > 0
-    seen = fusion_runs.sanity(by_phase)
-    assert [row["sound"] for row in seen] == [True, True] and seen[1]["weight on masked"] is None
+    seen = fusion_runs.sanity(by_phase, "completion")
+    assert [row["sound"] for row in seen] == [True, True] and seen[1]["weight on masked (%)"] is None
+    assert seen[0]["weight on masked (%)"] == pytest.approx(100 * made["phases"]["phase 1"]["own"][0], abs=1e-5)
+    both = fusion_runs.sanity(by_phase, "both")[0]["weight on masked (%)"]
+    assert both == pytest.approx(100 * attention.target_share(by_phase["phase 1"][0], "both").mean())
 
 
 def test_notebook_05_refuses_runs_of_another_method(home):

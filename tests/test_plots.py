@@ -236,6 +236,33 @@ def test_token_strip_shows_what_the_record_holds():
             plots.token_strip(kept, **wrong)
 
 
+def test_token_strip_names_its_seed_and_the_mean_weight_of_the_target():
+    kept = record([f"t{i}" for i in range(12)])
+    assert "seed" not in plots.token_strip(kept).caption
+    kept.seed = 4
+    figure = plots.token_strip(kept, layers=1)
+    own = kept.samples[0].weights[1, 5:-1, 2].astype(float).mean()
+    assert "r<1>, phase 2, seed 4, " in figure.caption and "r<1>, phase 2, seed 4, " in figure.alt
+    assert f"lua has a mean weight of {own:.1%} at the tokens that predict the completion" in figure.alt
+    assert "mean norm-weighted share of" in plots.token_strip(kept, weighted=True).alt
+
+
+def test_a_token_of_even_weights_is_palest_whatever_is_excluded():
+    """The winner's colour is paler towards uniform over the members that take part."""
+
+    def face(weights, **mask):
+        kept = record(["a", "b", "c"])
+        kept.samples[0].weights[:] = weights
+        for name, value in mask.items():
+            setattr(kept, name, value)
+        return plots.token_strip(kept, layers=0).axes[0].patches[0].get_facecolor()[:3]
+
+    excluded = {"mask": "exclude", "masked": ["lua"]}
+    assert face([0.5, 0.5, 0], **excluded) == pytest.approx(face([1 / 3, 1 / 3, 1 / 3]), abs=1e-3)
+    assert face([0.5, 0.5, 0]) != pytest.approx(face([1 / 3, 1 / 3, 1 / 3]), abs=1e-3)
+    assert face([1, 0, 0], mask="exclude", masked=["ruby", "lua"]) == pytest.approx(face([1 / 3] * 3), abs=1e-3)
+
+
 def test_wrapping_keeps_order_and_never_overlaps():
     places = wrap(["a" * 30, "b" * 80, "c", "d" * 500], COLUMNS)
     assert places == [(0, 0, 30), (1, 0, 80), (1, 80, 1), (2, 0, 100)]
@@ -267,6 +294,53 @@ def test_points_of_seeds_and_their_mean():
     np.testing.assert_allclose(lines["b (target)"], [70, 90])
     points = sorted(y for dots in axes.collections for y in dots.get_offsets()[:, 1])
     np.testing.assert_allclose(points, [10, 20, 40, 60, 80, 90])
+
+
+def levels(figure: Figure) -> dict[str, float]:
+    """The dotted levels of a figure: name -> height."""
+    axes = figure.axes[0]
+    drawn = {text.get_text(): text.xy[1] for text in axes.texts}
+    heights = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":" or line.get_linewidth() == 0.8]
+    assert sorted(heights) == sorted(drawn.values())
+    return drawn
+
+
+def test_uniform_is_over_the_members_that_take_part():
+    """A level for each distinct number, named with its lines where there are several."""
+    lines, some = {"phase 1": SEEDS[..., 0], "phase 2": SEEDS[..., 1]}, {"phase 1": 4, "phase 2": 5}
+    five, four = "uniform over 5 members", "uniform over 4 members"
+    bits = plots.entropy_per_layer(lines, members=some, samples=N)
+    assert levels(bits) == pytest.approx({f"{five} (phase 2)": np.log2(5), f"{four} (phase 1)": 2})
+    own = plots.target_share_per_layer(lines, target=TARGET, members=some, samples=N)
+    assert levels(own) == pytest.approx({f"{five} (phase 2)": 20, f"{four} (phase 1)": 25})
+    for members in (5, {"phase 1": 5, "phase 2": 5}):
+        assert levels(plots.entropy_per_layer(lines, members=members, samples=N)) == {five: np.log2(5)}
+    assert levels(plots.entropy_per_layer(lines, members=some, samples=N, normalised=True)) == {"uniform": 1}
+    for figure in (bits, own):
+        assert all(name in words for name in levels(figure) for words in (figure.alt, figure.caption))
+
+
+def test_a_mean_over_seeds_says_so():
+    for draw in (
+        lambda **seeds: plots.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: plots.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: plots.phase_comparison(shares(), shares(), MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: plots.stacked_bars(shares(), MEMBERS, TARGET, samples=N, **seeds),
+    ):
+        assert f"n = {N} samples, 3 seeds, completion tokens" in draw(seeds=3).caption
+        assert "seed" not in draw().caption
+    assert "1 seed," in plots.entropy_per_layer({"a": SEEDS[0, :, 0]}, members=3, samples=N).caption
+
+
+def test_panels_are_called_what_they_show_and_bars_what_they_are_of():
+    panels = plots.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, quantity="weight or share")
+    bar = next(axes for axes in panels.axes if axes.get_label() == "<colorbar>")
+    assert bar.get_ylabel() == "weight or share (%)"
+    assert all("weight or share" in words and "fusion" not in words for words in (panels.alt, panels.caption))
+    titles = "phase 1, mask zero", "phase 2"
+    bars = [plots.stacked_bars(shares(), MEMBERS, TARGET, samples=N, title=title) for title in titles]
+    for figure, title in zip(bars, titles, strict=True):
+        assert figure.caption.startswith(f"{title}: Mean") and figure.alt.startswith(f"{title}: Stacked")
 
 
 def test_phases_of_a_loss_follow_each_other():
