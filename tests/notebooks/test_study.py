@@ -62,7 +62,8 @@ def test_every_report_opens_offline_with_its_figures(finished, browser, width, s
         for frame in page.frames[1:]:
             frame.frame_element().scroll_into_view_if_needed()
             frame.wait_for_selector("html[data-ready]", timeout=20_000)
-            frame.wait_for_function("document.querySelector('canvas').width > 0")  # laid out once it is in sight
+            while not frame.evaluate("document.querySelector('canvas').drawn"):  # laid out once it is in sight
+                page.wait_for_timeout(50)
             painted = frame.evaluate("""() => { const canvas = document.querySelector('canvas'), seen = new Set();
                 const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
                 for (let i = 0; i < data.length; i += 4) seen.add(data.slice(i, i + 4).join());
@@ -140,7 +141,7 @@ methods: [bottleneck]
 seeds: [0]
 base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
 data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
-adapter: {steps: 400, target_steps: 400, eval_every: 5, batch_size: 4}
+adapter: {steps: 240, target_steps: 240, eval_every: 10, batch_size: 4}
 evaluate: {max_new_tokens: 8, allow_unsandboxed: true}
 """
 
