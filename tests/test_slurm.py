@@ -40,10 +40,33 @@ def cluster(tmp_path_factory, request):
         yield
 
 
-def start(home: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "studykit.cli", *COMMAND]
-    return subprocess.Popen(command, cwd=home, env=environment(home), text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+@pytest.fixture
+def start():
+    """Starts the driver in a project; none outlives the test."""
+    started: list[subprocess.Popen] = []
+
+    def begin(home: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "studykit.cli", *COMMAND]
+        options = dict(cwd=home, env=environment(home), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        started.append(subprocess.Popen(command, **options, start_new_session=True))
+        return started[-1]
+
+    yield begin
+    for driver in started:
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+
+
+class Table:
+    """What happened when; printed for who runs the test by hand."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        print("| after (s) | what | jobs in the queue |\n|---|---|---|")
+
+    def row(self, what: str) -> None:
+        jobs = ", ".join(f"{job} {state}" for job, state in queued().items()) or "-"
+        print(f"| {time.monotonic() - self.began:.1f} | {what} | {jobs} |")
 
 
 def queued() -> dict[str, str]:
@@ -70,19 +93,22 @@ def wait_until(condition, seconds: float, what: str) -> None:
         time.sleep(0.2)
 
 
-def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path, cluster):
+def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path, cluster, start):
     home = project.make(tmp_path / "project")
     project.notebook(home, "adapter", work=HANGING)
     (home / "slow").touch()
+    table = Table()
     set_node("drain")
     driver = start(home)
     wait_until(lambda: "PENDING" in queued().values(), 60, "nothing was submitted")
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     (left,) = queued()
+    table.row("the driver is killed while its first job waits, and started again at once")
     driver = start(home)
     wait_until(lambda: queued() and left not in queued(), 60, "a job that waited outlived its driver")
     assert list(queued().values()) == ["PENDING"], "and there is one of each"
+    table.row(f"job {left} is cancelled, the same work waits anew; the node is opened")
 
     set_node("resume")
     wait_until(lambda: list(home.glob("runs/.staging/adapter/*/checkpoints/step")) or driver.poll() is not None, 300,
@@ -90,6 +116,7 @@ def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path
     assert driver.poll() is None, driver.stdout.read()
     assert "RUNNING" in queued().values(), "it runs as a job"
     done, begun = made(home), set(queued())
+    table.row(f"{len(done)} runs are finished, an adapter trains: the driver is killed, and started again at once")
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert f"cancelled what a dead engine left in Slurm's queue: {left}" in driver.stdout.read()
@@ -99,9 +126,11 @@ def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path
                or driver.poll() is not None, 300, "the adapter has not gone on")  # fmt: skip
     assert driver.poll() is None, driver.stdout.read()
     assert not begun & queued().keys(), "jobs of the killed one still run"
+    table.row("the adapter has gone on from its checkpoint, in another job")
     (home / "slow").unlink()
     said = driver.communicate(timeout=600)[0]
     assert driver.returncode == 0, said + (home / "logs/tiny.snakemake.txt").read_text()[-3000:]
+    table.row(f"the command ends with {driver.returncode}: {len(made(home))} runs are finished")
     assert done and done.items() <= made(home).items(), "what had finished was not made again"
     assert len(stamps(home)) == 6 and re.search(r"adapter lua-bottleneck-s0 done", said)
     (value,) = home.glob("runs/adapter/*/value.json")
