@@ -218,14 +218,14 @@ def score_rows(compared: Mapping[str, Any]) -> list[dict]:
 
 def difference_rows(compared: Mapping[str, Any]) -> list[dict]:
     """A metric's differences as a table to show: one line per pair."""
-    unit, interval = compared["unit"], f"{compared['confidence']:.0%} interval"
-    several = any(len(c["by_seed"]) > 1 for c in compared["contrasts"])  # of one seed it would say the same again
+    unit, over = compared["unit"], f"{compared['confidence']:.0%}, over"
+    several = any(len(c["by_seed"]) > 1 for c in compared["contrasts"])
+    bounds = {f"{over} rows": "", **({f"{over} seeds": "seeds_"} if several else {})}
     return [
         {"method": c["method"], "against": c["against"], "difference": signed(c["value"], unit),
-         interval: ends(c, unit).replace(" ", "\u00a0"), "p (Holm)": f"{c['p_holm']:.3f}", c["effect_name"]: effect(c),
-         **({"seed by seed": ", ".join(signed(d, unit) for d in c["by_seed"]) or "–",
-             "interval over seeds": ends(c, unit, "seeds_").replace(" ", "\u00a0")} if several else {}),
-         "verdict": c["verdict"]}
+         "verdict": c["verdict"],
+         **{name: ends(c, unit, of).replace(" ", "\u00a0") for name, of in bounds.items()},
+         "p (Holm)": f"{c['p_holm']:.3f}", c["effect_name"]: effect(c)}
         for c in compared["contrasts"]
     ]  # fmt: skip
 

@@ -305,7 +305,7 @@ def _per_layer(lines, unit, what, levels, samples, tokens, layers) -> tuple[Figu
     over = f"n = {samples} samples, {seeds} seed{'s' * (seeds != 1)}"
     alt = f"{what}, {depth} layers, {over}; mean over layers, {unit}: {means}; {even}."
     band = " Bands are \u00b1 1 sd over seeds." if seeds > 1 else ""
-    return figure, alt, f"{what}; dotted, {unit}: {even}.{band} {_about(samples, tokens, seeds)}."
+    return figure, alt, f"{what}; dotted: {even}.{band} {_about(samples, tokens, seeds)}."
 
 
 @drawn
