@@ -16,14 +16,14 @@ OWN = "bottleneck"  # the target's adapter alone
 # A smaller lead in a score of text did not tell which model people judge better, with a certainty of 95 %: 5 points on
 # CoNaLa; on HearthStone 2 were enough (Evtikhiev et al. 2023, "Out of the BLEU").
 SEEN = 5
+FUSING, RESTORING = "Does fusing it with others help?", "Does restoring it in phase 2 help?"
 # question -> who is compared with whom; asked only of what the study ran
 QUESTIONS = {
     "Does an adapter on the target's few rows help?": [(OWN, "base")],
-    "Does fusing it with others help?": [("adapterfusion", OWN)],
+    FUSING: [("adapterfusion", OWN)],
     "Does hiding the own adapter first help?": [(method, "adapterfusion") for method in ADVFUSION],
-    "Does restoring it in phase 2 help?": [(method, f"{method}, phase 1") for method in ADVFUSION],
+    RESTORING: [(method, f"{method}, phase 1") for method in ADVFUSION],
 }
-BRIEF = list(QUESTIONS)[1], list(QUESTIONS)[3]  # those that a summary answers beside the hypothesis
 
 
 def measure(compared: Mapping[str, Any]) -> str:
@@ -173,7 +173,7 @@ def hypothesis(compared: Mapping[str, Any], target: str) -> str:
 def in_brief(compared: Mapping[str, Any], target: str) -> list[str]:
     """What a reader is told first: the hypothesis, then what fusing and restoring do, a sentence each."""
     said = [sentence] if (sentence := hypothesis(compared, target)) else []
-    for question in BRIEF:
+    for question in (FUSING, RESTORING):
         known = [contrast for pair in QUESTIONS[question] if (contrast := oriented(compared["contrasts"], *pair))]
         if known:
             answers = "; ".join(f"{c['method']} against {c['against']} is {brief(compared, c)}" for c in known)
