@@ -31,7 +31,7 @@ test: setup  ## run all tests
 	$(BIN)/python -m pytest
 
 test-slurm: setup  ## run a study on a real Slurm of one node; needs root and Debian's slurm packages
-	$(BIN)/python -m pytest -m slurm -rsP tests/test_slurm.py
+	$(BIN)/python -m pytest -m slurm -rsP tests/workflow/test_slurm.py
 
 soak: setup  ## stop a small study in every way at random points, and go on; half an hour at most
 	$(BIN)/python -m tests.soak --kills 24 --minutes 30

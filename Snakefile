@@ -1,6 +1,6 @@
 """One rule per notebook, one job per run of a study: `studykit run params/quickstart.yaml` does all of it.
 
-Plain Snakemake works too: `snakemake --configfile params/quickstart.yaml`. What is run is decided in studykit/plan.py; a
+Plain Snakemake works too: `snakemake --configfile params/quickstart.yaml`. What is run is decided in studykit/study/plan.py; a
 run's directory is named by its parameters. So a job is out of date when a run it stands on was made again, or when its
 `code` changed: the notebook's code cells and every library file that they import.
 """
@@ -12,25 +12,26 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, workflow.basedir)
-from studykit import engine, plan, sources
-from studykit.params import STAGES
-from studykit.study import load_study
+from studykit.runs import code_digest, process
+from studykit.study import plan
+from studykit.study.file import load_study
+from studykit.study.parameters import STAGES
 
 if not workflow.configfiles:
     raise WorkflowError("Name a study: --configfile params/quickstart.yaml")
 STUDY_FILE = workflow.configfiles[-1]
 STUDY = load_study(STUDY_FILE)
 RUNS = {run.name: run for run in plan.plan(STUDY)}
-GPUS = engine.gpus()
+GPUS = process.gpus()
 
 os.environ["STUDYKIT_HOME"] = os.getcwd()
-os.environ.setdefault("STUDYKIT_ENGINE", engine.name())
+os.environ.setdefault("STUDYKIT_ENGINE", process.name())
 # Nothing here is compiled by torch, but with its compiler off a library less is imported: a second a notebook.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1", TOKENIZERS_PARALLELISM="false")
 # The kernel `python3` of this very environment, cells saved as they finish, everything said kept beside the log.
 PYTHON = sys.executable
-PAPERMILL = f"{PYTHON} -m studykit.papermill -k python3 -l python --cwd . --no-progress-bar --autosave-cell-every 5"
+PAPERMILL = f"{PYTHON} -m studykit.workflow.papermill -k python3 -l python --cwd . --no-progress-bar --autosave-cell-every 5"
 
 
 def needs(stage):
@@ -38,7 +39,7 @@ def needs(stage):
 
 
 def data_files(stage):
-    return lambda wildcards: sources.data_files(stage, RUNS[f"{stage}/{wildcards.run}"].params)
+    return lambda wildcards: code_digest.data_files(stage, RUNS[f"{stage}/{wildcards.run}"].params)
 
 
 def given(stage):
@@ -50,7 +51,7 @@ def given(stage):
 rule index:
     input: [f"{run.dir}/notebook.ipynb" for run in RUNS.values()]
     output: f"reports/{STUDY.study}/index.html"
-    params: code=sources.digest_modules("reports"), study=repr(STUDY)
+    params: code=code_digest.digest_modules("report.pages", without=("study",)), study=repr(STUDY)
     message: "report {output}"
     shell: "{PYTHON} -m studykit.cli report {STUDY_FILE:q} > /dev/null"
 
@@ -62,9 +63,9 @@ for stage, (notebook, _) in STAGES.items():
         output: f"runs/{stage}/{{run}}/manifest.json", nb=f"runs/{stage}/{{run}}/notebook.ipynb"
         message: f"{stage} {{wildcards.run}}"
         log: nb=f"logs/{stage}/{{run}}.ipynb", text=f"logs/{stage}/{{run}}.txt"
-        params: given=given(stage), code=sources.digest(Path("notebooks", f"{notebook}.ipynb"))
+        params: given=given(stage), code=code_digest.digest(Path("notebooks", f"{notebook}.ipynb"))
         threads: 2 if stage == "base_model" else 1
-        resources: **({"gpu": 1} if GPUS and stage in engine.GPU_STAGES else {})
+        resources: **({"gpu": 1} if GPUS and stage in process.GPU_STAGES else {})
         shell:
             "{PAPERMILL} {input[0]} {log.nb} -y {params.given:q} > {log.text} 2>&1"
             " && cp {log.nb} {output.nb}.part && sync {output.nb}.part && mv {output.nb}.part {output.nb}"

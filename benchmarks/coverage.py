@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from studykit.evaluation import effects, statistics
-from studykit.evaluation.bleu import add1_bleu
-from studykit.evaluation.metrics import token_mean
+from studykit.evaluation import statistics
+from studykit.evaluation.metrics.bleu import add1_bleu
+from studykit.evaluation.metrics.score import token_mean
 
 RESAMPLES = 1000
 Sampler = Callable[[np.random.Generator], bool]  # one experiment: whether the interval held, or the test rejected
@@ -112,7 +112,7 @@ def passes_difference(rng: np.random.Generator, n: int, apart: float) -> bool:
 
 
 def mcnemar(rng: np.random.Generator, n: int, apart: float) -> bool:
-    return effects.mcnemar(*effects.discordant(*paired_passes(rng, n, apart))) < 0.05
+    return statistics.mcnemar(*statistics.discordant(*paired_passes(rng, n, apart))) < 0.05
 
 
 def cases() -> list[tuple[str, str, int, float, Sampler]]:

@@ -19,10 +19,16 @@ from measure import QUICK, Shape, arguments, batch_of, random_base, setting, tab
 from peft import PeftModel, get_peft_model  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from studykit.tuners import BottleneckConfig, FusionConfig  # noqa: E402
+from studykit.tuners import (
+    BottleneckConfig,
+    FusionConfig,  # noqa: E402
+)
 from studykit.tuners.bottleneck import Bottleneck  # noqa: E402
 from studykit.tuners.folded import FoldedFusion  # noqa: E402
-from studykit.tuners.fusion import Fusion, MemberStack  # noqa: E402
+from studykit.tuners.fusion import (
+    Fusion,
+    MemberStack,  # noqa: E402
+)
 
 STD = 0.05  # of all weights, so that the fusion is heard
 

@@ -32,9 +32,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from studykit import estimate, footprint
-from studykit.trainer import Collator, token_losses
-from studykit.training import TrainingSettings, train
+from studykit.training import estimate, memory
+from studykit.training.batches import Collator, token_losses
+from studykit.training.train import TrainingSettings, train
 from studykit.tuners import BottleneckConfig, FusionConfig, fusion_layers, value_penalty
 
 LENGTH = 256  # tokens per row
@@ -82,7 +82,7 @@ def measure(case: dict) -> dict[str, float]:
     model = AutoModelForCausalLM.from_config(
         config(case), dtype=torch.bfloat16 if CUDA else torch.float32, attn_implementation="sdpa"
     ).requires_grad_(False)
-    model = footprint.attach(model.to("cuda") if CUDA else model, adapters(case))
+    model = memory.attach(model.to("cuda") if CUDA else model, adapters(case))
     rows = [{"input_ids": ids, "labels": ids} for ids in ([1] * (LENGTH - i % 2) for i in range(2 * case["batch"]))]
     settings = TrainingSettings(learning_rate=1e-4, batch_size=case["batch"], optimizer=case["optimizer"],
                                 gradient_checkpointing=case["checkpointing"], eval_every=2)  # fmt: skip
@@ -135,7 +135,7 @@ def saved(model: nn.Module, batch: dict, case: dict) -> int:
 def warm() -> None:
     """One small training, so that what libraries load and allocate once does not count."""
     case = {"kind": "fusion", "hidden": 64, "layers": 1, "batch": 2, "checkpointing": False, "optimizer": "adamw"}
-    model = footprint.attach(AutoModelForCausalLM.from_config(config(case)).requires_grad_(False), adapters(case))
+    model = memory.attach(AutoModelForCausalLM.from_config(config(case)).requires_grad_(False), adapters(case))
     rows = [{"input_ids": [1] * 8, "labels": [1] * 8}] * 4
     with tempfile.TemporaryDirectory() as directory:
         train(model, SimpleNamespace(pad_token_id=0), rows, rows, TrainingSettings(1e-4, batch_size=2), steps=1,

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer  # noqa: E402
 from tokenizers.models import WordLevel  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
-from studykit.evaluation.decoding import Decoding  # noqa: E402
-from studykit.evaluation.generate import generate  # noqa: E402
+from studykit.training.decoding import Decoding  # noqa: E402
+from studykit.training.generate import generate  # noqa: E402
 
 PROMPTS = 32
 NEW_TOKENS = 32

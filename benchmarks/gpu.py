@@ -23,7 +23,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
-from studykit.trainer import token_losses
+from studykit.training.batches import token_losses
 from studykit.tuners import BottleneckConfig, FusionConfig, fusion_members, value_penalty
 
 BASES = {

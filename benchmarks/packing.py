@@ -16,7 +16,11 @@ import torch  # noqa: E402
 from measure import QUICK, Shape, arguments, random_base, setting, table, write  # noqa: E402
 from peft import get_peft_model  # noqa: E402
 
-from studykit.trainer import Collator, forward, token_losses  # noqa: E402
+from studykit.training.batches import (
+    Collator,
+    forward,
+    token_losses,  # noqa: E402
+)
 from studykit.tuners import BottleneckConfig  # noqa: E402
 
 LENGTHS = {"median": 90, "sigma": 0.8, "longest": 512}  # tokens

@@ -11,8 +11,8 @@ import random
 import time
 from collections.abc import Callable
 
-from studykit.evaluation import bleu, codebleu, overlap
-from studykit.evaluation.metrics import score
+from studykit.evaluation.metrics import bleu, codebleu, overlap
+from studykit.evaluation.metrics.score import score
 
 LINES = {
     "python": ("{i}for {a} in range({n}):", "{i}if {a} > {n}:", "{i}{a} = {b} * {n} + {c}", "{i}print({a}, {b})", ""),

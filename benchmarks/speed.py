@@ -31,8 +31,17 @@ from measure import (  # noqa: E402
 )
 from peft import PeftModel, get_peft_model  # noqa: E402
 
-from studykit.canvas import category, drawn, save, sheet  # noqa: E402
-from studykit.tuners import BottleneckConfig, FusionConfig, fusion  # noqa: E402
+from studykit.report.figures.style import (
+    category,
+    drawn,
+    save,
+    sheet,  # noqa: E402
+)
+from studykit.tuners import (
+    BottleneckConfig,
+    FusionConfig,
+    fusion,  # noqa: E402
+)
 
 RANK = 32
 CHEAPEST = fusion.cheapest

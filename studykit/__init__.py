@@ -16,5 +16,5 @@ def __getattr__(name: str):
     """`studykit.explore`, imported when it is asked for: matplotlib takes a second, and by name, so that `sources`
     does not count the explorer among what every notebook stands on."""
     if name == "explore":
-        return importlib.import_module("studykit.explorer").explore
+        return importlib.import_module("studykit.report.explorer").explore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

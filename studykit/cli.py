@@ -24,9 +24,14 @@ import os
 import sys
 from pathlib import Path
 
-from studykit import bundle, clean, driver, plan, progress, reports, runs, standing
-from studykit.params import UserError
-from studykit.study import load_study
+from studykit.errors import UserError
+from studykit.report import bundle, pages
+from studykit.runs import files
+from studykit.runs import status as runs_status
+from studykit.study import plan
+from studykit.study.file import load_study
+from studykit.workflow import clean, progress
+from studykit.workflow import run as workflow_run
 
 NO_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space, no right
 
@@ -68,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
     try:
         if args.command == "doctor":
-            from studykit import doctor
+            from studykit.evaluation.execution import doctor
 
             print(doctor.report())
             return 0
@@ -77,22 +82,22 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "check-references":
             return _check_references(args.path, args.language, args.allow_unsandboxed)
         if args.command == "clean":
-            os.chdir(runs.home())
+            os.chdir(files.home())
             print(clean.remove() if args.yes else clean.listing())
             return 0
         file = _from_home(args.study)
-        os.chdir(runs.home())
+        os.chdir(files.home())
         if args.command == "run":
-            return driver.run(file, args.cores, args.dry_run, args.verbose, extra)
+            return workflow_run.run(file, args.cores, args.dry_run, args.verbose, extra)
         if args.command == "status":
             print(progress.table(plan.plan(load_study(file))))
             return 0
         if args.command == "report":
-            index = reports.write(file)
-            print((bundle.pack(index.parent) if args.zip else index).relative_to(runs.home()))
+            index = pages.write(file)
+            print((bundle.pack(index.parent) if args.zip else index).relative_to(files.home()))
             return 0
         if args.command == "estimate":
-            from studykit import estimate  # torch and transformers are slow to import: the others do without
+            from studykit.training import estimate  # torch and transformers are slow to import: the others do without
 
             print(estimate.report(load_study(file), args.gpu))
             return 0
@@ -116,11 +121,11 @@ def _from_home(study: str) -> str:
     if not file.is_file():
         return study  # load_study says what is wrong with it
     file = file.resolve()
-    return str(file.relative_to(runs.home())) if file.is_relative_to(runs.home()) else str(file)
+    return str(file.relative_to(files.home())) if file.is_relative_to(files.home()) else str(file)
 
 
 def _explore(places: list[str], out: Path) -> int:
-    from studykit.explorer import explore  # numpy and matplotlib: the other commands do without
+    from studykit.report.explorer import explore  # numpy and matplotlib: the other commands do without
 
     names = [Path(place).stem for place in places]
     title = f"Fusion weights, {names[0]}" if len(names) == 1 else "Fusion weights"
@@ -137,7 +142,7 @@ def _check_references(path: str, languages: list[str], allow_unsandboxed: bool) 
 
 
 def _plan(file: str) -> int:
-    for run, status in standing.of_study(plan.plan(load_study(file))).items():
+    for run, status in runs_status.of_study(plan.plan(load_study(file))).items():
         seconds = f"{status.manifest['seconds']:8.1f} s" if status.manifest else " " * 10
         print(f"{status.state:8} {seconds}  {run.name}" + (f"  {status.error}" if status.error else ""))
     return 0

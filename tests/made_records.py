@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studykit.attention import FusionRecord, Sample, token_marks
-from studykit.token_kinds import token_kinds
+from studykit.attention.record import FusionRecord, Sample, token_marks
+from studykit.attention.token_kinds import token_kinds
 
 MEMBERS = ("python", "ruby", "lua")
 CODE = ["local", " x", " =", " 1", "\n", "return", " x", " --", " done", "<end>"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from studykit.params import STAGES
+from studykit.study.parameters import STAGES
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -55,11 +55,11 @@ def notebook(home: Path, stage: str, work: str | None = None, after: str = "") -
     cells = [
         nbformat.v4.new_markdown_cell(f"# The {stage} notebook\n\nProse."),
         nbformat.v4.new_code_cell(head, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(f"from studykit import plan, runs\n\np = plan.from_notebook({stage!r}, globals())"),
+        nbformat.v4.new_code_cell(f"from studykit.runs import files, notebook, store\n\np = notebook.from_notebook({stage!r}, globals())"),
         nbformat.v4.new_code_cell(
-            f"with runs.open_run(p.out, stage={stage!r}, params=p) as run:\n    if not run.done:\n"
+            f"with store.open_run(p.out, stage={stage!r}, params=p) as run:\n    if not run.done:\n"
             + "".join(f"        {line}\n" for line in (work or WORK.get(stage, "value = 1")).split("\n"))
-            + "        runs.write_json(run.path('value.json'), value)\n"
+            + "        files.write_json(run.path('value.json'), value)\n"
             + "        run.publish(headline={'value': len(str(value))})"
         ),
         nbformat.v4.new_code_cell(f"print(run.read_json('value.json'))\n{after}"),

@@ -29,8 +29,11 @@ from pathlib import Path
 
 import psutil
 
-from studykit import plan, progress, runs, study
-from studykit.params import STAGES
+from studykit.runs import locks as runs_locks
+from studykit.study import file as study_file
+from studykit.study import plan
+from studykit.study.parameters import STAGES
+from studykit.workflow import progress
 from tests.notebooks.conftest import copy_project
 from tests.project import studykit
 from tests.soak_laws import Laws, finished, left, numbers
@@ -110,7 +113,7 @@ class Stop:
         return None if self.code else engine.stdout.read()
 
     def _start_a_second(self, engine: subprocess.Popen) -> None:
-        while engine.poll() is None and not runs.holder(self.home / "runs/.engine.lock"):
+        while engine.poll() is None and not runs_locks.holder(self.home / "runs/.engine.lock"):
             time.sleep(0.05)
         second = studykit(self.home, "run", FILE)
         expected = f"Process {engine.pid} on {socket.gethostname()} is running a study"
@@ -120,7 +123,7 @@ class Stop:
     def _training(self) -> set[str]:
         """Stages of which a run is open and has a checkpoint."""
         locks = {run: self.home / "runs/.staging" / run.name / "lock" for run in self.planned if run.stage in TRAINED}
-        return {run.stage for run, lock in locks.items() if runs.holder(lock) and progress.step_of(run)}
+        return {run.stage for run, lock in locks.items() if runs_locks.holder(lock) and progress.step_of(run)}
 
     def _below(self, engine: subprocess.Popen) -> list[psutil.Process]:
         try:
@@ -134,7 +137,7 @@ class Stop:
         open_now = [run for run in self.planned if any(f"ipynb logs/{run.name}.ipynb" in text for text in words)]
         found = []
         for run in open_now:
-            writes = runs.holder(self.home / "runs/.staging" / run.name / "lock")
+            writes = runs_locks.holder(self.home / "runs/.staging" / run.name / "lock")
             step = progress.step_of(run)
             where = f"{step.phase} {step.step} of {step.steps}".strip() if step else "writes" if writes else "starts"
             found.append(f"{run.stage} {where}")
@@ -209,7 +212,7 @@ def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=p
     tell("| # | kind | after (s) | at work | finished | exit | all gone after (s) | goes on | begins anew | equal |")
     tell("|---|---|---|---|---|---|---|---|---|---|")
     clear(home)
-    planned = plan.plan(study.load_study(FILE, home))
+    planned = plan.plan(study_file.load_study(FILE, home))
     hits = Counter({stage: 0 for stage in TRAINED if any(run.stage == stage for run in planned)})
     trainings, number, waits = 0, 0, True
     waiting: list[tuple[str, bool]] = []

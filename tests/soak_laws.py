@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from studykit import plan, progress, runs
+from studykit.runs import store
+from studykit.study import plan
+from studykit.workflow import progress
 
 MEASURED = {"seconds", "peak_memory_mb", "memory_mb", "tokens_per_second", "prompts_per_second", "time",
             "members_seconds"}  # fmt: skip
@@ -41,7 +43,7 @@ def numbers(home: Path) -> dict[str, dict[str, str]]:
 def finished(home: Path) -> dict[str, str]:
     """The manifests of finished runs by their names: made again, a run has another. They are the copies that stay where
     Snakemake removes the manifest because it executes the notebook again."""
-    return {str(f.parent.relative_to(home / "runs")): f.read_text() for f in home.glob(f"runs/*/*/{runs.KEPT}")}
+    return {str(f.parent.relative_to(home / "runs")): f.read_text() for f in home.glob(f"runs/*/*/{store.KEPT}")}
 
 
 class Left(NamedTuple):
@@ -56,7 +58,7 @@ class Left(NamedTuple):
 def left(home: Path, run: plan.Run) -> Left | None:
     """None for a run that is finished, or was never opened."""
     file = home / "runs/.staging" / run.name / "attempt.json"
-    if not file.is_file() or (home / run.dir / runs.KEPT).is_file():
+    if not file.is_file() or (home / run.dir / store.KEPT).is_file():
         return None
     return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, progress.step_of(run))
 
@@ -86,7 +88,7 @@ class Laws:
     def _went_on(self, before: Left) -> str:
         """What is wrong with how a training with a checkpoint went on since, if it was opened at all; or ""."""
         run, step = before.run, before.step
-        now, manifest = left(self.home, run), self.home / run.dir / runs.KEPT
+        now, manifest = left(self.home, run), self.home / run.dir / store.KEPT
         if now and now.noted == before.noted:
             return "" if now.step and now.step.share >= step.share else f"{run.name} lost its checkpoints"
         done = manifest.is_file()

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from studykit.base import load_base, train_tokenizer
-from studykit.checkpoints import new_adapter, new_fusion, save_adapter, save_members
-from studykit.params import AdapterParams, FusionParams
-from studykit.runs import write_json
-from studykit.tasks import write_rows
-from studykit.training import encode_rows
+from studykit.data.rows import write_rows
+from studykit.runs.files import write_json
+from studykit.study.parameters import AdapterParams, FusionParams
+from studykit.training.adapters import new_adapter, new_fusion, save_adapter, save_members
+from studykit.training.base import load_base
+from studykit.training.batches import encode_rows
+from studykit.training.pretraining import train_tokenizer
 from tests.tuners.models import tiny
 
 torch.set_num_threads(1)  # at this size threads only wait for each other

@@ -1,7 +1,9 @@
-"""Evaluation in three steps that can each be repeated alone: generate -> predictions file -> scores.
+"""Completions scored, run and compared. (notebooks 04 and 06)
 
-`generate` needs torch; `metrics`, `execute`, `scoring` and `statistics` do not import it. `metrics` puts together
-`bleu`, `overlap` (chrF, ROUGE-L, edit similarity) and `codebleu`, which sees programs through `grammars`, `dataflow`
-and `keywords`. `execute` runs programs through `runtimes` (what a language needs), `sandbox` (where they are isolated)
-and `runner` (the process in there).
+May import `training`, `data`, `tuners`, `runs` and `study`.
+
+To read, in this order: `evaluate` (one method on one test split), `trained` (which checkpoints are evaluated),
+`scoring` (scores of completions), `metrics/` (text and code), `execution/` (programs run in a sandbox), `samples` (one
+row at a time), `references` (a benchmark's own solutions), `comparison` (methods side by side), `statistics`
+(intervals and tests), `costs` (time and memory).
 """

@@ -11,11 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from studykit.evaluation import assemble, execute, outcomes, scoring
-from studykit.params import UserError
-from studykit.tasks.benchmarks import given, humaneval_x_check
-from studykit.tasks.languages import canonical
-from studykit.tasks.lines import json_lines
+from studykit.data.jsonl import json_lines
+from studykit.data.languages import canonical
+from studykit.data.readers.humaneval import given, humaneval_x_check
+from studykit.errors import UserError
+from studykit.evaluation import samples, scoring
+from studykit.evaluation.execution import execute
+from studykit.evaluation.execution import programs as execution_programs
 
 
 def verify_references(
@@ -32,13 +34,13 @@ def verify_references(
     when programs cannot be run here.
     """
     checked = [row for row in rows if row.get("check") is not None]
-    programs = [assemble.program(r["language"], r["target"], r["check"], secrets.token_hex(16)) for r in checked]
+    programs = [execution_programs.program(r["language"], r["target"], r["check"], secrets.token_hex(16)) for r in checked]
     verdicts = execute.execute(programs, timeout=timeout, memory_mb=memory_mb, workers=workers,
                                allow_unsandboxed=allow_unsandboxed)  # fmt: skip
     failures: dict[str, dict] = defaultdict(lambda: defaultdict(list))
     for row, verdict in zip(checked, verdicts, strict=True):
         if not verdict.passed:
-            way = scoring.status(verdict), outcomes.message(verdict.stderr_tail)
+            way = scoring.status(verdict), samples.message(verdict.stderr_tail)
             failures[row["language"]][way].append(row["id"])
     of_language = Counter(row["language"] for row in rows)
     with_check = Counter(row["language"] for row in checked)

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studykit.evaluation import assemble, execute, metrics
+from studykit.errors import UserError
+from studykit.evaluation.execution import execute
+from studykit.evaluation.execution import programs as execution_programs
+from studykit.evaluation.metrics import score
 from studykit.evaluation.statistics import pass_at_k
-from studykit.params import UserError
 
 # What tests say in the polyglot's own and in the languages' assertions, and in Ruby's and Julia's test libraries.
 WRONG = re.compile(
@@ -57,7 +59,7 @@ def evaluate_predictions(
     if not all(row["meta"].get("no_reference") for row in rows):
         before = [(row.get("check") or {}).get("before") for row in asked]
         contexts = None if None in before else before
-        found = metrics.score(texts, [row["target"] for row in asked], language, contexts)
+        found = score.score(texts, [row["target"] for row in asked], language, contexts)
         scores = {name: of_rows(entry, samples) for name, entry in found.items()}
     counts = {
         "n": len(texts),
@@ -93,7 +95,7 @@ def _run(
     programs = []
     for row, text in checked:
         nonce = secrets.token_hex(16)  # a program that guesses it cannot exist
-        programs.append(assemble.program(row["language"], text, row["check"], nonce))
+        programs.append(execution_programs.program(row["language"], text, row["check"], nonce))
     verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     return {
         "isolation": execute.isolation(allow_unsandboxed),

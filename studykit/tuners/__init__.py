@@ -17,14 +17,7 @@ import peft
 from peft import mapping
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
-from studykit.tuners.config import (
-    PEFT_TYPE,
-    PRESETS,
-    BottleneckConfig,
-    CompositionConfig,
-    FoldedConfig,
-    FusionConfig,
-)
+from studykit.tuners.config import PEFT_TYPE, PRESETS, BottleneckConfig, CompositionConfig, FoldedConfig, FusionConfig
 from studykit.tuners.layer import CompositionLayer
 from studykit.tuners.lora import load_lora
 from studykit.tuners.model import (

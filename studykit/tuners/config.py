@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from peft import PeftConfig
 
 from studykit.tuners.bottleneck import ACTIVATIONS, INITS
-from studykit.tuners.places import TARGETS
+from studykit.tuners.placement import TARGETS
 
 PEFT_TYPE = "ADAPTER_COMPOSITION"
 KINDS = ("attention", "average", "weights")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import Fusion, MemberStack, member_norms
-from studykit.tuners.places import STREAM_NORMS
+from studykit.tuners.placement import STREAM_NORMS
 
 UNMERGEABLE = "A bottleneck adapter or a fusion is not linear in its input: it cannot be merged."
 

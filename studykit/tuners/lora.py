@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from studykit.tuners.config import BottleneckConfig
-from studykit.tuners.places import linear_targets
+from studykit.tuners.placement import linear_targets
 
 # What makes a LoRA more than A and B, with the value at which it does not.
 PLAIN = {"bias": "none", "lora_bias": False, "use_dora": False, "use_qalora": False, "use_bdlora": None,

@@ -21,7 +21,7 @@ from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import MASK_MODES, Fusion, Weights
 from studykit.tuners.layer import UNMERGEABLE, CompositionLayer, FusionRecording, fuses
 from studykit.tuners.phm import new_rule
-from studykit.tuners.places import locate
+from studykit.tuners.placement import locate
 
 ATTRIBUTE = "composition"
 

@@ -19,8 +19,10 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 import studykit
-from studykit import attention, canvas, reports
-from studykit.explorer.payload import RAMP
+from studykit.attention import record as attention_record
+from studykit.report import pages
+from studykit.report.explorer.payload import RAMP
+from studykit.report.figures import style
 from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record
 
 PAIR = {"phase 1": [made_record(phase="phase 1", mask="exclude", seed=seed) for seed in (0, 1)],
@@ -38,7 +40,7 @@ class Opened:
         page.on("request", lambda request: self.asked.append(request.url))
         page.on("console", lambda message: self.said.append(message.text) if OWN not in message.text else None)
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        file.write_text(reports.document("Report", explorer.frame, "mark"), encoding="utf-8")
+        file.write_text(pages.document("Report", explorer.frame, "mark"), encoding="utf-8")
         page.goto(file.as_uri())
         self.address = file.as_uri()
         self.frame = next(frame for frame in page.frames if frame.parent_frame)
@@ -114,7 +116,7 @@ def show(browser, tmp_path):
     return opened
 
 
-def shade(value, scale=canvas.SEQUENTIAL, turned=False):
+def shade(value, scale=style.SEQUENTIAL, turned=False):
     """The colour of a value between 0 and 1 on a scale, 0 to 255."""
     stops = np.array([to_rgb(scale(at)) for at in RAMP])[:: -1 if turned else 1]
     return 255 * np.array([np.interp(value, RAMP, stops[:, channel]) for channel in range(3)])
@@ -129,7 +131,7 @@ def won(weights, page):
     """The colour of a token's winner, paler towards uniform."""
     best, uniform = int(np.argmax(weights)), 1 / len(weights)
     strength = 0.2 + 0.75 * np.clip((weights[best] - uniform) / (1 - uniform), 0, 1)
-    return (1 - strength) * paper(page) + strength * 255 * np.array(to_rgb(canvas.COLOURS[best]))
+    return (1 - strength) * paper(page) + strength * 255 * np.array(to_rgb(style.COLOURS[best]))
 
 
 def matrix(rows, record, name="weight"):
@@ -147,7 +149,7 @@ def test_the_heatmap_says_its_numbers_and_what_they_stand_on(show):
         record = PAIR["phase 1"][0]
         assert len(page.cells("phase 1 · L")) == len(record.layers) * len(MEMBERS)
         index, words = page.cells("phase 1 · L2 · ruby")[0]
-        mean = np.mean([attention.mean(r)[1, 1] for r in PAIR["phase 1"]])
+        mean = np.mean([attention_record.mean(r)[1, 1] for r in PAIR["phase 1"]])
         assert f"{100 * mean:.1f} %" in words and page.hover(index) == words
         assert page.hover(page.cells("phase 1 · L2 · lua")[0][0]).startswith("phase 1 · L2 · lua (target): 0.0 %")
         for said in ("n = 3 samples", f"{record.counts[:, 1].sum()} completion tokens", "padding excluded",
@@ -160,33 +162,33 @@ def test_exported_numbers_are_those_of_the_records(show):
     record = PAIR["phase 2"][1]
     with show(PAIR) as page:
         values = matrix(page.rows(), record)
-        np.testing.assert_allclose(values, attention.across(PAIR["phase 2"])[0], atol=1e-6)
+        np.testing.assert_allclose(values, attention_record.across(PAIR["phase 2"])[0], atol=1e-6)
         spread = [row["sd_over_seeds"] for row in page.rows(layer="L1")]
-        np.testing.assert_allclose(spread, attention.across(PAIR["phase 2"])[1][0], atol=1e-6)
+        np.testing.assert_allclose(spread, attention_record.across(PAIR["phase 2"])[1][0], atol=1e-6)
         page.choose(seed="1")
-        for pool in attention.POOLS:
+        for pool in attention_record.POOLS:
             page.choose(pool=pool)
-            np.testing.assert_allclose(matrix(page.rows(), record), attention.mean(record, pool), atol=1e-6)
+            np.testing.assert_allclose(matrix(page.rows(), record), attention_record.mean(record, pool), atol=1e-6)
         for kind, name in ((0, "keyword"), (1, "identifier"), (3, "comment")):
             page.choose(kind=str(kind))
-            expected = attention.mean(record, "both", kinds=[name])
+            expected = attention_record.mean(record, "both", kinds=[name])
             np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=1e-6)
             assert f"of kind {name}" in page.caption()
         page.choose(kind="-1", sample="2", pool="completion")
-        expected = attention.sample_means(record)[2]
+        expected = attention_record.sample_means(record)[2]
         np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=5e-3)
         page.choose(sample="-1", quantity="share")
         shares = [row["share"] for row in page.rows(layer="L1")]
-        np.testing.assert_allclose(shares, attention.mean(record, weighted=True)[0], atol=1e-6)
+        np.testing.assert_allclose(shares, attention_record.mean(record, weighted=True)[0], atol=1e-6)
         page.choose(quantity="weight")
         with page.saved("CSV").path().open(newline="") as file:
             rows = [row | {"weight": float(row["weight"])} for row in csv.DictReader(file)]
-        np.testing.assert_allclose(matrix(rows, record), attention.mean(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(rows, record), attention_record.mean(record), atol=1e-6)
 
 
 def test_what_is_painted_is_what_is_said(show):
     record = PAIR["phase 2"][0]
-    mean = attention.mean(record)
+    mean = attention_record.mean(record)
     for scheme, turned in (("light", False), ("dark", True)):
         with show(record, scheme=scheme) as page:
             for most, choice in ((1.0, "full"), (mean.max(), "most")):
@@ -210,7 +212,7 @@ def test_what_is_painted_is_what_is_said(show):
 def test_panels_share_one_scale(show):
     with show(PAIR, view="all") as page:
         page.choose(scale="most")
-        means = {phase: np.mean([attention.mean(r) for r in records], 0) for phase, records in PAIR.items()}
+        means = {phase: np.mean([attention_record.mean(r) for r in records], 0) for phase, records in PAIR.items()}
         most = max(mean.max() for mean in means.values())
         for phase, mean in means.items():
             (index, _) = page.cells(f"{phase} · L1 · python")[0]
@@ -271,18 +273,18 @@ def test_phases_are_compared_on_the_same_samples(show):
     with show(PAIR, view=None) as page:
         assert page.frame.get_attribute("#tab-compare", "aria-selected") == "true", "the first view of a pair"
         record = PAIR["phase 1"][0]
-        means = [np.mean([attention.mean(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
+        means = [np.mean([attention_record.mean(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
         rows = page.rows(series="phase 2 − phase 1")
         np.testing.assert_allclose(matrix(rows, record, "weight_difference"), means[1] - means[0], atol=1e-6)
         assert rows[0]["checkpoints"] == "lua-made-s0 lua-made-s1 less lua-made-s0 lua-made-s1"
-        by_seed = [attention.mean(b) - attention.mean(a) for a, b in zip(*PAIR.values(), strict=True)]
+        by_seed = [attention_record.mean(b) - attention_record.mean(a) for a, b in zip(*PAIR.values(), strict=True)]
         spread = np.std(by_seed, axis=0, ddof=1)
         np.testing.assert_allclose(matrix(rows, record, "sd_over_seeds"), spread, atol=1e-6)
         assert "The same samples in both" in page.caption()
         index, words = page.cells("phase 2 − phase 1 · L2 · ruby")[0]
         assert f"{100 * (means[1] - means[0])[1, 1]:+.1f} points" in words
         limit = np.abs(means[1] - means[0]).max()
-        expected = shade(0.5 + (means[1] - means[0])[1, 1] / limit / 2, canvas.DIVERGING)
+        expected = shade(0.5 + (means[1] - means[0])[1, 1] / limit / 2, style.DIVERGING)
         np.testing.assert_allclose(page.pixels(index), expected, atol=3)
     other = {"lua": made_record(), "go": made_record([CODE], members=["python", "go"])}
     with show(other) as page:
@@ -303,9 +305,9 @@ def test_small_multiples_by_run_and_by_member(show):
 def test_depth_has_entropy_target_share_and_the_spread_of_seeds(show):
     with show(PAIR, view="depth") as page:
         records = PAIR["phase 2"]
-        for quantity, of in (("target_weight", attention.target_share), ("entropy_bits", attention.entropy)):
+        for quantity, of in (("target_weight", attention_record.target_share), ("entropy_bits", attention_record.entropy)):
             rows = page.rows(series="phase 2", quantity=quantity)
-            middle, spread = attention.across(records, of)
+            middle, spread = attention_record.across(records, of)
             np.testing.assert_allclose([row["value"] for row in rows], middle, atol=1e-5)
             np.testing.assert_allclose([row["sd_over_seeds"] for row in rows], spread, atol=1e-5)
         assert any("2 seeds: " in words and "of uniform" in words for _, words in page.cells("phase 2 · L1"))
@@ -358,7 +360,7 @@ def test_the_difference_of_two_phases_token_by_token(show):
         limit = np.abs((second - first)[..., 1]).max()
         for t in (1, 2):
             index = page.cells(f"token {t + 1} ")[0][0]
-            expected = shade(0.5 + change[t] / limit / 2, canvas.DIVERGING)
+            expected = shade(0.5 + change[t] / limit / 2, style.DIVERGING)
             np.testing.assert_allclose(page.pixels(index), expected, atol=8)
 
 
@@ -521,7 +523,7 @@ def test_weights_that_do_not_add_up_are_told_at_once(show):
 
 def test_without_kept_samples_means_are_there_and_tokens_say_why_not(show):
     with show(made_record(keep=0)) as page:
-        np.testing.assert_allclose(matrix(page.rows(), made_record()), attention.mean(made_record()), atol=1e-6)
+        np.testing.assert_allclose(matrix(page.rows(), made_record()), attention_record.mean(made_record()), atol=1e-6)
         page.view("tokens")
         assert page.caption() == "No sample of phase 2 is kept token by token."
 

@@ -15,8 +15,8 @@ import nbformat
 import numpy as np
 import pytest
 
-from studykit import attention
-from studykit.token_kinds import KINDS
+from studykit.attention import record as attention_record
+from studykit.attention.token_kinds import KINDS
 from tests import tiny
 from tests.browser.test_explorer import Opened, matrix
 from tests.notebooks.conftest import copy_project
@@ -101,7 +101,7 @@ def explore_as_a_reader(shown, records):
     first, last = records.values()
     shown.view("compare")
     difference = [row for row in shown.rows() if row["series"] not in records]
-    change = attention.mean(last) - attention.mean(first)
+    change = attention_record.mean(last) - attention_record.mean(first)
     np.testing.assert_allclose(matrix(difference, last, "weight_difference"), change, atol=1e-6)
     shown.view("layers")
     for number, (name, record) in enumerate(records.items()):
@@ -111,13 +111,13 @@ def explore_as_a_reader(shown, records):
         index, words = shown.cells(f"{name} · {record.layers[layer]} · {record.members[member]}")[0]
         assert shown.hover(index) == words
         said = float(re.search(r": ([\d.]+) %", words)[1])
-        assert said == pytest.approx(100 * attention.mean(record)[layer, member], abs=0.051)
-        np.testing.assert_allclose(matrix(shown.rows(), record), attention.mean(record), atol=1e-6)
-        np.testing.assert_allclose(matrix(shown.csv(), record), attention.mean(record), atol=1e-6)
+        assert said == pytest.approx(100 * attention_record.mean(record)[layer, member], abs=0.051)
+        np.testing.assert_allclose(matrix(shown.rows(), record), attention_record.mean(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(shown.csv(), record), attention_record.mean(record), atol=1e-6)
     shown.choose(kind=str(KINDS.index("literal")))
-    expected = attention.mean(last, kinds=["literal"])
+    expected = attention_record.mean(last, kinds=["literal"])
     np.testing.assert_allclose(matrix(shown.rows(), last), expected, atol=1e-6)
-    assert abs(expected - attention.mean(last)).max() > 1e-4 and "of kind literal" in shown.caption()
+    assert abs(expected - attention_record.mean(last)).max() > 1e-4 and "of kind literal" in shown.caption()
     shown.choose(kind="-1")
     shown.view("tokens")
     for layer, name in enumerate(last.layers):
@@ -150,7 +150,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     shown = InLab(page, "advfusion_exclude, target lua")
     assert "exactly 0" in shown.frame.text_content(".check")
     files = {name: project / OUT / f"records/s0-{name.replace(' ', '')}.npz" for name in ("phase 1", "phase 2")}
-    explore_as_a_reader(shown, {name: attention.FusionRecord.load(file) for name, file in files.items()})
+    explore_as_a_reader(shown, {name: attention_record.FusionRecord.load(file) for name, file in files.items()})
 
     go_to("live.bench(")
     page.wait_for_selector(".studykit-prompt textarea", timeout=30_000)
@@ -180,7 +180,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
 
 def test_a_running_lab_is_no_condition_of_a_report(project):
     """The same notebook in a batch, with no front end: papermill passes the widgets by, a report shows the explorer."""
-    from studykit import rendering
+    from studykit.report import html
 
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3", NOTEBOOK, "out.ipynb", "--cwd",
                str(project / "notebooks")]  # fmt: skip
@@ -188,6 +188,6 @@ def test_a_running_lab_is_no_condition_of_a_report(project):
     done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     made = nbformat.read(project / "out.ipynb", as_version=4)
-    text = rendering.body(made)[1]
+    text = html.body(made)[1]
     assert text.count("<iframe") == 1 and "widget" not in text.split("<iframe")[0] and "Textarea" not in text
     assert os.path.getsize(project / "out.ipynb") < 5e6

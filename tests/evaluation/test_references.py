@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from studykit import cli
-from studykit.evaluation import execute, references
-from studykit.params import UserError
+from studykit.errors import UserError
+from studykit.evaluation import references
+from studykit.evaluation.execution import execute
 
 SHARED = Path(os.environ.get("STUDYKIT_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "humaneval-x"
 TEST = "def check(f):\n    assert f(1) == 1\n\ncheck(f)\n"

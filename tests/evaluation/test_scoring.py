@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from studykit.evaluation import execute
+from studykit.data.polyglot import programs
+from studykit.errors import UserError
+from studykit.evaluation.execution import execute
 from studykit.evaluation.scoring import evaluate_predictions
-from studykit.params import UserError
-from studykit.polyglot import programs
 
 
 def material(language: str = "python", n: int = 5) -> tuple[list[dict], list[dict]]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studykit.evaluation.metrics import corpus_value, score
+from studykit.errors import UserError
+from studykit.evaluation.metrics.score import corpus_value, score
 from studykit.evaluation.statistics import (
     across_seeds,
     bootstrap,
@@ -21,7 +22,6 @@ from studykit.evaluation.statistics import (
     two_sided,
     wilson,
 )
-from studykit.params import UserError
 
 SCORES = st.lists(st.integers(0, 4), min_size=2, max_size=20)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from studykit import plan
-from studykit.params import STAGES
+from studykit.runs import notebook as runs_notebook
+from studykit.study.parameters import STAGES
 from tests.project import ROOT, studykit
 
 QUICKSTART = """
@@ -48,7 +48,7 @@ def adopt_defaults(home: Path, stage: str) -> None:
     """Put the small quickstart's values into a notebook's parameters cell, as the real one's stand there in git."""
     file = home / "notebooks" / f"{STAGES[stage].notebook}.ipynb"
     notebook = nbformat.read(file, as_version=4)
-    values = plan.defaults(stage, str(home / "params/quickstart.yaml"))
+    values = runs_notebook.defaults(stage, str(home / "params/quickstart.yaml"))
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     for name, value in values.items():
         cell.source, found = re.subn(

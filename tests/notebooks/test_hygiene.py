@@ -8,10 +8,11 @@ import statistics
 import nbformat
 import pytest
 
-from studykit import plan, runs
-from studykit.params import STAGES
-from studykit.rendering import NOT_IN_REPORT
-from studykit.study import load_study
+from studykit.report.html import NOT_IN_REPORT
+from studykit.runs import files
+from studykit.runs import notebook as runs_notebook
+from studykit.study.file import load_study
+from studykit.study.parameters import STAGES
 from tests.project import ROOT
 
 
@@ -26,7 +27,7 @@ def tagged(notebook) -> list:
 @pytest.fixture(autouse=True)
 def _at_home(monkeypatch):
     monkeypatch.setenv("STUDYKIT_HOME", str(ROOT))
-    assert runs.home() == ROOT
+    assert files.home() == ROOT
 
 
 def test_notebooks_are_those_of_the_stages():
@@ -54,7 +55,7 @@ def test_shape_of_the_house(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_report_gets_neither_manual_nor_status(stage):
     left_out = [cell.source for cell in read(stage).cells if NOT_IN_REPORT in cell.metadata.get("tags", [])]
-    for begin in ("## What it needs", "## Parameters", "with runs.open_run(", "## Next", "footer("):
+    for begin in ("## What it needs", "## Parameters", "with store.open_run(", "## Next", "footer("):
         assert len([source for source in left_out if source.startswith(begin)]) == 1, begin
 
 
@@ -70,8 +71,8 @@ def test_parameters_are_typed_commented_and_the_quickstarts_own(stage):
     given = {name: value for name, value in names.items() if not name.startswith("__")}
     fields = STAGES[stage].model.model_fields
     assert set(given) == {*fields, "study"}
-    assert given.pop("study") == plan.QUICKSTART
-    assert given == plan.defaults(stage)
+    assert given.pop("study") == runs_notebook.QUICKSTART
+    assert given == runs_notebook.defaults(stage)
     for line in cell.source.splitlines():
         assert ": " in line.split("=")[0] and "  # " in line, f"typed and commented: {line}"
 

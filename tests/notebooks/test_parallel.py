@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from studykit import plan
-from studykit.study import load_study
+from studykit.study import plan
+from studykit.study.file import load_study
 from tests.notebooks.conftest import copy_project
 from tests.project import environment, studykit
 
@@ -36,7 +36,7 @@ def launch(home: Path, run: str, processes: int) -> subprocess.CompletedProcess:
     """As docs/clusters.md says it."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-               "-m", "studykit.parallel", FILE, run]  # fmt: skip
+               "-m", "studykit.training.distributed", FILE, run]  # fmt: skip
     return subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=600)
 
 

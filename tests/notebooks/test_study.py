@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from studykit.params import STAGES
+from studykit.study.parameters import STAGES
 from tests.notebooks.conftest import QUICKSTART, copy_project
 from tests.project import environment, stamps, studykit
 
@@ -182,7 +182,7 @@ def test_killed_mid_training_the_same_command_ends_with_the_same_weights_and_sco
 
 def test_a_checkpoint_in_four_bits_on_real_rows_takes_the_same_path(tmp_path):
     """What a user with a GPU changes in params/nichetrans_ruby.yaml: `base` and `quantization`. Here on the CPU."""
-    from studykit.base import train_tokenizer
+    from studykit.training.pretraining import train_tokenizer
     from tests.tuners.models import tiny
 
     code = {"Python": "def double(x):\n    return 2 * x\n", "Ruby": "def double(x)\n  2 * x\nend\n"}

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from studykit.tuners.adapterhub import load_adapter, load_fusion
+from studykit.tuners.adapterhub.files import load_adapter, load_fusion
 
 PACKED = Path(__file__).with_name("golden_qwen2.safetensors")
 NAMED = [Path(directory) for directory in os.environ.get("STUDYKIT_GOLDEN", "").split(os.pathsep) if directory]

@@ -15,7 +15,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
 from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_members, record_fusion
-from studykit.tuners.adapterhub import (
+from studykit.tuners.adapterhub.files import (
     load_adapter,
     load_fusion,
     load_setup,
@@ -23,7 +23,7 @@ from studykit.tuners.adapterhub import (
     save_fusion,
     save_setup,
 )
-from studykit.tuners.adapterhub_format import reduction_factor
+from studykit.tuners.adapterhub.format import reduction_factor
 from studykit.tuners.bottleneck import bottleneck_width
 from tests.tuners.golden import ORIGINALS, QWEN2
 from tests.tuners.models import randomise, tiny, tokens

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from studykit.tuners import fusion as module
+from studykit.tuners import fusion as tuners_fusion
 from studykit.tuners.bottleneck import Bottleneck
 from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import Fusion, MemberStack
@@ -27,7 +27,7 @@ def made(widths=(3, 3, 3), rank=None, value=True):
 
 
 def fix(monkeypatch, query: str, value: str) -> None:
-    monkeypatch.setattr(module, "cheapest", lambda orders: query if "key" in orders else value)
+    monkeypatch.setattr(tuners_fusion, "cheapest", lambda orders: query if "key" in orders else value)
 
 
 @pytest.mark.parametrize("orders", ORDERS)
@@ -75,10 +75,10 @@ def test_orders_follow_the_shapes():
     fusion = Fusion(64, 64)
     few = MemberStack.of([Bottleneck(64, 64, 4) for _ in range(2)])
     many = MemberStack.of([Bottleneck(64, 64, 64) for _ in range(8)])
-    assert module.cheapest(fusion.query_orders(torch.empty(4, 256, 64), few)) == "member"
-    assert module.cheapest(fusion.query_orders(torch.empty(1, 1, 64), few)) == "token"
-    assert module.cheapest(fusion.query_orders(torch.empty(4, 256, 64), many)) == "token"
-    assert module.cheapest(fusion.value_orders(torch.empty(4, 256, 10), few)) == "member"
-    assert module.cheapest(fusion.value_orders(torch.empty(1, 1, 10), few)) == "token"
+    assert tuners_fusion.cheapest(fusion.query_orders(torch.empty(4, 256, 64), few)) == "member"
+    assert tuners_fusion.cheapest(fusion.query_orders(torch.empty(1, 1, 64), few)) == "token"
+    assert tuners_fusion.cheapest(fusion.query_orders(torch.empty(4, 256, 64), many)) == "token"
+    assert tuners_fusion.cheapest(fusion.value_orders(torch.empty(4, 256, 10), few)) == "member"
+    assert tuners_fusion.cheapest(fusion.value_orders(torch.empty(1, 1, 10), few)) == "token"
     thin = Fusion(64, 64, rank=2)
-    assert module.cheapest(thin.query_orders(torch.empty(4, 256, 64), few)) == "key"
+    assert tuners_fusion.cheapest(thin.query_orders(torch.empty(4, 256, 64), few)) == "key"

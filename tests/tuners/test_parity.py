@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from studykit.tuners import fusion_members, record_fusion, value_penalty
-from studykit.tuners.adapterhub import parameters_of
+from studykit.tuners.adapterhub.files import parameters_of
 from tests.tuners.golden import GOLDEN, QWEN2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the files of a head.*:UserWarning")

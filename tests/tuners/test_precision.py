@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
-from studykit.base import open_model
+from studykit.training.base import open_model
 from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig
 from studykit.tuners.fusion import Fusion
 from tests.tuners.models import randomise, tiny, tokens

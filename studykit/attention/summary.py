@@ -1,0 +1,183 @@
+"""What is looked at in fusion runs: attention and texts while one trains, then one method's attention over its seeds.
+
+A fusion run (notebook 03) keeps, beside what it trained, `sizes.json` (parameters of base, members and fusion),
+`texts.json` (base or phase -> completions of the first validation rows) and `attention/<moment>.npz`, a FusionRecord on
+the target's validation rows for each of
+
+    init              before training, no member masked
+    phase1-masked     after phase 1, as it was trained
+    phase1            the same weights, the target's member restored: what phase 2 starts from
+    phase2, fusion    after the last phase
+
+A fusion_attention run (notebook 05) keeps `records/s<seed>-<phase>.npz` on test rows, phase 1 under its mask, and
+`summary.json`: method, mask, target, members, layers, tokens, samples, seeds, checkpoints, and for each phase, all by
+seed: `weights` and `shares` (norm-weighted), each layers x members; `own` and `own_share`, the target's own adapter
+over all layers; `entropy` per layer, in bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studykit.attention import record as attention_record
+from studykit.attention.capture import capture
+from studykit.attention.record import FusionRecord
+from studykit.attention.snapshots import RECORDED, composition
+from studykit.errors import UserError
+from studykit.runs import files as run_files
+from studykit.runs import store
+from studykit.study.methods import parse
+from studykit.training.adapters import PHASES, load_run
+from studykit.tuners import fusion_members
+
+MOMENTS = {
+    "init": "initialisation",
+    "phase1-masked": "phase 1, masked",
+    "phase1": "phase 1, restored",
+    "phase2": "phase 2",
+}
+NAMES = {"phase1": "phase 1", "phase2": "phase 2"}  # of phases, in figures and tables
+TITLES = {"adapterfusion": "AdapterFusion", "average": "average", "weights": "learned weights", "merge": "merge",
+          "xlora": "X-LoRA", "arrow": "Arrow"}  # of methods in one phase, which bears their name there
+
+
+def observed(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, FusionRecord]:
+    """The records of a fusion run by the names of their moments, in order; a composition by PEFT has none."""
+    moments = MOMENTS | {"fusion": TITLES.get(method)}
+    files = {name: Path(run_dir, "attention", f"{moment}.npz") for moment, name in moments.items()}
+    return {name: FusionRecord.load(file) for name, file in files.items() if file.exists()}
+
+
+def trained(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, dict]:
+    """Each phase's `training.json` of a fusion run by the phase's name in figures, in order."""
+    names = NAMES | {"fusion": TITLES.get(method)}
+    files = {name: Path(run_dir, phase, "training.json") for phase, name in names.items()}
+    return {name: run_files.read_json(file) for name, file in files.items() if file.exists()}
+
+
+def kept_loss(training: Mapping[str, Any], step: int | None = None, key: str = "eval_loss") -> float:
+    """Validation loss of a phase at a step where it was measured; at the step whose weights were kept by default."""
+    step = training["best_step"] if step is None else step
+    return next(row[key] for row in training["log"] if row["step"] == step and key in row)
+
+
+def headline(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, float]:
+    """Validation loss and the own adapter's share, both after each phase; the share is of completion tokens."""
+    records, phases = observed(run_dir, method), trained(run_dir, method)
+    losses = {f"validation loss, {name}": kept_loss(training) for name, training in phases.items()}
+    if not records:
+        return losses
+    shares = {f"own share, {name}": float(attention_record.target_share(r).mean()) for name, r in records.items()}
+    last = list(shares)[-1]
+    return losses | {last: shares[last]} | shares
+
+
+def require_method(p: Any) -> dict[str, Any]:
+    """The parameters of the first of p.checkpoints; UserError unless all are what the parameters of notebook 05 say."""
+    if not p.checkpoints:
+        raise UserError("checkpoints is empty; it must name at least one fusion run.")
+    made = [store.manifest(checkpoint)["params"] for checkpoint in p.checkpoints]
+    asked = parse(p.method)
+    wanted = {"method": asked.name, "mask": asked.mask, "variant": asked.variant, "base": p.base,
+              "target": made[0].get("target")}  # fmt: skip
+    for checkpoint, params, seed in zip(p.checkpoints, made, p.seeds, strict=True):
+        kinds = {store.manifest(member)["params"]["method"] for member in params["members"].values()}
+        if kinds != {asked.members}:
+            raise UserError(f"{checkpoint} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
+        for key, value in (wanted | {"seed": seed}).items():
+            if params.get(key) != value:
+                raise UserError(f"{checkpoint} has {key} {params.get(key)!r}, not {value!r}; checkpoints must be runs "
+                                f"of {p.method} on one base and target, in the order of seeds.")  # fmt: skip
+    return made[0]
+
+
+def capture_run(
+    base: Any, tokenizer: Any, checkpoint: str | Path, rows: Sequence[dict], limits: tuple[int, int], **options: Any
+) -> dict[str, FusionRecord]:
+    """Records of a finished fusion run's phases by their names, each in the state in which it was trained.
+
+    Args:
+        base: a model without adapters; it has none afterwards.
+        options: batch_size and keep of `capture.capture`.
+    """
+    made, records = store.manifest(checkpoint)["params"], {}
+    for phase in PHASES.get(made["method"], ("fusion",)):
+        model = load_run(base, checkpoint, phase)
+        if phase == "phase1":
+            fusion_members(model, [made["target"]], made["mask"])
+        records[NAMES.get(phase) or TITLES[made["method"]]] = capture(
+            model, tokenizer, rows, target=made["target"], phase=RECORDED[phase], max_prompt_tokens=limits[0],
+            max_target_tokens=limits[1], method=composition(made), checkpoint=Path(checkpoint).name,
+            base=Path(made["base"]).name, seed=made["seed"], **options,
+        )  # fmt: skip
+        model.unload()
+    return records
+
+
+def save_records(records: Sequence[Mapping[str, FusionRecord]], run: store.OpenRun) -> None:
+    """`records/s<seed>-<phase>.npz` of each seed's records."""
+    for of_seed in records:
+        for name, record in of_seed.items():
+            record.save(run.path("records", f"s{record.seed}-{name.replace(' ', '')}.npz"))
+
+
+def load_records(run_dir: str | Path, seeds: Sequence[int]) -> dict[str, list[FusionRecord]]:
+    """What `save_records` wrote: phase -> a record per seed."""
+    files = {name: [Path(run_dir, "records", f"s{seed}-{name.replace(' ', '')}.npz") for seed in seeds]
+             for name in (*NAMES.values(), *TITLES.values())}  # fmt: skip
+    return {name: [FusionRecord.load(f) for f in of_seed] for name, of_seed in files.items() if of_seed[0].exists()}
+
+
+def summary(records: Mapping[str, Sequence[FusionRecord]], tokens: str) -> dict[str, Any]:
+    """What `summary.json` says of phase -> records of the seeds (see above), without method and checkpoints."""
+    attention_record.require_comparable(*(record for of_phase in records.values() for record in of_phase))
+    first = next(iter(records.values()))
+    about = {"target": first[0].target, "members": first[0].members, "layers": first[0].layers, "tokens": tokens,
+             "samples": len(first[0].ids), "seeds": [record.seed for record in first],
+             "mask": next((r.mask for of_phase in records.values() for r in of_phase if r.masked), "none"),
+             "checkpoints": [record.checkpoint for record in first]}  # fmt: skip
+
+    def by_seed(of_phase: Sequence[FusionRecord], quantity) -> list:
+        return np.round(np.stack([quantity(record) for record in of_phase]), 8).tolist()
+
+    phases = {
+        name: {
+            "weights": by_seed(of_phase, lambda r: attention_record.mean(r, tokens)),
+            "shares": by_seed(of_phase, lambda r: attention_record.mean(r, tokens, weighted=True)),
+            "own": by_seed(of_phase, lambda r: attention_record.target_share(r, tokens).mean()),
+            "own_share": by_seed(of_phase, lambda r: attention_record.target_share(r, tokens, weighted=True).mean()),
+            "entropy": by_seed(of_phase, lambda r: attention_record.entropy(r, tokens)),
+        }
+        for name, of_phase in records.items()
+    }
+    return about | {"phases": phases}
+
+
+def headline_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The own adapter's mean weight after each phase, the last first, and its norm-weighted share after the last."""
+    phases = dict(reversed(summary["phases"].items()))
+    weights = {f"own weight, {name}": float(np.mean(phase["own"])) for name, phase in phases.items()}
+    last = next(iter(phases))
+    return weights | {f"own norm-weighted, {last}": float(np.mean(phases[last]["own_share"]))}
+
+
+def sanity(records: Mapping[str, Sequence[FusionRecord]], tokens: str = "completion") -> list[dict[str, Any]]:
+    """A row per phase and seed that says why its weights can be believed, or cannot; all tokens are checked.
+
+    The weight on masked members alone is a mean over `tokens`, as the weights of notebook 05 are.
+    """
+    rows = []
+    for name, of_phase in records.items():
+        for record in of_phase:
+            found, hidden = attention_record.checks(record), [record.members.index(name) for name in record.masked]
+            percent = 100 * float(attention_record.mean(record, tokens)[:, hidden].sum(-1).mean())
+            rows.append({
+                "phase": name, "seed": record.seed, "run": record.checkpoint.rpartition("-")[2], "mask": record.mask,
+                "largest miss of 1": found["sum_error"],
+                "weight on masked (%)": percent if record.masked else None, "sound": found["ok"],
+            })  # fmt: skip
+    return rows

@@ -1,0 +1,73 @@
+"""Text that a base model is trained on from scratch: the embedded programs, or source files of the user's.
+
+The embedded corpus sets the stage of a low-resource study. The base reads much documented code of the source
+languages, little code of the target and none that is described, and never sees the form in which the task asks: what it
+lacks is what adapters have to add. Programs come from the training structures alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from studykit.data.jsonl import json_lines
+from studykit.data.languages import display_name
+from studykit.data.polyglot import Program, programs
+from studykit.errors import UserError
+
+
+class Document(NamedTuple):
+    """A piece of the corpus; a loss belongs on the text, not on the context before it."""
+
+    context: str
+    text: str
+    language: str
+    kind: str  # documented | code
+
+
+def embedded_documents(
+    languages: list[str], target: str, samples: int, target_share: float, seed: int, level: int = 1
+) -> Iterator[Document]:
+    """`samples` documents from as many programs.
+
+    Shares: `target_share` target-language code alone, 5 % source-language code alone, the rest documented code of the
+    source languages.
+    """
+    rng = random.Random(seed)
+    sources = [language for language in languages if language != target]
+    for program in programs(samples, seed=seed, split="train", level=level):
+        draw, language = rng.random(), rng.choice(sources)
+        if draw < target_share:
+            yield Document("", program.code(target), target, "code")
+        elif draw < target_share + 0.05:
+            yield Document("", program.code(language), language, "code")
+        else:
+            context, code = documented(program, language)
+            yield Document(context, code, language, "documented")
+
+
+def documented(program: Program, language: str) -> tuple[str, str]:
+    """(comment, code): the description as a comment that names the language, and what follows it."""
+    sign, comment_and_code = program.documented(language).split(" ", 1)
+    comment, code = comment_and_code.split("\n", 1)
+    return f"{sign} {display_name(language)}: {comment}\n", code
+
+
+def file_documents(
+    directory: Path, languages: list[str], target: str, target_share: float, seed: int
+) -> list[Document]:
+    """`content` of `<directory>/<language>.jsonl`, shuffled; of the target only a `target_share` of its files."""
+    documents: list[Document] = []
+    for language in languages:
+        path = directory / f"{language}.jsonl"
+        rows = list(json_lines(path))
+        if language == target:
+            rows = rows[: max(1, round(target_share * len(rows))) if target_share else 0]
+        for place, row in rows:
+            if not isinstance(row.get("content"), str):
+                raise UserError(f"{place}: 'content' is missing; it must be text.")
+            documents.append(Document("", row["content"], language, "code"))
+    random.Random(seed).shuffle(documents)
+    return documents

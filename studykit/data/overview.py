@@ -1,0 +1,88 @@
+"""What there is to know of rows before anything is trained on them: lengths, cuts, duplicates, leaks.
+
+Lengths are in tokens of the base's tokenizer, before any cut; a target's counts its end token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+from studykit.data.prompts import encode_row
+from studykit.data.rows import overlap
+from studykit.data.splits import SPLITS
+
+Rows = dict[str, dict[str, list[dict]]]  # language -> split -> rows
+
+
+def survey(rows: Rows, tokenizer, p) -> dict:
+    """Everything that notebook 01 shows of its rows; JSON.
+
+    Returns: `headline`, numbers for the index; `lengths` {"prompt" | "target": {language: {split: [tokens]}}}; `cut`,
+        rows per language and split whose prompt or target was cut; `overlap` {language: counts}; `groups`, see
+        `shared_groups`.
+    """
+    lengths = {
+        "prompt": _each(rows, lambda items: _tokens(tokenizer, [row["prompt"] for row in items], True)),
+        "target": _each(rows, lambda items: [n + 1 for n in _tokens(tokenizer, [r["target"] for r in items], False)]),
+    }
+    cut, groups = cuts(rows, tokenizer, lengths, (p.max_prompt_tokens, p.max_target_tokens)), shared_groups(rows)
+    return {
+        "headline": {
+            "rows": sum(c["rows"] for c in cut),
+            f"{p.target} train rows": len(rows[p.target]["train"]),
+            **{name: sum(c[name] for c in cut) for name in ("prompts cut", "targets cut")},
+            "groups in train and test": groups["shared"]["train and test"],
+        },
+        "lengths": lengths,
+        "cut": cut,
+        "overlap": {language: overlap(splits) for language, splits in rows.items()},
+        "groups": groups,
+    }
+
+
+def cuts(rows: Rows, tokenizer, lengths: dict, limits: tuple[int, int]) -> list[dict]:
+    """Per language and split: rows, and those whose prompt or target `encode_row` shortens.
+
+    Raises: UserError if a template alone is longer than the limit.
+    """
+    table = []
+    for language, splits in rows.items():
+        for split, items in splits.items():
+            sizes = zip(lengths["prompt"][language][split], lengths["target"][language][split], strict=True)
+            long = [row for row, (a, b) in zip(items, sizes, strict=True) if a > limits[0] or b > limits[1]]
+            encoded = [encode_row(row, tokenizer, *limits) for row in long]
+            table.append(
+                {
+                    "language": language,
+                    "split": split,
+                    "rows": len(items),
+                    "prompts cut": sum(e["prompt_cut"] for e in encoded),
+                    "targets cut": sum(e["target_cut"] for e in encoded),
+                }
+            )
+    return table
+
+
+def shared_groups(rows: Rows) -> dict:
+    """Structures (of built-in programs) or groups (of files) of all languages together.
+
+    Returns: `count` {split: groups}, 0 where rows name none; `shared` {"train and test": groups in both, ...}.
+    """
+    groups = {split: _groups(row for splits in rows.values() for row in splits[split]) for split in SPLITS}
+    return {
+        "count": {split: len(found) for split, found in groups.items()},
+        "shared": {f"{a} and {b}": len(groups[a] & groups[b]) for a, b in combinations(SPLITS, 2)},
+    }
+
+
+def _groups(rows: Iterable[dict]) -> set[str]:
+    return {row["meta"].get("structure") or row["meta"].get("group") for row in rows} - {None, ""}
+
+
+def _each(rows: Rows, measure) -> dict[str, dict[str, list[int]]]:
+    return {language: {split: measure(items) for split, items in splits.items()} for language, splits in rows.items()}
+
+
+def _tokens(tokenizer, texts: list[str], special: bool) -> list[int]:
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=special)["input_ids"]] if texts else []

@@ -1,0 +1,99 @@
+"""What makes two programs the same structure, and which split a structure belongs to.
+
+The canonical form of a program abstracts constants and names, keeps operators, orders the operands of commutative
+operators, turns > into < and tries every order of parameters of the same type; so `a + 3 * b` and `b * 7 + a` are one
+structure. The split is a function of the structure's key alone: no composition of the test split is ever seen in
+training, whatever the constants and names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import permutations
+
+from studykit.data.polyglot.syntax import Bin, Cmp, Fn, Function, Logic, Node, Num, Str, Var
+
+SPLITS = ("train", "valid", "test")
+COMMUTATIVE = frozenset(("+", "*", "max", "min", "==", "!=", "and", "or"))
+MIRROR = {">": "<", ">=": "<="}
+
+Form = tuple[str, tuple]  # skeleton, constants in the skeleton's order
+
+
+def _nodes(nodes: Sequence[Node], names: dict[str, str]) -> Form:
+    forms = [_form(node, names) for node in nodes]
+    return ";".join(form[0] for form in forms), tuple(constant for form in forms for constant in form[1])
+
+
+def _form(node: Node, names: dict[str, str]) -> Form:
+    """(skeleton, constants) of a node; `names` maps bound names to neutral ones and grows with new locals."""
+    kind = type(node)
+    if kind is Var:
+        return names[node.name], ()
+    if kind is Num or kind is Str:
+        return "k" if kind is Num else "t", (node.value,)
+    if kind is Bin or kind is Cmp or kind is Logic:
+        op, left, right = node.op, _form(node.left, names), _form(node.right, names)
+        if op in MIRROR:
+            op, left, right = MIRROR[op], right, left
+        elif op in COMMUTATIVE and right < left:
+            left, right = right, left
+        return f"({left[0]} {op} {right[0]})", left[1] + right[1]
+    if kind is Fn:  # as below, but frequent
+        text, constants = _form(node.arg, names)
+        return f"{node.op}({text})", constants
+    parts, constants = [], ()
+    for field in kind.__slots__:
+        value = getattr(node, field)
+        if type(value) is str:
+            parts.append(names.setdefault(value, f"v{len(names)}") if field in ("name", "var") else value)
+        elif type(value) is tuple or hasattr(value, "__slots__"):
+            text, more = _nodes(value, names) if type(value) is tuple else _form(value, names)
+            parts.append(text)
+            constants += more
+    return f"{kind.__name__}[{' '.join(parts)}]", constants
+
+
+def _function(function: Function, names: dict[str, str], order: Sequence[int]) -> Form:
+    names = dict(names)
+    types = []
+    for position in order:
+        name, kind = function.params[position]
+        names[name] = f"p{len(types)}"
+        types.append(kind)
+    text, constants = _nodes(function.body, names)
+    return f"{','.join(types)}->{function.returns}:{text}", constants
+
+
+@lru_cache(maxsize=64)
+def _orders(types: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """The orders of parameters that keep the sequence of types."""
+    return tuple(order for order in permutations(range(len(types))) if types == tuple(types[i] for i in order))
+
+
+def canonical(functions: Sequence[Function]) -> Form:
+    """(skeleton, constants) of a program: equal skeletons are one structure, equal pairs are one program."""
+    names: dict[str, str] = {}
+    skeleton, constants = [], ()
+    *helpers, main = functions
+    for position, helper in enumerate(helpers):  # a helper's own parameter order is part of how it is called
+        text, values = _function(helper, names, range(len(helper.params)))
+        names[helper.name] = f"h{position}"
+        skeleton.append(text)
+        constants += values
+    text, values = min(_function(main, names, order) for order in _orders(tuple(kind for _, kind in main.params)))
+    return "|".join((*skeleton, text)), constants + values
+
+
+@lru_cache(maxsize=1 << 16)
+def key(skeleton: str) -> str:
+    """A structure's key: 16 hexadecimal digits, the same in every process."""
+    return hashlib.sha256(skeleton.encode()).hexdigest()[:16]
+
+
+def split_of(structure: str) -> str:
+    """train (80 %), valid (10 %) or test (10 %), by the structure's key alone."""
+    bucket = int(structure[:8], 16) % 10
+    return SPLITS[max(0, bucket - 7)]

@@ -1,0 +1,141 @@
+"""One program: functions over the shared tree, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from studykit.data.polyglot import canonical as polyglot_canonical
+from studykit.data.polyglot.describe import describe
+from studykit.data.polyglot.renderers import COMMENTS, render
+from studykit.data.polyglot.syntax import Evaluator, Function, Node, Num, Str, Undefined, walk
+
+TESTS = 6
+CANDIDATES = 48
+
+
+@dataclass(frozen=True)
+class Program:
+    """`functions` holds helpers first, the main function last; `family` and `level` say where the grammar made it."""
+
+    functions: tuple[Function, ...]
+    family: str
+    level: int
+
+    @property
+    def main(self) -> Function:
+        return self.functions[-1]
+
+    @property
+    def function(self) -> str:
+        """The main function's name in snake_case; `function_name` gives a language's spelling."""
+        return self.main.name
+
+    @cached_property
+    def canonical(self) -> polyglot_canonical.Form:
+        """(skeleton, constants); two programs with equal canonical forms are the same program."""
+        return polyglot_canonical.canonical(self.functions)
+
+    @property
+    def key(self) -> str:
+        """The structure's key; constants and names do not enter."""
+        return polyglot_canonical.key(self.canonical[0])
+
+    @property
+    def split(self) -> str:
+        return polyglot_canonical.split_of(self.key)
+
+    def code(self, language: str) -> str:
+        """Idiomatic source, helpers first, without a trailing newline."""
+        return render(self.functions, language)
+
+    def description(self, style: str = "plain", seed: int | random.Random = 0) -> str:
+        """What the program does, exactly. `plain` has one wording; `task` draws synonyms, number words and orders."""
+        return describe(self.functions, style, seed)
+
+    def documented(self, language: str, style: str = "plain", seed: int | random.Random = 0) -> str:
+        """The description as a comment of the language, then the code."""
+        return f"{COMMENTS[language]} {self.description(style, seed)}\n{self.code(language)}"
+
+    def renamed(self, names: Mapping[str, str]) -> Program:
+        """The same program with other function, parameter or local names."""
+        return replace(self, functions=tuple(_rename(function, names) for function in self.functions))
+
+    def evaluate(self, args: list) -> Any:
+        """The value at `args`. Raises `tree.Undefined` where languages would differ."""
+        return Evaluator(self.functions).call(self.function, args)
+
+    @cached_property
+    def tests(self) -> list[dict[str, Any]]:
+        """Six {"args", "expected"} that meet comparisons below, at and above their boundary as far as possible."""
+        rng = random.Random(repr(self.canonical))
+        pool = []
+        for _ in range(CANDIDATES):
+            args, evaluator = _arguments(self, rng), Evaluator(self.functions)
+            try:
+                expected = evaluator.call(self.function, args)
+            except Undefined:
+                continue
+            if all(args != test["args"] for test, _ in pool):
+                pool.append(({"args": args, "expected": expected}, evaluator.trace | {("value", repr(expected))}))
+        chosen, seen = [], set()
+        while pool and len(chosen) < TESTS:
+            best = max(range(len(pool)), key=lambda i: len(pool[i][1] - seen))
+            test, trace = pool.pop(best)
+            chosen.append(test)
+            seen |= trace
+        return chosen
+
+    @property
+    def check(self) -> dict[str, Any]:
+        """{"function", "tests"}, what `harness` takes."""
+        return {"function": self.function, "tests": self.tests}
+
+
+def _arguments(program: Program, rng: random.Random) -> list:
+    """Random arguments, many of them near the program's constants or equal to each other."""
+    nodes = [node for function in program.functions for node in walk(function)]
+    near = sorted({node.value + shift for node in nodes if type(node) is Num for shift in (-1, 0, 1)}) or [0]
+    sizes = [value for value in near if 0 <= value <= 9] or [1]
+    texts = [node.value for node in nodes if type(node) is Str]
+    drawn: list[int] = []
+
+    def number() -> int:
+        roll = rng.random()
+        value = rng.choice(drawn) if drawn and roll < 0.2 else rng.choice(near) if roll < 0.6 else rng.randint(-4, 12)
+        drawn.append(value)
+        return value
+
+    def length() -> int:
+        drawn.append(rng.choice(sizes) if rng.random() < 0.5 else rng.randint(0, 5))
+        return drawn[-1]
+
+    def argument(kind: str) -> Any:
+        if kind == "int":
+            return number()
+        if kind == "list":
+            return [number() for _ in range(length())]
+        if texts and rng.random() < 0.25:
+            return rng.choice(texts)
+        return "".join(rng.choice("abcdeXYZ") for _ in range(length()))
+
+    return [argument(kind) for _, kind in program.main.params]
+
+
+def _rename(node: Node, names: Mapping[str, str]) -> Node:
+    """A copy of the tree with names replaced wherever they are bound or used."""
+    changes: dict[str, Any] = {}
+    for field in node.__slots__:
+        value = getattr(node, field)
+        if field == "params":
+            changes[field] = tuple((names.get(name, name), kind) for name, kind in value)
+        elif type(value) is tuple:
+            changes[field] = tuple(_rename(item, names) for item in value)
+        elif hasattr(value, "__slots__"):
+            changes[field] = _rename(value, names)
+        elif field in ("name", "var"):
+            changes[field] = names.get(value, value)
+    return replace(node, **changes)

@@ -1,0 +1,71 @@
+"""Prompt templates, and the encoding of a row as token ids.
+
+A template is text with named holes. Some holes, together the body, may be long: when a prompt must be shortened, the
+end of the body is cut, never the markers around it. The defaults stand in `templates.yaml`, each with its source;
+`data.template` replaces the one that a study uses.
+"""
+
+from __future__ import annotations
+
+from string import Formatter
+
+from studykit.data.languages import display_name
+from studykit.errors import UserError
+from studykit.study.templates import BODIES
+
+
+def fill(kind: str, template: str, fields: dict[str, str]) -> tuple[str, list[int]]:
+    """The prompt, and where its body begins and ends in it (characters): from its first hole to its last."""
+    text, spans = "", []
+    for literal, hole, _, _ in Formatter().parse(template):
+        text += literal
+        if hole is None:
+            continue
+        start = len(text)
+        text += display_name(fields[hole]) if hole in ("language", "source_language") else fields[hole]
+        if hole in BODIES[kind]:
+            spans.append((start, len(text)))
+    return text, [spans[0][0], spans[-1][1]]
+
+
+def encode_prompt(row: dict, tokenizer, max_prompt_tokens: int) -> tuple[list[int], bool]:
+    """Token ids of a row's prompt, and whether its body had to be cut to fit `max_prompt_tokens`."""
+    ids = tokenizer(row["prompt"])["input_ids"]
+    if len(ids) <= max_prompt_tokens:
+        return ids, False
+    start, end = row["meta"].get("body", [0, len(row["prompt"])])
+
+    def cut(length: int) -> list[int]:
+        return tokenizer(row["prompt"][: start + length] + row["prompt"][end:])["input_ids"]
+
+    low, high = 0, end - start  # invariant: low fits, high does not
+    if len(cut(0)) > max_prompt_tokens:
+        raise UserError(
+            f"max_prompt_tokens={max_prompt_tokens} is too small: the template alone of row {row['id']!r} takes "
+            f"{len(cut(0))} tokens."
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if len(cut(middle)) <= max_prompt_tokens else (low, middle)
+    return cut(low), True
+
+
+def encode_row(row: dict, tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> dict:
+    """A row as the model sees it in training.
+
+    Prompt and target are tokenized apart, as in generation, where the prompt comes alone. A whole target ends with
+    the end-of-text token; a truncated one does not, which would teach the model to stop early.
+
+    Returns: input_ids (list of T), labels (T; -100 over the prompt), prompt_length, prompt_cut, target_cut.
+    """
+    prompt, prompt_cut = encode_prompt(row, tokenizer, max_prompt_tokens)
+    target = tokenizer(row["target"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    target_cut = len(target) > max_target_tokens
+    target = target[:max_target_tokens]
+    return {
+        "input_ids": prompt + target,
+        "labels": [-100] * len(prompt) + target,
+        "prompt_length": len(prompt),
+        "prompt_cut": prompt_cut,
+        "target_cut": target_cut,
+    }

@@ -1,0 +1,49 @@
+"""Commit messages: CommitPackFT (Muennighoff et al., arXiv 2308.07124), one changed file per commit.
+
+A row has commit, old_file, new_file, old_contents, new_contents, subject, message, lang, license, repos. The prompt is
+the unified diff, the target the `subject`, which is one line (`message` often says the same at length). The data has
+one split: `data.split_by` says what is not to be torn apart. `repos` lists every repository that holds the commit,
+forks among them, so all of them are joined.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from studykit.data.rejects import BadRow, text
+from studykit.data.request import Asked, At, row
+from studykit.data.splits import Example
+
+MARKS = frozenset({"old_contents", "new_contents", "subject"})
+
+
+def rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
+    """One row per commit."""
+    language = asked.language(text(raw, "lang"), at)
+    old, new, commit = text(raw, "old_file"), text(raw, "new_file"), text(raw, "commit")
+    contents = (text(raw, "old_contents", empty=True), text(raw, "new_contents", empty=True))
+    subject = text(raw, "subject").strip()
+    diff = unified_diff(*contents, old, new, asked.diff_context)
+    if not diff:
+        raise BadRow("'old_contents' and 'new_contents' are the same")
+    repositories = sorted({name.strip() for name in text(raw, "repos").split(",") if name.strip()})
+    units = {
+        "repository": repositories,
+        "file": [f"{name}:{file}" for name in repositories for file in sorted({old, new})],
+        "row": [commit],
+    }[asked.split_by]
+    prompt = asked.prompt("commit", {"diff": diff, "language": language})
+    made = row(commit, language, prompt, subject, repository=repositories[0], file=new)
+    yield Example(made, at.place, at.split, tuple(units))
+
+
+def unified_diff(before: str, after: str, old: str, new: str, context: int = 3) -> str:
+    """A unified diff as git writes it, with `context` lines around each change, without trailing newline."""
+    return "\n".join(difflib.unified_diff(_lines(before), _lines(after), old, new, n=context, lineterm=""))
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that end at "\\n" alone; a last one without it says so, since that may be all that a commit changes."""
+    *lines, last = text.split("\n")
+    return [*lines, f"{last}\n\\ No newline at end of file"] if last else lines

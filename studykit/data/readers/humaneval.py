@@ -1,0 +1,150 @@
+"""Benchmarks judged by their tests: HumanEval (arXiv 2107.03374), HumanEval-X (2303.17568), MultiPL-E (2208.08227).
+
+The prompt is the benchmark's own text, the target the canonical solution where there is one. A check's `before` is what
+must precede a completion, its `after` the tests, in the benchmark's own form. A problem has one number in all languages
+and in all three benchmarks: that is its group, and so its split. What may be cut of a prompt that is too long is the
+description: never the signature, nor the line that ends the comment.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Iterator
+
+from studykit.data.files import File, Source
+from studykit.data.files import rows as rows_of
+from studykit.data.languages import canonical
+from studykit.data.rejects import BadRow, NotForThis, Tally, text
+from studykit.data.request import Asked, At, row
+from studykit.data.splits import Example
+from studykit.errors import UserError
+
+HUMANEVAL_MARKS = frozenset({"task_id", "prompt", "canonical_solution", "test", "entry_point"})
+HUMANEVAL_X_MARKS = frozenset({"task_id", "prompt", "declaration", "canonical_solution", "test"})
+MULTIPL_E_MARKS = frozenset({"name", "language", "prompt", "tests", "stop_tokens"})
+
+# Where a completion has gone on to something new; the lists for Python are HumanEval's, the others their like.
+STOPS = {
+    "python": ["\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@"],
+    "java": ["\nimport ", "\npublic class ", "\nclass "],
+    "javascript": ["\nconst test", "\nconsole.", "\n/*"],
+    "go": ["\nfunc Test", "\npackage ", "\nimport "],
+    "rust": ["\n#[cfg(test)]", "\nmod tests", "\n/*"],
+    "c++": ["\n#include", "\nint main", "\n/*"],
+}
+
+
+def humaneval_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
+    """Python alone."""
+    language = asked.language("python", at)
+    number, given, name = _number(text(raw, "task_id")), text(raw, "prompt"), text(raw, "entry_point")
+    check = {"kind": "tests", "form": "humaneval", "before": given, "after": text(raw, "test"), "entry_point": name}
+    signature = given[: given.find("\n", max(0, given.find(f"def {name}"))) + 1]
+    prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=_description(given, signature))
+    target = text(raw, "canonical_solution")
+    made = row(f"HumanEval/{number}", language, prompt, target, check, stop=STOPS["python"])
+    yield Example(made, at.place, at.split, (f"HumanEval/{number}",))
+
+
+def multipl_e_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
+    """HumanEval and MBPP in any language, without solutions."""
+    language = asked.language(text(raw, "language"), at)
+    name, given, stop = text(raw, "name"), text(raw, "prompt"), raw.get("stop_tokens")
+    if not isinstance(stop, list) or not all(isinstance(word, str) for word in stop):
+        raise BadRow("the field 'stop_tokens' is missing or no list of texts")
+    if not (found := re.match(r"([A-Za-z]+)_(\d+)_", name)):
+        raise BadRow("the field 'name' does not begin with benchmark and number", f" ({name})")
+    problem = f"{'HumanEval' if found[1].lower() == 'humaneval' else found[1].lower()}/{found[2]}"
+    check = {"kind": "tests", "form": "multipl-e", "before": given, "after": text(raw, "tests")}
+    first, last = given.find("\n") + 1, given.rstrip().rfind("\n") + 1
+    prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=(first, max(first, last)))
+    made = row(f"{name}-{language}", language, prompt, "", check, no_reference=True, stop=stop)
+    yield Example(made, at.place, at.split, (problem,))
+
+
+def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
+    """A solution to write from its description, or to translate from each other language of the study."""
+    word, number = _language_and_number(raw)
+    language, problem = asked.language(word, at), f"HumanEval/{number}"
+    target, stop = text(raw, "canonical_solution"), STOPS.get(canonical(word), [])
+    if asked.task == "generation":
+        before = given(raw)
+        fields = {"prompt": before, "language": language}
+        prompt = asked.prompt("benchmark", fields, cut=_description(before, _declaration(raw)))
+        made = row(f"{word}/{number}", language, prompt, target, humaneval_x_check(raw, before), stop=stop)
+        yield Example(made, at.place, at.split, (problem,))
+        return
+    declaration = _declaration(raw)
+    sources = [x for x in asked.languages if x != language and (canonical(x), number) in asked.linked]
+    if not sources:
+        raise NotForThis("a problem that no other language of the study solves")
+    for source in sources:
+        solved = asked.linked[canonical(source), number]
+        fields = {"code": (_declaration(solved) + solved["canonical_solution"]).strip("\n"), "language": language,
+                  "source_language": source}  # fmt: skip
+        prompt = asked.prompt("translation", fields, after=declaration)
+        made = row(f"{word}/{number}-from-{source}", language, prompt, target, humaneval_x_check(raw, declaration),
+                   source_language=source, stop=stop)  # fmt: skip
+        yield Example(made, at.place, at.split, (problem,))
+
+
+def humaneval_x_check(raw: dict, before: str) -> dict | None:
+    """The test of a completion that follows `before`; None where a test of Rust is commented out as a whole.
+
+    Go's `test_setup` is its package line and the test's imports.
+    """
+    if raw["task_id"].startswith("Rust/") and "#[test]" not in re.sub(r"/\*.*?\*/", "", text(raw, "test"), flags=re.S):
+        return None
+    setup = f"{raw['test_setup']}\n" if raw.get("test_setup") else ""
+    return {"kind": "tests", "form": "humaneval-x", "before": setup + before, "after": text(raw, "test")}
+
+
+def link_solutions(source: Source, files: list[File], asked: Asked, tally: Tally) -> dict[tuple[str, str], dict]:
+    """{(language, problem number): row}: what translations start from."""
+    solved = {}
+    if asked.task == "translation":
+        for file in files:
+            # Bad rows are told and counted where the rows themselves are read.
+            for _, raw in rows_of(file, lambda place, bad: None):
+                try:
+                    word, number = _language_and_number(raw)
+                    text(raw, "canonical_solution")
+                    text(raw, "declaration")
+                except BadRow:
+                    continue
+                solved[canonical(word), number] = raw
+        if len({language for language, _ in solved}) < 2:
+            raise UserError(f"{source.asked} holds HumanEval-X in fewer than two languages of the study; translation "
+                            "needs two.")  # fmt: skip
+    return solved
+
+
+def _language_and_number(raw: dict) -> tuple[str, str]:
+    word, _, number = text(raw, "task_id").partition("/")
+    return word, _number(f"{word}/{number}")
+
+
+def _number(task_id: str) -> str:
+    if not (found := re.fullmatch(r"[\w+#]+/(\d+)", task_id)):
+        raise BadRow("the field 'task_id' is not of the form name/number", f" ({task_id})")
+    return found[1]
+
+
+def _declaration(raw: dict) -> str:
+    return raw.get("import", "") + text(raw, "declaration")
+
+
+def given(raw: dict) -> str:
+    """What precedes a completion: the prompt, and the declaration where it is not in it (as in Rust)."""
+    prompt, declaration = text(raw, "prompt"), text(raw, "declaration")
+    signature = declaration.rstrip().rsplit("\n", 1)[-1].strip()
+    return prompt if signature in prompt else prompt + declaration
+
+
+def _description(given: str, declaration: str) -> tuple[int, int]:
+    """The part of a prompt that is not its declaration, without its first and last line, which open and close it."""
+    start = len(os.path.commonprefix([given, declaration]))
+    end = len(given) - len(os.path.commonprefix([given[start:][::-1], declaration[::-1]]))
+    first, last = given.find("\n", start) + 1, given.rstrip().rfind("\n", start, len(given[:end].rstrip())) + 1
+    return (first, last) if 0 < first < last else (start, start)

@@ -1,0 +1,40 @@
+// Colours
+
+const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
+const css = c => `rgb(${c.map(Math.round).join(",")})`;
+const mix = (a, b, f) => a.map((x, i) => x + (b[i] - x) * f);
+const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
+function along(stops, f) {
+  const at = clamp(f || 0, 0, 1) * (stops.length - 1), i = Math.min(Math.floor(at), stops.length - 2);
+  return mix(stops[i], stops[i + 1], at - i);
+}
+function inkOn(c) {
+  const [r, g, b] = c.map(x => x / 255).map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
+}
+let LOOK; // ink, paper and scales of the theme, read before each drawing
+function look() {
+  const style = getComputedStyle(document.documentElement), of = name => style.getPropertyValue("--" + name).trim();
+  const dark = of("dark") === "1", paper = rgb(of("paper"));
+  const sequential = D.colours.sequential.map(rgb), diverging = D.colours.diverging.map(rgb);
+  // on dark paper the scales turn: nothing is dark, much is light
+  const ends = [rgb("#ffb757"), rgb("#a9b8ff")], nothing = mix(paper, [255, 255, 255], 0.06);
+  const turned = diverging.map((_, i) => {
+    const f = 2 * i / (diverging.length - 1) - 1;
+    return mix(nothing, ends[f > 0 ? 0 : 1], Math.abs(f));
+  });
+  const body = getComputedStyle(document.body);
+  LOOK = {dark, paper, ink: of("ink"), soft: of("soft"), line: of("line"), accent: of("accent"),
+    sequential: dark ? [...sequential].reverse() : sequential, diverging: dark ? turned : diverging,
+    members: D.colours.members.map(hex => dark && hex === "#000000" ? "#ffffff" : hex),
+    em: parseFloat(body.fontSize), sans: body.fontFamily, mono: of("mono")};
+}
+const DASH = [[], [7, 4], [8, 3, 2, 3], [2, 3], [10, 3], [6, 2, 2, 2, 2, 2], [2, 1], [14, 4]];
+const hue = i => LOOK.members[i % LOOK.members.length];
+function scaleOf(most, signed = false) {
+  const colour = v => Number.isNaN(v) ? LOOK.paper :
+    signed ? along(LOOK.diverging, 0.5 + v / most / 2) : along(LOOK.sequential, v / most);
+  return {most, signed, colour};
+}
+const largest = values => values.reduce((most, v) => v > most ? v : most, 0.01);
+const sharedScale = matrices => scaleOf(S.scale === "full" ? 1 : Math.max(...matrices.map(largest)));

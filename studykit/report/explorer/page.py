@@ -1,0 +1,134 @@
+"""The explorer's page: one HTML document that holds its data, style and script, shown in a sandboxed frame.
+
+The same bytes serve JupyterLab, a report and a file. Tokens, names and titles come from data sets and models: they are
+JSON in a tag that is no script, without any sign that HTML knows, and reach the page as text only. The frame has no
+origin, and its content policy lets nothing run but the one script that is in it, and nothing load at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studykit.attention import record as attention_record
+from studykit.errors import UserError
+from studykit.report.explorer.payload import Series, payload, series_of
+
+SCRIPTS = ("data", "colours", "pens", "views", "tokens", "page")  # joined in this order: each uses those before it
+AT_THE_END = """})().catch(error => {
+  document.getElementById("explorer").append(`This page could not start (${error.message}); a browser of 2023 can.`);
+  throw error;
+});
+"""
+SANDBOX = "allow-scripts allow-downloads"
+HEIGHT = 560, 800  # pixels of the frame: for a layer, and at most
+VIEWS = ("layers", "compare", "all", "depth", "tokens")
+BUDGET = 3_000_000  # compressed bytes of single tokens and their weights: at most 4 MB in a page, whatever they are
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A page to explore fusion weights; a notebook shows it in a frame."""
+
+    title: str
+    summary: str  # what a reader without scripts or eyes is told
+    html: str  # the whole document
+    height: int  # of the frame, in pixels
+
+    @property
+    def frame(self) -> str:
+        """The document in an `<iframe>` that cannot reach its surroundings."""
+        return (
+            f'<iframe title="{html.escape(self.title)}. {html.escape(self.summary)}" sandbox="{SANDBOX}" '
+            f'style="width: 100%; height: {self.height}px; border: 0" srcdoc="{html.escape(self.html)}"></iframe>'
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the document as a file that any browser opens; whole or not at all."""
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(self.html, encoding="utf-8")
+        part.replace(path)
+        return path
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/html": self.frame, "text/plain": f"[{self.title}] {self.summary}"}
+
+
+def explore(
+    what: Any,
+    *,
+    title: str = "Fusion weights",
+    tokens: str = "completion",
+    view: str | None = None,
+    height: int | None = None,
+    budget: int = BUDGET,
+) -> Explorer:
+    """The explorer of fusion records; a notebook shows it when it is a cell's last value.
+
+    Args:
+        what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
+            of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
+        tokens: which tokens are averaged at first, "completion", "prompt" or "both".
+        view: what is shown first, "layers", "compare", "all", "depth" or "tokens"; by default "compare", where there is
+            something to compare, else "layers".
+        height: of the frame, in pixels; by default as much as the layers need, within bounds.
+        budget: compressed bytes of single tokens and their weights; samples beyond it are left out, the page says how
+            many it holds.
+
+    Raises UserError if there is nothing to explore, or `tokens` or `view` is unknown.
+    """
+    if view not in (None, *VIEWS):
+        raise UserError(f"view={view!r} is unknown; accepted are {', '.join(VIEWS)}")
+    series = series_of(what)
+    data = payload(series, title=title, tokens=tokens, budget=budget)
+    data["view"] = view or ("compare" if len(series) > 1 else "layers")
+    summary = " ".join(f"{_said(one, tokens)}." for one in series)
+    deepest = max(len(one.records[0].layers) for one in series)
+    return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]))
+
+
+def _said(one: Series, tokens: str) -> str:
+    first = one.records[0]
+    own = np.mean([attention_record.target_share(record, tokens).mean() for record in one.records])
+    return (f"{one.label}: {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; "
+            f"the target's own adapter, {first.target}, gets {own:.1%} on {tokens} tokens")  # fmt: skip
+
+
+def document(data: dict[str, Any], summary: str) -> str:
+    """The whole HTML document of a payload."""
+    beside = Path(__file__).parent
+    style = (beside / "explorer.css").read_text(encoding="utf-8")
+    parts = [(beside / "js" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    script = "".join(['"use strict";\n(async () => {\n', *parts, AT_THE_END])
+    title = html.escape(data["title"])
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{style}</style></head>\n"
+        f'<body><main id="explorer"><h1>{title}</h1><p>{html.escape(summary)}</p></main>\n'
+        f'<script type="application/json" id="data">{as_json(data)}</script>\n<script>{script}</script>\n'
+        "</body></html>\n"
+    )
+
+
+def as_json(data: Any) -> str:
+    """JSON that holds no sign of HTML's: nothing in it can end the tag that it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,186 @@
+"""The canvas of every figure: its look, its alternative text and caption, and how it reaches a notebook or a file.
+
+A figure function is decorated with `drawn` and returns (figure, alt, caption); its caller gets the matplotlib Figure
+with `.alt` and `.caption` attached. `show` puts it into the notebook as an `<img>` that holds the SVG itself: nbconvert
+gives SVG outputs no alternative text, JupyterLab drops inline `<svg>` from notebooks that it does not trust, and inside
+an image no script can run and no id can collide. Text in the SVG stays text. What would be too large becomes a PNG.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import html
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours, told apart under every common colour blindness; the order also alternates light and dark for
+# grey print, where markers, dashes and hatches do the rest.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+SEQUENTIAL = sns.color_palette("mako_r", as_cmap=True)  # perceptually uniform; 0 prints as paper, 1 as ink
+DIVERGING = mpl.colormaps["PuOr_r"]  # centred at 0; both ends print dark, hence the sign in every cell
+GREY = "#666666"
+STYLE = {
+    "font.family": "sans-serif",
+    # Verdana has DejaVu's widths, so a reader without DejaVu sees the same layout
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "font.monospace": ["DejaVu Sans Mono", "Menlo", "Consolas", "monospace"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.0,
+    "hatch.linewidth": 0.4,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "text.parse_math": False,  # a dollar sign in a token or a name is a dollar sign
+}
+MAX_SVG_BYTES = 600_000
+# XML 1.0 forbids these outright, however escaped; tokens may hold them
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def drawn(draw: Callable[..., tuple[Figure, str, str]]) -> Callable[..., Figure]:
+    """Run a figure function in the house style and attach its alternative text and caption to the figure."""
+
+    @functools.wraps(draw)
+    def styled(*args, **kwargs) -> Figure:
+        with mpl.rc_context(STYLE):
+            figure, alt, caption = draw(*args, **kwargs)
+        figure.alt, figure.caption = alt, caption
+        return figure
+
+    return styled
+
+
+def sheet(rows: int = 1, columns: int = 1, *, width=7.0, height=3.2, **kwargs) -> tuple[Figure, np.ndarray]:
+    """An empty figure of `width` x `height` inches, outside of pyplot's global state, and its axes (rows, columns)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def category(index: int) -> dict[str, object]:
+    """Colour, marker and dash of the index-th category; beyond eight the colours return with other dashes."""
+    turn, place = divmod(index, len(COLOURS))
+    dash = DASHES[(place + 3 * turn) % len(DASHES)]
+    return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)], "linestyle": dash}
+
+
+def ink_on(colour: object) -> str:
+    """Black or white, whichever reads better on the colour (relative luminance)."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour))
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, on top, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
+
+
+def colour_bar(figure: Figure, scale: ScalarMappable, axes: object, **options) -> Colorbar:
+    """A colour bar of 60 steps, as vectors: matplotlib would make a bitmap of its 256."""
+    bar = figure.colorbar(scale, ax=axes, boundaries=np.linspace(scale.norm.vmin, scale.norm.vmax, 61), **options)
+    bar.solids.set_rasterized(False)
+    bar.solids.set_edgecolor("face")  # no hairlines between the steps
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
+    return bar
+
+
+def svg(figure: Figure, alt: str | None = None) -> str:
+    """The figure as one `<svg>` element with role and title; no prologue, no script, nothing from outside."""
+    alt = NOT_XML.sub("\ufffd", _attached(figure, "alt", alt))
+    salt = hashlib.sha256((alt + getattr(figure, "caption", "")).encode()).hexdigest()  # ids unique across figures
+    blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    text = NOT_XML.sub("\ufffd", _render(figure, {"svg.hashsalt": salt}, format="svg", metadata=blank).decode())
+    text = text[text.index("<svg") :]  # the document type before it names an outside file
+    label = html.escape(alt)
+    text = _compact(text).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return text.replace(">", f">\n <title>{label}</title>", 1)
+
+
+def figure_html(figure: Figure, alt: str | None = None, caption: str | None = None) -> str:
+    """A `<figure>`: the picture inside the page, with its alternative text, and the caption below, both escaped."""
+    alt, caption = _attached(figure, "alt", alt), _attached(figure, "caption", caption)
+    kind, data = "svg+xml", svg(figure, alt).encode()
+    if len(data) > MAX_SVG_BYTES:
+        kind, data = "png", _render(figure, format="png", dpi=150)
+    width = round(figure.get_figwidth() * 96)
+    return (
+        f'<figure style="margin: 0.8em 0; max-width: {width}px">'
+        f'<img alt="{html.escape(alt)}" width="{width}" style="max-width: 100%; height: auto; background: white" '
+        f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+        f'<figcaption style="font-size: 0.9em; line-height: 1.35">{html.escape(caption)}</figcaption></figure>'
+    )
+
+
+def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> None:
+    """Display a figure in the notebook. Figures of `studykit.report.figures.training` bring alt and caption; others need them given."""
+    from IPython.display import display
+
+    alt, caption = _attached(figure, "alt", alt), _attached(figure, "caption", caption)
+    display({"text/html": figure_html(figure, alt, caption), "text/plain": f"[figure: {alt}]\n{caption}"}, raw=True)
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the figure for a paper; the ending decides: .svg, .pdf or .png (300 dpi)."""
+    path = Path(path)
+    if path.suffix == ".svg":
+        path.write_text(svg(figure), encoding="utf-8")
+    else:
+        path.write_bytes(_render(figure, format=path.suffix[1:], dpi=300))
+    return path
+
+
+def _compact(text: str) -> str:
+    """Repeated styles as classes and no rotations by 0: a token strip has thousands and shrinks to a half."""
+    styled = re.compile(r'(<\w[^<>]*) style="([^"<>]*)"')  # inside a tag only: text could look like a style
+    counts = Counter(style for _, style in styled.findall(text))
+    names = {style: f"c{i}" for i, (style, count) in enumerate(counts.items()) if count > 1}
+    text = styled.sub(lambda tag: f'{tag[1]} class="{names[tag[2]]}"' if tag[2] in names else tag[0], text)
+    text = re.sub(r'(<text [^<>]*) transform="rotate\(-0 [^"]*\)"', r"\1", text)
+    rules = "".join(f".{name}{{{html.unescape(style)}}}" for style, name in names.items())
+    return text.replace("</style>", rules + "</style>", 1)
+
+
+def _render(figure: Figure, style: dict | None = None, **options) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context({**STYLE, **(style or {})}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts may have what ours lack
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
+
+
+def _attached(figure: Figure, name: str, given: str | None) -> str:
+    text = given if given is not None else getattr(figure, name, "")
+    if not text:
+        raise ValueError(f"the figure has no {name} text; give {name}=... (figures of studykit.report.figures bring their own)")
+    return text

@@ -1,0 +1,118 @@
+"""Figures of notebooks 00 to 03: losses of trainings, lengths of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from studykit.report.figures.style import GREY, category, drawn, legend_above, sheet
+
+# Keys of a training log and how their curves look: validation is marked, completion-only is dashed.
+LOSSES = {
+    "loss": {"color": "#0072B2", "linewidth": 1.0},
+    "eval_sequence_loss": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+    "eval_loss": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+}
+
+
+@drawn
+def loss_curves(
+    logs: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    samples: int,
+    best: Mapping[str, int] | None = None,
+    loss_on: str = "completion",
+    title: str = "",
+) -> tuple[Figure, str, str]:
+    """Training and validation loss over steps, all on one scale: phase -> rows as Trainer logs them (`step`, `LOSSES`).
+
+    Args:
+        logs: one entry per phase, in order; steps of a later phase continue where the earlier one ended.
+        samples: number of validation samples.
+        best: phase -> the step whose weights were kept.
+        loss_on: "completion" or "sequence", the tokens of the training loss.
+    """
+    trained = "completion only" if loss_on == "completion" else "prompt + completion"
+    penalised = any("value_penalty" in row for rows in logs.values() for row in rows)
+    labels = {
+        "loss": f"train, {trained}" + ", with value penalty" * penalised,
+        "eval_sequence_loss": "validation, prompt + completion",
+        "eval_loss": "validation, completion only",
+    }
+    figure, axes = sheet(width=6.5, height=3.3)
+    axes, start, ends, kept = axes[0, 0], 0, {}, []
+    for number, (phase, rows) in enumerate(logs.items()):
+        for key, style in LOSSES.items():
+            points = [(start + row["step"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                dash = {"linestyle": "--" if loss_on == "completion" else "-"} if key == "loss" else {}
+                axes.plot(*zip(*points, strict=True), label=None if key in ends else labels[key], **style, **dash)
+                ends[key] = (ends.get(key, (points[0][1],))[0], points[-1][1])
+        if number:
+            axes.axvline(start, color="black", linewidth=0.9)
+        if len(logs) > 1:
+            at = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(phase, xytext=(0, 3), **at)
+        if best and phase in best:
+            label = None if kept else "kept step"
+            axes.axvline(start + best[phase], color=GREY, linewidth=1.2, linestyle=":", label=label)
+            kept.append(f"{phase} step {best[phase]}".strip())
+        start += max((row["step"] for row in rows), default=0)
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title=title)
+    axes.grid(axis="y")
+    legend_above(figure, axes, columns=2)
+    spans = "; ".join(f"{labels[key]} from {first:.3f} to {last:.3f}" for key, (first, last) in ends.items())
+    weights = f" Weights kept: {', '.join(kept)}." if kept else ""
+    alt = f"Loss over {start:.0f} steps, n = {samples} validation samples: {spans}.{weights}"
+    caption = f"Loss (cross entropy, nats per token), all on one scale.{weights} Validation: n = {samples} samples."
+    return figure, alt, caption
+
+
+@drawn
+def length_histograms(
+    lengths: Mapping[str, Mapping[str, Sequence[int]]],
+    *,
+    limit: int | None = None,
+    what: str = "sequence length",
+    unit: str = "tokens",
+) -> tuple[Figure, str, str]:
+    """Lengths per language and split (language -> split -> lengths), a panel per language, as shares of the split."""
+    columns = min(3, len(lengths))
+    rows = -(-len(lengths) // columns)
+    figure, axes = sheet(rows, columns, height=0.7 + 1.5 * rows, sharex=True, sharey=True)
+    everything = np.concatenate([np.asarray(values) for splits in lengths.values() for values in splits.values()])
+    bins = np.linspace(0, max(everything.max(), limit or 0) * 1.02, 31)
+    names = list(dict.fromkeys(split for splits in lengths.values() for split in splits))
+    for spare in axes.flat[len(lengths) :]:
+        spare.set_visible(False)
+    for place, (language, splits) in zip(axes.flat, lengths.items(), strict=False):
+        for split, values in splits.items():
+            style = category(names.index(split))
+            shares = 100 * np.histogram(values, bins)[0] / max(len(values), 1)
+            place.stairs(shares, bins, color=style["color"], linestyle=style["linestyle"], linewidth=1.4, label=split)
+        if limit is not None:
+            place.axvline(limit, color="black", linewidth=1.0, linestyle=(0, (1, 1)), label=f"limit {limit}")
+        place.set_title(language)
+        place.grid(axis="y")
+    for place in axes[:, 0]:
+        place.set_ylabel("samples (%)")
+    for i, place in enumerate(axes.flat):
+        place.set_xlabel(f"{what} ({unit})" if i >= len(lengths) - columns else "")
+        place.tick_params(labelbottom=len(lengths) - columns <= i < len(lengths))
+    legend_above(figure, axes[0, 0])
+    over = int((everything > limit).sum()) if limit is not None else 0
+    counts = "; ".join(
+        f"{name} {', '.join(f'{k} {len(v)}' for k, v in splits.items())}" for name, splits in lengths.items()
+    )
+    beyond = f" {over} of {len(everything)} are longer than the limit of {limit} {unit}." if limit is not None else ""
+    alt = (
+        f"Histograms of the {what} in {unit} for {', '.join(lengths)}, n = {len(everything)} samples; median "
+        f"{np.median(everything):.0f}, longest {everything.max():.0f}.{beyond}"
+    )
+    return (
+        figure,
+        alt,
+        f"Distribution of the {what}, in percent of each split.{beyond} n = {len(everything)} ({counts}).",
+    )

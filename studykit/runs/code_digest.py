@@ -1,0 +1,128 @@
+"""What a notebook's run depends on beside its parameters: code (by static import closure) and files of the user's.
+
+One rule decides which code counts: every library file that the notebook's code cells import, at any depth, without the
+packages `study`, `runs`, `report` and `workflow`. The first names a run by its parameters, the second keeps it, the
+other two show it: none of them decides a number.
+
+Two digests are made of that. Snakemake executes a notebook again when `digest` changes. Its results are computed again
+only when `computing` changes, which leaves out the cells after the publishing one: a finished training whose figures
+are drawn in another way is only shown anew. Neither the cell tagged `parameters` nor prose is in any of them: the
+parameters name the run, and reports take prose from the notebook as it is now.
+
+Digests are made of contents, not of times: a fresh clone, or a notebook that was only executed and saved in JupyterLab,
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from studykit.errors import UserError
+
+PACKAGE = Path(__file__).parent.parent
+WITHOUT = frozenset({"study", "runs", "report", "workflow"})  # packages that decide no number
+
+
+def digest(notebook: Path) -> str:
+    """Sixteen hex digits over the notebook's code cells and every library file that they import, at any depth."""
+    return _digest(code_cells(notebook))
+
+
+def computing(notebook: Path) -> str:
+    """The same over the cells up to the publishing one, which decide a run's results."""
+    code = code_cells(notebook)
+    last = next((i for i, cell in enumerate(code) if ".publish(" in cell), len(code))
+    return _digest(code[: last + 1])
+
+
+def digest_modules(*modules: str, without: Collection[str] = WITHOUT) -> str:
+    """Like `digest`, for code that imports these modules of the package."""
+    return _digest([f"import {PACKAGE.name}.{module}" for module in modules], without)
+
+
+def _digest(code: list[str], without: Collection[str] = WITHOUT) -> str:
+    hashed = hashlib.sha256(json.dumps(code).encode())
+    for file in closure("\n".join(code), without):
+        hashed.update(f"\0{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
+    return hashed.hexdigest()[:16]
+
+
+def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
+    """The user's own files that a run reads: data, corpus, or a base in a directory. A directory stands for the files
+    in it."""
+    names = {"data": ["path", "test_path"], "base_model": ["base", "corpus"]}.get(stage, [])
+    found: list[Path] = []
+    for name in names:
+        if params.get(name) not in (None, "scratch", "polyglot"):
+            at = home / Path(params[name]).expanduser()
+            found += sorted(at.rglob("[!.]*")) if at.is_dir() else [at]
+    return [file for file in found if file.is_file()]
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """The sources of the code cells of an .ipynb file, without the one tagged `parameters`."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells
+            if cell["cell_type"] == "code" and "parameters" not in cell.get("metadata", {}).get("tags", [])]  # fmt: skip
+
+
+def closure(code: str, without: Collection[str] = WITHOUT) -> list[Path]:
+    """The files of this package that `code` imports, at any depth; packages named in `without`, and the files that
+    only they import, are left out, but for a text of a module's name beside it."""
+    code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
+    todo, seen, found = list(_imports(code, ())), set(), set()
+    while todo:
+        if (module := todo.pop()) in seen:
+            continue
+        seen.add(module)
+        for depth in range(len(module) + 1):  # a.b.c runs a/__init__ and a/b/__init__ too
+            file = _file(module[:depth])
+            if file is None or file in found:
+                continue
+            if module[:1] and module[0] in without:
+                found |= set(file.parent.glob(f"{file.stem}.yaml"))  # prompt templates decide numbers, wherever they lie
+                continue
+            found.add(file)
+            inside = module[:depth] if file.name == "__init__.py" else module[: depth - 1]
+            todo += _imports(file.read_text(encoding="utf-8"), inside)
+    return sorted(found)
+
+
+@cache
+def _imports(code: str, package: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The modules of this package that `code` names, as paths below it; `package` is where relative imports start."""
+    try:
+        return tuple(_walk(ast.parse(code), package))
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise UserError(f"The line {line!r} is not Python ({error.msg}); mend it before a run.") from None
+
+
+def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+            yield from (name[1:] for name in names if name[0] == PACKAGE.name)
+        elif isinstance(node, ast.ImportFrom):
+            start = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                start = package[: len(package) - node.level + 1] + start
+            elif start[0] == PACKAGE.name:
+                start = start[1:]
+            else:
+                continue
+            yield start
+            yield from (start + (alias.name,) for alias in node.names)
+
+
+def _file(module: tuple[str, ...]) -> Path | None:
+    at = PACKAGE.joinpath(*module)
+    return next((f for f in (at / "__init__.py", at.with_suffix(".py")) if module or f.name == "__init__.py"
+                 if f.is_file()), None)  # fmt: skip

@@ -1,0 +1,268 @@
+"""A study: one YAML file that says what is compared, on which data, how often; one section per notebook.
+
+The sections are made from the notebooks' models (see `params`) without the fields that the plan decides, plus the few
+that only a study has (`adapter.target_steps`, `evaluate.sources`). It is validated as a whole before anything runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from os.path import exists, expanduser
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError, create_model, model_validator
+
+from studykit.errors import UserError, show
+from studykit.study import methods as study_methods
+from studykit.study import templates
+from studykit.study.messages import sentence
+from studykit.study.parameters import POLYGLOT, STAGES, Method, Quantization, Section, Task, check, kind
+
+SUBJECTS = ("code", "generation", "translation", "commit", "summarization")  # what members can be trained on
+
+
+def _section(stage: str, **own: Any) -> type[Section]:
+    """A study's section: the fields of `stage` that are not the plan's to decide, and the study's own."""
+    model = STAGES[stage].model
+    fields = {n: (f.annotation, f) for n, f in model.model_fields.items() if kind(model, n) in (None, "auto")}
+    return create_model(f"{stage}_section", __base__=Section, **(fields | own))
+
+
+BaseModelSection = _section("base_model")
+DataSection = _section("data")
+AdapterSection = _section(
+    "adapter",
+    steps=(int, Field(200, ge=1, description="optimizer steps of a source language's adapter")),
+    target_steps=(int, Field(60, ge=1, description="optimizer steps of the target's adapter")),
+    full_learning_rate=(float, Field(1e-3, gt=0, le=1, description="full: peak, linear decay")),
+)
+FusionSection = _section(
+    "fusion",
+    weights_learning_rate=(float, Field(5e-2, gt=0, le=1, description="weights: peak, linear decay")),
+)
+EvaluateSection = _section(
+    "evaluate",
+    sources=(
+        list[str] | None,
+        Field(None, description="source languages whose adapters are evaluated too, each on its own; null: all"),
+    ),
+)
+FusionAttentionSection = _section("fusion_attention")
+CompareSection = _section("compare")
+
+
+class Study(Section):
+    """A study file: what is compared, on which data, how often; one section per notebook."""
+
+    study: str = Field(pattern=r"^[a-z0-9_]{1,60}$", description="name of the study and of its reports")
+    question: str = Field("", description="what the study asks; stands at the head of its report")
+    task: Task = Field(description="what the model is asked to write")
+    base: str = Field("scratch", description="'scratch', a hub id or a local directory")
+    quantization: Quantization = Field("none", description="weights of the base in memory")
+    language: str | None = Field(None, description="set where members are tasks of this one language")
+    languages: list[str] = Field(min_length=1, description="source languages; their order is the members' order")
+    target: str = Field(description="the low-resource language, not among languages")
+    members_on: Literal["task", "code"] = Field("task", description="what fused adapters learn: task, or plain code")
+    methods: list[Method] = Field(min_length=1, description="what is compared")
+    seeds: list[int] = Field(min_length=1, description="one training per seed")
+    base_model: BaseModelSection = BaseModelSection()
+    data: DataSection = DataSection()
+    adapter: AdapterSection = AdapterSection()
+    fusion: FusionSection = FusionSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    fusion_attention: FusionAttentionSection = FusionAttentionSection()
+    compare: CompareSection = CompareSection()
+
+    @property
+    def all_languages(self) -> list[str]:
+        """Sources in their order, the target last: the members' order."""
+        return [*self.languages, self.target]
+
+    @property
+    def evaluated_sources(self) -> list[str]:
+        """The source languages whose own adapters are evaluated too, in the members' order."""
+        asked = self.evaluate.sources
+        return [x for x in self.languages if asked is None or x in asked]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for key in ("languages", "methods", "seeds"):
+            values = getattr(self, key)
+            if twice := [v for v in values if values.count(v) > 1]:
+                raise ValueError(f"{key} names {show(twice[0])} twice; each may stand once")
+        named: dict[tuple, str] = {}
+        for word in self.methods:
+            if (first := named.setdefault(study_methods.parse(word)[1:], word)) != word:
+                raise ValueError(f"methods names {first!r} and {word!r}, which are one method; it may stand once")
+        check("base_model", self.base_model.model_dump(), place="base_model")
+        check("data", self.data.model_dump(), place="data")
+        self._template_fits()
+        check("evaluate", self.evaluate.model_dump(exclude={"sources"}), place="evaluate")
+        for name in self.all_languages:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]{0,39}", name):
+                raise ValueError(f"{self._key_of(name)} names {show(name)}; a language must start with a letter and "
+                                 "hold no spaces or dots, 40 characters at most")
+        if self.target in self.languages:
+            raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
+        if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
+            raise ValueError(f"evaluate.sources names {show(foreign[0])}; it may name {', '.join(self.languages)}")
+        if wrong := [seed for seed in self.seeds if not 0 <= seed < 2**32]:
+            raise ValueError(f"seeds holds {show(wrong[0])}; a seed must be at least 0 and less than 2**32")
+        if self.language is not None:
+            self._of_tasks()
+        if self.members_on == "code" and self.task not in ("generation", "translation"):
+            raise ValueError(f"members_on is 'code', but the targets of {self.task} are no code; leave it at 'task'")
+        if self.task == "naming" and self.data.path is None:
+            raise ValueError("task is 'naming', which has no built-in rows; set data.path")
+        if "full" in self.methods and self.quantization != "none":
+            raise ValueError(f"quantization is {self.quantization!r}; the method full trains every weight of the base "
+                             "and needs 'none'")
+        built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
+        if self.language is None and built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
+            raise ValueError(f"{self._key_of(foreign[0])} names {foreign[0]!r}, but the built-in corpus can write only "
+                             f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
+                             "base from scratch")
+        if self.compare.baseline is not None and self.compare.baseline not in self.methods:
+            raise ValueError(f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
+                             f"({', '.join(self.methods)})")
+        hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
+        if not (self.base == "scratch" or _is_local(self.base) or hub_id):
+            raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")
+        return self
+
+    def _key_of(self, language: str) -> str:
+        return "target" if language == self.target else "languages"
+
+    def _template_fits(self) -> None:
+        """Rows of files may be of a benchmark, whose template has other fields than the task's."""
+        if (template := self.data.template) is None:
+            return
+        kinds = [self.task, *(k for k in templates.TEMPLATES if self.data.path is not None and k not in get_args(Task))]
+
+        def fits(of: str) -> bool:
+            try:
+                return bool(templates.check_template(of, template))
+            except UserError:
+                return False
+
+        if not any(fits(of) for of in kinds):
+            body = " or ".join(f"{{{templates.BODIES[of][0]}}}" for of in kinds)
+            holes = ", ".join(f"{{{hole}}}" for hole in dict.fromkeys(h for of in kinds for h in templates.HOLES[of]))
+            raise ValueError(f"data.template is {show(template)}; it must have {body} once, some text around it, no "
+                             f"holes but {holes}, and other braces twice")
+
+    def _of_tasks(self) -> None:
+        """The rules of a study whose members are tasks of one language."""
+        if self.language not in POLYGLOT or self.data.path is not None:
+            raise ValueError(f"language is {show(self.language)}; members can be tasks of a built-in language "
+                             f"({', '.join(POLYGLOT)}), with data.path left out")
+        for name in self.all_languages:
+            if name not in SUBJECTS:
+                raise ValueError(f"languages and target name {name!r}; with language set they name tasks, "
+                                 f"of {', '.join(SUBJECTS)}")
+        if self.task != self.target:
+            raise ValueError(f"task is {self.task!r}, target is {self.target!r}; with language set they are the same")
+        if self.members_on != "task":
+            raise ValueError(f"members_on is {self.members_on!r}; with language set, name code among languages instead")
+
+
+PLANNED = {stage: of.model.model_fields.keys() for stage, of in STAGES.items()}  # what a section might be given by hand
+
+
+def _is_local(base: str) -> bool:
+    return base.startswith(("/", "./", "../", "~"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with three repairs: 5e-3 is a number (YAML 1.1 wants 5.0e-3); a key is one scalar and may stand only
+    once in its mapping; a date, and what looks like a number and is none (0b_), is text."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            mark, end = key.start_mark, key.end_mark
+            if not isinstance(key, yaml.ScalarNode):
+                text = mark.buffer[mark.pointer : end.pointer]
+                raise yaml.constructor.ConstructorError(None, None, f"the key {show(text)} is no name", mark)
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {show(key.value)} stands twice", mark)
+            seen.add((key.tag, key.value))
+        return node
+
+
+def _or_text(make: Callable) -> Callable:
+    """`make` of a scalar, or its text where it makes none."""
+
+    def construct(loader: _Loader, node: yaml.Node) -> Any:
+        try:
+            value = make(loader, node)
+            repr(value)  # Python writes no integers of more than some thousand digits
+        except (ValueError, KeyError):
+            return loader.construct_scalar(node)
+        return value
+
+    return construct
+
+
+for _tag in ("int", "float", "bool"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _or_text(getattr(yaml.SafeLoader, f"construct_yaml_{_tag}")))
+for _tag in ("timestamp", "value", "merge"):  # the last two are what = and << are where they are no keys
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_yaml_str)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _problem(error: yaml.YAMLError, text: str) -> str:
+    """What of `text` is no study file, and in which line."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"line {line}: this is not YAML: it holds the control character {chr(error.character)!r}"
+    line, problem = error.problem_mark.line, error.problem.removeprefix("but ")
+    if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+        return f"line {line + 1}: this is not YAML: {problem}"
+    found = show(text.splitlines()[line].strip())
+    return (f"line {line + 1} is {found}: {problem}; a study file must be one mapping of names, each once, to text, "
+            "numbers, lists or mappings, and text with braces must stand in quotes")
+
+
+def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
+    """The study in a YAML file. Relative paths in it are seen from `home` (default: the working directory).
+
+    Raises UserError with the file and the key for anything that cannot be run.
+    """
+    home = Path(home or ".")
+    try:
+        text = (home / file).read_text(encoding="utf-8")
+        raw = yaml.load(text, Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); name a file like params/quickstart.yaml.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not text in UTF-8; a study file is YAML.") from None
+    except RecursionError:
+        raise UserError(f"{file}: it nests lists or mappings too deeply; a list may hold words or numbers.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: {_problem(error, text)}.") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{file} holds {show(raw)}; a study file has the keys {', '.join(Study.model_fields)}.")
+    raw = {key: {} if value is None and key in STAGES else value for key, value in raw.items()}  # all commented out
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{file}: {sentence(error, Study, PLANNED)}") from None
+    if check_paths:
+        wanted = {"data.path": study.data.path, "data.test_path": study.data.test_path}
+        if study.base == "scratch" and study.base_model.corpus != "polyglot":
+            wanted["base_model.corpus"] = study.base_model.corpus
+        if _is_local(study.base):
+            wanted["base"] = study.base
+        for key, value in wanted.items():
+            if value is not None and not value.startswith("hf://") and not exists(home / expanduser(value)):
+                raise UserError(f"{file}: {key} is {show(value)}, which does not exist; it must be a file or a "
+                                "directory.")
+    return study

@@ -1,0 +1,200 @@
+"""Which runs a study needs and what each stands on: a pure function from a study to runs named by their content.
+
+A run is named `runs/<stage>/<label>-<key>`. The label is for people; the key is the hash of the stage's validated
+parameters with every input path replaced by the key in that path. So two studies share a run that is equal, a changed
+parameter changes exactly what lies downstream, and a path says what is in it.
+
+    base_model -> data -> adapter (source x seed, target x seed) -> fusion (method x seed)
+                       -> evaluate (method, source) -> fusion_attention (fusion method) -> compare
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from studykit.study import methods, parameters
+from studykit.study.file import Study
+from studykit.study.parameters import STAGES, kind
+
+SCRATCH_RATE = {"adapter": 5e-3, "fusion": 2e-3}  # learning rates that fit a base of 0.4M parameters
+PRETRAINED_RATE = {"adapter": 1e-4, "fusion": 1e-5}  # those of the published study
+FILES_ALONE = {"format", "diff_context", "split_by", "shares", "near_duplicates", "bad_rows"}  # of data parameters
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one notebook."""
+
+    stage: str
+    label: str
+    key: str
+    params: dict[str, Any] = field(compare=False)  # validated, with every path of an input and `out`
+    needs: tuple[Run, ...] = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.label}-{self.key}"
+
+    @property
+    def dir(self) -> str:
+        return f"runs/{self.name}"
+
+    @property
+    def notebook(self) -> str:
+        return f"notebooks/{STAGES[self.stage].notebook}.ipynb"
+
+
+def plan(study: Study) -> list[Run]:
+    """The study's runs, each once, in an order in which they can be made."""
+    made: dict[str, Run] = {}
+
+    def run(stage: str, **given: Any) -> Run:
+        section = getattr(study, stage).model_dump()
+        model = STAGES[stage].model
+        values = {k: v for k, v in section.items() if k in model.model_fields} | given
+        if values.get("learning_rate", 0) is None:
+            values["learning_rate"] = (SCRATCH_RATE if study.base == "scratch" else PRETRAINED_RATE)[stage]
+        values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
+        values = without_silent(stage, values)
+        values["out"] = directory(stage, values)
+        label, _, key = PurePosixPath(values["out"]).name.rpartition("-")
+        needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
+        return made.setdefault(values["out"], Run(stage, label, key, values, needs))
+
+    speaks = {"languages": study.all_languages, "target": study.target}  # the members' names
+    spoken = speaks if study.language is None else {"languages": list(parameters.POLYGLOT), "target": parameters.POLYGLOT[-1]}
+    base = run("base_model", base=study.base, quantization=study.quantization, **spoken)
+    data = run("data", base=base.dir, task=study.task, language=study.language or "", **speaks)
+    on = {"base": base.dir, "data": data.dir}
+    asked = [methods.parse(word) for word in study.methods]
+
+    def adapters(language: str, kind: str, trained_on: str = "task") -> list[Run]:
+        """One per seed."""
+        given = {"steps": study.adapter.target_steps if language == study.target else study.adapter.steps}
+        if kind == "full":
+            given["learning_rate"] = study.adapter.full_learning_rate
+        return [run("adapter", **on, **given, language=language, method=kind, trained_on=trained_on, seed=s)
+                for s in study.seeds]  # fmt: skip
+
+    kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
+    members = {kind: {x: adapters(x, kind, study.members_on) for x in study.all_languages} for kind in kinds}
+    trained = {m.word: adapters(study.target, m.word) for m in asked if m.is_adapter}
+    own = {kind: adapters(study.target, kind) for kind in kinds} if study.members_on == "task" else {}
+    trained = {word: trained.get(word, own.get(word)) for word in dict.fromkeys([*own, *trained])}
+    evaluated = {x: members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
+                 for x in study.evaluated_sources}  # fmt: skip
+    for m in asked:
+        if m.members:
+            rate = {"learning_rate": study.fusion.weights_learning_rate} if m.name == "weights" else {}
+            trained[m.word] = [
+                run("fusion", **on, **rate, members={x: members[m.members][x][at].dir for x in study.all_languages},
+                    target=study.target, method=m.name, mask=m.mask, variant=m.variant, seed=seed)
+                for at, seed in enumerate(study.seeds)]  # fmt: skip
+
+    def evaluate(method: str, language: str, checkpoints: list[str]) -> str:
+        seeds = study.seeds if checkpoints else []
+        return run("evaluate", **on, checkpoints=checkpoints, method=method, language=language, seeds=seeds).dir
+
+    paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | {"base": []}
+    evaluations = {m.word: evaluate(m.word, study.target, paths[m.word]) for m in asked}
+    on_sources = {x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds])
+                  for x, of_seeds in evaluated.items()}  # fmt: skip
+    attention = {m.word: run("fusion_attention", **on, checkpoints=paths[m.word], method=m.word, seeds=study.seeds).dir
+                 for m in asked if m.has_weights}  # fmt: skip
+    baseline = study.compare.baseline or ("adapterfusion" if "adapterfusion" in study.methods else study.methods[0])
+    run("compare", evaluations=evaluations, sources=on_sources, attention=attention, target=study.target,
+        adapters={word: paths[word] for word in trained if methods.parse(word).is_adapter},
+        fusions={m.word: paths[m.word] for m in asked if m.members}, baseline=baseline)  # fmt: skip
+    return list(made.values())
+
+
+def directory(stage: str, values: dict[str, Any]) -> str:
+    """The content-named directory of a run with these validated parameters."""
+    return f"runs/{stage}/{_label(stage, values)}-{key(stage, values)}"
+
+
+def key(stage: str, values: dict[str, Any]) -> str:
+    """Ten hex digits of the hash of the parameters that decide what the run computes."""
+    model = STAGES[stage].model
+    identity: dict[str, Any] = {}
+    for name in sorted(values.keys() - {"out"}):
+        identity[name] = _keys(values[name]) if kind(model, name) == "path" else values[name]
+    text = json.dumps([stage, identity], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with every parameter that has no say in this run at its default, so that it splits no equal runs."""
+    silent: set[str] = set()
+    if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no say
+        silent = set(values) - {"base", "quantization", "out"}
+    elif stage == "data":
+        silent = {"level", "wording"} if values["path"] else FILES_ALONE
+        if values["task"] != "commit":
+            silent = silent | {"diff_context", "split_by"}
+    elif stage == "adapter":
+        width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
+        silent = {"lora": width, "full": width | lora}.get(values["method"], lora)
+    elif stage == "fusion":
+        silent = {"phase1_data", "carry_optimizer"} if values["method"] != "advfusion" else set()
+        silent |= {"rank"} if values["variant"] != "lowrank" else set()
+        if values["method"] not in ("adapterfusion", "advfusion") or values["variant"] == "static":
+            silent |= {"value_regularizer"}
+        if values["method"] in methods.UNTRAINED:
+            silent |= (parameters.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
+    return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
+
+
+def _keys(value: Any) -> Any:
+    """A path field with each path reduced to the key of the run it names. A dict becomes pairs: its order counts."""
+    if isinstance(value, dict):
+        return [[k, _keys(v)] for k, v in value.items()]
+    if isinstance(value, list):
+        return [_keys(v) for v in value]
+    if isinstance(value, str):
+        named = re.search(r"-([0-9a-f]{10})/?$", value)
+        return named[1] if named else hashlib.sha256(value.encode()).hexdigest()[:10]
+    return value
+
+
+def _label(stage: str, values: dict[str, Any]) -> str:
+    seed, target = f"s{values.get('seed')}", values.get("target")
+    mask = f"_{values['mask']}" if values.get("mask", "none") != "none" else ""
+    kinds = []  # what a fusion is beside its method, where that is not usual
+    if stage == "fusion" and values["members"]:
+        kind = PurePosixPath(next(iter(values["members"].values()))).name.split("-")[-3:-2]
+        kinds = [w for w in (*kind, values["variant"]) if w not in ("bottleneck", "full")]
+    words = {
+        "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
+        "data": [values.get("task"), target],
+        "adapter": [values.get("language"), values.get("method"), seed],
+        "fusion": [target, f"{values.get('method')}{mask}", *kinds, seed],
+        "evaluate": [values.get("language"), values.get("method")],
+        "fusion_attention": [values.get("method")],
+        "compare": [target],
+    }[stage]
+    if stage == "base_model" and words[0] != "scratch":
+        words[0] = str(words[0]).rstrip("/").rsplit("/", 1)[-1]
+    text = "-".join(str(w) for w in words).lower().replace("#", "sharp").replace("+", "p")
+    return re.sub(r"[^a-z0-9_.-]+", "-", text).strip(".-") or stage  # papermill formats paths: no braces
+
+
+def _inputs(stage: str, values: dict[str, Any]) -> Iterator[str]:
+    """Every run directory that the parameters name, in order."""
+    for name, value in values.items():
+        if kind(STAGES[stage].model, name) == "path" and name != "out":
+            yield from (v for v in _leaves(value) if isinstance(v, str))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value

@@ -1,0 +1,34 @@
+"""Prompt templates: the defaults in `templates.yaml`, each with its source, and the check of a study's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Formatter
+
+import yaml
+
+from studykit.errors import UserError
+
+_DEFAULTS = yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8"))
+TEMPLATES: dict[str, str] = {kind: entry["text"] for kind, entry in _DEFAULTS.items()}
+BODIES: dict[str, list[str]] = {kind: entry["body"] for kind, entry in _DEFAULTS.items()}  # the first must stand
+HOLES: dict[str, list[str]] = {kind: entry["body"] + entry["holes"] for kind, entry in _DEFAULTS.items()}
+
+
+def check_template(kind: str, template: str | None) -> str:
+    """The template to use for a kind of prompt; raises UserError if its holes are not those of the kind."""
+    if template is None:
+        return TEMPLATES[kind]
+    body, allowed = BODIES[kind][0], sorted(HOLES[kind])
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"template={template!r} is unusable ({error}); a brace of its own is written twice.") from None
+    # A conversion or a format ("!r", ":>9") is part of a hole here, and so makes it an unknown one.
+    holes = [name + (how or "") + spec for _, name, spec, how in parts if name is not None]
+    if unknown := [hole for hole in holes if hole not in allowed]:
+        raise UserError(f"template={template!r} has the hole {{{unknown[0]}}}; its holes may be {allowed}.")
+    bare = TEMPLATES[kind] == f"{{{body}}}"  # the prompt of a benchmark, which needs no text of ours
+    if holes.count(body) != 1 or not (bare or any(text.strip() for text, _, _, _ in parts)):
+        raise UserError(f"template={template!r} needs the hole {{{body}}} once, and some text around it.")
+    return template

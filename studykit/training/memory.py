@@ -1,0 +1,293 @@
+"""How much memory a pass over a model takes, found without its weights: the real code runs on tensors without content.
+
+A model is built from its config on the `meta` device and run as FakeTensors: every operation, its backward pass,
+autocast and gradient checkpointing are PyTorch's own, but tensors have shapes only. `Live` follows which storages are
+alive. So there is no formula that an adapter, a fusion or a family could fall out of. For orientation, a frozen
+Llama layer above a bottleneck of width r keeps, in numbers per token of fp32 with sdpa (h: hidden size, a: heads times
+their width, m: width of the MLP, T: tokens per row, V: vocabulary),
+
+    2h (what the norms read) + 4a (q, k, v, attention's output) + T (the mask) + 3m (gate, its silu, up) + h + r
+
+the first layer h + r alone, as nothing below it trains, and the loss V. With checkpointing a layer keeps h, and all of
+this is there for one layer at a time. What is not seen: workspaces inside kernels, and what an allocator loses.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from studykit.training.batches import token_losses
+from studykit.tuners import BottleneckConfig, fusion_layers, value_penalty
+from studykit.tuners.fusion import MemberStack
+from studykit.tuners.placement import linear_targets
+
+CHECKPOINTING = {"use_reentrant": False, "preserve_rng_state": False}  # a random state has no fake
+
+
+def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> nn.Module:
+    """The model of a config on `meta`: all shapes, no content; frozen."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return model.requires_grad_(False)
+
+
+def attach(model: nn.Module, configs: dict[str, PeftConfig]) -> PeftModel:
+    """The model with adapters, added in order; the last is active, and it alone trains."""
+    for name, config in configs.items():
+        with next(model.parameters()).device:
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+            else:
+                model = get_peft_model(model, config, adapter_name=name)
+    model.set_adapter(name)
+    return model
+
+
+def as_member(config: PeftConfig, family: str) -> BottleneckConfig:
+    """An adapter's config as a fusion takes it: LoRA becomes a bottleneck beside linear layers (see `tuners.lora`)."""
+    if not isinstance(config, LoraConfig):
+        return config
+    modules = linear_targets(sorted(config.target_modules or LORA_TARGETS[family]))
+    return BottleneckConfig(place="linear", rank=config.r, activation="identity", biased=False, init="lora",
+                            target_modules=modules, task_type=config.task_type)  # fmt: skip
+
+
+def quantised(model: nn.Module) -> list[nn.Linear]:
+    """The linear layers that bitsandbytes would take: all but the output embedding."""
+    head = model.get_output_embeddings()
+    return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+
+
+def weight_bytes(model: nn.Module, quantization: str = "none") -> int:
+    """Bytes of a base's weights: as they stand, or with its linear layers in `nf4` or `int8`.
+
+    nf4 with double quantisation: half a byte per weight; per block of 64 one byte, per 256 blocks 4, and per layer two
+    tables and an offset of 1092 bytes. int8: a byte per weight and 4 per output.
+    """
+    total = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    if quantization != "none":
+        for weight in (layer.weight for layer in quantised(model)):
+            n, rows = weight.numel(), weight.shape[0]
+            blocks = -(-n // 64)
+            packed = -(-n // 2) + blocks + 4 * -(-blocks // 256) + 1092 if quantization == "nf4" else n + 4 * rows
+            total += packed - weight.nbytes
+    return total
+
+
+class _Keeping(torch.autograd.Function):
+    """A frozen linear layer that keeps its input, as bitsandbytes' LLM.int8() does though it does not need it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.kept, ctx.weight = x, weight
+        return nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        return grad @ ctx.weight, None, None
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the storages that were made within it and are alive (`now`), and the most there have been (`peak`)."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = self.early = 0
+        self._sizes: dict[int, int] = {}
+
+    def ignore(self, *tensors: Tensor) -> None:
+        for tensor in tensors:
+            self._sizes[tensor.untyped_storage()._cdata] = 0
+
+    def middle(self, *_) -> None:
+        """From here on `peak` counts anew; `early` is what it was."""
+        self.early, self.peak = max(self.early, self.peak), self.now
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._sizes:
+                    self._sizes[storage._cdata] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._free, storage._cdata)
+        return out
+
+    def _free(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+@contextmanager
+def _fake(model: nn.Module, quantization: str) -> Iterator[tuple[FakeTensorMode, Live]]:
+    """The skeleton as FakeTensors on a CPU, whose weights, stacks included, do not count as alive."""
+    mode, live = FakeTensorMode(), Live()
+    made: dict[int, tuple[Tensor, Tensor]] = {}  # with the original, whose id must stay its own
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in made:
+            new = mode.fake_tensor_converter.from_meta_and_device(mode, tensor.detach(), torch.device("cpu"))
+            new = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+            made[id(tensor)] = (tensor, new)
+            live.ignore(new)
+        return made[id(tensor)][1]
+
+    originals = [(table, name, tensor) for module in model.modules() for table in (module._parameters, module._buffers)
+                 for name, tensor in table.items() if tensor is not None]  # fmt: skip
+    patched: list[nn.Module] = []
+    for table, name, tensor in originals:
+        table[name] = fake(tensor)
+    with mode:
+        for layer in fusion_layers(model):
+            for name in set(layer.fusions) & set(layer.active_adapters):
+                with torch.no_grad():
+                    stack = MemberStack.of([layer.adapters[member] for member in layer.members[name]])
+                live.ignore(stack.down, stack.down_bias, stack.up, stack.up_bias)
+                layer.stack = lambda name, stack=stack: stack  # the real one compares addresses, which fakes lack
+                patched.append(layer)
+        if quantization == "int8":
+            for layer in quantised(model):
+                layer.forward = lambda x, layer=layer: _Keeping.apply(x, layer.weight, layer.bias)
+                patched.append(layer)
+        try:
+            yield mode, live
+        finally:
+            for layer in patched:
+                layer.__dict__.pop("stack" if hasattr(layer, "fusions") else "forward", None)
+            for table, name, tensor in originals:
+                table[name] = tensor
+
+
+def stack_bytes(model: nn.Module) -> int:
+    """Bytes of the copies of frozen members that active fusions keep side by side."""
+    total = 0
+    for layer in fusion_layers(model):
+        for name in set(layer.fusions) & set(layer.active_adapters):
+            with torch.no_grad():
+                stack = MemberStack.of([layer.adapters[member] for member in layer.members[name]])
+            total += sum(x.nbytes for x in (stack.down, stack.down_bias, stack.up, stack.up_bias))
+    return total
+
+
+def _widest(model: nn.Module, quantization: str, dtype: torch.dtype) -> int:
+    """Bytes of the widest quantised layer when it is unpacked for its product."""
+    if quantization == "none":
+        return 0
+    return max(layer.weight.numel() for layer in quantised(model)) * dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes that a training step makes beside weights and optimizer state."""
+
+    saved: int  # alive between the forward and the backward pass, gradients excluded
+    gradients: int
+    early: int  # the most until the backward pass has come to the middle layer, gradients included
+    late: int  # and after it
+
+    @property
+    def peak(self) -> int:
+        return max(self.early, self.late)
+
+
+def training_step(
+    model: nn.Module,
+    batch: int,
+    length: int,
+    *,
+    bf16: bool = False,
+    checkpointing: bool = False,
+    accumulation: int = 1,
+    penalty: bool = False,
+    quantization: str = "none",
+) -> Step:
+    """One step of `training.train` on rows of full length, as `trainer.StudyTrainer` computes its loss.
+
+    Args:
+        model: a skeleton; what requires a gradient trains.
+        batch, length: rows per forward pass and tokens per row, B and T.
+        bf16: autocast, as Trainer runs the forward pass.
+        penalty: whether the value penalty is part of the loss.
+    """
+    model.train()
+    if checkpointing:
+        _checkpoint(model, True)
+    unpacked = _widest(model, quantization, next(model.parameters()).dtype)
+    with _fake(model, quantization) as (_, live):
+        ids = torch.zeros(batch, length, dtype=torch.long)
+        layer = rf".*\.layers\.{model.config.get_text_config().num_hidden_layers // 2}\..*"
+        inside = [p for name, p in model.named_parameters() if p.requires_grad and re.fullmatch(layer, name)]
+        hook = inside[0].register_post_accumulate_grad_hook(live.middle) if inside else None
+        with live:
+            for _ in range(min(2, accumulation)):
+                before = live.now
+                loss = _loss(model, ids, bf16)
+                if penalty:
+                    loss = loss + value_penalty(model)
+                saved = live.now - before
+                loss.backward()
+                del loss
+        gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+        if hook:
+            hook.remove()
+    if checkpointing:
+        _checkpoint(model, False)
+    return Step(saved, gradients, live.early + unpacked, live.peak + unpacked)
+
+
+def forward_peak(model: nn.Module, batch: int, length: int, *, bf16: bool = False, quantization: str = "none") -> int:
+    """The most bytes alive while losses are only measured, (B, T) tokens at a time."""
+    model.eval()
+    with _fake(model, quantization) as (_, live):
+        ids = torch.zeros(batch, length, dtype=torch.long)
+        with live, torch.no_grad():
+            _loss(model, ids, bf16)
+    return live.peak + _widest(model, quantization, next(model.parameters()).dtype)
+
+
+def generation_peaks(
+    model: nn.Module, batch: int, prompt: int, new: int, *, quantization: str = "none"
+) -> tuple[int, int]:
+    """The most bytes alive while B prompts of so many tokens are read, and while they are continued to the last token
+    with a KV cache."""
+    model.eval()
+    layers = model.config.get_text_config().num_hidden_layers
+    with _fake(model, quantization) as (_, live):
+        ids = torch.zeros(batch, prompt, dtype=torch.long)
+        with live, torch.no_grad():
+            mask = torch.ones_like(ids)
+            out = model(input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1)
+            logits = out.logits.nbytes
+            cache = live.now - logits - mask.nbytes
+    grown = cache * (prompt + new) / prompt
+    last = grown * (1 + 1 / layers) + 2 * logits  # a layer's cache is copied to grow
+    unpacked = _widest(model, quantization, next(model.parameters()).dtype)
+    return live.peak + unpacked, int(last) + unpacked
+
+
+def _checkpoint(model: nn.Module, on: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers 5 has a newer name, not in all versions
+        model.gradient_checkpointing_enable(CHECKPOINTING) if on else model.gradient_checkpointing_disable()
+
+
+def _loss(model: nn.Module, ids: Tensor, bf16: bool) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    logits = logits.float() if bf16 else logits  # as accelerate converts what leaves autocast
+    return token_losses(logits, ids).sum()

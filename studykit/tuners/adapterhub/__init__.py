@@ -1,0 +1,15 @@
+"""Files of the `adapters` library: adapters, fusions and setups are read into, and written from, the tuner.
+
+`format` knows the library's configurations and file layout, `files` moves weights between both.
+"""
+
+from studykit.tuners.adapterhub.files import (
+    load_adapter,
+    load_fusion,
+    load_setup,
+    save_adapter,
+    save_fusion,
+    save_setup,
+)
+
+__all__ = ["load_adapter", "load_fusion", "load_setup", "save_adapter", "save_fusion", "save_setup"]

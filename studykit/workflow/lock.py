@@ -1,0 +1,69 @@
+"""One engine per project: its lock, and the processes of an earlier one that must end first."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+
+from studykit.errors import UserError
+from studykit.runs import files, locks
+from studykit.study import plan
+
+WAIT = 15.0  # seconds that notebooks of a dead engine get to end; their watchdog needs about one
+
+
+@contextmanager
+def only_engine() -> Iterator[BinaryIO]:
+    """Holds runs/.engine.lock: a lock that ends with its process, unlike Snakemake's, which a kill leaves behind."""
+    lock = files.home() / "runs" / ".engine.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with open(lock, "ab+") as file:
+        until = time.monotonic() + WAIT
+        while not locks.take(file):
+            other = locks.holder(lock)
+            if other and not (_is_gone(other) and time.monotonic() < until):  # what is below a dead one ends too
+                raise UserError(f"{other} is running a study in this project; wait for it or stop it.")
+            time.sleep(0.2)
+        while plain := _plain_snakemakes():
+            if time.monotonic() > until:
+                raise UserError(f"Snakemake (process {plain[0]} on {os.uname().nodename}) is running in this project; "
+                                "wait for it or stop it.")  # fmt: skip
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"Process {os.getpid()} on {os.uname().nodename}".encode())
+        file.flush()
+        yield file
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether a holder ("Process 12 on host") was of this host and has ended."""
+    named = re.fullmatch(r"Process (\d+) on (\S+)", holder)
+    return bool(named) and named[2] == os.uname().nodename and not psutil.pid_exists(int(named[1]))
+
+
+def _plain_snakemakes() -> list[int]:
+    """Other processes that run Snakemake in this project, started without the `studykit` command. One that an engine
+    started for a single job, as Slurm's do, is none: it ends with its job, and the run's lock guards the run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if (process.pid != os.getpid() and any(Path(w).name == "snakemake" for w in words[:3])
+                    and "--target-jobs" not in words and process.cwd() == str(files.home())):  # fmt: skip
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_for_orphans(planned: list[plan.Run]) -> None:
+    """Notebooks of a killed engine end by themselves; one that does not (on another host) is named."""
+    for run in planned:
+        locks.wait_for_writer(f"{run.stage}/{Path(run.dir).name}", WAIT)

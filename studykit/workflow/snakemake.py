@@ -1,0 +1,105 @@
+"""Snakemake as the engine starts it: `python -m studykit.workflow.snakemake ...`, options as Snakemake's.
+
+It ends when the engine dies (see `engine`), and it can be interrupted: what a shell starts in the background has Ctrl-C
+ignored, and notebooks would inherit that.
+
+Here is also what the engine must know before: what options and profiles ask for (Snakemake's own parser would tell, but
+takes a second and 100 MB of an engine that lives as long as the study), and which jobs a dead engine left with Slurm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from studykit.errors import UserError
+from studykit.runs import files as run_files
+from studykit.runs import process
+from studykit.workflow.slurm import job_name
+
+COMMAND = [sys.executable, "-m", "studykit.workflow.snakemake"]
+PREFIX = "--slurm-jobname-prefix"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What options and profiles ask for."""
+
+    executor: str  # local, slurm, ...
+    places: int  # jobs at a time: cores on this machine, else jobs in the queue
+    resources: tuple[str, ...]  # limits over all jobs: name=number
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that jobs share out among themselves; on a cluster that is not ours to do."""
+        return len(process.gpus()) if self.executor == "local" else 0
+
+    @property
+    def options(self) -> list[str]:
+        """Options to give beside the user's: one job per GPU, with the other limits, of which the last list counts
+        alone; names by which the project's jobs are known."""
+        if self.executor == "slurm":
+            return [PREFIX, job_name()]
+        if self.gpus and not any(limit.startswith("gpu=") for limit in self.resources):
+            return ["--resources", *self.resources, f"gpu={self.gpus}"]
+        return []
+
+
+def asked(options: list[str]) -> Asked:
+    """What `options` say, else the workflow's profile (profiles/default unless another is named), else a general one.
+
+    Raises UserError for a profile that is not YAML, and for an option that only the engine may set.
+    """
+    parser = argparse.ArgumentParser(prog="studykit run", add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", nargs="+", default=os.environ.get("SNAKEMAKE_PROFILE", "").split())
+    parser.add_argument("--workflow-profile", default="default")
+    parser.add_argument(PREFIX)
+    for names in (("--executor", "-e"), ("--cores", "-c"), ("--jobs", "-j")):
+        parser.add_argument(*names, nargs="?", const="all")
+    parser.add_argument("--resources", "--res", nargs="+")
+    given = vars(parser.parse_known_args(options)[0])
+    if given[PREFIX.strip("-").replace("-", "_")]:
+        raise UserError(f"{PREFIX} is studykit's own: it knows the jobs of a project by it; leave it out.")
+    settings: dict[str, Any] = {}
+    for name in (*given["profile"], given["workflow_profile"]):
+        settings |= _profile(name)
+    settings |= {name: value for name, value in given.items() if value is not None}
+    executor, limits = settings.get("executor", "local"), settings.get("resources", [])
+    limits = [f"{k}={v}" for k, v in limits.items()] if isinstance(limits, dict) else limits
+    cores = settings.get("cores") or settings.get("jobs", 1)
+    return Asked(executor, _count(cores if executor == "local" else settings.get("jobs", 1)), tuple(map(str, limits)))
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """The settings of a profile, found where Snakemake looks: a path, profiles/NAME, the user's, the machine's."""
+    places = (Path(), Path("profiles"), Path("~/.config/snakemake").expanduser(), Path("/etc/xdg/snakemake"))
+    for at in (run_files.home() / place / name for place in places):
+        files = [at] if at.is_file() else sorted([*at.glob("profile*.yaml"), *at.glob("config*.yaml")])
+        if files:
+            try:
+                return yaml.safe_load(files[0].read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                raise UserError(f"{files[0]} is not YAML: {' '.join(str(error).split())}.") from None
+    return {}
+
+
+def _count(value: Any) -> int:
+    """A number of cores or jobs; `all` are the cores of this machine, and anything else is no limit."""
+    if str(value).isdigit():
+        return max(1, int(value))
+    return len(os.sched_getaffinity(0)) if value == "all" else 10**6
+
+
+if __name__ == "__main__":
+    process.watch()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from snakemake.cli import main
+
+    main()

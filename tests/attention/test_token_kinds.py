@@ -1,0 +1,111 @@
+"""Kinds of tokens: known pieces of code, and laws that hold however a text is cut into pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studykit.attention.token_kinds import COMMENTS, KEYWORDS, KINDS, LITERALS, token_kinds
+
+HOSTILE = [
+    "'\"`", "'\\", "r'''\\", '" """', "` ``", "[=[ ", "--[=[", "#= ", "{- ", "(* ", "/* ", "#| ", "=begin\n", "<'a",
+]  # fmt: skip
+
+
+def named(tokens, language):
+    return [KINDS[kind] for kind in token_kinds(tokens, language)]
+
+
+@pytest.mark.parametrize("language, tokens, kinds", [
+    ("lua", ["local", " n", " =", " #", "s", " --", " len", "gth\n", "end"],
+     "keyword identifier punctuation punctuation identifier comment comment comment keyword"),
+    ("python", ["def", " f", "(x", "):", " #", " if", "\n", "   ", " return", ' "', "if", '"'],
+     "keyword identifier identifier punctuation comment comment other other keyword literal literal literal"),
+    ("go", ["x", ":=", " 0", "x1", "f", " /*", " a\n", "b", " */", " func"],
+     "identifier punctuation literal literal literal comment comment comment comment keyword"),
+    ("ruby", ["emp", "ty?", " and", " s", ".", "size"],
+     "identifier identifier keyword identifier punctuation identifier"),
+    ("lua", ["--[[", " a", "\n", " b", "]]", " or"], "comment comment other comment comment keyword"),
+    ("C++", ["template", "<", "T", ">"], "keyword punctuation identifier punctuation"),
+    ("klingon", ["elsif", " // no"], "keyword comment"),
+    ("python", ["x", " =", " r", "'''", "if", "\n", " it's", "'''", " or", " '''", "not"],
+     "identifier punctuation literal literal literal other literal literal keyword literal literal"),
+    ("python", ["x", " =", " f", "'", "if", "'", " or", " Rb", '"', "in", '"', " if"],
+     "identifier punctuation literal literal literal literal keyword literal literal literal literal keyword"),
+    ("python", ["does", "n", "'t", " return", " if", " b", "'s", " in"],
+     "identifier identifier identifier keyword keyword identifier identifier keyword"),
+    ("java", ["5", '"', " if", " the", " users", "'", " for"],
+     "literal punctuation keyword identifier identifier punctuation keyword"),
+    ("rust", ["fn", " f", "<", "'a", ">", "(x", ":", " &", "'a", " str", ")", " if", " '", "x", "'", " '", "\\n", "'"],
+     "keyword identifier punctuation identifier punctuation identifier punctuation punctuation identifier identifier "
+     "punctuation keyword literal literal literal literal literal literal"),
+    ("rust", ["'outer", ":", " loop", " {", " break", " 'outer", ";", " b'\\''", " }", ' b"', "if", '"'],
+     "identifier punctuation keyword punctuation keyword identifier punctuation literal punctuation literal literal "
+     "literal"),
+    ("julia", ["#=", " if", " #=", " a", " =#", "\n", " end", " =#", " x", "'", " =", " [", "a", "]'", " #", " if"],
+     "comment comment comment comment comment other comment comment identifier punctuation punctuation punctuation "
+     "identifier punctuation comment comment"),
+    ("julia", ["(a", ")'", " if", " '", "x", "'", " end"],
+     "identifier punctuation keyword literal literal literal keyword"),
+    ("lua", ["x", " =", " [[", "if", "\n", " end", "]]", " or", " [=[", " ]]", " if", "]=]", " end", " t", "[i", "]"],
+     "identifier punctuation literal literal other literal literal keyword literal literal literal literal keyword "
+     "identifier identifier punctuation"),
+    ("lua", ["--[=[", " if", "\n", "]]", " end", "]=]", " or"],
+     "comment comment other comment comment comment keyword"),
+    ("ruby", ["x", " =", "begin", "\n", "=begin", "\n", "if", "\n", "=end", " of it", "\n", "if"],
+     "identifier punctuation keyword other comment other comment other comment comment other keyword"),
+    ("bash", ["if", " #", " doesn", "'t", "\n", "echo", " $#", " ${#", "x", "}", " //", " `", "ls", "`", " while"],
+     "keyword comment comment comment other keyword punctuation punctuation identifier punctuation punctuation "
+     "literal literal literal keyword"),
+    ("perl", ["$#", "x", " =", " 1", ";", " # if", "\n", "`", "ls", "`"],
+     "punctuation identifier punctuation literal punctuation comment other literal literal literal"),
+    ("haskell", ["x", "'", " =", " '", "a", "'", " --", " if", "\n", "{-", " {- if", " -}", " of", " -}", " if"],
+     "identifier punctuation punctuation literal literal literal comment comment other comment comment comment "
+     "comment comment keyword"),
+    ("ocaml", ["(*", " if", " *)", " if", " 'a", " list"], "comment comment comment keyword identifier identifier"),
+    ("racket", ["(x", " '", "(if", ")", " #\\", '"', ")", " ;", " if"],
+     "identifier punctuation keyword punctuation literal literal punctuation comment comment"),
+    ("c", ["#", "include", " <", "stdio", ".", "h", ">", "\n", "#if", " x", " //", " if"],
+     "punctuation identifier punctuation identifier punctuation identifier punctuation other keyword identifier "
+     "comment comment"),
+    ("go", ["x", " :=", " `", "if", "\n", "\\", "`", " if", " '", "x", "'"],
+     "identifier punctuation literal literal other literal literal keyword literal literal literal"),
+    ("typescript", ["x", " =", " tag", "`", "if", " ${", "x", "}", "\n", "\\`", "`", " if"],
+     "identifier punctuation identifier literal literal literal literal literal other literal literal keyword"),
+    ("javascript", ["```", "js", "\n", "if", "\n", "```", " ``", " else"],
+     "punctuation identifier other keyword other punctuation literal keyword"),
+    ("php", ["`", "ls", "`", " # if", "\n", "// if"], "literal literal literal comment other comment"),
+    ("scala", ["`", "if", "`", " s", '"""', "if", "\n", "if", '"""', " if"],
+     "punctuation keyword punctuation literal literal literal other literal literal keyword"),
+    ("c", ["returns", "=", "ins", "!="], "identifier punctuation identifier punctuation"),
+])  # fmt: skip
+def test_pieces_of_code(language, tokens, kinds):
+    assert named(tokens, language) == kinds.split()
+
+
+def test_a_piece_is_what_most_of_it_is():
+    assert named(["xyz("], "python") == ["identifier"] and named(["x)))"], "python") == ["punctuation"]
+
+
+@pytest.mark.parametrize("language", sorted({*COMMENTS, *LITERALS, "c"}))
+def test_a_long_text_of_quotes_and_brackets_is_read(language):
+    """That it ends is the test: rules that tried the rest of the text in many ways from each sign would not."""
+    for signs in HOSTILE:
+        assert len(token_kinds([signs * (20_000 // len(signs))], language)) == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=60), st.sampled_from([*KEYWORDS, *COMMENTS, "unknown"]), st.data())
+def test_every_text_has_kinds_and_characters_decide_them(text, language, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    of_pieces, of_characters = token_kinds(pieces, language), token_kinds(list(text), language)
+    assert of_pieces.dtype == np.uint8 and len(of_pieces) == len(pieces)
+    start = 0
+    for piece, kind in zip(pieces, of_pieces, strict=True):
+        within = {c for c, sign in zip(of_characters[start : start + len(piece)], piece, strict=True)
+                  if not sign.isspace()}  # fmt: skip
+        assert kind in within or not within and KINDS[kind] == "other"
+        start += len(piece)

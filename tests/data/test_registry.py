@@ -1,0 +1,444 @@
+"""Every data set in its published form: what becomes of its rows, and that no answer leaks into a question."""
+
+from __future__ import annotations
+
+import pytest
+
+from studykit.data import splits as data_splits
+from studykit.data.readers import codesearchnet as readers_codesearchnet
+from studykit.data.readers import humaneval as readers_humaneval
+from studykit.data.readers import nichetrans as readers_nichetrans
+from studykit.data.readers.registry import FORMATS, told_by_name
+from studykit.data.rejects import NotForThis
+from tests.data.published import (
+    codesearchnet,
+    codexglue,
+    commit,
+    commits,
+    ct,
+    humaneval,
+    humaneval_x,
+    humaneval_xs,
+    multipl_e,
+    niche,
+    nichetrans,
+    prepare,
+    problem,
+    program,
+    refused,
+    write,
+    xcodeeval,
+)
+
+FULL = {"shares": [0.6, 0.2, 0.2]}
+
+
+def only(path, language, split, **values):
+    rows, manifest = prepare(path, **values)
+    return rows[language][split], manifest
+
+
+def body(row) -> str:
+    return row["prompt"][slice(*row["meta"]["body"])]
+
+
+def groups(rows, split):
+    return {x: {row["meta"]["group"] for row in rows[x][split]} for x in rows}
+
+
+def split_rows(directory, make, languages, name="{}/{}.jsonl"):
+    """Files of three splits per language, as data sets that have splits are laid out."""
+    for language in languages:
+        for number, split in enumerate(data_splits.SPLITS):
+            write(directory / name.format(language, split), *(make(10 * number + i, language) for i in range(3)))
+    return directory
+
+
+@pytest.mark.parametrize("name", [
+    "go.jsonl", "golang/x.jsonl", "Go/data.jsonl", "data/humaneval_go.jsonl.gz", "humaneval-go/test-0-of-1.parquet",
+    "ct_bench_dataset_all_go.jsonl",
+])  # fmt: skip
+def test_the_language_of_a_file_is_a_word_of_its_name(name):
+    assert told_by_name(name, ["go", "julia"])[0] == "go"
+
+
+def test_what_names_of_files_tell():
+    assert told_by_name("mbpp-rb/test-00000-of-00001.parquet", ["ruby"]) == ("ruby", "test")
+    assert told_by_name("c++/validation.jsonl", ["cpp"]) == ("cpp", "valid")
+    assert told_by_name("program_synthesis/train/train_000.jsonl", ["go"]) == (None, "train")
+    assert told_by_name("ruby/data_0_10.jsonl", ["go"]) == ("ruby", None)
+    assert told_by_name("niche_test.json", ["go"]) == (None, "test")
+
+
+def test_every_format_is_a_choice_of_the_parameter():
+    from typing import get_args
+
+    from studykit.study.parameters import DataFormat
+
+    assert {*FORMATS, "auto"} == set(get_args(DataFormat))
+
+
+def test_commits(tmp_path):
+    rows, manifest = prepare(commits(tmp_path), task="commit", diff_context=1, **FULL)
+    row = rows["julia"]["test"][0]
+    n = int(row["id"].removeprefix("Julia"))
+    assert body(row) == f"--- f{n}\n+++ f{n}\n@@ -1,3 +1,3 @@\n one\n-two {n}\n+2 {n}\n three"
+    assert row["target"] == f"Count {n} in digits" and row["check"] is None
+    assert row["meta"]["group"] == row["meta"]["repository"] == f"r/{n}"
+    assert manifest["format"] == ["commitpackft"] and manifest["licences"] == {"mit": 80}
+    assert manifest["division"] == {"by": "repository", "shares": [0.6, 0.2, 0.2], "seed": 0}
+
+
+def test_the_context_of_a_diff():
+    old = "".join(f"{n}\n" for n in range(9))
+    from studykit.data.readers.commitpackft import unified_diff
+
+    for context in (0, 1, 3, 99):
+        said = unified_diff(old, old.replace("4", "x"), "a", "b", context).split("\n")[3:]
+        assert said == [*(f" {n}" for n in range(max(0, 4 - context), 4)), "-4", "+x",
+                        *(f" {n}" for n in range(5, min(9, 5 + context)))]  # fmt: skip
+    assert unified_diff("", "a\x0cb\u2028c\n", "a", "b").endswith("+a\x0cb\u2028c")
+    assert unified_diff("a\n", "a", "a", "b").endswith("-a\n+a\n\\ No newline at end of file")
+
+
+@pytest.mark.parametrize("layout", ["{}/data.jsonl", "{}/data_0_10.jsonl", "data/{}/x.jsonl", "{}.jsonl"])
+def test_layouts_of_commits(tmp_path, layout):
+    for language in ("Go", "Julia"):
+        made = [commit(n, language, f"r/{n}") for n in range(40)]
+        write(tmp_path / layout.format(language.lower()), *made)
+    rows, _ = prepare(tmp_path, task="commit")
+    assert all(sum(map(len, splits.values())) == 40 for splits in rows.values())
+
+
+def test_forks_and_renames_are_not_torn_apart(tmp_path):
+    made = [commit(n, "Go", f"fork/{n}, r/{n // 4}") for n in range(120)]
+    write(tmp_path / "go/data.jsonl", *made)
+    rows, _ = prepare(tmp_path, task="commit", languages=["go"], target="go", target_examples=500)
+    assert all(
+        len({r["meta"]["group"] for r in rows["go"][s]} & {f"r/{n}" for n in range(30)}) == 0 for s in rows["go"]
+    )
+    of = {row["id"]: split for split in data_splits.SPLITS for row in rows["go"][split]}
+    assert all(len({of[f"Go{n:04d}"] for n in range(4 * k, 4 * k + 4)}) == 1 for k in range(30))
+    renamed = [commit(n, "Go", "one/one", f"f{n}", old_file=f"f{n // 2}") for n in range(1, 60)]
+    write(tmp_path / "go/data.jsonl", *renamed)
+    assert "set data.split_by to 'file' or 'row'" in refused(tmp_path, task="commit", languages=["go"], target="go")
+    said = refused(tmp_path, task="commit", languages=["go"], target="go", split_by="file")
+    assert "belong to 1 file alone" in said and said.endswith("set data.split_by to 'row'.")
+    rows, _ = prepare(tmp_path, task="commit", languages=["go"], target="go", split_by="row")
+    assert sum(map(len, rows["go"].values())) == 59
+
+
+def test_nichetrans_by_the_order_of_its_keys(tmp_path):
+    odd = [niche(9, "o", "Ada", "Go"), niche(8, "p", "Go", "Julia")]
+    rows, manifest = prepare(nichetrans(tmp_path, train=[*odd, niche(7, "q", "Julia", "Go")]))
+    (row,) = rows["julia"]["train"]
+    assert row["prompt"] == "### Code written in Go:\nGo p\n### Code written in Julia:\n" and row["target"] == "Julia p"
+    assert (row["id"], row["meta"]["group"], row["meta"]["source_language"]) == ("8-go-julia", "p", "go")
+    assert rows["go"]["train"][0]["target"] == "Go q" and manifest["division"] is None
+    assert manifest["counts"] == {
+        "read": 7,
+        "refused": 0,
+        "passed over": 1,
+        "used": 6,
+        "made": 6,
+        "left out": 0,
+        "kept": 6,
+    }
+    assert manifest["passed_over"][0]["for example"].endswith("niche_train.json, line 1")
+
+
+def test_converted_rows_and_back():
+    for raw in (niche(1, "x", "Go", "Julia"), niche(1, "x", "Julia", "Go")):
+        there = readers_nichetrans.to_ct(raw)
+        assert list(there) == ["id", "source_lang", "target_lang", "source_content", "target_content"]
+        back = readers_nichetrans.from_ct(there, "x")
+        assert list(back.items()) == list(raw.items())
+
+
+def test_converted_rows_make_the_rows_of_their_pairs(tmp_path):
+    for n, split in enumerate(data_splits.SPLITS):
+        pairs = {"go": niche(n, split, "Julia", "Go"), "julia": niche(n, split, "Go", "Julia")}
+        for language, raw in pairs.items():
+            write(tmp_path / f"ct/{language}/{split}.jsonl", readers_nichetrans.to_ct(raw))
+    a, _ = prepare(nichetrans(tmp_path / "n"))
+    b, manifest = prepare(tmp_path / "ct")
+    assert manifest["format"] == ["ct"]
+    for x in a:
+        for split in data_splits.SPLITS:
+            assert [(r["prompt"], r["target"]) for r in a[x][split]] == [
+                (r["prompt"], r["target"]) for r in b[x][split]
+            ]
+
+
+def test_the_benchmark_of_converted_rows_appends_its_prompt(tmp_path):
+    for language in ("go", "julia"):
+        other = "Julia" if language == "go" else "Go"
+        write(
+            tmp_path / f"b/ct_bench_dataset_all_{language}.jsonl", ct(7, other, language.capitalize(), prompt="start(")
+        )
+    rows, _ = prepare(nichetrans(tmp_path / "n"), test_path=str(tmp_path / "b"))
+    row = rows["go"]["test"][0]
+    assert row["prompt"].endswith("### Code written in Go:\nstart(") and body(row) == "Julia 7"
+    assert rows["go"]["train"][0]["target"] == "Go train"
+
+
+def test_humaneval(tmp_path):
+    write(tmp_path / "x.jsonl", *(humaneval(n) for n in range(60)))
+    asked = {"task": "generation", "languages": ["python"], "target": "python"}
+    row, *_ = only(tmp_path, "python", "test", **asked)[0]
+    n = int(row["id"].split("/")[1])
+    assert row["prompt"] == humaneval(n)["prompt"] and row["target"] == humaneval(n)["canonical_solution"]
+    assert body(row) == "    Twice.\n"
+    assert row["check"]["kind"] == "tests" and row["check"]["form"] == "humaneval"
+    call = f"\ncheck({row['check']['entry_point']})"  # which the benchmark's harness adds
+    program = row["check"]["before"] + row["target"] + row["check"]["after"] + call
+    exec(program, {})
+    with pytest.raises(AssertionError):
+        exec(program.replace(f"a + {n}", "0 - a"), {})
+    assert only(tmp_path, "python", "train", **asked)[0][0]["check"] is None
+
+
+def test_humaneval_x_asks_the_same_problems_of_every_language(tmp_path):
+    languages = {"task": "generation", "languages": ["python", "go", "rust"], "target": "rust"}
+    rows, manifest = prepare(humaneval_xs(tmp_path), **languages)
+    for split in data_splits.SPLITS:
+        assert len({frozenset(found) for found in groups(rows, split).values()}) == 1
+    row = {x: rows[x]["test"][0] for x in rows}
+    n = int(row["go"]["id"].split("/")[1])
+    assert {r["meta"]["group"] for r in row.values()} == {f"HumanEval/{n}"}
+    assert row["go"]["prompt"] == humaneval_x("Go", n)["prompt"] and body(row["go"]) == "// Twice.\n"
+    assert (
+        row["rust"]["prompt"].endswith(f"use std::cmp;\n\nfn f{n}(a:i32) -> i32{{\n")
+        and body(row["rust"]) == f" Add {n}.\n Twice.\n"
+    )
+    assert body(row["python"]) == f"    Twice.\n    >>> f{n}(1)\n"
+    assert row["go"]["check"]["before"] == "package main\n\n" + row["go"]["prompt"]
+    assert row["rust"]["check"]["after"] == humaneval_x("Rust", n)["test"]
+    assert row["python"]["meta"]["stop"] == readers_humaneval.STOPS["python"]
+    exec(row["python"]["check"]["before"] + row["python"]["target"] + row["python"]["check"]["after"], {})
+    assert manifest["division"]["by"] == "problem"
+
+
+def test_a_test_that_is_commented_out_is_none():
+    raw = humaneval_x("Rust", 0)
+    assert readers_humaneval.humaneval_x_check(raw, "fn f() {")["after"] == raw["test"]
+    assert readers_humaneval.humaneval_x_check(raw | {"test": "/*\n#[test]\nfn t() {}\n*/"}, "fn f() {") is None
+
+
+def test_humaneval_x_translates_solutions(tmp_path):
+    rows, manifest = prepare(humaneval_xs(tmp_path), languages=["python", "go"], target="go")
+    row = rows["go"]["test"][0]
+    n = int(row["meta"]["group"].split("/")[1])
+    assert row["prompt"] == (
+        f"### Code written in Python:\ndef f{n}(a: int) -> int:\n    return a + {n}\n"
+        f'### Code written in Go:\nimport (\n    "math"\n)\n\nfunc f{n}(a int) int {{\n'
+    )
+    assert body(row) == f"def f{n}(a: int) -> int:\n    return a + {n}"
+    assert row["target"] == f"    return a + {n}\n}}\n" and row["check"]["before"].endswith(row["prompt"][-9:])
+    assert row["meta"]["source_language"] == "python" and row["check"]["before"].startswith("package main\n")
+    for split in data_splits.SPLITS:
+        assert len({frozenset(found) for found in groups(rows, split).values()}) == 1
+    assert manifest["counts"]["used"] == manifest["counts"]["made"] == 120
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_the_published_layout_of_humaneval_x(tmp_path, suffix):
+    for word in ("Python", "Go"):
+        write(
+            tmp_path / f"{word.lower()}/data/humaneval_{word.lower()}.{suffix}",
+            *(humaneval_x(word, n) for n in range(60)),
+        )
+    rows, _ = prepare(tmp_path, task="generation", languages=["python", "go"], target="go")
+    assert len(rows["go"]["train"]) == len(rows["python"]["train"])
+
+
+def test_multipl_e_is_a_test_alone_and_its_problems_are_not_trained_on(tmp_path):
+    write(tmp_path / "m/humaneval-jl/test.jsonl", *(multipl_e(n) for n in range(9)))
+    write(tmp_path / "m/humaneval-rs/test.jsonl", *(multipl_e(n, "rs") for n in range(9)))
+    asked = {"task": "generation", "languages": ["rust", "julia"], "target": "julia"}
+    assert "have no solutions to train on; name it as data.test_path" in refused(tmp_path / "m", **asked)
+    humaneval_xs(tmp_path / "x", 60)
+    asked = {"task": "generation", "languages": ["rust"], "target": "rust"}
+    rows, manifest = prepare(tmp_path / "x", test_path=str(tmp_path / "m"), **asked)
+    assert groups(rows, "test")["rust"] == {f"HumanEval/{n}" for n in range(9)}
+    assert not groups(rows, "train")["rust"] & groups(rows, "test")["rust"]
+    row = rows["rust"]["test"][0]
+    assert (
+        row["target"] == "" and row["meta"]["no_reference"] is True and row["meta"]["stop"] == ["\nfunction", "\n\n#"]
+    )
+    assert row["prompt"] == multipl_e(0)["prompt"] and body(row) == "# Twice.\n"
+    assert row["check"] == {
+        "kind": "tests",
+        "form": "multipl-e",
+        "before": row["prompt"],
+        "after": "@test f0(1) == 1\n",
+    }
+    assert sum(e["rows"] for e in manifest["left_out"]) == 9 and manifest["format"] == ["humanevalx", "multipl_e"]
+
+
+def test_xcodeeval_is_joined_by_its_problems(tmp_path):
+    asked = {"task": "generation", "languages": ["c++", "go"], "target": "go"}
+    rows, manifest = prepare(xcodeeval(tmp_path), **asked)
+    row = rows["c++"]["train"][0]
+    uid = row["meta"]["group"]
+    assert row["prompt"] == (f"### Description:\nPrint {uid}.\n### Input:\nA number.\n### Output:\nIt.\n### Examples:\n"
+                             "Input:\n1\nOutput:\n1\n### Code written in C++:\n")  # fmt: skip
+    assert body(row).startswith("Print p") and body(row).endswith("Output:\n1") and row["check"] is None
+    assert row["target"].startswith("C++ program") and "no_reference" not in row["meta"]
+    assert not groups(rows, "train")["c++"] & groups(rows, "valid")["go"], "validation is made of other problems"
+    test = rows["go"]["test"]
+    assert [row["target"] for row in test] == ["", ""] and all(row["meta"]["no_reference"] for row in test)
+    assert groups(rows, "test")["go"] == groups(rows, "test")["c++"] == {"t0", "t1"}
+    assert test[0]["check"] == {"kind": "stdio", "tests": [{"input": "1", "output": ["1", "one"]}], "time_limit": 2.0,
+                                "memory_limit_mb": 256}  # fmt: skip
+    assert [entry["file"].rsplit("/")[-1] for entry in manifest["linked"]] == [
+        "problem_descriptions.jsonl",
+        "unittest_db.json",
+    ]
+    assert (
+        manifest["licences"] == {"cc-by-nc-4.0 (of the data set as published)": 122}
+        and manifest["counts"]["read"] == 123
+    )
+    assert all("program_synthesis" in file["file"] for file in manifest["sources"][0]["files"])
+
+
+def test_programs_of_xcodeeval_that_failed_are_passed_over(tmp_path):
+    made = [program(n, f"p{n // 2}", exec_outcome="PASSED" if n % 2 else "WRONG_ANSWER") for n in range(80)]
+    rows, manifest = prepare(xcodeeval(tmp_path, train=made), task="generation", languages=["go"], target="go")
+    assert len(rows["go"]["train"]) + len(rows["go"]["valid"]) == 40
+    said = {entry["reason"]: entry["rows"] for entry in manifest["passed_over"]}
+    assert said == {"exec_outcome is not PASSED": 40, "a problem without a program in a valid file": 1}
+
+
+def test_xcodeeval_trains_and_humaneval_x_tests(tmp_path):
+    rows, manifest = prepare(xcodeeval(tmp_path / "x"), task="generation", languages=["go"], target="go",
+                             test_path=str(humaneval_xs(tmp_path / "h", 5)))  # fmt: skip
+    assert groups(rows, "test")["go"] == {f"HumanEval/{n}" for n in range(5)}
+    assert rows["go"]["train"][0]["target"].startswith("Go program") and rows["go"]["test"][0]["target"]
+    assert set(manifest["templates"]) == {"xcodeeval", "benchmark"} and len(manifest["sources"]) == 2
+    assert "a test row, where data.test_path has the test" in [e["reason"] for e in manifest["passed_over"]]
+
+
+def test_a_template_of_ones_own_serves_the_rows_of_path(tmp_path):
+    asked = {
+        "task": "generation",
+        "languages": ["go"],
+        "target": "go",
+        "template": "{samples}|{description}|{time_limit}",
+    }
+    rows, _ = prepare(xcodeeval(tmp_path / "x"), test_path=str(humaneval_xs(tmp_path / "h", 5)), **asked)
+    row = rows["go"]["train"][0]
+    assert row["prompt"] == f"Input:\n1\nOutput:\n1|Print {row['meta']['group']}.|2 seconds"
+    assert body(row) == row["prompt"].removesuffix("|2 seconds") and "|" not in rows["go"]["test"][0]["prompt"]
+    assert "has the hole {code}" in refused(tmp_path / "x", **asked | {"template": "{code}"})
+
+
+def test_summaries_of_codexglue_and_codesearchnet(tmp_path):
+    split_rows(tmp_path, lambda n, x: codexglue(n), ["python"])
+    split_rows(tmp_path, lambda n, x: codesearchnet(n, split_name="test"), ["go"])
+    for path in ("python", "go"):
+        asked = {"task": "summarization", "languages": [path], "target": path}
+        rows, manifest = prepare(tmp_path, **asked)
+        assert [len(rows[path][split]) for split in data_splits.SPLITS] == [3, 3, 3] and manifest["format"] == [
+            "codesearchnet"
+        ]
+        row = rows[path]["valid"][0]
+        if path == "python":
+            assert (
+                row["prompt"] == "def add(a):\n    return add(a) + 10\n### Response:\n" and row["target"] == "Add 10."
+            )
+        else:
+            assert row["prompt"].startswith("func Add(a int)") and row["target"] == "Add adds 10."
+        assert row["meta"]["group"] == "r/10" and manifest["licences"] == {"not stated": 9}
+
+
+def test_codesearchnet_rows_name_their_split(tmp_path):
+    made = [codesearchnet(n, split_name=split) for n, split in enumerate(["train", "valid", "test", "train"])]
+    write(tmp_path / "go.jsonl", *made)
+    rows, manifest = prepare(tmp_path, task="summarization", languages=["go"], target="go")
+    assert [len(rows["go"][split]) for split in data_splits.SPLITS] == [2, 1, 1] and manifest["division"] is None
+
+
+def test_names_are_hidden_wherever_they_stand(tmp_path):
+    split_rows(
+        tmp_path,
+        lambda n, x: codexglue(
+            n, "total", code=f'def total(a):\n    """total of a, see Total {n}."""\n    return total(subtotal(a))'
+        ),
+        ["python"],
+    )
+    rows, manifest = prepare(tmp_path, task="naming", languages=["python"], target="python")
+    row = rows["python"]["train"][0]
+    assert (
+        body(row)
+        == 'def METHOD_NAME(a):\n    """METHOD_NAME of a, see Total 0."""\n    return METHOD_NAME(subtotal(a))'
+    )
+    assert row["target"] == "total"
+    assert manifest["noted"][0] | {"for example": ""} == {
+        "reason": "the name is part of another word in the code", "rows": 9, "for example": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize("code, left", [
+    ('def f(a):\n    """Say x."""\n    return a', "def f(a):\n    return a"),
+    ("def f(a={'x': 1}) -> 'x':\n    r'''Say\n    x.'''\n\n    return a", "def f(a={'x': 1}) -> 'x':\n\n    return a"),
+    ('async def f(a):\n  # why\n  "Say x."; return a', "async def f(a):\n  # why\nreturn a"),
+    ('def f(a):\n    u"""Say x."""\n    print a', "def f(a):\n    print a"),
+    ('@g("Say")\ndef f(a):\n    return "Say"', '@g("Say")\ndef f(a):\n    return "Say"'),
+    ('def f(a):\n    """Say x."""\n    return (a', "def f(a):\n    return (a"),
+])  # fmt: skip
+def test_the_docstring_of_python_goes(code, left):
+    assert readers_codesearchnet.without_docstring(code, "Say x.", "python") == left
+
+
+def test_a_docstring_that_stays_is_no_question():
+    with pytest.raises(NotForThis, match="the docstring stands in the code"):
+        readers_codesearchnet.without_docstring("// Adds.\nfunc f() {}", "Adds.", "go")
+
+
+@pytest.mark.parametrize("code, name, leak", [
+    ("func METHOD_NAME() { return getUser() }", "getUser", True), ("test_get_user()", "getUser", True),
+    ("METHOD_NAME(METHOD_NAME)", "getUser", False), ("add + added", "add", False),
+])  # fmt: skip
+def test_what_is_left_of_a_name(code, name, leak):
+    assert readers_codesearchnet.leaks(code, name) == leak
+
+
+def test_prepared_rows_are_taken_as_they_are(tmp_path):
+    own = {"meta": {"group": "g"}, "check": {"function": "f", "tests": []}}
+    split_rows(tmp_path, lambda n, x: {"prompt": f"{x} {n}", "target": f"t{n}"}, ["go", "julia", "perl"])
+    write(tmp_path / "julia/train.jsonl", {"id": 7, "prompt": "p", "target": "t", **own})
+    rows, manifest = prepare(tmp_path, task="commit", source_examples=2)
+    assert rows["julia"]["train"] == [{"id": "7", "language": "julia", "prompt": "p", "target": "t",
+                                       "meta": {"body": [0, 1], "group": "g"}, "check": own["check"]}]  # fmt: skip
+    assert len(rows["go"]["train"]) == 2 and rows["go"]["test"][0]["id"] == "go-test-1"
+    assert "group" not in rows["go"]["test"][0]["meta"]
+    assert manifest["left_out"] == [{"reason": "a train row beyond those asked for", "rows": 1,
+                                     "for example": manifest["left_out"][0]["for example"]}]  # fmt: skip
+
+
+def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
+    split_rows(tmp_path, lambda n, x: {"prompt": f"{n}", "target": "t"}, ["go"])
+    bare = {"prompt": "p", "target": "", "check": {"kind": "stdio", "tests": []}, "meta": {"no_reference": True}}
+    write(tmp_path / "go/test.jsonl", bare)
+    asked = {"task": "generation", "languages": ["go"], "target": "go"}
+    assert prepare(tmp_path, **asked)[0]["go"]["test"][0]["target"] == ""
+    write(tmp_path / "go/train.jsonl", bare)
+    assert "go/train.jsonl, line 1: the field 'target' is empty" in refused(tmp_path, **asked)
+
+
+@pytest.mark.parametrize("name", ["commitpackft", "nichetrans", "xcodeeval", "humanevalx"])
+def test_a_format_can_be_named(tmp_path, name):
+    lay = {"commitpackft": (commits, "commit"), "nichetrans": (nichetrans, "translation"),
+           "xcodeeval": (xcodeeval, "generation"), "humanevalx": (humaneval_xs, "generation")}  # fmt: skip
+    make, task = lay[name]
+    asked = {"task": task, "languages": ["go"] if task == "generation" else ["go", "julia"],
+             "target": "go" if task == "generation" else "julia"}  # fmt: skip
+    make(tmp_path)
+    assert prepare(tmp_path, format=name, **asked) == prepare(tmp_path, **asked)
+
+
+def test_a_test_problem_of_ones_own_description(tmp_path):
+    xcodeeval(tmp_path, test=[problem("t0", time_limit=None, sample_inputs=[],
+                                      sample_outputs=[])])  # fmt: skip
+    row = only(tmp_path, "go", "test", task="generation", languages=["go"], target="go")[0][0]
+    assert row["check"]["time_limit"] is None and "### Examples:\n\n###" in row["prompt"]

@@ -1,0 +1,220 @@
+"""The explorer's page: what it holds is the record, and nothing that a model wrote can act in it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import zlib
+
+import nbformat
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import studykit
+from studykit import cli
+from studykit.attention import record as attention_record
+from studykit.attention.token_kinds import KINDS
+from studykit.errors import UserError
+from studykit.report import html
+from studykit.report.explorer.payload import STEPS, quantised, series_of
+from studykit.runs import code_digest
+from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record
+
+
+def soup_of(page) -> BeautifulSoup:
+    return BeautifulSoup(page.html, "html.parser")
+
+
+def data_of(page) -> tuple[dict, np.ndarray, np.ndarray]:
+    """A page's payload, its floats and its bytes, decoded as the script decodes them."""
+    data = json.loads(soup_of(page).find("script", id="data").string)
+    raw = zlib.decompress(base64.b64decode(data["blob"]), wbits=-15)
+    cut = 4 * data["floats"]
+    return data, np.frombuffer(raw[:cut], "<f4"), np.frombuffer(raw[cut:], np.uint8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.sampled_from([0.01, 0.5, 50.0]))
+def test_quantised_weights_still_add_up(seed, members, concentration):
+    weights = np.random.default_rng(seed).dirichlet(np.full(members, concentration), size=(3, 5)).astype(np.float16)
+    steps = quantised(weights)
+    assert (steps.sum(-1, dtype=int) == STEPS).all()
+    assert np.abs(steps / STEPS - weights).max() < 1 / STEPS + 1e-3
+    assert not steps[weights == 0].any() or members == 1, "what is excluded stays exactly 0"
+
+
+def test_quantising_mends_no_fault():
+    weights = np.full((1, 1, 4), 0.25)
+    assert quantised(1.02 * weights).sum() == round(1.02 * STEPS)
+    assert quantised(np.full((1, 1, 4), np.nan)).sum() == 0
+    assert quantised(np.zeros((1, 1, 4))).sum() == 0, "norm-weighted shares of a token that gets nothing"
+
+
+def test_a_page_holds_the_sums_and_the_tokens_of_its_record():
+    record = made_record()
+    data, floats, of_tokens = data_of(studykit.explore(record))
+    (series,), shape = data["series"], (2, len(KINDS), len(record.layers), len(record.members))
+    (held,) = series["records"]
+    for name, weighted in (("weight", False), ("share", True)):
+        sums = floats[held[name] : held[name] + np.prod(shape)].reshape(shape)
+        for tokens, pools in attention_record.POOLS.items():
+            for kinds in (KINDS, ["identifier"]):
+                chosen = np.ix_(pools, [KINDS.index(kind) for kind in kinds])
+                value = sums[chosen].sum((0, 1)) / np.array(held["counts"])[chosen].sum()
+                np.testing.assert_allclose(value, attention_record.mean(record, tokens, weighted, kinds), atol=1e-6)
+    for i, sample in enumerate(record.samples):
+        assert data["texts"][i]["tokens"] == sample.tokens and data["texts"][i]["id"] == sample.id
+        assert [int(mark) for mark in data["texts"][i]["marks"]] == sample.marks.tolist()
+        for start, kept in zip(held["samples"][str(i)], (sample.weights, sample.shares), strict=True):
+            values = of_tokens[start : start + kept.size].reshape(kept.shape) / STEPS
+            np.testing.assert_allclose(values, kept, atol=1 / STEPS + 1e-3)
+    assert (series["n"], held["checkpoint"], held["base"], held["seed"]) == (3, "lua-made-s0", "made-base", 0)
+
+
+def test_nothing_that_a_model_wrote_can_act():
+    evil = HOSTILE[0]
+    record = made_record([HOSTILE, CODE], members=[evil, HOSTILE[1]], checkpoint=evil)
+    page = studykit.explore({evil: record}, title=evil)
+    soup = soup_of(page)
+    data, script = soup.find_all("script")
+    assert data["type"] == "application/json" and not set("<>&") & set(data.string)
+    assert not soup.find_all(["img", "iframe", "link", "object", "base"]) and soup.title.string == evil
+    assert json.loads(data.string)["texts"][0]["tokens"] == HOSTILE, "and is shown as it is"
+    policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
+    digest = base64.b64encode(hashlib.sha256(script.string.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}'") and "unsafe" not in policy
+    frame = BeautifulSoup(page.frame, "html.parser")
+    assert [tag.name for tag in frame.find_all(True)] == ["iframe"] and frame.iframe["srcdoc"] == page.html
+    assert "sandbox=\"allow-scripts allow-downloads\"" in page.frame
+
+
+def test_the_script_reads_no_text_as_markup_and_asks_for_nothing():
+    source = "".join(file.read_text() for file in (code_digest.PACKAGE / "report/explorer/js").glob("*.js"))
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "fetch(",
+                 "XMLHttpRequest", "import(", "WebSocket", "localStorage", "http:", "https:"):  # fmt: skip
+        assert word not in source.replace("http://www.w3.org/2000/svg", ""), word
+    assert "</" not in re.sub(r"</(?:svg|text|title)>", "", source)
+
+
+def test_a_report_shows_the_same_bytes():
+    page = studykit.explore(made_record([HOSTILE, CODE]))
+    bundle = page._repr_mimebundle_()
+    cell = new_code_cell("", outputs=[new_output("display_data", bundle)])
+    notebook = nbformat.from_dict(new_notebook(cells=[new_markdown_cell("# T"), cell]))
+    frame = BeautifulSoup(html.body(notebook)[1], "html.parser").iframe
+    assert frame["srcdoc"] == page.html and "height" in frame["style"]
+    assert sorted(frame["sandbox"]) == ["allow-downloads", "allow-scripts"]
+    assert "n = 2 samples" in frame["title"] and "n = 2 samples" in bundle["text/plain"]
+
+
+def test_what_can_be_explored(tmp_path):
+    one, other = made_record(seed=0), made_record(seed=1)
+    first = made_record(phase="phase 1", mask="exclude")
+    go = made_record(members=["python", "go"], target="go")
+
+    def labels(what):
+        return {series.label: len(series.records) for series in series_of(what)}
+
+    assert labels(one) == {"phase 2": 1} and labels([one, other]) == {"phase 2": 2}
+    assert labels([first, one]) == {"phase 1, lua masked (exclude)": 1, "phase 2": 1}
+    assert labels({"a": {"phase 2": [one, other]}, "b": one}) == {"a · phase 2": 2, "b": 1}
+    assert labels([one, go]) == {"phase 2 · lua-made-s0": 1, "phase 2 · go-made-s0": 1}, "no seeds of one run"
+    average = dataclasses.replace(made_record(seed=1), method="average")
+    assert len(labels([one, average])) == len(labels([one, dataclasses.replace(other, base="another")])) == 2
+    assert list(labels(dataclasses.replace(average, phase="adapterfusion"))) == ["average"], "named by its method"
+    assert labels([one, one]) == {"phase 2 · record 1": 1, "phase 2 · record 2": 1}
+    run = tmp_path / "run"
+    for record, name in ((first, "s0-phase1"), (one, "s0-phase2"), (other, "s1-phase2")):
+        record.save(run / f"records/{name}.npz")
+    found = {"phase 1, masked (exclude)": 1, "phase 2": 2}
+    assert labels(str(run)) == labels(run) == found and labels(run / "records/s0-phase2.npz") == {"phase 2": 1}
+    assert labels({"x": run}) == {f"x · {name}": n for name, n in found.items()}
+    first.save(tmp_path / "fusion/attention/phase1-masked.npz")
+    assert labels({"x": tmp_path / "fusion"}) == {"x": 1} and labels(tmp_path / "fusion") == {"phase1-masked": 1}
+
+
+@pytest.mark.parametrize("what, sentence", [
+    (3, "cannot explore int"), ([], "no fusion record"), ({}, "no fusion record"), ("absent", "absent holds no fusion"),
+    ("absent.npz", "no fusion record at absent.npz"),
+])  # fmt: skip
+def test_what_cannot_be_explored_is_said_in_a_sentence(what, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        studykit.explore(what)
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(UserError, match="accepted are prompt, completion, both"):
+        studykit.explore(made_record(), tokens="all")
+    with pytest.raises(UserError, match="accepted are layers, compare, all, depth, tokens"):
+        studykit.explore(made_record(), view="heatmap")
+
+
+def test_what_is_beyond_the_budget_is_left_out_alike_in_all_series_and_never_a_first_sample():
+    texts = [[f" word{i + j}" for j in range(60)] for i in range(4)]
+    pair = {phase: [made_record(texts, phase=phase, seed=seed) for seed in (0, 1)] for phase in ("phase 1", "phase 2")}
+    pair["go"] = made_record(texts[2:], members=["python", "go"], seed=0)
+    last = 0
+    for budget in range(0, 30_000, 1_500):
+        data = data_of(studykit.explore(pair, budget=budget))[0]
+        one, two, go = ([record["samples"] for record in series["records"]] for series in data["series"])
+        assert [held.keys() for held in one] == [held.keys() for held in two], "differences are of the same"
+        assert None not in one[0]["0"] and None not in next(iter(go[0].values())), "the first of each, with both parts"
+        offsets = [place for of_seed in (*one, *two, *go) for held in of_seed.values() for place in held]
+        kept = sum(place is not None for place in offsets)
+        assert all(weights is not None for of_seed in one for weights, _ in of_seed.values())
+        assert kept >= last, "what fitted stays"
+        last = kept
+        assert not one[1] or all(None not in held for held in one[0].values()), "the first seed before the others"
+        assert len(data["blob"]) * 3 / 4 < budget + 30_000
+    assert last == 2 * (4 + 4 + 4 + 4 + 2), "in the end all are there"
+
+
+def test_a_record_without_kept_samples_has_a_page():
+    data, _, of_tokens = data_of(studykit.explore(made_record(keep=0)))
+    assert data["texts"] == [] and len(of_tokens) == 0
+
+
+def test_a_report_of_fifty_samples_stays_small():
+    record = large_record(layers=24, tokens=400, members=6, samples=50)
+    page = studykit.explore(record)
+    assert len(page.frame.encode()) < 5e6
+    assert len(data_of(page)[0]["series"][0]["records"][0]["samples"]) == 50, "all can be read token by token"
+
+
+def test_the_package_offers_it_without_importing_it():
+    code = ("import sys, studykit; assert not {'matplotlib', 'torch', 'numpy'} & sys.modules.keys();"
+            "assert callable(studykit.explore)")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'explorer2'"):
+        studykit.explorer2  # noqa: B018
+    names = {file.name for file in code_digest.closure("import studykit")}
+    assert "page.py" not in names, "editing the explorer makes no run out of date"
+
+
+def test_a_page_can_be_saved(tmp_path):
+    page = studykit.explore(made_record(), title="A & B")
+    assert page.save(tmp_path / "page.html").read_text(encoding="utf-8") == page.html
+    assert "<title>A &amp; B</title>" in page.html and MEMBERS[2] in page.html
+
+
+def test_the_command_writes_one_file_of_one_or_several_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made_record(seed=0).save("first-0/records/s0-phase2.npz")
+    made_record(seed=1).save("second-1/records/s1-phase2.npz")
+    assert cli.main(["explore", "first-0"]) == 0 and capsys.readouterr().out == "explorer.html\n"
+    assert "first-0" in (tmp_path / "explorer.html").read_text()
+    assert cli.main(["explore", "first-0", "second-1", "--out", "both.html"]) == 0
+    soup = BeautifulSoup((tmp_path / "both.html").read_text(), "html.parser")
+    series = json.loads(soup.find("script", id="data").string)["series"]
+    assert [one["label"] for one in series] == ["first-0", "second-1"]
+    assert cli.main(["explore", "absent"]) == 2 and "absent holds no fusion records" in capsys.readouterr().err

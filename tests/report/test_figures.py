@@ -1,0 +1,403 @@
+"""Figures: each renders, names its axes and its n, carries a description; nothing of a token's text acts."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import functools
+import html
+import re
+from pathlib import Path
+from xml.dom import minidom
+
+import matplotlib as mpl
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
+
+from studykit.attention.record import FusionRecord, Sample, token_marks
+from studykit.errors import UserError
+from studykit.report.figures import comparison, fusion, style, training
+from studykit.report.figures import tokens as figures_tokens
+from studykit.report.figures.tokens import COLUMNS, wrap
+from studykit.report.html import safe_html
+
+MEMBERS, TARGET, N = ["python", "ruby", "lua"], "lua", 37
+PUBLISHED = Path(__file__).with_name("rq2_attention.csv")  # read off the bars of the authors' figures, ± 0.3 points
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "$x$",
+    "a&b",
+    '"q"',
+    "\x00\x1b",
+    "\ud800",
+    "\n",
+    "\t",
+    "",
+    " é ",
+    "\u03bb\u2200",
+    "$\\frac{",
+]
+
+
+def shares(layers: int = 4, seed: int = 0, members: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.ones(members), size=layers)
+
+
+def record(tokens: list[str], layers: int = 3) -> FusionRecord:
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), size=(layers, len(tokens))).astype(np.float16)
+    kinds = np.zeros(len(tokens), np.uint8)
+    sample = Sample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), kinds, weights, weights)
+    made = FusionRecord.empty(MEMBERS, TARGET, "phase 2", [f"L{i + 1}" for i in range(layers)], ["r<1>"])
+    made.samples.append(sample)
+    return made
+
+
+LOG = [
+    {"step": 0, "eval_loss": 2.0, "eval_sequence_loss": 3.0},
+    {"step": 5, "loss": 1.5, "value_penalty": 0.1},
+    {"step": 10, "eval_loss": 1.0, "eval_sequence_loss": 2.0, "loss": 1.2},
+]
+SCORES = [
+    {"method": "base", "mean": 1.0, "low": 0.0, "high": 2.0, "score": 1.0, "parameters": 0, "memory_mb": 400},
+    {"method": "lora", "mean": 5.0, "low": 4.0, "high": 6.5, "points": [4, 5, 6], "score": 5.0, "parameters": 9000,
+     "seconds": 30.0, "memory_mb": 500},
+]  # fmt: skip
+GAPS = [{"method": "lora", "value": 4.0, "low": 3.0, "high": 5.5, "by_seed": [3, 4, 5]},
+        {"method": "fusion", "value": -1.0, "low": -3.0, "high": 0.5, "by_seed": []}]  # fmt: skip
+SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
+LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
+
+FIGURES = {
+    "loss_curves": lambda: training.loss_curves({"phase 1": LOG, "phase 2": LOG}, samples=N, best={"phase 2": 5}),
+    "length_histograms": lambda: training.length_histograms(LENGTHS, limit=50),
+    "fusion_heatmap": lambda: fusion.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N),
+    "fusion_panels": lambda: fusion.fusion_panels({"a": shares(), "b": shares(seed=1)}, MEMBERS, "lua", samples=N),
+    "phase_comparison": lambda: fusion.phase_comparison(shares(), shares(seed=1), MEMBERS, TARGET, samples=N),
+    "attention_by_phase": lambda: fusion.attention_by_phase(
+        {phase: SEEDS.mean(1) for phase in ("init", "phase 1", "phase 2")}, MEMBERS, TARGET, samples=N
+    ),
+    "entropy_per_layer": lambda: fusion.entropy_per_layer(
+        {"a": SEEDS[..., 0], "b": SEEDS[0, :, 1]}, members=3, samples=N
+    ),
+    "target_share_per_layer": lambda: fusion.target_share_per_layer(
+        {"a": SEEDS[..., 2]}, target=TARGET, members=3, samples=N
+    ),
+    "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
+    "comparison": lambda: comparison.scores(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),
+    "differences": lambda: comparison.differences(GAPS, metric="pass@1 (points)", baseline="base", samples=N),
+    "cost": lambda: comparison.cost(SCORES, metric="pass@1 (%)", samples=N),
+    "token_strip": lambda: figures_tokens.token_strip(record(HOSTILE)),
+    "token_strip of a member": lambda: figures_tokens.token_strip(record(HOSTILE), layers=1, member="lua", weighted=True),
+}
+COUNTED = {"length_histograms": "n = 37", "token_strip": "n = 1 ", "token_strip of a member": "n = 1 "}
+
+
+def labelled(figure: Figure) -> list[mpl.axes.Axes]:
+    """The axes of a figure that hold data: no colour bars, nothing invisible."""
+    return [axes for axes in figure.axes if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>"]
+
+
+@functools.cache
+def rendered(name: str) -> tuple[Figure, str]:
+    figure = FIGURES[name]()
+    return figure, style.svg(figure)
+
+
+def texts(figure: Figure) -> list[str]:
+    """The text elements of the SVG, parsed."""
+    found = minidom.parseString(style.svg(figure)).getElementsByTagName("text")
+    return ["".join(node.data for node in text.childNodes) for text in found]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_renders_and_says_what_it_shows(name):
+    figure, text = rendered(name)
+    for words in (figure.alt, figure.caption):
+        assert COUNTED.get(name, f"n = {N}") in words
+    assert len(figure.alt) > 40
+    axes = labelled(figure)
+    if not name.startswith("token_strip"):
+        assert axes and any(each.get_xlabel() for each in axes) and any(each.get_ylabel() for each in axes)
+    document = minidom.parseString(text).documentElement
+    assert document.tagName == "svg" and document.getAttribute("role") == "img"
+    assert document.getAttribute("aria-label") == style.NOT_XML.sub("\ufffd", figure.alt)
+    assert document.getElementsByTagName("title")[0].firstChild.data == document.getAttribute("aria-label")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_figure_reaches_outside_or_holds_a_script(name):
+    _, text = rendered(name)
+    document = minidom.parseString(text)
+    for element in document.getElementsByTagName("*"):
+        assert element.tagName not in ("script", "foreignObject", "image", "a", "iframe")
+        for attribute, value in element.attributes.items():
+            assert not attribute.lower().startswith("on")
+            if attribute.endswith("href"):
+                assert value.startswith("#")
+            assert attribute.startswith("xmlns") or not re.search(r"https?:|javascript:|url\((?!#)", value)
+    assert "<!DOCTYPE" not in text and "@import" not in text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_label_is_cut_off(name):
+    figure, _ = rendered(name)
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches() * figure.dpi
+    for axes in figure.axes:
+        if axes.get_visible():
+            box = axes.get_tightbbox()
+            assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1
+
+
+def test_svg_is_the_same_twice_and_ids_differ_between_figures():
+    one, again, other = (
+        fusion.stacked_bars(shares(seed=seed), MEMBERS, samples=n) for seed, n in ((0, 3), (0, 3), (0, 4))
+    )
+    assert style.svg(one) == style.svg(again)
+    clips = [set(re.findall(r'clipPath id="(\w+)"', style.svg(figure))) for figure in (one, other)]
+    assert clips[0] and not clips[0] & clips[1]
+
+
+def test_a_figure_in_the_page_has_alt_and_caption_escaped():
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    page = style.figure_html(figure, alt='"><script>x</script>', caption="a < b & <i>c</i>")
+    assert "<script>" not in page and "<i>" not in page
+    assert f'alt="{html.escape(chr(34) + "><script>x</script>")}"' in page
+    assert "<figcaption" in page and "a &lt; b &amp; &lt;i&gt;c&lt;/i&gt;" in page
+    with pytest.raises(ValueError, match="no alt text"):
+        style.figure_html(figure)
+
+
+def test_nbconvert_and_the_report_keep_the_alternative_text(capsys):
+    figure = FIGURES["stacked_bars"]()
+    output = nbformat.v4.new_output("display_data", {"text/html": style.figure_html(figure)})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    for text in (page, safe_html(style.figure_html(figure))):
+        assert f'alt="{html.escape(figure.alt)}"' in text and html.escape(figure.caption, quote=False) in text
+    assert "No description has been provided" not in page
+
+
+def test_what_is_too_large_becomes_a_png(monkeypatch):
+    def source(page: str) -> tuple[str, bytes]:
+        kind, data = re.search(r'src="data:image/([\w+]+);base64,([^"]+)"', page).groups()
+        return kind, base64.b64decode(data)
+
+    figure = FIGURES["stacked_bars"]()
+    assert source(style.figure_html(figure)) == ("svg+xml", style.svg(figure).encode())
+    monkeypatch.setattr(style, "MAX_SVG_BYTES", 100)
+    kind, data = source(style.figure_html(figure))
+    assert kind == "png" and data.startswith(b"\x89PNG")
+
+
+def test_show_displays_once_and_save_writes_files_for_papers(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    figure = FIGURES["fusion_heatmap"]()
+    assert style.show(figure) is None
+    assert len(shown) == 1 and set(shown[0]) == {"text/html", "text/plain"} and figure.caption in shown[0]["text/plain"]
+    for ending, start in (("svg", b"<svg"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        assert style.save(figure, tmp_path / f"figure.{ending}").read_bytes().startswith(start)
+
+
+def test_token_text_is_text():
+    figure = figures_tokens.token_strip(record(HOSTILE))
+    drawn = texts(figure)
+    assert "<script>alert(1)</script>" in drawn and "$x$" in drawn and "a&b" in drawn and "$\\frac{" in drawn
+    assert {"\u21b5", "\u2192", "\u2205", "\u00b7é\u00b7", "\u03bb\u2200", "\ufffd"} <= set(drawn)
+    assert "<script>" not in style.svg(figure) and "<script>" not in style.figure_html(figure)
+
+
+def test_text_that_looks_like_a_style_stays_text():
+    hostile = 'x style="}@import url(//example.org/)" transform="rotate(-0 1)"'
+    drawn = fusion.stacked_bars(shares(), [hostile, hostile + "y", "lua"], "lua", samples=N, title=hostile)
+    assert texts(drawn).count(hostile) == 2 and hostile + "y" in texts(drawn)
+    sheets = minidom.parseString(style.svg(drawn)).getElementsByTagName("style")
+    assert len(sheets) == 1 and "import" not in sheets[0].firstChild.data
+
+
+def test_token_strip_shows_what_the_record_holds():
+    kept = record([f"t{i}" for i in range(12)])
+    figure = figures_tokens.token_strip(kept, layers=[0, 2], limit=10)
+    blocks = [axes for axes in figure.axes if axes.get_title("left")]
+    assert [axes.get_title("left") for axes in blocks] == ["L1", "L3"]
+    for axes, layer in zip(blocks, (0, 2), strict=True):
+        drawn = [text.get_text() for text in axes.texts]
+        winners = [str(best + 1) for best in kept.samples[0].weights[layer, :10].argmax(-1)]
+        assert drawn[::2] == [f"t{i}" for i in range(10)] and drawn[1::2] == winners
+        assert len(axes.lines) == 10 - 5  # positions 5 to 9 predict the completion
+    assert "the first 10 tokens" in figure.caption
+    for wrong in ({"sample": 1}, {"layers": 3}, {"member": "go"}):
+        with pytest.raises(UserError, match="accepted"):
+            figures_tokens.token_strip(kept, **wrong)
+
+
+def test_token_strip_names_its_seed_and_the_mean_weight_of_the_target():
+    kept = record([f"t{i}" for i in range(12)])
+    assert "seed" not in figures_tokens.token_strip(kept).caption
+    kept.seed = 4
+    figure = figures_tokens.token_strip(kept, layers=1)
+    own = kept.samples[0].weights[1, 5:-1, 2].astype(float).mean()
+    assert "r<1>, phase 2, seed 4, " in figure.caption and "r<1>, phase 2, seed 4, " in figure.alt
+    assert f"lua has a mean weight of {own:.1%} at the tokens that predict the completion" in figure.alt
+    assert "mean norm-weighted share of" in figures_tokens.token_strip(kept, weighted=True).alt
+
+
+def test_a_token_of_even_weights_is_palest_whatever_is_excluded():
+    """The winner's colour is paler towards uniform over the members that take part."""
+
+    def face(weights, **mask):
+        kept = record(["a", "b", "c"])
+        kept.samples[0].weights[:] = weights
+        for name, value in mask.items():
+            setattr(kept, name, value)
+        return figures_tokens.token_strip(kept, layers=0).axes[0].patches[0].get_facecolor()[:3]
+
+    excluded = {"mask": "exclude", "masked": ["lua"]}
+    assert face([0.5, 0.5, 0], **excluded) == pytest.approx(face([1 / 3, 1 / 3, 1 / 3]), abs=1e-3)
+    assert face([0.5, 0.5, 0]) != pytest.approx(face([1 / 3, 1 / 3, 1 / 3]), abs=1e-3)
+    assert face([1, 0, 0], mask="exclude", masked=["ruby", "lua"]) == pytest.approx(face([1 / 3] * 3), abs=1e-3)
+
+
+def test_wrapping_keeps_order_and_never_overlaps():
+    places = wrap(["a" * 30, "b" * 80, "c", "d" * 500], COLUMNS)
+    assert places == [(0, 0, 30), (1, 0, 80), (1, 80, 1), (2, 0, 100)]
+
+
+def test_heatmap_cells_hold_the_weights_and_the_target_is_framed():
+    weights = np.array([[0.0, 0.996, 0.004], [0.25, 0.25, 0.5]])
+    axes = fusion.fusion_heatmap(weights, MEMBERS, "ruby", samples=N).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0", "100", "<1", "25", "25", "50"]
+    frame = axes.patches[0]
+    assert (frame.get_x(), frame.get_width(), frame.get_height()) == (1, 1, 2)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["L1", "L2"]
+
+
+def test_difference_is_second_less_first_on_a_centred_scale():
+    first, second = np.array([[0.2, 0.5, 0.3]]), np.array([[0.6, 0.398, 0.002]])
+    figure = fusion.phase_comparison(first, second, MEMBERS, TARGET, samples=N)
+    change = figure.axes[2]
+    assert [text.get_text() for text in change.texts] == ["+40", "-10", "-30"]
+    norm = change.collections[0].norm
+    assert norm.vmin == -norm.vmax == pytest.approx(-0.4)
+
+
+def test_points_of_seeds_and_their_mean():
+    values = {"init": np.array([[0.2, 0.8], [0.4, 0.6]]), "phase 2": np.array([[0.1, 0.9]])}
+    axes = fusion.attention_by_phase(values, ["a", "b"], "b", samples=N).axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(lines["a"], [30, 10])
+    np.testing.assert_allclose(lines["b (target)"], [70, 90])
+    points = sorted(y for dots in axes.collections for y in dots.get_offsets()[:, 1])
+    np.testing.assert_allclose(points, [10, 20, 40, 60, 80, 90])
+
+
+def levels(figure: Figure) -> dict[str, float]:
+    """The dotted levels of a figure: name -> height."""
+    axes = figure.axes[0]
+    drawn = {text.get_text(): text.xy[1] for text in axes.texts}
+    heights = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":" or line.get_linewidth() == 0.8]
+    assert sorted(heights) == sorted(drawn.values())
+    return drawn
+
+
+def test_uniform_is_over_the_members_that_take_part():
+    """A level for each distinct number, named with its lines where there are several."""
+    lines, some = {"phase 1": SEEDS[..., 0], "phase 2": SEEDS[..., 1]}, {"phase 1": 4, "phase 2": 5}
+    five, four = "uniform over 5 members", "uniform over 4 members"
+    bits = fusion.entropy_per_layer(lines, members=some, samples=N)
+    assert levels(bits) == pytest.approx({f"{five} (phase 2)": np.log2(5), f"{four} (phase 1)": 2})
+    own = fusion.target_share_per_layer(lines, target=TARGET, members=some, samples=N)
+    assert levels(own) == pytest.approx({f"{five} (phase 2)": 20, f"{four} (phase 1)": 25})
+    for members in (5, {"phase 1": 5, "phase 2": 5}):
+        assert levels(fusion.entropy_per_layer(lines, members=members, samples=N)) == {five: np.log2(5)}
+    assert levels(fusion.entropy_per_layer(lines, members=some, samples=N, normalised=True)) == {"uniform": 1}
+    for figure in (bits, own):
+        assert all(name in words for name in levels(figure) for words in (figure.alt, figure.caption))
+
+
+def test_a_mean_over_seeds_says_so():
+    for draw in (
+        lambda **seeds: fusion.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: fusion.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: fusion.phase_comparison(shares(), shares(), MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N, **seeds),
+    ):
+        assert f"n = {N} samples, 3 seeds, completion tokens" in draw(seeds=3).caption
+        assert "seed" not in draw().caption
+    assert "1 seed," in fusion.entropy_per_layer({"a": SEEDS[0, :, 0]}, members=3, samples=N).caption
+
+
+def test_panels_are_called_what_they_show_and_bars_what_they_are_of():
+    panels = fusion.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, quantity="weight or share")
+    bar = next(axes for axes in panels.axes if axes.get_label() == "<colorbar>")
+    assert bar.get_ylabel() == "weight or share (%)"
+    assert all("weight or share" in words and "fusion" not in words for words in (panels.alt, panels.caption))
+    titles = "phase 1, mask zero", "phase 2"
+    bars = [fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N, title=title) for title in titles]
+    for figure, title in zip(bars, titles, strict=True):
+        assert figure.caption.startswith(f"{title}: Mean") and figure.alt.startswith(f"{title}: Stacked")
+
+
+def test_phases_of_a_loss_follow_each_other():
+    axes = training.loss_curves({"phase 1": LOG, "phase 2": LOG}, samples=N, best={"phase 1": 10, "phase 2": 5}).axes[0]
+    curves = [
+        line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "s"
+    ]
+    assert curves == [[0, 10], [10, 20]]
+    verticals = [line.get_xdata()[0] for line in axes.lines if line.get_xdata()[0] == line.get_xdata()[-1]]
+    assert verticals == [10, 10, 15]
+
+
+def test_overlong_samples_are_counted_not_dropped():
+    figure = training.length_histograms(LENGTHS, limit=50)
+    assert "1 of 37 are longer than the limit of 50 tokens" in figure.caption
+    stairs = [patch for axes in figure.axes for patch in axes.patches if hasattr(patch, "get_data")]
+    np.testing.assert_allclose([patch.get_data().values.sum() for patch in stairs], 100)
+
+
+def test_what_was_not_measured_is_said():
+    assert "Not measured, hence left out: base (training time (s))" in comparison.cost(SCORES, metric="x", samples=N).caption
+
+
+def test_a_single_row_has_a_point_and_no_interval():
+    none = {"low": None, "high": None}
+    scores = comparison.scores([SCORES[0] | none, SCORES[1]], metric="pass@1 (%)", samples=1)
+    gaps = comparison.differences([GAPS[0] | none], metric="pass@1 (points)", baseline="base", samples=1)
+    assert "base 1 (no interval); lora 5 (4 to 6.5)" in scores.alt and "lora +4 (no interval)" in gaps.alt
+    assert all(style.svg(figure) for figure in (scores, gaps))
+
+
+def test_categories_stay_apart_in_grey_and_beyond_eight():
+    seen = {(c["color"], c["marker"], str(c["linestyle"])) for c in map(style.category, range(24))}
+    assert len(seen) == 24
+    for colour in style.COLOURS:
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour))
+        light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        contrast = 1.05 / (light + 0.05) if style.ink_on(colour) == "white" else (light + 0.05) / 0.05
+        assert contrast >= 4.5  # WCAG AA
+
+
+def test_the_authors_figure_is_redrawn_from_the_published_shares():
+    with PUBLISHED.open() as file:
+        rows = list(csv.DictReader(file))
+    for target, method in sorted({(row["target"], row["method"]) for row in rows}):
+        mine = [row for row in rows if (row["target"], row["method"]) == (target, method)]
+        members = list(dict.fromkeys(row["adapter"] for row in mine))
+        weights = np.zeros((12, len(members)))
+        for row in mine:
+            weights[int(row["layer"]) - 1, members.index(row["adapter"])] = float(row["percent"]) / 100
+        axes = fusion.stacked_bars(weights, members, {"js": "javascript"}.get(target, target)).axes[0]
+        for member, bars in zip(members, axes.containers, strict=True):
+            assert bars.get_label().startswith(member)
+            np.testing.assert_allclose([bar.get_width() for bar in bars], weights[:, members.index(member)])
+            np.testing.assert_allclose(
+                [bar.get_y() + bar.get_height() / 2 for bar in bars], range(12)
+            )  # L1 at the bottom
+        labels = sorted(text.get_text() for text in axes.texts)
+        assert labels == sorted(f"{share:.1%}" for share in weights.flat if share >= 0.02)

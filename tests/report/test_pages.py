@@ -1,0 +1,405 @@
+"""Reports: complete without a network, safe whatever a model wrote, readable by everybody, cheap to refresh."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from studykit.report import html, pages
+from studykit.runs import files, store
+from studykit.runs import status as runs_status
+from studykit.study import file as study_file
+from studykit.study import plan
+
+ROOT = Path(__file__).parents[2]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><script>alert(1)</script><text>τ</text></svg>"
+EVIL = "<script>document.body.dataset.pwned=1</script><img src=x onerror='document.body.dataset.pwned=1'>"
+STUDY = """
+study: tiny
+question: Is <this> safe & sound?
+task: generation
+languages: [python]
+target: lua
+methods: [base, bottleneck]
+seeds: [0]
+evaluate: {sources: []}
+"""
+
+
+def html_of(*outputs, **metadata) -> BeautifulSoup:
+    cell = new_code_cell("secret_code()", outputs=list(outputs), metadata=metadata)
+    notebook = new_notebook(cells=[new_markdown_cell("# Title\n\n## A section"), cell])
+    return BeautifulSoup(html.body(notebook)[1], "html.parser")
+
+
+def display(**data) -> nbformat.NotebookNode:
+    mimes = {"html": "text/html", "plain": "text/plain", "png": "image/png", "svg": "image/svg+xml",
+             "markdown": "text/markdown", "js": "application/javascript", "latex": "text/latex",
+             "widget": "application/vnd.jupyter.widget-view+json"}  # fmt: skip
+    metadata = data.pop("metadata", {})
+    return new_output("display_data", {mimes[k]: v for k, v in data.items()}, metadata=metadata)
+
+
+def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
+    return new_output("stream", name=name, text=text)
+
+
+# One notebook
+
+
+def test_the_title_goes_up_and_code_stays_out():
+    notebook = new_notebook(cells=[new_markdown_cell("# A *title*\n\nProse."), new_code_cell("secret_code()")])
+    title, text = html.body(notebook)
+    assert title == "A <em>title</em>" and "Prose." in text and "secret_code" not in text
+
+
+@pytest.mark.parametrize("output", [
+    display(html=EVIL), display(markdown=EVIL), display(plain=EVIL), stream(EVIL), stream(EVIL, "stderr"),
+    display(html=f"<table><tr><td onclick='x()' style='background:url(http://e.org)'>{EVIL}</td></tr></table>"),
+    display(html="<a href='javascript:alert(1)'>x</a><iframe src='http://e.org'></iframe><form action=x><input>"),
+    display(html="<style>@import 'http://e.org'</style><link href='http://e.org'><object data=x></object><embed>"),
+    display(html="<svg><script>alert(1)</script></svg><math><mtext><img src=x onerror=alert(1)></mtext></math>"),
+    display(html="<iframe sandbox='allow-scripts allow-same-origin allow-top-navigation' srcdoc='<p>x</p>'></iframe>"),
+    display(html="<img alt='\"><script>alert(1)</script>' src='data:image/png;base64,AA=='>"),
+    display(js="alert(1)"), display(latex="$<script>alert(1)</script>$"),
+    new_output("error", ename="E", evalue=EVIL, traceback=[EVIL, "\x1b[31mred\x1b[0m"]),
+], ids=range(14))  # fmt: skip
+def test_nothing_that_a_model_wrote_runs_or_loads(output):
+    soup = html_of(output)
+    assert not soup.find_all(["script", "style", "link", "object", "embed", "form", "input", "svg"])
+    for tag in soup.find_all(True):
+        for name, value in tag.attrs.items():
+            assert not name.startswith("on"), tag
+            assert not re.search(r"javascript:|url\(", str(value)), tag
+            assert name not in ("src", "action") or value.startswith("data:image/"), tag
+        if tag.name == "iframe":
+            assert set(tag.get_attribute_list("sandbox")) <= {"allow-scripts", "allow-downloads"}
+
+
+def test_text_is_shown_as_it_is():
+    said = "a <b> & c \x1b[1;31mred\x1b[0m"
+    soup = html_of(stream(said), display(plain=said))
+    assert [pre.get_text() for pre in soup.find_all("pre")] == ["a <b> & c red"] * 2
+    assert soup.find(class_="ansi-red-fg") or soup.find(class_="ansi-red-intense-fg"), "terminal colours are kept"
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("\r  0%|          | 0/5 [00:00<?, ?it/s]\r100%|##########| 5/5 [00:01<00:00, 4.9it/s]\n", ""),
+    ("Loading weights:  50%|#####     | 1/2\n", ""),
+    ("7it [00:01, 5.0it/s]\n", ""),
+    ("/home/someone/lib/thing.py:12: FutureWarning: do not\n  warnings.warn(\n", "FutureWarning (thing.py): do not"),
+    ("/a/b.py:1: UserWarning: x\n  y()\n" * 3, "UserWarning (b.py): x"),
+    ("told on standard error\n", "told on standard error"),
+])  # fmt: skip
+def test_standard_error_is_tidied(text, shown):
+    soup = html_of(stream(text, "stderr"))
+    pre = soup.find("pre")
+    assert (pre.get_text() if pre else "") == shown
+    assert pre is None or pre.find_parent("details"), "and folded"
+
+
+def test_a_stream_is_one_block_and_obeys_carriage_returns():
+    soup = html_of(stream("one\n"), stream("step 1\rstep 2\r"), stream("step 3\n"))
+    assert [p.get_text() for p in soup.find_all("pre")] == ["one\nstep 3"]
+
+
+def test_live_widgets_and_bare_objects_are_left_out():
+    soup = html_of(
+        display(widget={"model_id": "1"}, plain="  0%| | 0/9"),
+        display(plain="<Figure size 6x4 with 1 Axes>"),
+        display(plain="<IPython.core.display.HTML object>"),
+    )
+    assert not soup.find("pre") and not soup.find("img")
+
+
+@pytest.mark.parametrize("output, metadata, alt", [
+    (display(png=PIXEL), {}, "Figure in the section “A section”"),
+    (display(png=PIXEL, metadata={"image/png": {"alt": "Loss & <steps>"}}), {}, "Loss & <steps>"),
+    (display(png=PIXEL, metadata={"alt": "Loss"}), {}, "Loss"),
+    (display(svg=SVG, png=PIXEL), {"alt": "Of the cell"}, "Of the cell"),
+    (display(html=f"<img src='data:image/png;base64,{PIXEL}'>"), {}, "Figure without a description"),
+    (display(html=f"<img alt='Own' src='data:image/png;base64,{PIXEL}'>"), {}, "Own"),
+])  # fmt: skip
+def test_every_image_is_inside_and_described(output, metadata, alt):
+    image = html_of(output, **metadata).find("img")
+    assert image["alt"] == alt
+    kind, data = re.fullmatch(r"data:image/([\w+]+);base64,(.+)", image["src"]).groups()
+    assert base64.b64decode(data) == (SVG.encode() if kind == "svg+xml" else base64.b64decode(PIXEL))
+
+
+def test_figures_of_the_kit_pass_unchanged():
+    plots = pytest.importorskip("studykit.report.figures")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([1, 2])
+    made = BeautifulSoup(plots.figure_html(figure, 'An alt with "quotes" & <signs>', "The <caption>"), "html.parser")
+    kept = html_of(display(html=str(made)))
+    for name in ("src", "alt"):
+        assert kept.img[name] == made.img[name]
+    assert kept.figcaption.get_text() == "The <caption>" and "max-width" in kept.figure["style"]
+
+
+def test_tables_scroll_and_align_their_numbers():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"method": ["<b>", "x"], "loss": [0.5, float("nan")], "steps": [1, 20]})
+    soup = html_of(display(html=frame.to_html()))
+    assert soup.table.parent["class"] == ["scroll"] and soup.table.parent["tabindex"] == "0"
+    numeric = ["number" in cell.get("class", []) for cell in soup.tbody.tr.find_all("td")]
+    assert numeric == [False, True, True]
+    assert (
+        soup.tbody.td.get_text() == "<b>"
+        and [("number" in t.get("class", [])) for t in soup.thead.find_all("th")][1:] == numeric
+    )
+
+
+def test_prose_is_that_of_the_notebook_as_it_is_now():
+    old, new = new_markdown_cell("A typpo", id="p"), new_markdown_cell("A typo", id="p")
+    executed = new_notebook(cells=[old, new_code_cell("", outputs=[stream("5")], id="c")])
+    text = html.body(executed, new_notebook(cells=[new]))[1]
+    assert "A typo" in text and "typpo" not in text and "5" in text
+
+
+def test_what_helps_only_who_runs_the_notebook_is_left_out_but_no_error():
+    own = {"tags": [html.NOT_IN_REPORT]}
+    trouble = [stream("1 fusion: starts.\n"), display(html="<p>dropped</p>"), stream("it warns\n", "stderr"),
+               new_output("error", ename="E", evalue="it broke", traceback=["trace"])]  # fmt: skip
+    kept = new_code_cell("y", outputs=[stream("kept")])
+    cells = [new_markdown_cell("# T"), new_markdown_cell("## What it needs\n\nMinutes.", metadata=own),
+             new_code_cell("x", outputs=trouble, metadata=own), kept]  # fmt: skip
+    text = html.body(new_notebook(cells=cells))[1]
+    assert "it broke" in text and "it warns" in text and "kept" in text
+    assert not any(words in text for words in ("What it needs", "Minutes", "starts", "dropped"))
+    executed = new_notebook(cells=[new_markdown_cell("## Old"), kept])
+    now = new_notebook(cells=[cell.copy() for cell in executed.cells])
+    now.cells[0] = new_markdown_cell("## Old", metadata=own, id=executed.cells[0].id)
+    text = html.body(executed, now)[1]
+    assert "Old" not in text and "kept" in text, "tagged after it was run"
+
+
+# A study
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.delenv("STUDYKIT_ENGINE", raising=False)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/tiny.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def rich() -> nbformat.NotebookNode:
+    """An executed notebook with everything that may appear in one."""
+    wide = "<table><thead><tr>" + "".join(f"<th>column {i}</th>" for i in range(40)) + "</tr></thead></table>"
+    frame = "<iframe sandbox='allow-scripts' srcdoc='<p id=x>0</p><script>x.textContent=1</script>'></iframe>"
+    outputs = [display(html=EVIL), display(svg=SVG), display(png=PIXEL), display(html=wide), display(html=frame),
+               stream("word " * 99), stream(EVIL, "stderr"), display(plain="long" * 300),
+               new_output("error", ename="ValueError", evalue=EVIL, traceback=[EVIL])]  # fmt: skip
+    prose = "# The title\n\n[A link](http://example.org), $x^2$.\n\n```mermaid\ngraph\n```\n\n| a |\n|---|\n| 1 |"
+    return new_notebook(cells=[new_markdown_cell(prose), new_code_cell("code()", outputs=outputs)])
+
+
+def finish(run: plan.Run, headline=None) -> None:
+    with store.open_run(run.dir, stage=run.stage, params=run.params) as opened:
+        opened.publish(headline=headline)
+    nbformat.write(rich(), files.home() / run.dir / "notebook.ipynb")
+
+
+@pytest.fixture
+def report(home) -> Path:
+    """The report of a study in which everything ran."""
+    for run in plan.plan(study_file.load_study("params/tiny.yaml", home)):
+        finish(run, {"pass@1 of <base>, %": 12.3456, "rows": 250, "p_value": 0.00123})
+    return pages.write("params/tiny.yaml").parent
+
+
+@pytest.fixture
+def broken(home, report) -> Path:
+    """The same after its adapter was run again and failed, and one evaluation was removed."""
+    adapter = next(home.glob("runs/adapter/*"))
+    log = home / f"logs/adapter/{adapter.name}.ipynb"
+    log.parent.mkdir(parents=True)
+    error = new_output("error", ename="ValueError", evalue=f"bad {EVIL}", traceback=["trace"])
+    nbformat.write(new_notebook(cells=[new_code_cell("", outputs=[error])]), log)
+    (adapter / "manifest.json").unlink()
+    shutil.rmtree(next(home.glob("runs/evaluate/lua-base-*")))
+    return pages.write("params/tiny.yaml").parent
+
+
+def states(index: BeautifulSoup) -> list[str]:
+    return [row.select_one(".state").get_text() for row in index.select("table.runs")[0].select("tbody > tr")
+            if row.select_one(".state")]  # fmt: skip
+
+
+def index_of(report: Path) -> tuple[BeautifulSoup, str]:
+    soup = BeautifulSoup((report / "index.html").read_text(), "html.parser")
+    return soup, re.sub(r"\s+", " ", soup.get_text(" "))
+
+
+def test_the_index_tells_what_was_found(report):
+    soup, text = index_of(report)
+    assert "Is <this> safe & sound?" in text and "6 of 6 runs are done;" in text
+    assert [(d.dt.get_text(), d.dd.get_text()) for d in soup.select(".tiles > div")] == [
+        ("pass@1 of <base>, %", "12.3"), ("rows", "250"), ("p value", "0.00123")]  # fmt: skip
+    assert states(soup) == ["done"] * 6 and "studykit run params/tiny.yaml" in text and not soup.select(".callout")
+    links = {a["href"] for a in soup.select("a[href$='.html']")}
+    assert links == {p.name for p in report.glob("*.html")} - {"index.html"} and len(links) == 6
+    parameters = soup.select("details .parameters")
+    assert len(parameters) == 6 and "learning_rate" in parameters[2].get_text()
+
+
+def test_the_index_tells_what_did_not_run_and_what_is_out_of_date(broken):
+    soup, text = index_of(broken)
+    assert "2 of 6 runs are done, 1 failed, 2 out of date, 1 not run yet" in text
+    assert "ValueError: bad <script>" in soup.select_one(".callout").get_text()
+    assert states(soup) == ["done", "done", "failed", "not run", "out of date", "out of date"]
+    assert "adapter lua-bottleneck-s0 failed" in text and "evaluate lua-base has not run" in text
+    assert not soup.select(".tiles"), "figures that are no longer true are not shown as the result"
+
+
+def test_a_run_is_out_of_date_when_its_input_or_its_code_is_another(home, report):
+    planned = plan.plan(study_file.load_study("params/tiny.yaml", home))
+
+    def states():
+        return [status.state for status in runs_status.of_study(planned).values()]
+
+    assert states() == ["done"] * 6
+    manifest = home / planned[1].dir / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    assert states() == ["done", "done", *["outdated"] * 4], "made again since"
+    manifest.write_text(manifest.read_text()[:-1])
+    (home / "notebooks").mkdir()
+    (home / "notebooks/06_compare.ipynb").write_text('{"cells": [{"cell_type": "code", "source": "x"}]}')
+    assert states() == [*["done"] * 5, "outdated"]
+
+
+def test_pages_name_the_run_and_link_back(report):
+    page = next(report.glob("04_evaluate-lua-base-*.html"))
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    assert soup.h1.get_text() == "The title" and soup.select_one("nav a")["href"] == "index.html"
+    assert re.search(r"evaluate/lua-base-[0-9a-f]{10}", soup.header.get_text())
+    assert "1 thread" in soup.header.get_text() or "threads" in soup.header.get_text()
+    inputs = {a["href"] for a in soup.header.select("details a")}
+    assert inputs and all((report / name).is_file() for name in inputs)
+
+
+def test_tables_of_a_run_are_copied_beside_its_page_and_linked(home, report):
+    made = next(home.glob("runs/compare/*"))
+    for kind in pages.TABLES:
+        (made / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
+    for page in report.glob("*.html"):
+        page.unlink()  # a report is written after its runs
+    pages.write("params/tiny.yaml")
+    for page in report.glob("0*.html"):
+        names = [a["href"] for a in BeautifulSoup(page.read_text(), "html.parser").footer.select("a")[2:]]
+        assert names == [f"{page.stem}.{kind}" for kind in pages.TABLES] * page.stem.startswith("06_compare")
+        assert [(report / name).read_text(encoding="utf-8")[:2] for name in names] == ["é "] * len(names)
+
+
+def test_a_failed_run_has_a_page_with_its_traceback(broken):
+    failed = BeautifulSoup(next(broken.glob("02_adapter-*.html")).read_text(), "html.parser")
+    assert "ValueError: bad" in failed.header.get_text() and failed.select_one(".failure")
+
+
+def test_only_what_changed_is_rendered_again(report, monkeypatch):
+    times = {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
+    monkeypatch.setattr(html, "body", lambda *_: pytest.fail("rendered a page that had not changed"))
+    pages.write("params/tiny.yaml")
+    assert times == {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
+    monkeypatch.undo()
+    os.environ["STUDYKIT_HOME"] = str(report.parents[1])
+    try:
+        changed = next(files.home().glob("runs/evaluate/lua-base-*/notebook.ipynb"))
+        changed.write_text(changed.read_text().replace("The title", "Another title"))
+        pages.write("params/tiny.yaml")
+    finally:
+        del os.environ["STUDYKIT_HOME"]
+    again = {p.name.split("-")[0] for p in times if p.stat().st_mtime_ns != times[p]}
+    assert again == {"04_evaluate"}
+
+
+def test_pages_of_runs_that_are_no_longer_planned_go(report):
+    (report / "mine.html").write_text("<p>my own notes</p>")
+    (files.home() / "params/tiny.yaml").write_text(STUDY + "data: {source_examples: 3}\n")
+    pages.write("params/tiny.yaml")
+    assert {p.name.split("-")[0] for p in report.glob("*.html")} == {"00_base_model", "index.html", "mine.html"}
+
+
+def test_a_study_of_which_nothing_has_run(home):
+    text = pages.write("params/tiny.yaml").read_text()
+    assert "0 of 6 runs are done, 6 not run yet" in text and "Nothing has run yet" in text
+
+
+@pytest.mark.parametrize("value, shown", [
+    (0.123456, "0.123"), (12.3456, "12.3"), (-5.0, "-5"), (250, "250"), (123456, "123,456"), (0.0, "0"),
+    (12345.6, "12,346"), (1e-7, "1e-07"), ("<b>", "&lt;b&gt;"), (True, "True"),
+])  # fmt: skip
+def test_numbers(value, shown):
+    assert pages.number(value) == shown
+
+
+@pytest.mark.parametrize(
+    "seconds, shown", [(0.04, "0.0 s"), (59.94, "59.9 s"), (138, "2 min 18 s"), (7384, "2 h 3 min")]
+)
+def test_durations(seconds, shown):
+    assert pages.duration(seconds) == shown
+
+
+# In a real browser
+
+
+@pytest.mark.parametrize("width, scheme", [(1100, "light"), (375, "dark")])
+def test_reports_open_offline(broken, browser, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    asked, said = [], []
+    for file in sorted(broken.glob("*.html")):
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(file.as_uri())
+        assert asked == [file.as_uri()], "a page loads itself and nothing else"
+        assert said == []
+        assert page.evaluate("document.body.dataset.pwned") is None
+        assert page.evaluate("[...document.images].every(i => i.alt.trim() && i.complete && i.naturalWidth > 0)")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{file.name} is wider than the screen"
+        )
+        assert page.evaluate("document.title") and page.locator("h1").count() == 1
+        for frame in page.frames[1:]:
+            assert frame.locator("#x").text_content() == "1", "a frame of the kit's own may run scripts, in its sandbox"
+        page.close()
+        asked.clear()
+    context.close()
+
+
+def test_the_policy_in_the_page_forbids_the_network(report, browser):
+    page = browser.new_page()
+    asked = []
+    page.route("http://**", lambda route: (asked.append(route.request.url), route.abort()))
+    page.goto((report / "index.html").as_uri())
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=http://example.org/x.png>')")
+    page.wait_for_timeout(300)
+    assert asked == []
+    page.close()
+
+
+def test_the_index_is_valid_json_free_html():
+    assert json.dumps(pages.document("a & b", "<p>x</p>", "m")).count("<title>a &amp; b</title>") == 1
+
+
+def test_inline_html_of_prose_keeps_its_text():
+    """nbconvert's own embedding of images parses each tag alone, and so empties it: u<sub></sub>n."""
+    notebook = new_notebook(cells=[new_markdown_cell("# T\n\nx and u<sub>n</sub>, y<sup>2</sup>")])
+    assert "u<sub>n</sub>, y<sup>2</sup>" in html.body(notebook)[1]

@@ -1,0 +1,77 @@
+"""Tables and texts in notebooks: nothing that a data set or a model wrote becomes HTML; numbers read as numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from studykit.report import tables
+from studykit.runs import notebook, store
+
+EVIL = "<script>alert(1)</script> & '\"<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def outputs(monkeypatch) -> list[dict[str, str]]:
+    """What was displayed, by mime type."""
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
+    return seen
+
+
+@pytest.mark.parametrize("call, value", [
+    (tables.facts, {EVIL: EVIL}),
+    (tables.table, [{EVIL: EVIL}]),
+    (tables.texts, [{EVIL: EVIL}]),
+])  # fmt: skip
+def test_text_is_escaped(call, value, outputs):
+    call(value, EVIL)
+    page = outputs[0]["text/html"]
+    assert "<script" not in page and "<img" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
+
+
+@pytest.mark.parametrize("value, text", [
+    (None, "–"), (True, "yes"), (1234567, "1,234,567"), (0.00001234, "1.234e-05"), (12345.678, "12,346"), (0.5, "0.5"),
+    ([1, "a", None], "1, a, –"), ({"a": 1500}, "a: 1,500"), ("x\ny", "x\ny"), (0, "0"), (-1500.0, "-1,500"),
+])  # fmt: skip
+def test_values_as_they_are_written(value, text):
+    assert tables.written(value) == text
+
+
+def test_a_table_has_all_columns_and_dashes_for_what_is_missing(outputs):
+    tables.table([{"a": 1}, {"a": 2, "b": "x"}])
+    assert outputs[0]["text/plain"] == "a\tb\n1\t–\n2\tx"
+
+
+def test_columns_of_numbers_stand_to_the_right(outputs):
+    tables.table([{"name": "x", "n": 1}, {"name": "y", "n": None}])
+    page = outputs[0]["text/html"]
+    assert page.count("text-align: right") == 3 and page.count("text-align: left") == 3
+
+
+def test_a_long_text_says_what_is_left_out(outputs):
+    tables.texts([{"code": "x" * 2000}], limit=100)
+    page = outputs[0]["text/html"]
+    assert "x" * 100 + "\n… (1,900 more characters)" in page and "x" * 101 not in page
+    tables.texts([{"code": "\n" * 300}])
+    assert "… (271 more characters)" in outputs[1]["text/html"]
+
+
+@pytest.mark.parametrize("call", [tables.table, tables.texts])
+def test_nothing_shows_nothing(call, outputs):
+    call([])
+    assert not outputs
+
+
+def test_the_footer_tells_versions_and_every_parameter(tmp_path, monkeypatch, outputs):
+    p = notebook.from_notebook("data", {"seed": 3})
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    tables.footer(p)  # nothing has been made
+    page = outputs.pop()["text/html"]
+    assert not outputs and "of the draw and the split" in page
+    assert all(f">{name}</th>" in page for name in type(p).model_fields)
+    with store.open_run("runs/data/made", stage="data", params=p) as run:
+        run.publish(inputs=[])
+    tables.footer(p.model_copy(update={"out": "runs/data/made"}))
+    said, page = outputs
+    assert said["text/markdown"].startswith("Made in 0 s on ") and "python 3." in said["text/markdown"]

@@ -1,0 +1,127 @@
+"""Every method word of a study: parsed, trained on a tiny base, saved, loaded and taken off again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from studykit.attention import snapshots, summary
+from studykit.data.rows import read_rows
+from studykit.errors import UserError
+from studykit.evaluation import trained as evaluation_trained
+from studykit.runs import store
+from studykit.study import methods
+from studykit.study.parameters import AdapterParams
+from studykit.training import adapters, batches, phases, train
+from studykit.training.base import load_base
+from tests import tiny
+
+COMPOSED = ["adapterfusion", "adapterfusion-static", "adapterfusion-lowrank", "average", "weights"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("word, parts", {
+    "base": ("base", "none", None, "full"),
+    "houlsby": ("houlsby", "none", None, "full"),
+    "advfusion_zero": ("advfusion", "zero", "bottleneck", "full"),
+    "advfusion_exclude-lora-lowrank": ("advfusion", "exclude", "lora", "lowrank"),
+    "adapterfusion-static": ("adapterfusion", "none", "bottleneck", "static"),
+    "average-compacterpp": ("average", "none", "compacterpp", "full"),
+    "arrow": ("arrow", "none", "lora", "full"),
+}.items())  # fmt: skip
+def test_a_word_says_what_is_done(word, parts):
+    assert methods.parse(word) == (word, *parts)
+
+
+@pytest.mark.parametrize("word, said", {
+    "lorra": "the nearest known is lora", "": "known are base", "base-lora": "the nearest known is base",
+    "adapterfusion-full": "may come members .* then a variant .* not 'full'", "average-static": "not 'static'",
+    "merge-lora": "is unknown", "advfusion": "the nearest known is advfusion_",
+    "adapterfusion-lowrank-lora": "not 'lora'",
+}.items())  # fmt: skip
+def test_an_unknown_word_is_told_in_a_sentence(word, said):
+    with pytest.raises(ValueError, match=said):
+        methods.parse(word)
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.arange(5, 12)[None]).logits
+
+
+@pytest.mark.parametrize("method", methods.ADAPTERS)
+def test_every_adapter_trains_and_comes_back(home, method):
+    base_dir, data = tiny.base_run(home), tiny.data_run(home)
+    base, tokens = load_base(base_dir)
+    bare = logits(base)
+    place = home / f"runs/adapter/lua-{method}-s0-0000000009"
+    p = AdapterParams(base=base_dir, data=data, language="lua", method=method, reduction_factor=2, batch_size=4,
+                      eval_every=2, precision="fp32", learning_rate=1e-2, steps=4)  # fmt: skip
+    model = adapters.new_adapter(base, p)
+    examples = [batches.encode_rows(read_rows(data, "lua", s), tokens, *tiny.LIMITS) for s in ("train", "valid")]
+    train.train(model, tokens, *examples, p, steps=4, checkpoints=home / "checkpoints", seed=0)
+    trained = logits(model)
+    adapters.save_adapter(model, place / "adapter", "lua")
+    run = tiny.finish(home, place, {"base": base_dir, "language": "lua", "method": method, "seed": 0})
+    fresh, _ = load_base(base_dir)
+    with evaluation_trained.loaded(fresh, evaluation_trained.State("trained", 0, run)) as loaded:
+        assert torch.equal(logits(loaded), trained) and not torch.equal(trained, bare)
+    assert torch.equal(logits(fresh), bare), "the base is bare again"
+
+
+def compose(home, word: str):
+    """The work of notebook 03 for a word; (parameters, logits of what was trained)."""
+    asked = methods.parse(word)
+    p = tiny.fusion_params(home, method=asked.name, mask=asked.mask, variant=asked.variant, rank=2)
+    members = {x: tiny.adapter_run(home, p.base, x, asked.members) for x in p.members}
+    p = p.model_copy(update={"members": members})
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        base, tokens = load_base(p.base)
+        snapshots.look_at_base(base, tokens, p, tiny.LIMITS, run)
+        model = adapters.new_fusion(base, p)
+        snapshots.look(model, tokens, p, tiny.LIMITS, run)
+        for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
+            snapshots.look(model, tokens, p, tiny.LIMITS, run, phase)
+        adapters.save_members(run.path(), p.members)
+        run.publish(headline=summary.headline(run.path(), p.method))
+    return p, logits(model.eval())
+
+
+@pytest.mark.parametrize("word", [
+    *COMPOSED, *(f"advfusion_zero-{kind}" for kind in methods.FUSABLE[1:]), "average-lora",
+    "adapterfusion-lora-lowrank", *methods.PEFT_COMPOSITIONS,
+])  # fmt: skip
+def test_every_composition_trains_and_comes_back(home, word):
+    p, trained = compose(home, word)
+    base, _ = load_base(p.base)
+    bare = logits(base)
+    with evaluation_trained.loaded(base, evaluation_trained.State("trained", 0, p.out)) as loaded:
+        torch.testing.assert_close(logits(loaded), trained, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(trained, bare)
+    assert torch.equal(logits(base), bare) and base.config.use_cache, "the base is bare again"
+    steps = {d["steps"] for d in summary.trained(p.out, p.method).values()}
+    assert steps == ({0} if p.method in methods.UNTRAINED else {4} if p.method == "advfusion" else {8})
+    records = summary.observed(p.out, p.method)
+    assert bool(records) == methods.parse(word).has_weights
+    assert set(json.loads((home / p.out / "texts.json").read_text())) > {"base"}
+
+
+def test_a_composition_of_loras_refuses_other_members(home):
+    p = tiny.fusion_params(home, method="merge", mask="none")
+    with pytest.raises(UserError, match="merge composes LoRAs, but the member 'python' in .* is a ADAPTER_COMPOSITION"):
+        adapters.new_fusion(load_base(p.base)[0], p)
+
+
+def test_a_fully_trained_base_is_no_member(home):
+    p = tiny.fusion_params(home)
+    full = tiny.adapter_run(home, p.base, "lua", "full")
+    with pytest.raises(UserError, match="cannot be fused: it trained the whole base"):
+        adapters.new_fusion(load_base(p.base)[0], p.model_copy(update={"members": p.members | {"lua": full}}))

@@ -1,0 +1,331 @@
+"""Laws of the plan: what is named the same is the same, and a parameter changes exactly what stands on it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studykit.errors import UserError
+from studykit.runs import notebook
+from studykit.study import file, parameters, plan
+from studykit.study import methods as study_methods
+from studykit.study.parameters import POLYGLOT, STAGES
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
+SMALL = {
+    "study": "small", "task": "generation", "languages": ["python", "go"], "target": "lua",
+    "methods": list(METHODS), "seeds": [0, 1],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(ROOT))
+
+
+def planned(**changes) -> list[plan.Run]:
+    return plan.plan(file.Study.model_validate(SMALL | changes))
+
+
+def names(runs) -> set[str]:
+    return {run.name for run in runs}
+
+
+def below(runs: list[plan.Run], start: set[str]) -> set[str]:
+    """The runs named, and everything that stands on them."""
+    reached = set(start)
+    for run in runs:  # in order, so one pass suffices
+        if any(need.name in reached for need in run.needs):
+            reached.add(run.name)
+    return reached
+
+
+def test_the_runs_of_a_study():
+    labels = [f"{run.stage} {run.label}" for run in planned()]
+    assert labels == [
+        "base_model scratch-s0", "data generation-lua",
+        *(f"adapter {x}-bottleneck-s{s}" for x in ("python", "go", "lua") for s in (0, 1)),
+        "adapter lua-lora-s0", "adapter lua-lora-s1",
+        *(f"fusion lua-{m}-s{s}" for m in ("adapterfusion", "advfusion_zero", "advfusion_exclude") for s in (0, 1)),
+        *(f"evaluate lua-{m}" for m in METHODS), "evaluate python-bottleneck", "evaluate go-bottleneck",
+        *(f"fusion_attention {m}" for m in ("adapterfusion", "advfusion_zero", "advfusion_exclude")), "compare lua",
+    ]  # fmt: skip
+
+
+def test_what_they_are_given():
+    by = {f"{run.stage} {run.label}": run for run in planned()}
+    adapter = {s: by[f"adapter lua-bottleneck-s{s}"] for s in (0, 1)}
+    asked = file.Study.model_validate(SMALL).adapter
+    assert adapter[0].params["steps"] == asked.target_steps != asked.steps
+    assert by["adapter python-bottleneck-s0"].params["steps"] == asked.steps
+    fusion = by["fusion lua-advfusion_zero-s1"]
+    assert list(fusion.params["members"]) == ["python", "go", "lua"], "members in order, the target last"
+    assert fusion.params["members"]["lua"] == adapter[1].dir, "members have the fusion's seed"
+    assert (fusion.params["method"], fusion.params["mask"]) == ("advfusion", "zero")
+    assert by["fusion lua-adapterfusion-s0"].params["mask"] == "none"
+    evaluated = by["evaluate lua-bottleneck"].params
+    assert evaluated["checkpoints"] == [adapter[0].dir, adapter[1].dir] and evaluated["seeds"] == [0, 1]
+    assert by["evaluate lua-base"].params["checkpoints"] == by["evaluate lua-base"].params["seeds"] == []
+    compared = by["compare lua"].params
+    assert set(compared["evaluations"]) == set(METHODS) and set(compared["sources"]) == {"python", "go"}
+    assert set(compared["adapters"]) == {"bottleneck", "lora"} and compared["baseline"] == "adapterfusion"
+
+
+def test_only_what_is_asked_for():
+    few = planned(methods=["base", "lora"], evaluate={"sources": []})
+    assert [run.label for run in few if run.stage in ("adapter", "fusion")] == ["lua-lora-s0", "lua-lora-s1"]
+    assert few[-1].params["baseline"] == "base"
+    one = planned(methods=["base", "lora"], evaluate={"sources": ["go"]})
+    assert set(one[-1].params["sources"]) == {"go"}
+    assert {run.label.split("-")[0] for run in one if run.stage == "adapter"} == {"go", "lua"}, "it trains no other"
+    fused = planned(methods=["advfusion_zero"], evaluate={"sources": []})
+    assert "lua-bottleneck-s0" in {run.label for run in fused}, "a member even if it is not an arm of its own"
+    assert [run.label for run in fused if run.stage == "evaluate"] == ["lua-advfusion_zero"]
+
+
+@pytest.mark.parametrize("base, rates", [("scratch", (5e-3, 2e-3)), ("owner/name", (1e-4, 1e-5))])
+def test_learning_rates_follow_the_base(base, rates):
+    got = {run.stage: run.params["learning_rate"] for run in planned(base=base) if run.stage in ("adapter", "fusion")}
+    assert (got["adapter"], got["fusion"]) == rates
+    set_by_hand = planned(base=base, fusion={"learning_rate": 0.5})
+    assert {run.params["learning_rate"] for run in set_by_hand if run.stage == "fusion"} == {0.5}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_plan_is_ordered_unique_and_complete(data):
+    languages = data.draw(st.lists(st.sampled_from(POLYGLOT[:-1]), min_size=1, max_size=5, unique=True))
+    methods = data.draw(st.lists(st.sampled_from(METHODS), min_size=1, unique=True))
+    seeds = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True))
+    sources = data.draw(st.sampled_from([None, [], languages[:1]]))
+    runs = planned(languages=languages, methods=methods, seeds=seeds, evaluate={"sources": sources})
+    seen: dict[str, plan.Run] = {}
+    for run in runs:
+        assert run.dir not in seen and all(need.dir in seen for need in run.needs)
+        assert set(plan._inputs(run.stage, run.params)) == {need.dir for need in run.needs}, "all inputs are planned"
+        assert run.params == parameters.check(run.stage, run.params).model_dump() and run.params["out"] == run.dir
+        assert not set("{} '\"") & set(run.dir)
+        seen[run.dir] = run
+    assert runs[-1].stage == "compare" and names(runs) == below(runs, {runs[0].name}), "no run stands on nothing"
+
+
+def other(value, field):
+    """Another valid value for a parameter, or None."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value * 2 + 2 if value != 1 else 2
+    if isinstance(value, float):
+        return value / 2 if value else 0.5
+    if value is None and "float" in str(field.annotation):
+        return 0.125
+    if value is None and "list" in str(field.annotation):
+        return ["lua"]
+    if value is None and "int" in str(field.annotation):
+        return 7
+    return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
+            "auto": "fp32", "plain": "task", None: "Write {description}", "adapterfusion": "lora",
+            "adamw": "adamw_8bit"}.get(value)  # fmt: skip
+
+
+FIELDS = [(s, f) for s in STAGES for f in type(getattr(file.Study.model_validate(SMALL), s)).model_fields]
+
+
+@pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
+def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
+    wide = {"methods": [*METHODS, "full", "weights", "adapterfusion-lowrank"]}
+    on = {}
+    if stage == "data" and name in {*plan.FILES_ALONE, "test_path"}:  # these say nothing of built-in programs
+        on, wide = {"path": "rows"}, wide | {"task": "commit", "data": {"path": "rows"}}
+    if stage == "evaluate" and name in ("samples", "pass_k"):
+        on, wide = {"samples": 4, "temperature": 0.8}, wide | {"evaluate": {"samples": 4, "temperature": 0.8}}
+    before = file.Study.model_validate(SMALL | wide)
+    section = getattr(before, stage)
+    fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base", "shares": [0.6, 0.2, 0.2],
+             "format": "prepared", "split_by": "file", "pass_k": [2]}  # fmt: skip
+    value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
+    if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
+        pytest.skip("changes which runs there are")
+    old, new = plan.plan(before), planned(**wide | {stage: on | {name: value}})
+    changed = names(old) - names(new)
+    own = {run.name for run in old if run.stage == stage and run.name in changed}
+    assert own, "it changes runs of its stage"
+    assert changed == below(old, own), "and what stands on them, nothing else"
+    only = {"target_steps": "lua-", "steps": ("python-", "go-"), "reduction_factor": "bottleneck", "lora_": "-lora-",
+            "carry_optimizer": "advfusion", "phase1_data": "advfusion"}  # fmt: skip
+    if stage in ("adapter", "fusion"):
+        for start, wanted in only.items():
+            if name.startswith(start) and (stage, name) != ("fusion", "steps"):
+                wanted = (wanted,) if isinstance(wanted, str) else wanted
+                assert all(any(w in label for w in wanted) for label in own), own
+
+
+def test_order_of_members_counts():
+    one, two = planned(), planned(languages=["go", "python"])
+    assert not names(one) & names(two)  # the base is trained on them in order
+    a = plan.key("fusion", {"members": {"python": "runs/a", "go": "runs/b"}})
+    assert a != plan.key("fusion", {"members": {"go": "runs/b", "python": "runs/a"}})
+
+
+def test_keys_depend_on_content_alone():
+    values = parameters.check(
+        "adapter", {"base": "runs/base_model/x-0123456789", "data": "elsewhere/y-abcdefabcd"}
+    ).model_dump()
+    renamed = values | {"base": "other/z-0123456789", "out": "anywhere"}
+    assert plan.key("adapter", values) == plan.key("adapter", renamed)
+    assert plan.key("adapter", values) != plan.key("adapter", values | {"base": "runs/base_model/x-0123456780"})
+    assert plan.key("adapter", values) == plan.key("adapter", dict(reversed(values.items())))
+
+
+def test_numbers_written_differently_are_the_same():
+    assert names(planned(adapter={"weight_decay": 0, "reduction_factor": 3})) == names(
+        planned(adapter={"weight_decay": 0.0, "reduction_factor": 3.0})
+    )
+
+
+def test_studies_share_what_is_equal():
+    one, two = planned(), planned(study="other", seeds=[0], methods=["base", "bottleneck"], compare={"resamples": 100})
+    shared = names(one) & names(two)
+    assert {name.split("/")[0] for name in shared} == {"base_model", "data", "adapter", "evaluate"}
+    assert all(r.params == next(o for o in one if o.name == r.name).params for r in two if r.name in shared)
+
+
+def test_a_pretrained_base_has_no_recipe():
+    one, two = planned(base="owner/name"), planned(base="owner/name", base_model={"steps": 3, "seed": 5}, target="ruby")
+    assert one[0] == two[0] and one[0].label == "name-none"
+    assert planned(base="owner/name", quantization="nf4")[0].label == "name-nf4"
+
+
+# Notebooks by hand
+
+
+def by_hand(stage: str, **values):
+    return notebook.from_notebook(stage, {"Path": Path, "math": math, "_hidden": 1, "In": [], "Out": {}} | values)
+
+
+QUICKSTART = plan.plan(file.load_study("params/quickstart.yaml", ROOT))
+
+
+@pytest.mark.parametrize("run", QUICKSTART, ids=lambda run: run.name)
+def test_the_quickstart_by_hand_is_the_quickstart(run):
+    roles = {n: v for n, v in run.params.items() if parameters.kind(STAGES[run.stage].model, n) == "role"}
+    own = notebook.defaults(run.stage, **({} if run.stage != "fusion" else {"method": run.params["method"]}))
+    assert by_hand(run.stage, **(own | roles)).model_dump() == run.params
+
+
+def test_the_target_needs_no_steps_of_its_own():
+    target = next(run for run in QUICKSTART if run.label == "lua-bottleneck-s0")
+    cell = notebook.defaults("adapter") | {"language": "lua"}
+    steps = target.params["steps"]
+    assert by_hand("adapter", **cell).out == by_hand("adapter", **(cell | {"steps": steps})).out == target.dir
+    assert by_hand("adapter", **(cell | {"steps": steps + 1})).out != target.dir
+
+
+def test_a_new_seed_stands_on_the_same_data():
+    new = by_hand("adapter", language="lua", seed=99)
+    assert new.data == QUICKSTART[1].dir and new.out.startswith("runs/adapter/lua-bottleneck-s99-")
+
+
+def test_given_paths_are_kept():
+    p = by_hand("adapter", base="runs/base_model/mine-0123456789", out="runs/adapter/mine")
+    assert (p.base, p.out, p.data) == ("runs/base_model/mine-0123456789", "runs/adapter/mine", QUICKSTART[1].dir)
+
+
+def test_a_complete_notebook_reads_no_study():
+    run = QUICKSTART[2]
+    assert by_hand("adapter", study="params/absent.yaml", **run.params).model_dump() == run.params
+
+
+@pytest.mark.parametrize("stage, values, said", [
+    ("adapter", {"stpes": 3}, "02_adapter: stpes is unknown; did you mean steps?"),
+    ("adapter", {"something": [1]}, "02_adapter: something is unknown"),
+    ("adapter", {"steps": "3"}, "02_adapter: steps is '3'; it must be an integer"),
+    ("adapter", {"study": 3}, "02_adapter: study is 3; it must be a study file"),
+    ("adapter", {"study": "params/absent.yaml"}, "params/absent.yaml cannot be read"),
+    ("adapter", {"language": "perl"}, "02_adapter: params/quickstart.yaml has no run with language='perl'; it has"),
+    ("fusion", {"seed": 77}, "has no run with seed=77; it has"),
+    ("evaluate", {"method": "lora", "language": "python"}, "has no run with language='python', method='lora'"),
+], ids=str)  # fmt: skip
+def test_what_a_notebook_may_not_say(stage, values, said):
+    with pytest.raises(UserError) as error:
+        by_hand(stage, **values)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+CELL = "steps: int = 3  # of them\nstudy: str = 'params/quickstart.yaml'"
+ASK = "p = plan.from_notebook('adapter', globals())"
+
+
+@pytest.mark.parametrize("history", [
+    ["", CELL, ASK],
+    ["", CELL, ASK, "run = f(p)", "rows = [1, 2]", CELL, ASK],  # "run all" once more
+    ["", CELL, ASK, "rows = [1, 2]", "run = f(p)", ASK],  # the second cell alone
+    ["", "stpes = 3", ASK, CELL, "# Parameters\nlanguage = 'lua'", ASK],  # a misspelling that was mended
+], ids=range(4))  # fmt: skip
+def test_a_notebook_may_be_run_again_in_its_kernel(history):
+    later = {"rows": [1, 2], "p": 1, "stpes": 3} if len(history) > 3 else {}
+    assert by_hand("adapter", In=history, language="lua", steps=3, **later).steps == 3
+
+
+@pytest.mark.parametrize("cells", [
+    ["stpes = 3"],
+    [CELL, "# Parameters\nstpes = 3"],
+    ["f()", CELL, "steps = 2", "stpes = 3"],
+], ids=range(3))  # fmt: skip
+def test_a_misspelling_is_found_in_a_used_kernel_too(cells):
+    with pytest.raises(UserError, match="stpes is unknown"):
+        by_hand("adapter", In=["", CELL, ASK, *cells, ASK], language="lua", p=1, stpes=3)
+
+
+def test_a_parameter_that_code_has_hidden():
+    with pytest.raises(UserError, match="base now names code; run the parameters cell again"):
+        by_hand("adapter", In=["", CELL, ASK, "from studykit import base", ASK], language="lua", base=math)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_defaults_for_parameters_cells(stage):
+    cell = notebook.defaults(stage)
+    assert set(cell) == set(STAGES[stage].model.model_fields) and cell["out"] is None
+    assert json.loads(json.dumps(cell)) == cell
+    assert by_hand(stage, **cell).out in {run.dir for run in QUICKSTART if run.stage == stage}
+
+
+def test_every_planned_notebook_runs_without_asking_a_study():
+    """What a notebook resolves from a study when it is None is never None in a plan."""
+    words = [w for w in study_methods.WORDS if w not in ("base", *study_methods.ADAPTERS)] + ["adapterfusion-lora-lowrank"]
+    for run in planned(methods=["base", *study_methods.ADAPTERS, *words]):
+        model = STAGES[run.stage].model
+        missing = [n for n in model.model_fields if parameters.kind(model, n) and run.params[n] is None]
+        assert not missing, run.name
+
+
+@pytest.mark.parametrize("stage, given, rate", [
+    ("adapter", {"language": "lua", "method": "full"}, 1e-3), ("adapter", {"language": "lua"}, 1.5e-2),
+    ("fusion", {"method": "weights"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 2e-3),
+])  # fmt: skip
+def test_by_hand_a_method_gets_its_own_rate_whatever_the_study_runs(stage, given, rate):
+    assert notebook.resolve(stage, {**notebook.defaults(stage), "learning_rate": None, **given}, "params/quickstart.yaml")[
+        "learning_rate"
+    ] == pytest.approx(rate)
+
+
+def test_by_hand_a_composition_of_loras_is_lent_loras():
+    asked = notebook.defaults("fusion") | {"members": None, "method": "merge", "out": None}
+    lent = notebook.resolve("fusion", asked, "params/methods.yaml")
+    assert all("-lora-" in member for member in lent["members"].values())
+
+
+def test_members_on_code_are_other_runs_than_the_arms():
+    """The target's member learns plain code; its own arm, LoRA and the base are as without."""
+    runs = planned(members_on="code", methods=["base", "bottleneck", "adapterfusion"], evaluate={"sources": []})
+    fusion = next(run for run in runs if run.stage == "fusion")
+    assert {need.params["trained_on"] for need in fusion.needs if need.stage == "adapter"} == {"code"}
+    arm = next(run for run in runs if run.stage == "evaluate" and run.params["method"] == "bottleneck")
+    assert {need.params["trained_on"] for need in arm.needs if need.stage == "adapter"} == {"task"}
+    assert runs[-1].params["adapters"]["bottleneck"] == arm.params["checkpoints"]

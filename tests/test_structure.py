@@ -1,0 +1,112 @@
+"""The shape of the library: nine packages on floors, imports that only go down, no circles, few files behind a run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from studykit.runs import code_digest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "studykit"
+FLOORS = {
+    "errors": 0, "tuners": 1, "study": 2, "runs": 3, "data": 4, "training": 5, "attention": 6, "evaluation": 6,
+    "report": 7, "workflow": 8, "cli": 9,
+}  # fmt: skip
+MAY_IMPORT = {
+    "tuners": {"errors"}, "study": {"errors"}, "runs": {"errors", "study"}, "data": {"errors", "study", "runs"},
+    "training": {"errors", "study", "runs", "data", "tuners"},
+    "attention": {"errors", "study", "runs", "data", "tuners", "training"},
+    "evaluation": {"errors", "study", "runs", "data", "tuners", "training"},
+    "report": {"errors", "study", "runs", "data", "tuners", "training", "attention", "evaluation"},
+    "workflow": {"errors", "study", "runs", "report"},
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the library by its dotted name below `studykit`."""
+    found = {}
+    for file in LIBRARY.rglob("*.py"):
+        parts = file.relative_to(LIBRARY).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imports(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """The modules that each module imports, in functions and under TYPE_CHECKING too."""
+    graph: dict[str, set[str]] = {}
+    for name, file in modules.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "studykit":
+                base = node.module.removeprefix("studykit").lstrip(".")
+                for alias in node.names:
+                    below = f"{base}.{alias.name}".lstrip(".")
+                    graph[name].add(below if below in modules else base)
+            elif isinstance(node, ast.Import):
+                graph[name] |= {a.name.removeprefix("studykit").lstrip(".") for a in node.names
+                                if a.name.split(".")[0] == "studykit"}  # fmt: skip
+    return graph
+
+
+GRAPH = imports(modules())
+
+
+def test_the_library_is_nine_packages_and_two_files():
+    at_the_root = {path.name.removesuffix(".py") for path in LIBRARY.iterdir() if path.name[0] not in "._"}
+    assert at_the_root == FLOORS.keys()
+
+
+def test_imports_only_go_down():
+    for name, imported in GRAPH.items():
+        for other in imported:
+            package, below = name.split(".")[0], other.split(".")[0]
+            if package and below and package != below:
+                assert FLOORS[below] < FLOORS[package], f"studykit.{name} imports studykit.{other}, which lies above it"
+                assert below in MAY_IMPORT.get(package, FLOORS), f"studykit.{name} must not import studykit.{other}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, f"a circle: {' -> '.join([*path[path.index(name):], name])}"
+        if name not in done:
+            for other in sorted(GRAPH.get(name, ())):
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in sorted(GRAPH):
+        visit(name, [])
+
+
+def test_relative_imports_are_not_used():
+    for name, file in modules().items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"studykit.{name} has a relative import"
+
+
+def test_every_package_says_what_it_is_for():
+    for package in MAY_IMPORT.keys() - {"tuners"}:
+        text = ast.get_docstring(ast.parse((LIBRARY / package / "__init__.py").read_text(encoding="utf-8")))
+        assert "ay import" in text and "To read, in this order" in text, package
+
+
+def behind(notebook: str) -> set[str]:
+    """The library files on which the runs of a notebook depend."""
+    code = "\n".join(code_digest.code_cells(ROOT / "notebooks" / f"{notebook}.ipynb"))
+    return {str(file.relative_to(LIBRARY)) for file in code_digest.closure(code)}
+
+
+def test_few_files_decide_an_adapter():
+    assert len(behind("02_adapter")) < 30
+
+
+@pytest.mark.parametrize("notebook", ["00_base_model", "02_adapter", "03_fusion"])
+def test_no_training_depends_on_readers_watchdog_or_labels(notebook):
+    """A message mended in any of these leaves every training done."""
+    unneeded = ("data/readers/", "runs/", "study/", "report/", "workflow/")
+    found = [file for file in behind(notebook) if file.startswith(unneeded) and file != "study/templates.yaml"]
+    assert found == []

@@ -1,0 +1,89 @@
+"""Packing: fewer padded tokens, the same loss and gradients, and no example that sees another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studykit.errors import UserError
+from studykit.training.batches import Collator, forward, pack, token_losses
+from studykit.training.train import TrainingSettings, train
+from tests import tiny
+from tests.tuners import models
+
+LENGTHS = [12, 3, 7, 2, 9, 4, 1]
+
+
+def examples(lengths: list[int], seed: int = 0) -> list[dict]:
+    """Examples of these lengths; the first half of each is its prompt."""
+    rows = [models.tokens(1, n, seed + at)[0].tolist() for at, n in enumerate(lengths)]
+    return [{"input_ids": ids, "labels": [-100] * (len(ids) // 2) + ids[len(ids) // 2 :]} for ids in rows]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=24))
+def test_every_example_lies_once_in_a_row_that_is_not_too_long(lengths):
+    given = examples(lengths)
+    rows = pack(given)
+    assert sorted(map(id, sum(rows, []))) == sorted(map(id, given))
+    sizes = sorted(sum(len(e["input_ids"]) for e in row) for row in rows)
+    assert sizes[-1] == max(lengths)
+    assert len(sizes) < 2 or sizes[0] + sizes[1] > max(lengths)  # else two rows would have been one
+    batch = Collator(0, packing=True)(given)
+    assert batch["attention_mask"].shape == (len(rows), 1, max(lengths), max(lengths))
+    plain = Collator(0)(given)
+    for name in ("completion_labels", "sequence_labels"):
+        assert sorted(batch[name][batch[name] != -100]) == sorted(plain[name][plain[name] != -100])
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("loss_on", ["completion", "sequence"])
+def test_loss_and_gradients_are_those_of_the_padded_batch(family, loss_on):
+    model, given, found = models.fused(["python", "lua"], family), examples(LENGTHS), []
+    for packing in (False, True):
+        batch = Collator(0, loss_on, packing)(given)
+        losses = token_losses(forward(model, batch).logits, batch["labels"])
+        model.zero_grad()
+        losses.sum().backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append((losses.sum().item(), gradients, batch["input_ids"].numel()))
+    (loss, gradients, tokens), (packed_loss, packed_gradients, packed_tokens) = found
+    assert packed_loss == pytest.approx(loss, rel=1e-5) and gradients.keys() == packed_gradients.keys() != set()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+    assert packed_tokens < 0.6 * tokens
+
+
+def test_no_example_sees_another():
+    """Whatever stands beside it in its row, an example's logits are the same."""
+    model = models.tiny()
+    first, second = examples([12, 3, 7]), examples([12, 3, 7], seed=50)
+    batches = [Collator(0, packing=True)(rows) for rows in (first, [second[0], second[1], first[2]])]
+    at = [(batch["input_ids"] == first[2]["input_ids"][0]).nonzero() for batch in batches]
+    assert all(len(found) for found in at)
+    logits = [forward(model, batch).logits[1, :7] for batch in batches]  # the row of 7, then 3
+    assert [len(row) for row in pack(first)] == [1, 2]
+    assert torch.equal(logits[0], logits[1])
+
+
+def test_training_learns_the_same(tmp_path):
+    tokens = tiny.tokenizer()
+    losses = []
+    for packing in (False, True):
+        model = tiny.base_model(tokens).requires_grad_(True)
+        p = TrainingSettings(learning_rate=1e-2, batch_size=6, eval_every=4, precision="fp32", packing=packing)
+        rows = tiny.examples(tokens, 12), tiny.examples(tokens, 5, first=12)
+        outcome, _ = train(model, tokens, *rows, p, steps=8, checkpoints=tmp_path / str(packing), seed=0)
+        losses.append([row["eval_loss"] for row in outcome.log if "eval_loss" in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][-1] < losses[0][0]
+
+
+def test_another_attention_is_refused(tmp_path):
+    tokens = tiny.tokenizer()
+    model = tiny.base_model(tokens)
+    model.set_attn_implementation("eager")
+    rows = tiny.examples(tokens, 4)
+    with pytest.raises(UserError, match="'eager'; packed rows need 'sdpa'"):
+        train(model, tokens, rows, rows, TrainingSettings(learning_rate=1e-2, packing=True), steps=1,
+              checkpoints=tmp_path, seed=0)  # fmt: skip

@@ -1,0 +1,228 @@
+"""The phases of a fusion: what trains in each, what never changes, and a kill at any point."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from studykit.attention import record as attention_record
+from studykit.attention import snapshots, summary
+from studykit.attention.capture import capture
+from studykit.errors import UserError
+from studykit.runs import store
+from studykit.study.parameters import FusionAttentionParams
+from studykit.training import adapters, phases, train, trainer
+from studykit.training.base import load_base
+from studykit.tuners import fusion_layers
+from tests import tiny
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(p):
+    base, tokens = load_base(p.base)
+    return adapters.new_fusion(base, p), tokens
+
+
+def masks(model) -> set:
+    return {layer.masked.get("fusion", ((), "none")) for layer in fusion_layers(model)}
+
+
+def fuse(p, after=lambda phase: None) -> dict:
+    """Notebook 03's work; outcomes by phase."""
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        if not run.done:
+            base, tokens = load_base(p.base)
+            snapshots.look_at_base(base, tokens, p, tiny.LIMITS, run)
+            model = adapters.new_fusion(base, p)
+            snapshots.look(model, tokens, p, tiny.LIMITS, run)
+            for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
+                snapshots.look(model, tokens, p, tiny.LIMITS, run, phase)
+                after(phase)
+            adapters.save_members(run.path(), p.members)
+            run.publish(headline={})
+    return summary.trained(run.dir)
+
+
+@pytest.mark.parametrize("given, expected", [
+    ({"method": "adapterfusion", "mask": "none"}, [("fusion", (), ("lua",), 8)]),
+    ({"mask": "zero"}, [("phase1", ("lua",), ("lua",), 4), ("phase2", (), ("lua",), 4)]),
+    ({"phase1_data": "all"}, [("phase1", ("lua",), ("python", "ruby", "lua"), 4), ("phase2", (), ("lua",), 4)]),
+])  # fmt: skip
+def test_methods_have_equal_budgets_and_their_own_phases(home, given, expected):
+    found = phases.phases(tiny.fusion_params(home, **given))
+    assert [(phase.name, phase.masked, phase.languages, phase.steps) for phase in found] == expected
+
+
+@pytest.mark.parametrize("method, mask", [("adapterfusion", "none"), ("advfusion", "zero"), ("advfusion", "exclude")])
+def test_the_fusion_trains_in_every_phase_and_nothing_else_ever_changes(home, method, mask):
+    p = tiny.fusion_params(home, method=method, mask=mask)
+    model, tokens = start(p)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        for phase, outcome in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
+            now = model.state_dict()
+            changed = {name for name in before if not torch.equal(before[name], now[name])}
+            own = {name for name in before if ".fusions.fusion." in name}
+            # The key's bias adds the same to every score: it cancels in the softmax, and what moves it is rounding.
+            assert {name for name in own if not name.endswith("key.bias")} <= changed <= own
+            assert {name for name, w in model.named_parameters() if w.requires_grad} == own
+            assert outcome.trainable == sum(before[name].numel() for name in own)
+            assert masks(model) == {((2,), mask) if phase.masked else ((), phase.mode)}
+            assert not model.training
+            before = {name: weight.clone() for name, weight in now.items()}
+
+
+def test_phase_1_learns_nothing_from_the_masked_member(home):
+    """Under `exclude` the target's adapter has no say in phase 1: another in its place leads to the same weights."""
+    p = tiny.fusion_params(home, phase1_data="target")
+
+    def weights(p):
+        model, tokens = start(p)
+        with store.open_run(p.out, stage="fusion", params=p) as run:
+            next(phases.train_phases(model, tokens, p, tiny.LIMITS, run))
+        return trainer.trained_weights(model)
+
+    first = weights(p)
+    other = {**p.members, "lua": tiny.adapter_run(home, p.base, "lua", seed=7)}
+    second = weights(p.model_copy(update={"members": other, "out": "runs/fusion/lua-other-0000000009"}))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("carry, count", [(False, [4.0, 4.0]), (True, [4.0, 8.0])])
+def test_phase_2_begins_with_new_moments_unless_they_are_carried(home, monkeypatch, carry, count):
+    seen, real = [], train.train
+
+    def spy(*args, **kwargs):
+        outcome, moments = real(*args, **kwargs)
+        seen.append(moments)
+        return outcome, moments
+
+    monkeypatch.setattr(phases, "train", spy)
+    p = tiny.fusion_params(home, carry_optimizer=carry)
+    model, tokens = start(p)
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        found = list(phases.train_phases(model, tokens, p, tiny.LIMITS, run))
+    assert [next(iter(moments.values()))["step"].item() for moments in seen] == count
+    for _, outcome in found:  # a new schedule either way: from the peak down
+        rates = [row["learning_rate"] for row in outcome.log if "loss" in row]
+        assert rates[0] == p.learning_rate and rates == sorted(rates, reverse=True)
+
+
+def files(run_dir) -> dict[str, bytes]:
+    """Everything that a figure or a later notebook reads; time and memory left out."""
+    found = {}
+    for file in sorted(run_dir.rglob("*")):
+        if file.suffix in (".safetensors", ".npz"):
+            found[str(file.relative_to(run_dir))] = file.read_bytes()
+        elif file.name == "training.json":
+            made = json.loads(file.read_text())
+            found[str(file.relative_to(run_dir))] = {k: made[k] for k in made.keys() - {"seconds", "peak_memory_mb"}}
+        elif file.name in ("texts.json", "members.json"):
+            found[str(file.relative_to(run_dir))] = file.read_text()
+    return found
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_a_killed_fusion_ends_like_another(home, monkeypatch, carry):
+    """Killed in phase 1, between the phases, in phase 2 and after it: the same files, bit for bit."""
+    p = tiny.fusion_params(home, carry_optimizer=carry, steps=6)
+    assert len(fuse(p)) == 2
+    whole = files(home / p.out)
+    assert {"attention/init.npz", "attention/phase1-masked.npz", "attention/phase1.npz", "attention/phase2.npz",
+            "phase1/fusion/adapter_model.safetensors", "phase2/fusion/adapter_model.safetensors"} <= whole.keys()
+
+    cut = p.model_copy(update={"out": "runs/fusion/cut/" + p.out.rpartition("/")[2]})
+    step = trainer.StudyTrainer.training_step
+    for kill in (3, 0, 5, None):  # steps into this attempt; None: right after phase 2
+        taken = 0
+
+        def training_step(self, *args, kill=kill, **kwargs):
+            nonlocal taken
+            taken += 1
+            if kill and taken > kill:
+                raise KeyboardInterrupt
+            return step(self, *args, **kwargs)
+
+        def after(phase, kill=kill):
+            if kill == 0 or kill is None and phase.name == "phase2":
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(trainer.StudyTrainer, "training_step", training_step)
+        with pytest.raises(KeyboardInterrupt):
+            fuse(cut, after)
+    monkeypatch.setattr(trainer.StudyTrainer, "training_step", step)
+    fuse(cut)
+    assert files(home / cut.out).keys() == whole.keys()
+    assert files(home / cut.out) == whole
+
+
+def test_what_is_looked_at_in_a_fusion_run(home):
+    p = tiny.fusion_params(home, mask="exclude")
+    fuse(p)
+    records = summary.observed(p.out)
+    assert list(records) == ["initialisation", "phase 1, masked", "phase 1, restored", "phase 2"]
+    own = {name: attention_record.target_share(record) for name, record in records.items()}
+    assert (own["phase 1, masked"] == 0).all()
+    assert all((own[name] > 0).all() for name in own if name != "phase 1, masked")
+    assert all(attention_record.checks(record)["ok"] for record in records.values())
+    assert records["phase 1, masked"].masked == ["lua"] and records["phase 1, restored"].masked == []
+    model, tokens = start(p)
+    fresh = capture(model, tokens, tiny.rows(4, first=8), target="lua", phase="init", max_prompt_tokens=24,
+                    max_target_tokens=24, progress=False)  # fmt: skip
+    assert (attention_record.mean(fresh) == attention_record.mean(records["initialisation"])).all()
+    texts = json.loads((home / p.out / "texts.json").read_text())
+    assert {name: len(said) for name, said in texts.items()} == {"base": 3, "phase1": 3, "phase2": 3}
+    headline = summary.headline(p.out)
+    assert list(headline)[:3] == ["validation loss, phase 1", "validation loss, phase 2", "own share, phase 2"]
+    assert headline["own share, phase 1, masked"] == 0
+
+
+def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
+    p = tiny.fusion_params(home, mask="zero")
+    fuse(p)
+    base, tokens = load_base(p.base)
+    rows = tiny.rows(4, first=12)
+    records = [summary.capture_run(base, tokens, p.out, rows, tiny.LIMITS, batch_size=2, keep=1, progress=False)]
+    assert [(r.phase, r.mask, r.masked) for r in records[0].values()] == [
+        ("phase 1", "zero", ["lua"]), ("phase 2", "none", [])]  # fmt: skip
+    with store.open_run("runs/fusion_attention/a-0000000005", stage="fusion_attention", params={}) as run:
+        summary.save_records(records, run)
+        run.publish()
+    by_phase = summary.load_records(run.dir, [0])
+    made = summary.summary(by_phase, "completion")
+    assert made["members"] == tiny.MEMBERS and made["mask"] == "zero" and made["samples"] == 4
+    json.dumps(made, allow_nan=False)
+    for name, phase in made["phases"].items():
+        record = by_phase[name][0]
+        assert phase["own"] == [pytest.approx(attention_record.target_share(record).mean(), abs=1e-7)]
+        assert torch.tensor(phase["weights"]).sum(-1).allclose(torch.ones(1, 2))
+    assert made["phases"]["phase 1"]["own_share"] == [0] and made["phases"]["phase 1"]["own"][0] > 0
+    seen = summary.sanity(by_phase, "completion")
+    assert [row["sound"] for row in seen] == [True, True] and seen[1]["weight on masked (%)"] is None
+    assert seen[0]["weight on masked (%)"] == pytest.approx(100 * made["phases"]["phase 1"]["own"][0], abs=1e-5)
+    both = summary.sanity(by_phase, "both")[0]["weight on masked (%)"]
+    assert both == pytest.approx(100 * attention_record.target_share(by_phase["phase 1"][0], "both").mean())
+
+
+def test_notebook_05_refuses_runs_of_another_method(home):
+    p = tiny.fusion_params(home, mask="zero")
+    fuse(p)
+    asked = {"base": p.base, "data": p.data, "checkpoints": [p.out], "seeds": [0]}
+    assert summary.require_method(FusionAttentionParams(method="advfusion_zero", **asked))["target"] == "lua"
+    for change, match in (
+        ({"method": "advfusion_exclude"}, "has mask 'zero', not 'exclude'"),
+        ({"method": "adapterfusion"}, "has method 'advfusion', not 'adapterfusion'"),
+        ({"method": "advfusion_zero", "seeds": [1]}, "has seed 0, not 1"),
+        ({"method": "advfusion_zero", "base": "runs/base_model/x"}, "has base"),
+        ({"method": "advfusion_zero", "checkpoints": [], "seeds": []}, "checkpoints is empty"),
+    ):
+        with pytest.raises(UserError, match=match):
+            summary.require_method(FusionAttentionParams(**asked | change))

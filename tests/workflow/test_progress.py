@@ -1,0 +1,323 @@
+"""How far a study is: from checkpoints and manifests alone, in lines that a pipe and a terminal can hold."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import nbformat
+import pytest
+
+from studykit.runs import status
+from studykit.study import plan
+from studykit.study.file import Study
+from studykit.workflow import progress
+from studykit.workflow import run as workflow_run
+
+SMALL = {"study": "small", "task": "generation", "languages": ["python"], "target": "lua", "seeds": [0],
+         "methods": ["base", "bottleneck", "advfusion_zero"], "evaluate": {"sources": []}}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def planned() -> list[plan.Run]:
+    return plan.plan(Study.model_validate(SMALL))
+
+
+def of(planned: list[plan.Run], stage: str) -> plan.Run:
+    return next(run for run in planned if run.stage == stage)
+
+
+def checkpoint(home, run: plan.Run, step: int, steps: int, loss: float, phase: str = "") -> None:
+    folder = home / "runs/.staging" / run.name / "checkpoints" / phase / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    log = [{"step": step - 1, "loss": loss}, {"step": step, "eval_loss": 9.0}]
+    state = {"global_step": step, "max_steps": steps, "log_history": log}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+
+
+def finish(home, run: plan.Run, seconds: float = 10.0) -> None:
+    (home / run.dir).mkdir(parents=True)
+    made = {"seconds": seconds, "headline": {"validation loss": 0.51234, "rows": 7}, "params": run.params, "inputs": {}}
+    (home / run.dir / "manifest.json").write_text(json.dumps(made))
+    (home / run.dir / "notebook.ipynb").write_text("{}")
+
+
+def test_a_step_is_that_of_the_newest_whole_checkpoint(home, planned):
+    adapter = of(planned, "adapter")
+    assert progress.step_of(adapter) is None
+    checkpoint(home, adapter, 20, 60, 1.25)
+    torn = home / "runs/.staging" / adapter.name / "checkpoints/checkpoint-40"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_step": 4')
+    assert str(progress.step_of(adapter)) == "step 20 of 60, loss 1.250"
+
+
+def test_phases_are_named_and_each_is_half_of_the_way(home, planned):
+    fusion = of(planned, "fusion")
+    checkpoint(home, fusion, 50, 100, 1.0, "phase1")
+    step = progress.step_of(fusion)
+    assert (str(step), step.share) == ("phase 1, step 50 of 100, loss 1.000", 0.25)
+    time.sleep(0.02)
+    checkpoint(home, fusion, 20, 100, 0.5, "phase2")
+    assert progress.step_of(fusion).phase == "phase 2" and progress.step_of(fusion).share == pytest.approx(0.6)
+
+
+def test_the_time_left_follows_finished_runs_and_what_can_run_at_once(home, planned):
+    base, data, *rest = planned
+    around = progress.AROUND
+    adapters = [run for run in rest if run.stage == "adapter"]
+    for run in (base, data, adapters[0]):
+        finish(home, run, 10)
+    todo = {run: "waiting" for run in adapters[1:]}
+    assert progress.time_left(planned, todo, {}, 1) == (10 + around, True)
+    both = {run: "waiting" for run in adapters}
+    assert progress.time_left(planned, both, {}, 1)[0] == 2 * (10 + around)
+    assert progress.time_left(planned, both, {}, 2)[0] == 10 + around
+    running = {adapters[1]: "running"}
+    assert progress.time_left(planned, running, {adapters[1]: 4.0}, 2)[0] == 6 + around
+    assert progress.time_left(planned, {base: "", data: ""}, {}, 2)[0] == 2 * (10 + around), "data waits for the base"
+    seconds, complete = progress.time_left(planned, {run: "waiting" for run in rest}, {}, 2)
+    assert not complete and seconds >= 10 + around, "nothing is known of fusions yet"
+    checkpoint(home, of(planned, "fusion"), 50, 100, 1.0, "phase1")
+    fusion = {of(planned, "fusion"): "running"}
+    assert progress.time_left(planned, fusion, {of(planned, "fusion"): 30.0}, 2) == (pytest.approx(90.0, abs=1), True)
+
+
+def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
+    adapters = [run for run in planned if run.stage == "adapter"]
+    finish(home, adapters[0], 1000)
+    running = {adapters[1]: "running"}
+
+    def left(spent: float) -> float:
+        return progress.time_left(planned, running, {adapters[1]: spent}, 1)[0]
+
+    checkpoint(home, adapters[1], 2, 100, 1.0)
+    assert left(10) == 990 + progress.AROUND, "at 2 % nothing is known of it"
+    checkpoint(home, adapters[1], 50, 100, 1.0)
+    assert left(10) == pytest.approx(10, abs=1), "others took a hundred times as long"
+    for at, written in (("2", 10), ("50", 6)):
+        state = next(home.glob(f"runs/.staging/{adapters[1].name}/checkpoints/checkpoint-{at}/*.json"))
+        os.utime(state, (time.time() - written,) * 2)
+    assert left(16) == pytest.approx(10 - 6, abs=1), "the half was done when its checkpoint was written"
+    (home / "runs/.staging" / adapters[1].name / "attempt.json").write_text('{"attempt": 2, "seconds": 50}')
+    assert left(16) == pytest.approx(60 - 6, abs=1), "and an earlier attempt did most of it"
+    assert left(2) == pytest.approx(50 - 2, abs=1), "or all of it"
+
+
+def test_other_studies_tell_only_how_long_it_takes_at_least(home, planned):
+    base = planned[0]
+    other = home / "runs/base_model/other-0123456789"
+    other.mkdir(parents=True)
+    (other / "manifest.json").write_text('{"seconds": 30}')
+    (home / "runs/base_model/torn-0123456789").mkdir()
+    (home / "runs/base_model/torn-0123456789/manifest.json").write_text('{"seco')
+    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (30 + progress.AROUND, False)
+    (home / base.dir).mkdir()
+    (home / base.dir / "manifest.json").write_text('{"seconds": 10}')
+    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (10 + progress.AROUND, True)
+
+
+def test_gpus_are_places_only_for_what_uses_them(home, planned):
+    adapters = [run for run in planned if run.stage == "adapter"]
+    compare = of(planned, "compare")
+    finish(home, adapters[0], 10)
+    finish(home, compare, 10)
+    todo = {run: "waiting" for run in adapters}
+    one = 10 + progress.AROUND
+    assert progress.time_left(planned, todo, {}, 8)[0] == one
+    assert progress.time_left(planned, todo, {}, 8, gpus=1)[0] == len(adapters) * one
+    assert progress.time_left(planned, {compare: "", of(planned, "data"): ""}, {}, 8, gpus=1)[0] == one
+    assert progress.time_left(planned, todo, {}, 1, gpus=8)[0] == len(adapters) * one, "a GPU is no core"
+
+
+def test_what_stands_on_a_failed_run_is_left_out(planned):
+    adapter = of(planned, "adapter")
+    cannot = progress.blocked(planned, {adapter})
+    assert {run for run in planned if adapter in run.needs} <= cannot and of(planned, "compare") in cannot
+    assert adapter not in cannot and not {of(planned, "base_model"), of(planned, "data")} & cannot
+    assert progress.blocked(planned, set()) == set()
+
+
+def test_all_cores_of_the_profile_are_a_number(home):
+    assert progress.cores() == 1, "without a profile"
+    (home / "profiles/default").mkdir(parents=True)
+    (home / "profiles/default/config.yaml").write_text("cores: all")
+    assert progress.cores() == len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def logged(home, run: plan.Run, text: str, notebook: str | None = None):
+    """The logs of a run, held as papermill holds them."""
+    log = home / "logs" / f"{run.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if notebook is not None:
+        log.with_suffix(".ipynb").write_text(notebook)
+    with open(log, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(text)
+        held.flush()
+        yield
+
+
+BEGUN = "Input Notebook:  a.ipynb\nOutput Notebook: b.ipynb\nExecuting notebook with kernel: python3\n"
+DEAD = f"{BEGUN}Traceback (most recent call last):\n  x\nnbclient.exceptions.DeadKernelError: Kernel died\n"
+
+
+def cells(*done: str) -> str:
+    return json.dumps({"cells": [{"metadata": {"papermill": {"status": state}}} for state in done]})
+
+
+@pytest.mark.parametrize("text, notebook, then", [
+    (BEGUN, None, "stopped before its first cell had ended"),
+    (BEGUN, '{"cells": [{"cell', "stopped before its first cell had ended"),
+    (BEGUN, cells("completed", "running"), "stopped after cell 1 of 2 without an error"),
+    (f"{BEGUN}Aborted!", cells("completed", "completed"), "stopped after cell 2 of 2 without an error"),
+    (DEAD, cells("completed", "completed"), "its kernel died: it was killed, most often because memory ran out"),
+    (DEAD.replace("nbclient.exceptions.DeadKernelError: Kernel died", "OSError: No space"), '{"c', "OSError: No space"),
+    ("python: No module named studykit.workflow.papermill", None, "python: No module named studykit.workflow.papermill"),
+])  # fmt: skip
+def test_a_notebook_has_failed_only_when_papermill_has_ended(home, planned, text, notebook, then):
+    base, ended = planned[0], {}
+    since = time.time() - 1
+    with logged(home, base, text, notebook):
+        assert status.of(base.dir).state == "running" and progress._state(base, since, ended) == "starting"
+    said = status.of(base.dir)
+    assert said.state in ("failed", "stopped") and said.error.startswith(then)
+    assert progress._state(base, since, ended) == "failed" and ended[base][1] == said.error
+    assert (said.state == "failed") == (not then.startswith("stopped"))
+
+
+@pytest.mark.parametrize("text, notebook", [("", None), ("", '{"cell'), (BEGUN, cells("completed", "completed"))])
+def test_what_begins_or_has_just_ended_has_not_failed(home, planned, text, notebook):
+    """The shell has made the log and Python starts; or the manifest of another host is not seen yet."""
+    with logged(home, planned[0], text, notebook):
+        pass
+    assert status.of(planned[0].dir).state in ("running", "missing")
+    assert progress._state(planned[0], time.time() - 1, {}) == "starting"
+
+
+def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
+    base = planned[0]
+    source = ["print(1)", "import os, time\nwhile not os.path.exists('die'): time.sleep(0.1)\nos.kill(os.getpid(), 9)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line) for line in source])
+    nbformat.write(notebook, home / "a.ipynb")
+    log = home / "logs" / f"{base.name}.ipynb"
+    log.parent.mkdir(parents=True)
+    since = time.time() - 1
+    with open(log.with_suffix(".txt"), "w") as text:
+        command = [sys.executable, "-m", "studykit.workflow.papermill", "-k", "python3", "a.ipynb", str(log)]
+        process = subprocess.Popen(command, cwd=home, stdout=text, stderr=text)
+    seen = set()
+    while not (log.is_file() and '"completed"' in log.read_text()):
+        seen.add((status.of(base.dir).state, progress._state(base, since, {})))
+        assert process.poll() is None, log.with_suffix(".txt").read_text()
+    assert seen == {("running", "starting")}
+    (home / "die").touch()
+    assert process.wait(30) != 0
+    assert status.of(base.dir).error.startswith("its kernel died") and progress._state(base, since, {}) == "failed"
+    out = io.StringIO()
+    os.utime(log.with_suffix(".txt"), (1, 1))
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])
+    threading.Timer(1, os.utime, [log.with_suffix(".txt")]).start()
+    assert progress.follow(child, planned, 2, out) == 0
+    assert "base_model scratch-s0 failed: its kernel died" in out.getvalue()
+
+
+@pytest.mark.parametrize("seconds, complete, said", [
+    (0.2, True, ""), (42.4, True, "about 42 s left"), (200, False, "at least 3 min left"),
+    (9000, True, "about 2.5 h left"),
+])  # fmt: skip
+def test_the_time_left_in_words(seconds, complete, said):
+    assert progress.about(seconds, complete) == said
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def followed(home, planned, out) -> str:
+    """What `follow` says while the base begins, trains and ends, and nothing else happens."""
+    base = planned[0]
+    (home / "runs/.staging" / base.name).mkdir(parents=True)
+
+    def work() -> None:
+        time.sleep(0.3)
+        with open(home / "runs/.staging" / base.name / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(0.8)
+            checkpoint(home, base, 10, 40, 2.5)
+            time.sleep(0.8)
+            finish(home, base)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3)"])
+    assert progress.follow(child, planned, 2, out) == 0
+    worker.join()
+    return out.getvalue()
+
+
+def test_in_a_pipe_each_event_is_a_plain_line(home, planned):
+    said = followed(home, planned, io.StringIO())
+    lines = said.split("\n")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", said), "no control characters"
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines if line)
+    events = [line[9:] for line in lines if line]
+    assert events[0] == f"{len(planned)} of {len(planned)} runs to do"
+    assert events[1] == "base_model scratch-s0 starts"
+    assert events[2] == "base_model scratch-s0 step 10 of 40, loss 2.500"
+    assert events[3].startswith("base_model scratch-s0 done in 10.0 s: validation loss 0.512, rows 7 (1 of ")
+    assert len(events) == 4
+
+
+def test_in_a_terminal_few_lines_are_rewritten(home, planned, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    said = followed(home, planned, Terminal())
+    assert "base_model scratch-s0  step 10 of 40, loss 2.500" in said and "\x1b[2F\x1b[J" in said
+    assert f"1 of {len(planned)} done" in said
+    block = [line for line in re.sub(r"\x1b\[\d*[FJ]", "", said).split("\n") if line.startswith((" ", "["))]
+    assert max(map(len, block)) < 60
+
+
+def test_status_has_a_row_per_stage_and_what_runs(home, planned, monkeypatch):
+    monkeypatch.setattr("studykit.runs.store.basis", lambda *_: {})
+    finish(home, planned[0])
+    adapter = of(planned, "adapter")
+    checkpoint(home, adapter, 20, 60, 1.25)
+    with open(home / "runs/.staging" / adapter.name / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("process 12 on host")
+        lock.flush()
+        said = progress.table(planned).split("\n")
+    assert said[0].split() == ["stage", "done", "running", "failed", "not", "run"]
+    rows = {line.split()[0]: line.split()[1:] for line in said[1:8]}
+    assert rows["base_model"] == ["1", "-", "-", "-"] and rows["adapter"] == ["-", "1", "-", "1"]
+    assert f"running: adapter {adapter.label}: step 20 of 60, loss 1.250; being written by process 12 on host" in said
+    assert said[-1].startswith(f"{len(planned) - 1} of {len(planned)} runs are to do")
+    assert "no engine is running" in said[-1]
+
+
+@pytest.mark.parametrize("text, said", [
+    ("Building DAG\nMissingInputException in rule data:\nMissing input files\nComplete log(s): x\n",
+     "MissingInputException in rule data: Missing input files"),
+    ("Error in rule x:\n  a\nWorkflowError:\nAt least one job did not complete successfully.\n", "Error in rule x: a"),
+    ("", "it said nothing."),
+])  # fmt: skip
+def test_an_error_of_snakemake_is_told_in_a_sentence(tmp_path, text, said):
+    (tmp_path / "log.txt").write_text(text)
+    assert workflow_run.last_error(tmp_path / "log.txt") == said
