@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studykit.evaluation.comparison import LESS_IS_BETTER, is_rate, rounded
+from studykit.runs.text import plural
 
 ADVFUSION = ("advfusion_zero", "advfusion_exclude")
 OWN = "bottleneck"  # the target's adapter alone
@@ -111,8 +112,8 @@ def effect(contrast: Mapping[str, Any]) -> str:
 
 def counted(found: Mapping[str, Any], row: str = "row") -> str:
     """The rows behind a number, and their clusters where several rows share one."""
-    clusters = f" in {found['clusters']} cluster{'s' * (found['clusters'] != 1)}" if found["clusters"] else ""
-    return f"{found['n']} {row}{'s' * (found['n'] != 1)}{clusters}"
+    clusters = f" in {plural(found['clusters'], 'cluster')}" if found["clusters"] else ""
+    return f"{plural(found['n'], row)}{clusters}"
 
 
 def _undecided(contrast: Mapping[str, Any], places: int, step: str) -> str:
@@ -237,7 +238,7 @@ def how_tested(compared: Mapping[str, Any]) -> str:
     count, first = compared["family"]["tests"], compared["contrasts"][0]
     tests = " and ".join(dict.fromkeys(c["test"] for c in compared["contrasts"]))
     return (f"Differences in {compared['label']}, paired over {counted(first)}. p: {tests}; Holm's correction over "
-            f"{count} test{'s' * (count != 1)}, {compared['family']['said']}.")  # fmt: skip
+            f"{plural(count, 'test')}, {compared['family']['said']}.")  # fmt: skip
 
 
 def component_rows(compared: Mapping[str, Any]) -> list[dict]:
@@ -263,6 +264,5 @@ def attention(rows: Sequence[Mapping[str, Any]], target: str) -> list[str]:
 
 def looked_at(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the shares of `ledger.own_attention` are means of: samples, tokens, seeds."""
-    told = {f"n = {row['samples']} samples, {row['tokens']} tokens, {len(row['by_seed'])} seed"
-            + "s" * (len(row["by_seed"]) != 1) for row in rows}  # fmt: skip
+    told = {f"n = {row['samples']} samples, {row['tokens']} tokens, {plural(len(row['by_seed']), 'seed')}" for row in rows}
     return "; ".join(sorted(told)) or "nothing was recorded"

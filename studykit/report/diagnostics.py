@@ -26,6 +26,7 @@ from studykit.attention.record import FusionRecord
 from studykit.attention.summary import kept_loss
 from studykit.report import conclusions
 from studykit.runs import files, store
+from studykit.runs.text import plural
 
 FALL = 0.01  # relative: a fusion that learns anything has a validation loss at least this much below its first
 RISE = 0.02  # relative: less comes and goes with the seed and the step that is kept
@@ -118,7 +119,7 @@ def _value_off_identity(found: Evidence) -> str | None:
 def _seeds(those: Sequence, of: Sequence, most: bool = False) -> str:
     """"2 of 3 seeds"; "" for none, or, with `most`, for no more than half."""
     enough = len(those) * 2 > len(of) if most else len(those) > 0
-    return f"{len(those)} of {len(of)} seed{'s' * (len(of) != 1)}" if enough else ""
+    return f"{len(those)} of {plural(len(of), 'seed')}" if enough else ""
 
 
 SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studykit.evaluation.comparison import rounded
+from studykit.runs.text import plural
 
 COLUMNS = ("Method", "Mean", "SD", "Interval", "Difference", "Interval", "$p$ (Holm)", "Effect", "Verdict")
 OPENING = r"""\documentclass{article}
@@ -98,12 +99,12 @@ def caption(compared: Mapping[str, Any]) -> str:
     clusters = f" in {first['clusters']} clusters" if first["clusters"] else ""
     seeds = max(len(row["points"]) for row in compared["rows"])
     said = [f"{compared['label']} ({compared['unit']}) on {compared['language']}, n = {first['n']} rows{clusters}, "
-            f"{seeds} seed{'s' * (seeds != 1)}: mean and SD over seeds, {compared['confidence']:.0%} interval over "
+            f"{plural(seeds, 'seed')}: mean and SD over seeds, {compared['confidence']:.0%} interval over "
             "rows."]  # fmt: skip
     if found:
         tests = compared["family"]["tests"]
         said.append(f"Differences to {compared['baseline']} are paired by row; p is corrected after Holm over "
-                    f"{tests} test{'s' * (tests != 1)}; the effect is the {found[0]['effect_name']}.")  # fmt: skip
+                    f"{plural(tests, 'test')}; the effect is the {found[0]['effect_name']}.")  # fmt: skip
     return " ".join([*said, f"Signature: {compared['signature']}."])
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from studykit.errors import UserError
+from studykit.runs.text import format_bytes
 from studykit.study import methods, plan
 from studykit.study.file import Study
 from studykit.study.parameters import check
@@ -277,12 +278,12 @@ def report(study: Study, gpu: str | None = None) -> str:
     columns = ("stage", "parameters", "trainable", "base", "adapters", "gradients", "optimizer", "activations", "peak",
                "fits")  # fmt: skip
     rows = [[f"{job.stage}: {job.label}", f"{n.parameters:,}", f"{n.trainable:,}",
-             *map(size, (n.base, n.adapters, n.gradients, n.optimizer, n.activations, n.peak)),
+             *map(format_bytes, (n.base, n.adapters, n.gradients, n.optimizer, n.activations, n.peak)),
              "yes" if fits(n, room, on_gpu) else "no"] for job, n in zip(asked, needs, strict=True)]  # fmt: skip
     config = asked[0].config
     weights = {"none": "bf16" if half else "fp32"}.get(study.quantization, study.quantization)
     lines = [
-        f"{study.study}, on {whose} ({size(room)})",
+        f"{study.study}, on {whose} ({format_bytes(room)})",
         f"base {study.base}: {config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
         f"vocabulary {config.vocab_size:,}, in {weights}; rows of {study.data.max_prompt_tokens} + "
         f"{study.data.max_target_tokens} tokens",
@@ -291,7 +292,7 @@ def report(study: Study, gpu: str | None = None) -> str:
         "",
         "activations: what a training step keeps for its backward pass; where nothing trains, the most alive in a pass",
     ]
-    beside = f"the peak, {FRAGMENTS - 1:.0%} for fragments and {size(CUDA_CONTEXT)} for CUDA itself" if on_gpu else \
+    beside = f"the peak, {FRAGMENTS - 1:.0%} for fragments and {format_bytes(CUDA_CONTEXT)} for CUDA itself" if on_gpu else \
         "the peak; the interpreter and its libraries take about 1 GB more"  # fmt: skip
     lines.append(f"fits: {beside}")
     if unknown:
@@ -307,11 +308,11 @@ def _helped(job: Job, need: Need, room: int, gpu: bool) -> list[str]:
     for name, other in remedies(job):
         if (then := other.need()).peak >= need.peak:
             continue
-        rows.append([f"  {name}", size(then.peak), f"{size(then.peak - need.peak)}",
+        rows.append([f"  {name}", format_bytes(then.peak), format_bytes(then.peak - need.peak),
                      "fits" if fits(then, room, gpu) else "too large"])  # fmt: skip
     if not rows:
-        return [f"{job.stage}: {job.label} needs {size(need.peak)}; nothing that is known here would help"]
-    return [f"{job.stage}: {job.label} needs {size(need.peak)}; what would help:", *_aligned(rows)]
+        return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; nothing that is known here would help"]
+    return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; what would help:", *_aligned(rows)]
 
 
 def _aligned(rows: Iterable[list[str]]) -> list[str]:
@@ -320,13 +321,6 @@ def _aligned(rows: Iterable[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths,
             strict=True))).rstrip() for row in rows]  # fmt: skip
-
-
-def size(n: float) -> str:
-    """Bytes in GB, below 1 GB in MB."""
-    if abs(n) >= GB:
-        return f"{n / GB:.2f} GB"
-    return f"{n / 1e6:.0f} MB" if abs(n) >= 1e7 else f"{n / 1e6:.1f} MB" if n else "0"
 
 
 def training(config: PretrainedConfig, adapters: dict[str, PeftConfig], **settings) -> Need:

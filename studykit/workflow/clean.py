@@ -19,6 +19,7 @@ from pathlib import Path
 
 from studykit.runs import files as run_files
 from studykit.runs import locks, store
+from studykit.runs.text import format_bytes, plural
 from studykit.study.parameters import STAGES
 from studykit.workflow.studies import needed, remembered, write_list
 
@@ -61,11 +62,11 @@ def listing() -> str:
     """A line per leftover and their sum."""
     found, lines = leftovers(), _said_of_gone()
     if _trash().exists():
-        lines.append(f"{shown(_size(_trash())):>9}  left in the trash by a removal that was interrupted")
+        lines.append(f"{format_bytes(_size(_trash())):>9}  left in the trash by a removal that was interrupted")
     if not found and not lines:
         return "Nothing is left over: every run is needed by a study."
-    total = shown(sum(one.size for one in found if not one.writer))
-    count = f"{len(found)} run{'s' * (len(found) != 1)}"
+    total = format_bytes(sum(one.size for one in found if not one.writer))
+    count = plural(len(found), "run")
     return "\n".join([*map(_line, found), *lines,
                       f"{total} in {count} that no study needs; `studykit clean --yes` removes them."])  # fmt: skip
 
@@ -84,7 +85,7 @@ def remove() -> str:
             write_list([file for file in remembered() if file.is_file()])
         if _trash().exists():
             shutil.rmtree(_trash())
-        return "\n".join([*lines, *gone, f"{shown(freed)} removed."])
+        return "\n".join([*lines, *gone, f"{format_bytes(freed)} removed."])
 
 
 def _discard(one: Leftover) -> str | None:
@@ -140,12 +141,4 @@ def _said_of_gone() -> list[str]:
 
 def _line(one: Leftover) -> str:
     writer = f"  kept: it is being written by {one.writer}" if one.writer else ""
-    return f"{shown(one.size):>9}  {one.name}{writer}"
-
-
-def shown(size: float) -> str:
-    """Bytes in a unit that a person reads."""
-    if size < 1000:
-        return f"{size:.0f} B"
-    unit, of = next((u, of) for u, of in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)) if size < 1000 * of or u == "GB")
-    return f"{size / of:.1f} {unit}"
+    return f"{format_bytes(one.size):>9}  {one.name}{writer}"

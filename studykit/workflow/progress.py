@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import mean
-from typing import Any, TextIO
+from typing import TextIO
 
 from studykit.runs import files as run_files
 from studykit.runs import locks as runs_locks
@@ -27,6 +27,7 @@ from studykit.runs import process as runs_process
 from studykit.runs import status as runs_status
 from studykit.runs import store
 from studykit.runs.status import Status
+from studykit.runs.text import format_duration, format_value
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
 from studykit.workflow import snakemake
@@ -168,9 +169,7 @@ def about(seconds: float, complete: bool) -> str:
     """"about 3 min left", in words that promise no more than is known."""
     if seconds < 1:
         return ""
-    size = f"{seconds / 60:.0f} min" if 90 <= seconds < 5400 else f"{seconds / 3600:.1f} h"
-    size = f"{seconds:.0f} s" if seconds < 90 else size
-    return f"{'about' if complete else 'at least'} {size} left"
+    return f"{'about' if complete else 'at least'} {format_duration(seconds, rounded=True)} left"
 
 
 # While Snakemake runs
@@ -253,12 +252,8 @@ def _state(run: Run, since: float, ended: dict[Run, tuple[float, str]]) -> str:
 
 def _done(run: Run) -> str:
     made = store.manifest(run.dir)
-    numbers = ", ".join(f"{name} {_number(value)}" for name, value in list(made["headline"].items())[:2])
-    return f"{run.stage} {run.label} done in {made['seconds']:.1f} s{': ' + numbers if numbers else ''}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    numbers = ", ".join(f"{name} {format_value(value, 3)}" for name, value in list(made["headline"].items())[:2])
+    return f"{run.stage} {run.label} done in {format_duration(made['seconds'])}{': ' + numbers if numbers else ''}"
 
 
 def _block(state: dict[Run, str], spent: dict[Run, float], tail: str, elapsed: float) -> list[str]:

@@ -104,13 +104,11 @@ def _said(one: Series, tokens: str) -> str:
 
 def document(data: dict[str, Any], summary: str) -> str:
     """The whole HTML document of a payload."""
-    beside = Path(__file__).parent
-    style = (beside / "explorer.css").read_text(encoding="utf-8")
-    parts = [(beside / "js" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
-    script = "".join(['"use strict";\n(async () => {\n', *parts, AT_THE_END])
+    style = (Path(__file__).parent / "explorer.css").read_text(encoding="utf-8")
+    script = page_script()
     title = html.escape(data["title"])
     policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
+        f"default-src 'none'; script-src '{content_hash(script)}'; style-src '{content_hash(style)}'; base-uri 'none'; "
         "form-action 'none'"
     )
     return (
@@ -124,11 +122,19 @@ def document(data: dict[str, Any], summary: str) -> str:
     )
 
 
+def page_script() -> str:
+    """Returns the one script of every explorer; a report allows it by its `content_hash` and no other."""
+    folder = Path(__file__).parent / "js"
+    parts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    return "".join(['"use strict";\n(async () => {\n', *parts, AT_THE_END])
+
+
 def as_json(data: Any) -> str:
     """JSON that holds no sign of HTML's: nothing in it can end the tag that it stands in."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
+    """Returns the source expression with which a content policy allows an inline script or style of this text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from studykit.report.figures.style import GREY, category, drawn, legend_above, sheet
+from studykit.runs.text import plural
 
 
 @drawn
@@ -47,7 +48,7 @@ def scores(
     line = f" The dotted line is {baseline}." if any(row["method"] == baseline for row in rows) else ""
     caption = (
         f"{metric}: mean and {confidence:.0%} interval per method; open points are seeds.{line} n = {samples} samples, "
-        f"{seeds} seed{'s' * (seeds != 1)}."
+        f"{plural(seeds, 'seed')}."
     )
     return figure, alt, caption
 

@@ -28,6 +28,7 @@ from studykit.report.figures.style import (
     legend_above,
     sheet,
 )
+from studykit.runs.text import plural
 
 SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be compared with each other
 
@@ -35,8 +36,8 @@ SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be c
 def _about(samples: int, tokens: str, seeds: int | None = None) -> str:
     """What the numbers of a caption stand on."""
     kind = {"both": "prompt and completion"}.get(tokens, tokens)
-    over = f", {seeds} seed{'s' * (seeds != 1)}" if seeds else ""
-    return f"n = {samples} sample{'s' * (samples != 1)}{over}, {kind} tokens, padding excluded"
+    over = f", {plural(seeds, 'seed')}" if seeds else ""
+    return f"n = {plural(samples, 'sample')}{over}, {kind} tokens, padding excluded"
 
 
 def _labels(layers: Sequence[str] | None, count: int) -> list[str]:
@@ -219,7 +220,7 @@ def attention_by_phase(
     axes.grid(axis="y")
     legend_above(figure, axes)
     own = ", ".join(f"{phase} {_own(means[[i]], members, target):.1%}" for i, phase in enumerate(phases))
-    over = f"n = {samples} samples, {seeds} seed{'s' * (seeds != 1)}"
+    over = f"n = {samples} samples, {plural(seeds, 'seed')}"
     alt = f"Mean fusion weight of {len(members)} members by phase, {over}. The target {target}: {own}."
     caption = f"Mean fusion weight per member over all layers; open points: seeds. {_about(samples, tokens, seeds)}."
     return figure, alt, caption
@@ -302,7 +303,7 @@ def _per_layer(lines, unit, what, levels, samples, tokens, layers) -> tuple[Figu
     seeds = max(map(len, arrays.values()))
     means = ", ".join(f"{label} {values.mean():.2f}" for label, values in arrays.items())
     even = ", ".join(f"{name} {level:.4g}" for name, level in levels.items())
-    over = f"n = {samples} samples, {seeds} seed{'s' * (seeds != 1)}"
+    over = f"n = {samples} samples, {plural(seeds, 'seed')}"
     alt = f"{what}, {depth} layers, {over}; mean over layers, {unit}: {means}; {even}."
     band = " Bands are \u00b1 1 sd over seeds." if seeds > 1 else ""
     return figure, alt, f"{what}; dotted: {even}.{band} {_about(samples, tokens, seeds)}."

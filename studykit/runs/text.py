@@ -1,0 +1,60 @@
+"""Numbers, byte counts, durations and counted nouns as text, the same in terminals, notebooks and pages.
+
+    format_bytes(3.25e9)           # 3.25 GB
+    format_duration(138)           # 2 min 18 s
+    format_value(12345.678)        # 12,346
+    plural(1, "seed")              # 1 seed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_bytes(count: float) -> str:
+    """Returns a number of bytes with three significant digits, in the decimal unit (kB, MB, GB, TB) that fits it."""
+    unit = "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if abs(count) < 999.5:
+            break
+        count, unit = count / 1000, larger
+    return f"{count:.0f} B" if unit == "B" else f"{f'{count:#.3g}'.rstrip('.')} {unit}"
+
+
+def format_duration(seconds: float, rounded: bool = False) -> str:
+    """Returns a duration as "12.5 s", "2 min 18 s" or "2 h 3 min"; rounded, in one unit: "2 min" or "2.1 h"."""
+    if rounded:
+        minutes = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.0f} s" if seconds < 90 else minutes
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def format_value(value: Any, digits: int = 4) -> str:
+    """Returns a value as a table shows it.
+
+    Thousands are grouped, fractions have `digits` significant digits, truth is yes or no, None is a dash. The items of
+    mappings and lists are written in the same way, with commas between them; anything else is its `str`.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        short = f"{value:.{digits}g}"
+        return f"{value:,.0f}" if abs(float(short)) >= 1000 else short
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {format_value(item, digits)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(format_value(item, digits) for item in value)
+    return str(value)
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a count and its noun, with an s unless the count is 1."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
