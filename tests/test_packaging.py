@@ -63,4 +63,7 @@ def test_every_file_of_the_package_is_packaged():
     """Patterns under "*" hold in every package of the project."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["*"]
     others = [f for f in (ROOT / "studykit").rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
-    assert others and all(any(f.match(p) for p in patterns) and (f.parent / "__init__.py").exists() for f in others)
+    assert len(others) > 5
+    for file in others:
+        package = next(parent for parent in file.parents if (parent / "__init__.py").exists())
+        assert any(file in package.glob(pattern) for pattern in patterns), file

@@ -161,9 +161,10 @@ def test_a_changed_notebook_reruns_exactly_its_downstream(home, stage, reruns):
 
 def test_changed_code_that_nothing_imports_reruns_nothing(home):
     (home / "studykit/unused.py").write_text("x = 1\n")
-    (home / "studykit/evaluation/execution/doctor.py").write_text("x = 1\n")
+    (home / "studykit/report/unused.py").write_text("x = 1\n")
     assert planned(home) == {}
     (home / "studykit/unused.py").unlink()
+    (home / "studykit/report/unused.py").unlink()
 
 
 def test_changed_code_reruns_its_downstream_and_a_failing_cell_stops_only_its_own(home):
