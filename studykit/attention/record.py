@@ -26,6 +26,7 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ import numpy as np
 
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
+from studykit.study import methods
+from studykit.study.methods import BEFORE_TRAINING
 
 FORMAT = 3  # 1 had no kinds of tokens and no base, 2 no method
 PROMPT, COMPLETION, LAST = 0, 1, 2
 POOLS = {"prompt": [PROMPT], "completion": [COMPLETION], "both": [PROMPT, COMPLETION]}
-PHASES = ("init", "phase 1", "phase 2", "adapterfusion")
+PHASES = tuple(dict.fromkeys(p.recorded_as for p in (BEFORE_TRAINING, *chain(*methods.PHASES.values()))))
 SUM_TOLERANCE = 1e-3
 
 

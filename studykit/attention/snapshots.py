@@ -9,47 +9,55 @@ from typing import Any
 from studykit.attention.capture import capture
 from studykit.data.rows import read_rows
 from studykit.runs import files, store
-from studykit.study.methods import PEFT_COMPOSITIONS
+from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS
+from studykit.study.parameters import FusionParams
 from studykit.training.adapters import FUSION
 from studykit.training.generate import complete
-from studykit.training.phases import Phase
+from studykit.training.phases import TrainingPhase
 from studykit.tuners import fusion_members
 
-RECORDED = {"init": "init", "fusion": "adapterfusion", "phase1": "phase 1", "phase2": "phase 2"}
 EXAMPLES = 3  # validation rows whose completions are kept
 
 
-def look(model: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: store.OpenRun, phase: Phase | None = None):
-    """Record attention and texts of a fusion in training: before it (`phase` None), or after a phase, mask still set.
+def look(
+    model: Any,
+    tokenizer: Any,
+    p: FusionParams,
+    limits: tuple[int, int],
+    run: store.OpenRun,
+    trained: TrainingPhase | None = None,
+) -> None:
+    """Record attention and texts of a fusion in training: before it (`trained` None), or after a phase, mask still set.
 
     After phase 1 the text is written under the mask. A composition by PEFT gives members no weights to record.
     Leaves the model as it was.
     """
     rows = read_rows(p.data, p.target, "valid")
     texts = run.read_json("texts.json")
-    if phase is None:
+    phase = trained.phase if trained else BEFORE_TRAINING
+    if trained is None:
         files.write_json(run.path("sizes.json"), sizes(model, run.read_json("sizes.json")["base"]))
-        states = {"init": ()}
+        states = {phase.key: ()}
     else:
-        texts[phase.name] = complete(model, tokenizer, rows[:EXAMPLES], limits)
-        states = {f"{phase.name}-masked": phase.masked, phase.name: ()} if phase.masked else {phase.name: ()}
+        texts[phase.key] = complete(model, tokenizer, rows[:EXAMPLES], limits)
+        states = ({f"{phase.key}-masked": trained.masked} if trained.masked else {}) | {phase.key: ()}
     files.write_json(run.path("texts.json"), texts)
     if p.method in PEFT_COMPOSITIONS:
         return
     for moment, masked in states.items():
-        fusion_members(model, masked, phase.mode if phase else "zero")
+        fusion_members(model, masked, trained.mode if trained else "zero")
         record = capture(
-            model, tokenizer, rows, target=p.target, phase=RECORDED[moment.removesuffix("-masked")],
+            model, tokenizer, rows, target=p.target, phase=phase.recorded_as,
             max_prompt_tokens=limits[0], max_target_tokens=limits[1], batch_size=p.batch_size, keep=0,
             method=composition(p.model_dump()), checkpoint=Path(p.out).name, base=Path(p.base).name, seed=p.seed,
             progress=False,
         )  # fmt: skip
         record.save(run.path("attention", f"{moment}.npz"))
-    if phase:
-        fusion_members(model, phase.masked, phase.mode)
+    if trained:
+        fusion_members(model, trained.masked, trained.mode)
 
 
-def look_at_base(base: Any, tokenizer: Any, p: Any, limits: tuple[int, int], run: store.OpenRun) -> None:
+def look_at_base(base: Any, tokenizer: Any, p: FusionParams, limits: tuple[int, int], run: store.OpenRun) -> None:
     """Keep what the base writes without adapters, and its size."""
     rows = read_rows(p.data, p.target, "valid")
     files.write_json(run.path("sizes.json"), {"base": base.num_parameters()})

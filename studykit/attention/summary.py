@@ -26,37 +26,35 @@ import numpy as np
 from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord
-from studykit.attention.snapshots import RECORDED, composition
+from studykit.attention.snapshots import composition
 from studykit.errors import UserError
 from studykit.runs import files as run_files
 from studykit.runs import store
-from studykit.study.methods import parse
-from studykit.training.adapters import PHASES, load_run
+from studykit.study.methods import BEFORE_TRAINING, PHASES, parse
+from studykit.training.adapters import load_run
 from studykit.tuners import fusion_members
 
-MOMENTS = {
-    "init": "initialisation",
-    "phase1-masked": "phase 1, masked",
-    "phase1": "phase 1, restored",
-    "phase2": "phase 2",
-}
-NAMES = {"phase1": "phase 1", "phase2": "phase 2"}  # of phases, in figures and tables
-TITLES = {"adapterfusion": "AdapterFusion", "average": "average", "weights": "learned weights", "merge": "merge",
-          "xlora": "X-LoRA", "arrow": "Arrow"}  # of methods in one phase, which bears their name there
+
+def snapshot_titles(method: str) -> dict[str, str]:
+    """Returns the titles of a method's snapshots in figures by the stems of their files, in order."""
+    titles = {BEFORE_TRAINING.key: BEFORE_TRAINING.title}
+    for phase in PHASES[method]:
+        if phase.masks_target:
+            titles[f"{phase.key}-masked"] = f"{phase.title}, masked"
+        titles[phase.key] = f"{phase.title}, restored" if phase.masks_target else phase.title
+    return titles
 
 
-def observed(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, FusionRecord]:
-    """The records of a fusion run by the names of their moments, in order; a composition by PEFT has none."""
-    moments = MOMENTS | {"fusion": TITLES.get(method)}
-    files = {name: Path(run_dir, "attention", f"{moment}.npz") for moment, name in moments.items()}
-    return {name: FusionRecord.load(file) for name, file in files.items() if file.exists()}
+def observed(run_dir: str | Path, method: str) -> dict[str, FusionRecord]:
+    """The records of a fusion run by the titles of its snapshots, in order; a composition by PEFT has none."""
+    files = {title: Path(run_dir, "attention", f"{stem}.npz") for stem, title in snapshot_titles(method).items()}
+    return {title: FusionRecord.load(file) for title, file in files.items() if file.exists()}
 
 
-def trained(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, dict]:
-    """Each phase's `training.json` of a fusion run by the phase's name in figures, in order."""
-    names = NAMES | {"fusion": TITLES.get(method)}
-    files = {name: Path(run_dir, phase, "training.json") for phase, name in names.items()}
-    return {name: run_files.read_json(file) for name, file in files.items() if file.exists()}
+def trained(run_dir: str | Path, method: str) -> dict[str, dict]:
+    """Each phase's `training.json` of a fusion run by the phase's title in figures, in order."""
+    files = {phase.title: Path(run_dir, phase.key, "training.json") for phase in PHASES[method]}
+    return {title: run_files.read_json(file) for title, file in files.items() if file.exists()}
 
 
 def kept_loss(training: Mapping[str, Any], step: int | None = None, key: str = "eval_loss") -> float:
@@ -65,7 +63,7 @@ def kept_loss(training: Mapping[str, Any], step: int | None = None, key: str = "
     return next(row[key] for row in training["log"] if row["step"] == step and key in row)
 
 
-def headline(run_dir: str | Path, method: str = "adapterfusion") -> dict[str, float]:
+def headline(run_dir: str | Path, method: str) -> dict[str, float]:
     """Validation loss and the own adapter's share, both after each phase; the share is of completion tokens."""
     records, phases = observed(run_dir, method), trained(run_dir, method)
     losses = {f"validation loss, {name}": kept_loss(training) for name, training in phases.items()}
@@ -105,12 +103,12 @@ def capture_run(
         options: batch_size and keep of `capture.capture`.
     """
     made, records = store.manifest(checkpoint)["params"], {}
-    for phase in PHASES.get(made["method"], ("fusion",)):
-        model = load_run(base, checkpoint, phase)
-        if phase == "phase1":
+    for phase in PHASES[made["method"]]:
+        model = load_run(base, checkpoint, phase.key)
+        if phase.masks_target:
             fusion_members(model, [made["target"]], made["mask"])
-        records[NAMES.get(phase) or TITLES[made["method"]]] = capture(
-            model, tokenizer, rows, target=made["target"], phase=RECORDED[phase], max_prompt_tokens=limits[0],
+        records[phase.title] = capture(
+            model, tokenizer, rows, target=made["target"], phase=phase.recorded_as, max_prompt_tokens=limits[0],
             max_target_tokens=limits[1], method=composition(made), checkpoint=Path(checkpoint).name,
             base=Path(made["base"]).name, seed=made["seed"], **options,
         )  # fmt: skip
@@ -127,8 +125,9 @@ def save_records(records: Sequence[Mapping[str, FusionRecord]], run: store.OpenR
 
 def load_records(run_dir: str | Path, seeds: Sequence[int]) -> dict[str, list[FusionRecord]]:
     """What `save_records` wrote: phase -> a record per seed."""
-    files = {name: [Path(run_dir, "records", f"s{seed}-{name.replace(' ', '')}.npz") for seed in seeds]
-             for name in (*NAMES.values(), *TITLES.values())}  # fmt: skip
+    titles = dict.fromkeys(phase.title for phases in PHASES.values() for phase in phases)
+    files = {title: [Path(run_dir, "records", f"s{seed}-{title.replace(' ', '')}.npz") for seed in seeds]
+             for title in titles}  # fmt: skip
     return {name: [FusionRecord.load(f) for f in of_seed] for name, of_seed in files.items() if of_seed[0].exists()}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from studykit.errors import UserError
 from studykit.evaluation.statistics import mean_sd
 from studykit.runs import files, store
+from studykit.study.methods import PHASE_1
 from studykit.study.parameters import STAGES
 
 
@@ -67,7 +68,7 @@ def own_attention(attention: Mapping[str, str]) -> list[dict[str, Any]]:
                 rows.append({"method": method, "phase": phase, "own": own, "sd": sd if len(values["own"]) > 1 else None,
                              "own_share": share, "by_seed": values["own"],
                              **{name: found[name] for name in ("samples", "tokens")},
-                             "empty slot": phase == "phase 1" and found["mask"] == "zero"})  # fmt: skip
+                             "empty slot": phase == PHASE_1.title and found["mask"] == "zero"})  # fmt: skip
         except OSError:
             raise UserError(f"{file} does not exist; a finished run of 05_fusion_attention is needed.") from None
         except KeyError as missing:

@@ -16,12 +16,11 @@ import torch
 
 from studykit.errors import UserError
 from studykit.runs import store
-from studykit.training.adapters import PHASES, load_run
+from studykit.study.methods import PHASES
+from studykit.training.adapters import load_run
 from studykit.training.batches import Collator, encode_rows, forward, token_losses
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
-
-NAMES = {"phase1": "phase 1", "phase2": "phase 2"}  # of phases; what has no phases has one state, "trained"
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,13 @@ def states(p) -> list[State]:
         made = store.manifest(run)["params"]
         if Path(made["base"]).name != Path(p.base).name:
             raise UserError(f"{run} was trained on {made['base']}, not on {p.base}; evaluate it on its own base.")
-        if made["method"] != "advfusion":
+        phases = PHASES.get(made["method"], ())
+        if len(phases) < 2:  # an adapter has none
             found.append(State("trained", seed, run))
             continue
-        for phase in PHASES["advfusion"]:
-            masked = (made["target"],) if phase == "phase1" else ()
-            found.append(State(NAMES[phase], seed, run, phase, masked, made["mask"]))
+        for phase in phases:
+            masked = (made["target"],) if phase.masks_target else ()
+            found.append(State(phase.title, seed, run, phase.key, masked, made["mask"]))
     return found
 
 

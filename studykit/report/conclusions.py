@@ -11,6 +11,7 @@ from typing import Any
 
 from studykit.evaluation.comparison import LESS_IS_BETTER, is_rate, rounded
 from studykit.runs.text import plural
+from studykit.study.methods import PHASE_1, PHASE_2
 
 ADVFUSION = ("advfusion_zero", "advfusion_exclude")
 OWN = "bottleneck"  # the target's adapter alone
@@ -23,7 +24,7 @@ QUESTIONS = {
     "Does an adapter on the target's few rows help?": [(OWN, "base")],
     FUSING: [("adapterfusion", OWN)],
     "Does hiding the own adapter first help?": [(method, "adapterfusion") for method in ADVFUSION],
-    RESTORING: [(method, f"{method}, phase 1") for method in ADVFUSION],
+    RESTORING: [(method, f"{method}, {PHASE_1.title}") for method in ADVFUSION],
 }
 
 
@@ -255,7 +256,7 @@ def attention(rows: Sequence[Mapping[str, Any]], target: str) -> list[str]:
     """How much each fusion relies on the target's own adapter, from `ledger.own_attention`."""
     said = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        parts = [f"{row['own']:.0%}" + (f" after {row['phase']}" if row["phase"].startswith("phase") else "")
+        parts = [f"{row['own']:.0%}" + (f" after {row['phase']}" if row["phase"] in (PHASE_1.title, PHASE_2.title) else "")
                  + (" (an empty slot)" if row["empty slot"] else "")
                  for row in rows if row["method"] == method]  # fmt: skip
         said.append(f"{method} puts {', '.join(parts)} of its fusion weight on the adapter of {target} itself.")

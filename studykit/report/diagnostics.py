@@ -27,6 +27,7 @@ from studykit.attention.summary import kept_loss
 from studykit.report import conclusions
 from studykit.runs import files, store
 from studykit.runs.text import plural
+from studykit.study.methods import BEFORE_TRAINING, PHASE_1, PHASES
 
 FALL = 0.01  # relative: a fusion that learns anything has a validation loss at least this much below its first
 RISE = 0.02  # relative: less comes and goes with the seed and the step that is kept
@@ -54,7 +55,7 @@ class Evidence:
 def _loss_does_not_fall(found: Evidence) -> str | None:
     falls = [1 - kept_loss(t) / kept_loss(t, 0) for t in found.first]  # of the kept weights, the best seen
     stuck = [fall for fall in falls if fall < FALL]
-    phase = "phase 1" if found.second else "training"
+    phase = PHASE_1.title if found.second else "training"
     before, after = (mean(kept_loss(t, step) for t in found.first) if found.first else 0 for step in (0, None))
     return _seeds(stuck, falls) and (
         f"In {_seeds(stuck, falls)} the validation loss fell by less than {FALL:.0%} in {phase}; on average it went "
@@ -73,7 +74,7 @@ def _drop_after_phase_2(found: Evidence) -> str | None:
                     f"restored, before phase 2 took a step, it was {restored:.3f}.")  # fmt: skip
     for compared in found.compared:
         rows = {row["method"]: row for row in compared["rows"]}
-        before, after = rows.get(f"{found.method}, phase 1"), rows.get(found.method)
+        before, after = rows.get(f"{found.method}, {PHASE_1.title}"), rows.get(found.method)
         if compared["metric"] != "loss" or not before or not after:
             continue
         worse = [a / b - 1 for a, b in zip(after["points"], before["points"], strict=True)]
@@ -177,15 +178,15 @@ def detect(
 def evidence(method: str, places: Sequence[str], attention: str | None, compared: Sequence = ()) -> Evidence:
     """What the fusion runs of a method (one per seed), and its fusion_attention run, have recorded."""
     made = [store.manifest(place)["params"] for place in places]
+    phases = [phase.key for phase in PHASES[made[0]["method"]]]
     found = Evidence(method, made[0]["target"], list(made[0]["members"]), compared=compared)
     for place in (files.home() / place for place in places):
-        phases = [name for name in ("fusion", "phase1", "phase2") if (place / name / "training.json").is_file()]
         trained = [files.read_json(place / name / "training.json") for name in phases]
         if not trained or not trained[0]["steps"]:  # a composition that is not trained
             continue
         found.first.append(trained[0])
         found.second += trained[1:]
-        seen = [place / "attention" / f"{moment}.npz" for moment in ("init", phases[-1])]
+        seen = [place / "attention" / f"{moment}.npz" for moment in (BEFORE_TRAINING.key, phases[-1])]
         if all(file.is_file() for file in seen):
             found.moved.append(_distance(*(FusionRecord.load(file) for file in seen)))
         found.value += _value(place / phases[-1])

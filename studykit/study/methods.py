@@ -15,6 +15,7 @@ A composition's word may go on, after hyphens, with the kind of its members (bot
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 ADAPTERS = ("bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full")
@@ -24,6 +25,31 @@ COMPOSITIONS = (*ATTENTIVE, "average", "weights")
 PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
 UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
 VARIANTS = ("static", "lowrank")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase in which a composition is trained, from its directory to its name in figures."""
+
+    key: str  # name of its directory in a fusion run and of its file of fusion weights
+    title: str  # name in figures, tables and summaries; a method that has one phase gives it the method's name
+    recorded_as: str  # `FusionRecord.phase` of the weights recorded at its end
+    masks_target: bool = False  # whether the target's member is masked while the phase trains
+
+
+PHASE_1 = Phase("phase1", "phase 1", "phase 1", masks_target=True)
+PHASE_2 = Phase("phase2", "phase 2", "phase 2")
+# The one table of phases, by the name of the composition. Every phase of every fusion run is one of these.
+PHASES: dict[str, tuple[Phase, ...]] = {
+    "advfusion": (PHASE_1, PHASE_2),
+    "adapterfusion": (Phase("fusion", "AdapterFusion", "adapterfusion"),),
+    "average": (Phase("fusion", "average", "adapterfusion"),),
+    "weights": (Phase("fusion", "learned weights", "adapterfusion"),),
+    "merge": (Phase("fusion", "merge", "adapterfusion"),),
+    "xlora": (Phase("fusion", "X-LoRA", "adapterfusion"),),
+    "arrow": (Phase("fusion", "Arrow", "adapterfusion"),),
+}
+BEFORE_TRAINING = Phase("init", "initialisation", "init")  # the state that the first phase starts from
 WORDS = ("base", *ADAPTERS, *COMPOSITIONS, *PEFT_COMPOSITIONS)
 
 

@@ -26,7 +26,6 @@ from studykit.tuners import PRESETS, BottleneckConfig, CompositionModel, FusionC
 
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks by transformers' older name
 FUSION = "fusion"
-PHASES = {"advfusion": ("phase1", "phase2")}  # every other composition has one, "fusion"
 WEIGHTS = "model.safetensors"  # of a fully trained base
 GATE = "trained.safetensors"  # of a composition by PEFT
 

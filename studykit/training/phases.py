@@ -14,7 +14,8 @@ from torch import Tensor
 
 from studykit.data.rows import read_rows
 from studykit.runs.files import write_json
-from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED
+from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
+from studykit.study.parameters import FusionParams
 from studykit.training.adapters import FUSION, save_adapter
 from studykit.training.batches import encode_rows
 from studykit.training.train import Outcome, train
@@ -22,26 +23,32 @@ from studykit.tuners import fusion_members
 
 
 @dataclass(frozen=True)
-class Phase:
-    name: str
-    masked: tuple[str, ...]  # members masked while it trains
-    mode: str  # zero | exclude
-    languages: tuple[str, ...]  # whose rows it trains on
-    steps: int
+class TrainingPhase:
+    """One phase of a composition with what it is trained on."""
+
+    phase: Phase  # its row in the table of phases
+    masked: tuple[str, ...]  # names of the members that are masked while it trains
+    mode: str  # zero | exclude: how they are masked
+    languages: tuple[str, ...]  # languages whose rows it trains on
+    steps: int  # optimizer steps; 0: nothing is trained
 
 
-def phases(p) -> list[Phase]:
-    """The phases that the parameters of notebook 03 describe."""
-    if p.method != "advfusion":
-        return [Phase("fusion", (), "zero", (p.target,), 0 if p.method in UNTRAINED else 2 * p.steps)]
-    first = tuple(p.members) if p.phase1_data == "all" else (p.target,)
-    return [
-        Phase("phase1", (p.target,), p.mask, first, p.steps),
-        Phase("phase2", (), p.mask, (p.target,), p.steps),
-    ]
+def training_phases(p: FusionParams) -> list[TrainingPhase]:
+    """Returns the phases that the parameters of notebook 03 describe, in the order in which they are trained."""
+    phases = PHASES[p.method]
+    if len(phases) == 1:
+        steps = 0 if p.method in UNTRAINED else 2 * p.steps
+        return [TrainingPhase(phases[0], (), "zero", (p.target,), steps)]
+    described = []
+    for phase in phases:
+        masked = (p.target,) if phase.masks_target else ()
+        on_all = phase.masks_target and p.phase1_data == "all"
+        languages = tuple(p.members) if on_all else (p.target,)
+        described.append(TrainingPhase(phase, masked, p.mask, languages, p.steps))
+    return described
 
 
-def train_phases(model: PeftModel, tokenizer, p, limits: tuple[int, int], run) -> Iterator[tuple[Phase, Outcome]]:
+def train_phases(model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int, int], run) -> Iterator[tuple[TrainingPhase, Outcome]]:
     """Trains phase after phase; yields after each, when the model has its weights and its mask is still set.
 
     What a killed run had done is loaded, so it yields the same in the same order.
@@ -51,7 +58,7 @@ def train_phases(model: PeftModel, tokenizer, p, limits: tuple[int, int], run) -
         run: the open run; its checkpoints survive a kill, what is saved to its path is published.
     """
     moments = None
-    for phase in phases(p):
+    for phase in training_phases(p):
         outcome, moments = train_phase(model, tokenizer, phase, p, limits, run, moments)
         if not p.carry_optimizer:
             moments = None
@@ -61,8 +68,8 @@ def train_phases(model: PeftModel, tokenizer, p, limits: tuple[int, int], run) -
 def train_phase(
     model: PeftModel,
     tokenizer,
-    phase: Phase,
-    p,
+    phase: TrainingPhase,
+    p: FusionParams,
     limits: tuple[int, int],
     run,
     moments: dict[str, dict[str, Tensor]] | None = None,
@@ -82,11 +89,11 @@ def train_phase(
         encode_rows(read_rows(p.data, p.target, "valid"), tokenizer, *limits),
         p,
         steps=phase.steps,
-        checkpoints=run.checkpoints / phase.name,
+        checkpoints=run.checkpoints / phase.phase.key,
         seed=p.seed,
         penalty=p.value_regularizer if p.method in ("adapterfusion", "advfusion") and p.variant != "static" else 0.0,
         moments=moments,
     )
-    save_adapter(model, run.path(phase.name), FUSION)
-    write_json(run.path(phase.name, "training.json"), outcome.record())
+    save_adapter(model, run.path(phase.phase.key), FUSION)
+    write_json(run.path(phase.phase.key, "training.json"), outcome.record())
     return outcome, moments

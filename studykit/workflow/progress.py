@@ -28,11 +28,13 @@ from studykit.runs import status as runs_status
 from studykit.runs import store
 from studykit.runs.status import Status
 from studykit.runs.text import format_duration, format_value
+from studykit.study.methods import PHASES
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
 from studykit.workflow import snakemake
 
 AROUND = 6.0  # seconds that a notebook takes beside its run: a kernel and libraries start; benchmarks/overhead.py
+ADVFUSION = PHASES["advfusion"]  # the only method whose progress is counted over several phases
 EVERY = 0.5  # seconds between two looks
 TOLD = 0.05  # share of a training from which its own speed says when it ends
 SHOWN = 12  # runs at most in the lines that are rewritten
@@ -63,12 +65,11 @@ def step_of(run: Run) -> Step | None:
             state = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        phase = file.relative_to(folder).parts[0].replace("phase", "phase ")
-        phase = "" if phase.startswith("checkpoint-") or phase == "fusion" else phase
+        phase = next((phase for phase in ADVFUSION if phase.key == file.relative_to(folder).parts[0]), None)
         step, steps = state["global_step"], state["max_steps"]
         loss = next((row["loss"] for row in reversed(state["log_history"]) if "loss" in row), None)
-        share = step / steps if not phase else (step / steps + (phase == "phase 2")) / 2
-        return Step(step, steps, loss, phase, share, _age(file))
+        share = step / steps if phase is None else (step / steps + ADVFUSION.index(phase)) / len(ADVFUSION)
+        return Step(step, steps, loss, phase.title if phase else "", share, _age(file))
     return None
 
 

@@ -48,7 +48,7 @@ def fuse(p, after=lambda phase: None) -> dict:
                 after(phase)
             adapters.save_members(run.path(), p.members)
             run.publish(headline={})
-    return summary.trained(run.dir)
+    return summary.trained(run.dir, p.method)
 
 
 @pytest.mark.parametrize("given, expected", [
@@ -57,8 +57,8 @@ def fuse(p, after=lambda phase: None) -> dict:
     ({"phase1_data": "all"}, [("phase1", ("lua",), ("python", "ruby", "lua"), 4), ("phase2", (), ("lua",), 4)]),
 ])  # fmt: skip
 def test_methods_have_equal_budgets_and_their_own_phases(home, given, expected):
-    found = phases.phases(tiny.fusion_params(home, **given))
-    assert [(phase.name, phase.masked, phase.languages, phase.steps) for phase in found] == expected
+    found = phases.training_phases(tiny.fusion_params(home, **given))
+    assert [(phase.phase.key, phase.masked, phase.languages, phase.steps) for phase in found] == expected
 
 
 @pytest.mark.parametrize("method, mask", [("adapterfusion", "none"), ("advfusion", "zero"), ("advfusion", "exclude")])
@@ -152,7 +152,7 @@ def test_a_killed_fusion_ends_like_another(home, monkeypatch, carry):
             return step(self, *args, **kwargs)
 
         def after(phase, kill=kill):
-            if kill == 0 or kill is None and phase.name == "phase2":
+            if kill == 0 or kill is None and phase.phase.key == "phase2":
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(trainer.StudyTrainer, "training_step", training_step)
@@ -167,7 +167,7 @@ def test_a_killed_fusion_ends_like_another(home, monkeypatch, carry):
 def test_what_is_looked_at_in_a_fusion_run(home):
     p = tiny.fusion_params(home, mask="exclude")
     fuse(p)
-    records = summary.observed(p.out)
+    records = summary.observed(p.out, p.method)
     assert list(records) == ["initialisation", "phase 1, masked", "phase 1, restored", "phase 2"]
     own = {name: attention_record.target_share(record) for name, record in records.items()}
     assert (own["phase 1, masked"] == 0).all()
@@ -180,7 +180,7 @@ def test_what_is_looked_at_in_a_fusion_run(home):
     assert (attention_record.mean(fresh) == attention_record.mean(records["initialisation"])).all()
     texts = json.loads((home / p.out / "texts.json").read_text())
     assert {name: len(said) for name, said in texts.items()} == {"base": 3, "phase1": 3, "phase2": 3}
-    headline = summary.headline(p.out)
+    headline = summary.headline(p.out, p.method)
     assert list(headline)[:3] == ["validation loss, phase 1", "validation loss, phase 2", "own share, phase 2"]
     assert headline["own share, phase 1, masked"] == 0
 

@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studykit.attention import snapshots, summary
+from studykit.attention import snapshots
 from studykit.attention.record import FusionRecord
 from studykit.data import rows as data_rows
 from studykit.errors import UserError
 from studykit.report.explorer.page import explore
 from studykit.runs import store
+from studykit.study.methods import PHASE_1, PHASES
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,11 @@ class Bench:
 
     def phases(self, checkpoint: str) -> dict[str, str]:
         """The phases of a checkpoint, by their names in figures."""
-        from studykit.training.adapters import PHASES
-
-        method = self.made[checkpoint]["method"]
-        return {summary.NAMES.get(phase) or summary.TITLES[method]: phase
-                for phase in PHASES.get(method, ("fusion",))}  # fmt: skip
+        return {phase.title: phase.key for phase in PHASES[self.made[checkpoint]["method"]]}
 
     def own_mask(self, checkpoint: str, phase: str) -> list[str]:
         """The members that were masked while the phase trained."""
-        return [self.made[checkpoint]["target"]] if phase == "phase1" else []
+        return [self.made[checkpoint]["target"]] if phase == PHASE_1.key else []
 
     def read(
         self, prompt: str, completion: str = "", *, checkpoint: str, phase: str, muted: Sequence[str] | None = None
@@ -127,8 +124,9 @@ class Bench:
         from studykit.attention.capture import capture
 
         made = self.made[checkpoint]
+        recorded_as = next(known.recorded_as for known in PHASES[made["method"]] if known.key == phase)
         return capture(
-            model, tokenizer, [row], target=made["target"], phase=snapshots.RECORDED[phase],
+            model, tokenizer, [row], target=made["target"], phase=recorded_as,
             max_prompt_tokens=self.limits[0], max_target_tokens=self.limits[1],
             method=snapshots.composition(made), checkpoint=checkpoint, base=Path(self.base).name,
             seed=made["seed"], progress=False,

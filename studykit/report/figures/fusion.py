@@ -29,6 +29,7 @@ from studykit.report.figures.style import (
     sheet,
 )
 from studykit.runs.text import plural
+from studykit.study.methods import PHASE_1, PHASE_2
 
 SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be compared with each other
 
@@ -157,7 +158,7 @@ def phase_comparison(
     *,
     samples: int,
     tokens: str = "completion",
-    names: tuple[str, str] = ("phase 1", "phase 2"),
+    names: tuple[str, str] = (PHASE_1.title, PHASE_2.title),
     layers: Sequence[str] | None = None,
     seeds: int | None = None,
 ) -> tuple[Figure, str, str]:
