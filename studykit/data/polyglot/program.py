@@ -91,7 +91,7 @@ class Program:
 
     @property
     def check(self) -> dict[str, Any]:
-        """{"function", "tests"}, what `harness` takes."""
+        """{"function", "tests"}, a check of kind None."""
         return {"function": self.function, "tests": self.tests}
 
 

@@ -2,7 +2,7 @@
 
 A language says how it opens and closes blocks, spells operators (symbol, precedence) and writes built-ins (`%s`
 patterns). Methods are overridden only where an idiom differs in shape: comprehensions in Python and Julia, blocks and
-implicit return in Ruby, gofmt's spacing in Go. Go code uses the built-in max and min (Go 1.21); `harness` supplies them
+implicit return in Ruby, gofmt's spacing in Go. Go code uses the built-in max and min (Go 1.21); execution supplies them
 to older compilers.
 """
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from studykit.evaluation.execution import execute, isolation, runtimes, sandbox
-from studykit.evaluation.execution.execute import Program
+from studykit.evaluation.execution.execute import Executable
 
 HELLO = {
     "python": "print('hello')",
@@ -59,7 +59,7 @@ def runtime_lines() -> Iterator[str]:
             yield f"{language:12} missing: no working {' or '.join(runtimes.LANGUAGES[language].binaries)} on the PATH"
             continue
         started = time.monotonic()
-        program = Program(language, HELLO[language], "hello")
+        program = Executable(language, HELLO[language], "hello")
         verdict = execute.execute([program], timeout=30, allow_unsandboxed=True)[0]
         seconds = time.monotonic() - started
         ended = f"{seconds:5.1f} s" if verdict.passed else f"FAILS: {verdict.status}: {verdict.stderr_tail[-200:]}"

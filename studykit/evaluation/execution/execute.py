@@ -21,7 +21,7 @@ from studykit.evaluation.execution.output import same_output
 
 
 @dataclass(frozen=True)
-class Program:
+class Executable:
     """A source file, and what shows that it is right: a nonce, or tests (stdin, the outputs that are accepted).
 
     timeout (seconds per run), memory_mb: the problem's own limits, in place of those given to `execute`.
@@ -78,7 +78,7 @@ def isolation(allow_unsandboxed: bool = False) -> str:
 
 
 def execute(
-    programs: Sequence[Program],
+    programs: Sequence[Executable],
     *,
     timeout: float = 4.0,
     memory_mb: int = 512,
@@ -135,7 +135,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(runner, chosen, program: Program, timeout: float, memory_mb: int) -> tuple[sandbox.Runner | None, Verdict]:
+def _run(runner, chosen, program: Executable, timeout: float, memory_mb: int) -> tuple[sandbox.Runner | None, Verdict]:
     """One verdict, and the runner for the next program.
 
     A program whose runner dies gets a second, fresh one: it may be innocent.
@@ -151,7 +151,7 @@ def _run(runner, chosen, program: Program, timeout: float, memory_mb: int) -> tu
     return None, Verdict("error", 0.0, f"the sandbox did not survive this program: {reason}")
 
 
-def verdict(runner: sandbox.Runner, program: Program, timeout: float, memory_mb: int) -> Verdict:
+def verdict(runner: sandbox.Runner, program: Executable, timeout: float, memory_mb: int) -> Verdict:
     """Build a program, and run it until its first failure; RunnerDied when the runner does not survive it."""
     built = runner.build(program.language, program.source, program.timeout or timeout, program.memory_mb or memory_mb)
     if built["status"] != "ok":

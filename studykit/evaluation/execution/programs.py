@@ -14,23 +14,22 @@ import json
 import re
 
 from studykit.errors import UserError
-from studykit.evaluation.execution.execute import Program
+from studykit.evaluation.execution import calls
+from studykit.evaluation.execution.execute import Executable
 from studykit.evaluation.execution.runtimes import LANGUAGES
 
 
-def program(language: str, completion: str, check: dict, nonce: str) -> Program:
+def program(language: str, completion: str, check: dict, nonce: str) -> Executable:
     """The program that shows whether `completion` is right. UserError for a kind or language that is not known."""
     kind = check.get("kind")
     if kind is None:
-        from studykit.data.polyglot import harness
-
-        return Program(language, harness(language, completion, check, nonce), nonce)
+        return Executable(language, calls.script(language, completion, check, nonce), nonce)
     if kind == "stdio" and language in LANGUAGES:
         tests = tuple((test["input"], tuple(test["output"])) for test in check["tests"])
         if not tests:
             raise UserError("a check of kind 'stdio' has no tests")
         limit = check.get("time_limit")
-        return Program(
+        return Executable(
             language,
             java_main(completion) if language == "java" else completion,
             tests=tests,
@@ -41,7 +40,7 @@ def program(language: str, completion: str, check: dict, nonce: str) -> Program:
         after = check["after"]
         if check.get("form") == "humaneval":
             after += f"\ncheck({check['entry_point']})\n"
-        return Program(language, FORMS[language](check["before"], completion, after, nonce), nonce)
+        return Executable(language, FORMS[language](check["before"], completion, after, nonce), nonce)
     known = {"stdio": LANGUAGES, "tests": FORMS}.get(kind)
     if known is None:
         raise UserError(f"kind {kind!r} of a check is not known; known are 'tests' and 'stdio'")

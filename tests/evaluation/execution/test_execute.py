@@ -10,7 +10,7 @@ import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute, isolation, runtimes, sandbox
-from studykit.evaluation.execution.execute import Program
+from studykit.evaluation.execution.execute import Executable
 
 GOOD = "print('some output')\nprint('NONCE')"
 ENDINGS = [  # (status, source): cheap ones, run in one batch at every level
@@ -140,7 +140,7 @@ def open_folder():
 
 def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[execute.Verdict]:
     return execute.execute(
-        [Program(language, s, "NONCE") for s in sources], timeout=timeout, allow_unsandboxed=True, **options
+        [Executable(language, s, "NONCE") for s in sources], timeout=timeout, allow_unsandboxed=True, **options
     )
 
 
@@ -184,9 +184,9 @@ def test_stdin_comes_in_and_stdout_is_compared(language):
     if not execute.available(language):
         pytest.skip(f"no {language} here")
     programs = [
-        Program(language, ECHO[language], tests=(("1 2\n", ("3",)), ("20 22\n", ("4 2", "42.0")))),
-        Program(language, ECHO[language], tests=(("1 2\n", ("3",)), ("1 1\n", ("3", "4")), ("no number", ()))),
-        Program(language, ECHO[language], tests=(("no number\n", ("0x",)),)),
+        Executable(language, ECHO[language], tests=(("1 2\n", ("3",)), ("20 22\n", ("4 2", "42.0")))),
+        Executable(language, ECHO[language], tests=(("1 2\n", ("3",)), ("1 1\n", ("3", "4")), ("no number", ()))),
+        Executable(language, ECHO[language], tests=(("no number\n", ("0x",)),)),
     ]
     verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=1)
     assert [verdict.status for verdict in verdicts][:2] == ["passed", "failed"] and not verdicts[2].passed
@@ -195,7 +195,7 @@ def test_stdin_comes_in_and_stdout_is_compared(language):
 
 def test_a_program_is_judged_by_all_of_its_tests_and_within_its_own_limits():
     def judge(source: str, *tests: tuple[str, str], **limits) -> str:
-        program = Program("python", source, tests=tuple((stdin, (output,)) for stdin, output in tests), **limits)
+        program = Executable("python", source, tests=tuple((stdin, (output,)) for stdin, output in tests), **limits)
         return execute.execute([program], timeout=SECONDS, allow_unsandboxed=True)[0].status
 
     assert judge("print(open(0).read()[::-1])", ("ab", "ba"), ("é\u2028x" * 9, "x\u2028é" * 9)) == "passed"
@@ -217,7 +217,7 @@ def test_stderr_comes_back_as_the_programs_own():
 
 
 def test_many_programs_keep_their_order():
-    programs = [Program("python", f"print('N{i}' if {i} % 3 else 'no')", f"N{i}") for i in range(200)]
+    programs = [Executable("python", f"print('N{i}' if {i} % 3 else 'no')", f"N{i}") for i in range(200)]
     verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=3)
     assert [verdict.passed for verdict in verdicts] == [i % 3 > 0 for i in range(200)]
     assert execute.execute([]) == []
@@ -256,7 +256,7 @@ def test_the_network_is_out_of_reach(level):
 def test_a_daemonised_grandchild_is_gone_with_its_program(level):
     mark = f"31.{os.getpid()}{time.time_ns() % 10**9}"
     with sandbox.Runner(level) as runner:
-        program = Program("python", DAEMON.replace("MARK", mark), "NONCE")
+        program = Executable("python", DAEMON.replace("MARK", mark), "NONCE")
         assert execute.verdict(runner, program, SECONDS, 256).passed and not _processes_with(mark)
 
 
@@ -278,19 +278,19 @@ def test_a_runner_killed_by_its_program_costs_no_other_verdict(level):
 def test_without_isolation_nothing_runs_unless_asked_for(monkeypatch):
     monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "rlimits" else "broken")
     with pytest.raises(UserError, match=r"bwrap: broken; unshare: broken.*install bubblewrap.*allow_unsandboxed=True"):
-        execute.execute([Program("python", GOOD, "NONCE")])
+        execute.execute([Executable("python", GOOD, "NONCE")])
     with pytest.raises(UserError, match="allow_unsandboxed"):
         execute.isolation()
     assert execute.isolation(allow_unsandboxed=True).endswith("(NOT isolated)")
     monkeypatch.setattr(sandbox, "probe", lambda box: "broken")
     with pytest.raises(UserError, match="rlimits: broken"):
-        execute.execute([Program("python", GOOD, "NONCE")], allow_unsandboxed=True)
+        execute.execute([Executable("python", GOOD, "NONCE")], allow_unsandboxed=True)
 
 
 def test_a_missing_runtime_is_named(monkeypatch):
     monkeypatch.setattr(runtimes, "find", lambda language: None)
     with pytest.raises(UserError, match="julia programs cannot be executed: no working `julia`"):
-        execute.execute([Program("julia", "", "NONCE")])
+        execute.execute([Executable("julia", "", "NONCE")])
     with pytest.raises(UserError, match="pip install lupa"):
         execute.runtime_version("lua")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from studykit.evaluation.execution import execute
-from studykit.evaluation.execution.execute import Program
+from studykit.evaluation.execution.execute import Executable
 
 MARK = f"31.{os.getpid()}"  # an argument that no other process has
 C = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef call(name, *args):\n"
@@ -181,16 +181,16 @@ def found():
     return verdicts, noticed
 
 
-AFTER = Program("python", "import os, time\nassert os.listdir('.') == ['program.py']\n"
+AFTER = Executable("python", "import os, time\nassert os.listdir('.') == ['program.py']\n"
                 "open('f', 'w').write('x' * 1000)\nassert len(os.listdir('..')) <= 4\n"
                 "print('NONCE')", "NONCE")  # fmt: skip
 
 
-def written(case: tuple, values: dict[str, str]) -> Program:
+def written(case: tuple, values: dict[str, str]) -> Executable:
     source = case[3]
     for name, value in values.items():
         source = source.replace(f"@{name}", value)
-    return Program(case[2], source, "NONCE")
+    return Executable(case[2], source, "NONCE")
 
 
 def processes_with(word: str) -> list[bytes]:

@@ -15,7 +15,7 @@ from studykit.evaluation.metrics import codebleu, syntax_trees
 from studykit.evaluation.metrics.keywords import KEYWORDS
 from studykit.evaluation.metrics.score import score
 from studykit.evaluation.statistics import paired_bootstrap
-from tests.evaluation.execution.programs import CORPUS, PAIRS, VALUES
+from tests.evaluation.metrics.code_pairs import CORPUS, PAIRS, VALUES
 
 CASES = [(language, i) for language in PAIRS for i in range(len(PAIRS[language]))]
 HELLO = {
@@ -133,7 +133,7 @@ def test_a_bootstrap_can_resample_its_rows():
 
 def test_scores_do_not_depend_on_the_hash_seed():
     code = (
-        "from tests.evaluation.execution.programs import PAIRS\nfrom studykit.evaluation.metrics import codebleu\n"
+        "from tests.evaluation.metrics.code_pairs import PAIRS\nfrom studykit.evaluation.metrics import codebleu\n"
         "print([codebleu.compare(p, r, language)[0] for language in PAIRS for p, r in PAIRS[language]])"
     )
     seen = {

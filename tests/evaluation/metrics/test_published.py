@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studykit.evaluation.metrics import codebleu
-from tests.evaluation.execution.programs import PAIRS
+from tests.evaluation.metrics.code_pairs import PAIRS
 
 PINS = Path(__file__).with_name("published.txt")
 # The package merges sources in the order of hash sets, and so at random; with sets that keep order it is repeatable.

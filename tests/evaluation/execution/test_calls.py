@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from studykit.data.polyglot import LANGUAGES, LEVELS, SPLITS, Program, commits, harness, programs
-from studykit.data.polyglot.harness import quoted
+from studykit.data.polyglot import LANGUAGES, LEVELS, SPLITS, Program, commits, programs
+from studykit.evaluation.execution.calls import quoted, script
 
 LUA = shutil.which("lua5.4") or shutil.which("lua")
 LUPA = [sys.executable, "-c", "import lupa, sys; lupa.LuaRuntime().execute(open(sys.argv[1]).read())"]
@@ -62,7 +62,7 @@ def batches(request) -> list[list[Program]]:
 def test_programs_and_edits_are_right_in_every_language(batches, language, tmp_path):
     for batch in batches:
         code = "\n\n".join(program.code(language) for program in batch)
-        done = execute(language, harness(language, code, [program.check for program in batch], NONCE), tmp_path)
+        done = execute(language, script(language, code, [program.check for program in batch], NONCE), tmp_path)
         assert passed(done), done.stderr[:400]
 
 
@@ -76,8 +76,8 @@ def test_go_is_gofmt_clean(batches, tmp_path):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_harness_accepts_what_is_right_and_names_what_is_wrong(language, tmp_path):
-    assert passed(execute(language, harness(language, GOOD[language], SQUARE, NONCE), tmp_path))
-    wrong = execute(language, harness(language, GOOD[language].replace("a * a", "a * 3"), SQUARE, NONCE), tmp_path)
+    assert passed(execute(language, script(language, GOOD[language], SQUARE, NONCE), tmp_path))
+    wrong = execute(language, script(language, GOOD[language].replace("a * a", "a * 3"), SQUARE, NONCE), tmp_path)
     assert wrong.returncode != 0 and NONCE not in wrong.stdout
     name = "squareIt" if language in ("javascript", "go") else "square_it"
     assert f"{name}(-2): expected 4, got -6" in wrong.stderr
@@ -87,7 +87,7 @@ def test_harness_accepts_what_is_right_and_names_what_is_wrong(language, tmp_pat
 def test_hostile_text_never_passes(language, tmp_path):
     texts = ["", "@nonce @tests {0} %s \\", "((((", '"', '"""', "/* --[[ =begin #=", "return 1", "\x00\u2028é"]
     for text in texts[:3] if language == "go" else texts:
-        done = execute(language, harness(language, text, SQUARE, NONCE), tmp_path)
+        done = execute(language, script(language, text, SQUARE, NONCE), tmp_path)
         assert done.returncode != 0 and NONCE not in done.stdout
 
 
@@ -97,7 +97,7 @@ def test_output_of_a_candidate_does_not_hide_the_nonce(language, tmp_path):
              "go": 'fmt.Print("x")', "julia": 'print("x")', "lua": "io.write('x')"}  # fmt: skip
     lines = GOOD[language].split("\n")
     code = "\n".join([lines[0], "    " + calls[language], *lines[1:]])
-    assert passed(execute(language, harness(language, code, SQUARE, NONCE), tmp_path))
+    assert passed(execute(language, script(language, code, SQUARE, NONCE), tmp_path))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -113,7 +113,7 @@ def test_values_survive_the_literals(language, tmp_path):
     }
     values = ["a\"b'c\\d\n\t#{1} $x ${y} é\x7f", [], [1, 2], [[1], [2, 3]], 2.5, True, False, ["a", "b"], "", -3]
     check = {"function": "same", "tests": [{"args": [value], "expected": value} for value in values]}
-    assert passed(execute(language, harness(language, identity[language], check, NONCE), tmp_path))
+    assert passed(execute(language, script(language, identity[language], check, NONCE), tmp_path))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -130,7 +130,7 @@ def test_lists_compare_by_content(language, expected, tmp_path):
     if language == "go" and expected != [3, 4]:
         pytest.skip("one compilation is enough")
     check = {"function": "two", "tests": [{"args": [], "expected": expected}]}
-    assert not passed(execute(language, harness(language, code[language], check, NONCE), tmp_path))
+    assert not passed(execute(language, script(language, code[language], check, NONCE), tmp_path))
 
 
 def test_python_literals_are_python():
@@ -148,4 +148,4 @@ def test_python_literals_are_python():
 )
 def test_what_cannot_be_scripted_is_refused(language, check):
     with pytest.raises(ValueError, match=r"cobol|os\.exit|\{\}"):
-        harness(language, "", check, NONCE)
+        script(language, "", check, NONCE)

@@ -229,7 +229,7 @@ def go_source(code: str) -> str:
     return "\n".join([*imports, code])
 
 
-def harness(language: str, code: str, check: Check | Sequence[Check], nonce: str) -> str:
+def script(language: str, code: str, check: Check | Sequence[Check], nonce: str) -> str:
     """The script. It exits non-zero with a short message on stderr when a test fails; several checks run in one script.
 
     Raises UserError for an unknown language, an unusable function name or a test value without a literal.
