@@ -47,7 +47,7 @@ def _lent(stage: str, values: dict[str, Any], study: str) -> dict[str, Any]:
     """The parameters of the study's run that stands on what this one should stand on."""
     roles = {n: values[n] for n in ROLES.get(stage, ()) if values[n] is not None}
     asked = load_study(study, files.home())
-    rates = {"full": asked.adapter.full_learning_rate, "weights": asked.fusion.weights_learning_rate}
+    rates = {"full": asked.adapter.full_learning_rate, "scalar_mix": asked.fusion.scalar_mix_learning_rate}
     mine = [r for r in plan(asked) if r.stage == stage]
     like = [r for r in mine if all(r.params[n] == v for n, v in roles.items())]
     if like:  # the nearest: of the same method, if the study has one

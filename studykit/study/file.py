@@ -42,7 +42,7 @@ AdapterSection = _section(
 )
 FusionSection = _section(
     "fusion",
-    weights_learning_rate=(float, Field(5e-2, gt=0, le=1, description="weights: peak, linear decay")),
+    scalar_mix_learning_rate=(float, Field(5e-2, gt=0, le=1, description="scalar_mix: peak, linear decay")),
 )
 EvaluateSection = _section(
     "evaluate",

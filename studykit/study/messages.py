@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from studykit.errors import show
 
+RENAMED = {"weights_learning_rate": "scalar_mix_learning_rate"}  # keys of earlier studies -> what they are called now
 MUST = {
     "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number", "bool_type": "true or false",
     "string_type": "text", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping of parameters",
@@ -35,6 +36,8 @@ def sentence(error: ValidationError, model: type[BaseModel], planned: Mapping[st
         name = str(loc[-1])
         if len(loc) > 1 and name in (planned or {}).get(str(loc[0]), ()):
             return f"{place} is decided by the plan; leave it out.{more}"
+        if name in RENAMED:
+            return f"{place} is unknown; it is now called {RENAMED[name]}.{more}"
         near = difflib.get_close_matches(name, owner.model_fields, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(owner.model_fields)}."
         return f"{place} is unknown; {hint}{more}"

@@ -3,7 +3,7 @@
     base                                    the model as it is
     bottleneck | houlsby | parallel | compacter | compacterpp | lora | full
                                             one adapter on the target's rows, or all weights of the base
-    adapterfusion | advfusion_zero | advfusion_exclude | average | weights
+    adapterfusion | advfusion_zero | advfusion_exclude | average | scalar_mix
                                             a composition of one adapter per member
     merge | xlora | arrow                   PEFT's own compositions of LoRAs
 
@@ -20,8 +20,13 @@ from typing import NamedTuple
 
 ADAPTERS = ("bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full")
 FUSABLE = ADAPTERS[:-1]
-ATTENTIVE = {"adapterfusion": "none", "advfusion_zero": "zero", "advfusion_exclude": "exclude"}
-COMPOSITIONS = (*ATTENTIVE, "average", "weights")
+# Compositions by attention: the word -> the method's name and the mask of its phase 1.
+ATTENTIVE = {
+    "adapterfusion": ("adapterfusion", "none"),
+    "advfusion_zero": ("advfusion", "zero"),
+    "advfusion_exclude": ("advfusion", "exclude"),
+}
+COMPOSITIONS = (*ATTENTIVE, "average", "scalar_mix")
 PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
 UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
 VARIANTS = ("static", "lowrank")
@@ -44,7 +49,7 @@ PHASES: dict[str, tuple[Phase, ...]] = {
     "advfusion": (PHASE_1, PHASE_2),
     "adapterfusion": (Phase("fusion", "AdapterFusion", "adapterfusion"),),
     "average": (Phase("fusion", "average", "adapterfusion"),),
-    "weights": (Phase("fusion", "learned weights", "adapterfusion"),),
+    "scalar_mix": (Phase("fusion", "scalar mix", "adapterfusion"),),
     "merge": (Phase("fusion", "merge", "adapterfusion"),),
     "xlora": (Phase("fusion", "X-LoRA", "adapterfusion"),),
     "arrow": (Phase("fusion", "Arrow", "adapterfusion"),),
@@ -83,9 +88,12 @@ def parse(word: str) -> Method:
         members = rest.pop(0) if rest and rest[0] in FUSABLE else "bottleneck"
         variant = rest.pop(0) if rest and rest[0] in VARIANTS and head in ATTENTIVE else "full"
         if not rest:
-            return Method(word, head.partition("_")[0], ATTENTIVE.get(head, "none"), members, variant)
+            name, mask = ATTENTIVE.get(head, (head, "none"))
+            return Method(word, name, mask, members, variant)
         accepted = f"members ({', '.join(FUSABLE)})" + f", then a variant ({', '.join(VARIANTS)})" * (head in ATTENTIVE)
         raise ValueError(f"the method {word!r} is unknown: after {head} may come {accepted}, not {rest[0]!r}")
+    if head == "weights":
+        raise ValueError(f"the method {word!r} is unknown; it is now called {word.replace('weights', 'scalar_mix', 1)!r}")
     near = difflib.get_close_matches(head, WORDS, n=1, cutoff=0.6)
     hint = f"the nearest known is {near[0]}" if near else f"known are {', '.join(WORDS)}"
     raise ValueError(f"the method {word!r} is unknown; {hint}")

@@ -163,7 +163,7 @@ class FusionParams(Training):
     data: str | None = run_dir("data run")
     members: dict[str, str] | None = run_dir("adapter runs by language, the target last")
     target: str | None = role(None, "the low-resource language")
-    method: Literal["adapterfusion", "advfusion", "average", "weights", "merge", "xlora", "arrow"] = role(
+    method: Literal["adapterfusion", "advfusion", "average", "scalar_mix", "merge", "xlora", "arrow"] = role(
         "adapterfusion", "one phase or two, or a composition without attention")
     variant: Literal["full", "static", "lowrank"] = role("full", "static: no value matrix; lowrank: of `rank`")
     mask: Literal["zero", "exclude", "none"] = role("none", "what phase 1 does to the target's adapter")

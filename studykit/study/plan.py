@@ -91,7 +91,7 @@ def plan(study: Study) -> list[Run]:
                  for x in study.evaluated_sources}  # fmt: skip
     for m in asked:
         if m.members:
-            rate = {"learning_rate": study.fusion.weights_learning_rate} if m.name == "weights" else {}
+            rate = {"learning_rate": study.fusion.scalar_mix_learning_rate} if m.name == "scalar_mix" else {}
             trained[m.word] = [
                 run("fusion", **on, **rate, members={x: members[m.members][x][at].dir for x in study.all_languages},
                     target=study.target, method=m.name, mask=m.mask, variant=m.variant, seed=seed)

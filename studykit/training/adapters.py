@@ -88,7 +88,7 @@ def load_members(model, members: dict[str, str]) -> PeftModel:
 
 def fusion_config(p) -> FusionConfig:
     """What the parameters of notebook 03 describe."""
-    kind = p.method if p.method in ("average", "weights") else "attention"
+    kind = p.method if p.method in ("average", "scalar_mix") else "attention"
     rank = p.rank if p.variant == "lowrank" else None
     return FusionConfig(
         members=list(p.members), kind=kind, value=p.variant != "static", rank=rank, task_type="CAUSAL_LM"

@@ -10,7 +10,7 @@ from studykit.tuners.bottleneck import ACTIVATIONS, INITS
 from studykit.tuners.placement import TARGETS
 
 PEFT_TYPE = "ADAPTER_COMPOSITION"
-KINDS = ("attention", "average", "weights")
+KINDS = ("attention", "average", "scalar_mix")
 
 # Names of our own submodules: an adapter called so could not be told from them in a state dict.
 RESERVED = {
@@ -80,7 +80,7 @@ PRESETS: dict[str, dict] = {
 class FusionConfig(PeftConfig):
     """A learned composition of adapters that the model already holds, at every site of theirs.
 
-    `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `weights` learns one number per
+    `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `scalar_mix` learns one number per
     member and site, through a softmax.
     """
 

@@ -18,7 +18,7 @@ thin; towards the members, they cost R d^2 per step, R = sum of the r_n, and no 
 orders are the same function, and all gradients are autograd's. The constant q . b_k cancels in the softmax; it stays,
 so that b_k's gradient is zero and not missing.
 
-`average` and `weights` compose the same members without looking at the token: what the attention has to beat.
+`average` and `scalar_mix` compose the same members without looking at the token: what the attention has to beat.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class Fusion(nn.Module):
         }
 
 
-class Weights(nn.Module):
+class ScalarMix(nn.Module):
     """One weight per member and site, the same for every token: alpha = softmax(w), or 1/N if nothing is learned."""
 
     value = None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from studykit.tuners.bottleneck import Bottleneck, bottleneck_width
 from studykit.tuners.config import BottleneckConfig, FoldedConfig, FusionConfig, check_name
 from studykit.tuners.folded import FoldedFusion
-from studykit.tuners.fusion import MASK_MODES, Fusion, Weights
+from studykit.tuners.fusion import MASK_MODES, Fusion, ScalarMix
 from studykit.tuners.layer import UNMERGEABLE, CompositionLayer, FusionRecording, fuses
 from studykit.tuners.phm import new_rule
 from studykit.tuners.placement import locate
@@ -76,7 +76,7 @@ class CompositionModel(BaseTuner):
             if config.kind == "attention":
                 module = Fusion(inputs, outputs, config.value, config.rank, config.temperature, config.dropout)
             else:
-                module = Weights(len(config.members), learned=config.kind == "weights")
+                module = ScalarMix(len(config.members), learned=config.kind == "scalar_mix")
             layer.add(adapter_name, module, place, at, config.members)
         else:
             layer.add(adapter_name, self._bottleneck(config, adapter_name, inputs, outputs), place, at)

@@ -18,7 +18,7 @@ from studykit.training import adapters, batches, phases, train
 from studykit.training.base import load_base
 from tests import tiny
 
-COMPOSED = ["adapterfusion", "adapterfusion-static", "adapterfusion-lowrank", "average", "weights"]
+COMPOSED = ["adapterfusion", "adapterfusion-static", "adapterfusion-lowrank", "average", "scalar_mix"]
 
 
 @pytest.fixture

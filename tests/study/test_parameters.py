@@ -40,6 +40,9 @@ def with_line(line: str, of: str = GOOD) -> str:
 
 BAD_STUDIES = {
     "adapter: {learning_rat: 1}": "adapter.learning_rat is unknown; did you mean learning_rate?",
+    "fusion: {weights_learning_rate: 0.1}":
+        "fusion.weights_learning_rate is unknown; it is now called scalar_mix_learning_rate.",
+    "methods: [weights-lora]": "methods[0]: the method 'weights-lora' is unknown; it is now called 'scalar_mix-lora'.",
     "lanuages: [c]": "lanuages is unknown; did you mean languages?",
     "zzz: 1": "zzz is unknown; known are study, question, task",
     "adapter: {base: runs/x}": "adapter.base is decided by the plan; leave it out",
@@ -146,7 +149,7 @@ BAD_STUDIES = {
 }
 
 
-ACCEPTED = ("must", "may ", "did you mean", "known are", "leave it out", "nearest known", "can write only",
+ACCEPTED = ("must", "may ", "did you mean", "now called", "known are", "leave it out", "nearest known", "can write only",
             "set data.path", "name only", "name tasks", "not YAML")  # fmt: skip
 
 

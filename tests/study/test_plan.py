@@ -139,7 +139,7 @@ FIELDS = [(s, f) for s in STAGES for f in type(getattr(file.Study.model_validate
 
 @pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
-    wide = {"methods": [*METHODS, "full", "weights", "adapterfusion-lowrank"]}
+    wide = {"methods": [*METHODS, "full", "scalar_mix", "adapterfusion-lowrank"]}
     on = {}
     if stage == "data" and name in {*plan.FILES_ALONE, "test_path"}:  # these say nothing of built-in programs
         on, wide = {"path": "rows"}, wide | {"task": "commit", "data": {"path": "rows"}}
@@ -307,7 +307,7 @@ def test_every_planned_notebook_runs_without_asking_a_study():
 
 @pytest.mark.parametrize("stage, given, rate", [
     ("adapter", {"language": "lua", "method": "full"}, 1e-3), ("adapter", {"language": "lua"}, 1.5e-2),
-    ("fusion", {"method": "weights"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 2e-3),
+    ("fusion", {"method": "scalar_mix"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 2e-3),
 ])  # fmt: skip
 def test_by_hand_a_method_gets_its_own_rate_whatever_the_study_runs(stage, given, rate):
     assert notebook.resolve(stage, {**notebook.defaults(stage), "learning_rate": None, **given}, "params/quickstart.yaml")[

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, load_lora, record_fusion
 from studykit.tuners.bottleneck import Bottleneck
-from studykit.tuners.fusion import Fusion, MemberStack, Weights
+from studykit.tuners.fusion import Fusion, MemberStack, ScalarMix
 from tests.tuners.models import FAMILIES, randomise, tiny, tokens
 
 KINDS = [*PRESETS, "lora"]
@@ -167,7 +167,7 @@ def test_neither_the_order_of_a_batch_nor_padding_matters(kind, lengths, left, s
 def test_learned_weights_are_a_sum_of_outputs(widths, masked, mode, seed):
     torch.manual_seed(seed)
     masked = tuple(sorted(n for n in masked if n < len(widths)))[: len(widths) - 1]
-    members, fusion, x = [Bottleneck(8, 8, r) for r in widths], Weights(len(widths)), torch.randn(2, 3, 8)
+    members, fusion, x = [Bottleneck(8, 8, r) for r in widths], ScalarMix(len(widths)), torch.randn(2, 3, 8)
     torch.nn.init.normal_(fusion.weight)
     context, alpha, _ = fusion(x, MemberStack.of(members), masked, mode)
     shown = sum(alpha[..., n, None] * m(x) for n, m in enumerate(members) if n not in masked)
