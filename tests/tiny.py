@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from studykit.data.rows import write_rows
+from studykit.data.rows import Row, write_rows
 from studykit.runs.files import write_json
 from studykit.study.parameters import AdapterParams, FusionParams
 from studykit.training.adapters import new_adapter, new_fusion, save_adapter, save_members
@@ -21,20 +21,19 @@ TARGET = MEMBERS[-1]
 LIMITS = (24, 24)
 
 
-def rows(n: int, language: str = TARGET, first: int = 0) -> list[dict]:
+def rows(n: int, language: str = TARGET, first: int = 0) -> list[Row]:
     """Rows that can be learned: count up to a number, in a language's way."""
     made = []
     for i in range(first, first + n):
         count = " ".join(str(k) for k in range(i % 5 + 2))
         prompt = f"count to {i % 5 + 1} in {language}, case {i}\n"
-        made.append({"id": f"{language}-{i}", "language": language, "prompt": prompt, "target": f"{language}: {count}",
-                     "meta": {"body": [0, len(prompt)]}, "check": None})  # fmt: skip
+        made.append(Row(f"{language}-{i}", language, prompt, f"{language}: {count}"))
     return made
 
 
 def tokenizer():
     """Byte-level BPE of 300 entries."""
-    return train_tokenizer([row["prompt"] + row["target"] for x in MEMBERS for row in rows(8, x)], 300)
+    return train_tokenizer([row.prompt + row.target for x in MEMBERS for row in rows(8, x)], 300)
 
 
 def base_model(tokens, seed: int = 0):

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from studykit.attention.record import PHASES, FusionRecord, Sample, norm_shares, token_marks
 from studykit.attention.token_kinds import OTHER, token_kinds
-from studykit.data.prompts import encode_row
+from studykit.data.prompts import EncodedRow, encode_row
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.tuners import fusion_layers, record_fusion
 
@@ -24,7 +25,7 @@ from studykit.tuners import fusion_layers, record_fusion
 def capture(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     *,
     target: str,
     phase: str,
@@ -38,7 +39,7 @@ def capture(
     seed: int | None = None,
     progress: bool = True,
 ) -> FusionRecord:
-    """Record the fusion weights of `model` on `rows` (dataset rows: id, prompt, target) in one pass.
+    """Record the fusion weights of `model` on `rows` in one pass.
 
     Eval mode, no gradients, the tokenization of training; the mask is the model's own at this moment.
 
@@ -56,11 +57,11 @@ def capture(
         raise UserError(f"phase {phase!r} is unknown; accepted are {', '.join(PHASES)}")
     if not (layers := fusion_layers(model)):
         raise UserError(f"checkpoint {checkpoint or '(unnamed)'} holds no fusion; give a run of the fusion stage")
-    chosen_ids = {str(row["id"]) for row in rows[:keep]} if isinstance(keep, int) else set(map(str, keep))
-    if unknown := sorted(chosen_ids - {str(row["id"]) for row in rows}):
+    chosen_ids = {row.id for row in rows[:keep]} if isinstance(keep, int) else set(map(str, keep))
+    if unknown := sorted(chosen_ids - {row.id for row in rows}):
         raise UserError(f"keep names the sample {unknown[0]!r}, which is not among the {len(rows)} rows")
     encoded = [encode_row(row, tokenizer, max_prompt_tokens, max_target_tokens) for row in rows]
-    lengths = [len(item["input_ids"]) for item in encoded]
+    lengths = [len(item.input_ids) for item in encoded]
     by_length = sorted(range(len(rows)), key=lengths.__getitem__)  # little padding; results keep the order of the rows
     record, kept, texts, was_training, device = None, {}, {}, model.training, next(model.parameters()).device
     model.eval()
@@ -69,18 +70,18 @@ def capture(
         with torch.no_grad(), tqdm(total=len(rows), desc=f"fusion weights, {phase}", disable=not progress) as bar:
             for start in range(0, len(rows), batch_size):
                 chosen = by_length[start : start + batch_size]
-                padded, attended = _right_padded([encoded[i]["input_ids"] for i in chosen], tokenizer.pad_token_id or 0)
+                padded, attended = _right_padded([encoded[i].input_ids for i in chosen], tokenizer.pad_token_id or 0)
                 with record_fusion(model) as seen:
                     batch = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(attended)}
                     model(**{name: tensor.to(device) for name, tensor in batch.items()}, **_cheap(model))
                 if record is None:
-                    ids = [str(row["id"]) for row in rows]
+                    ids = [row.id for row in rows]
                     record = FusionRecord.empty(seen.members, target, phase, _labels(seen), ids)
                 weights, norms = (_stack(seen, part) for part in (seen.weights, seen.norms))  # (L, B, T, A)
                 for b, i in enumerate(chosen):
                     w, n = weights[:, b, : lengths[i]], norms[:, b, : lengths[i]]  # (L, T, A), padding cut off
-                    marks, shares = token_marks(encoded[i]["prompt_length"], lengths[i]), norm_shares(w, n)
-                    tokens = readable(tokenizer, encoded[i]["input_ids"], texts)
+                    marks, shares = token_marks(encoded[i].prompt_length, lengths[i]), norm_shares(w, n)
+                    tokens = readable(tokenizer, encoded[i].input_ids, texts)
                     kinds = _kinds(tokenizer, rows[i], encoded[i], tokens)
                     record.add(i, w, shares, marks, kinds)
                     if record.ids[i] in chosen_ids:
@@ -122,13 +123,13 @@ def _labels(seen: Any) -> list[str]:
     return [f"L{layer + 1} {site}" if several else f"L{layer + 1}" for layer, site in sorted(seen.weights)]
 
 
-def _kinds(tokenizer: Any, row: dict, encoded: dict, tokens: list[str]) -> np.ndarray:
+def _kinds(tokenizer: Any, row: Row, encoded: EncodedRow, tokens: list[str]) -> np.ndarray:
     """Kinds of a row's tokens (T,): the prompt in the language of its code, if it has one, special tokens "other"."""
-    split, language = encoded["prompt_length"], row.get("language", "")
-    special = np.isin(encoded["input_ids"], tokenizer.all_special_ids)
+    split = encoded.prompt_length
+    special = np.isin(encoded.input_ids, tokenizer.all_special_ids)
     text = ["" if is_special else token for token, is_special in zip(tokens, special, strict=True)]
-    prompt = token_kinds(text[:split], row.get("meta", {}).get("source_language") or language)
-    kinds = np.concatenate([prompt, token_kinds(text[split:], language)])
+    prompt = token_kinds(text[:split], row.source_language or row.language)
+    kinds = np.concatenate([prompt, token_kinds(text[split:], row.language)])
     kinds[special] = OTHER
     return kinds
 

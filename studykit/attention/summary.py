@@ -27,6 +27,7 @@ from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord
 from studykit.attention.snapshots import composition
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import files as run_files
 from studykit.runs import store
@@ -94,7 +95,7 @@ def require_method(p: Any) -> dict[str, Any]:
 
 
 def capture_run(
-    base: Any, tokenizer: Any, checkpoint: str | Path, rows: Sequence[dict], limits: tuple[int, int], **options: Any
+    base: Any, tokenizer: Any, checkpoint: str | Path, rows: Sequence[Row], limits: tuple[int, int], **options: Any
 ) -> dict[str, FusionRecord]:
     """Records of a finished fusion run's phases by their names, each in the state in which it was trained.
 

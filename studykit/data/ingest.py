@@ -17,11 +17,10 @@ from studykit.data.near_duplicates import thin
 from studykit.data.readers.registry import FORMATS, Format, detect, files_for, read
 from studykit.data.rejects import BadRow, Tally
 from studykit.data.request import Asked, At
+from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS, Example, divide, require_groups
 from studykit.errors import UserError
 from studykit.study.templates import check_template
-
-Rows = dict[str, dict[str, list[dict]]]  # language -> split -> rows
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,13 @@ def rows_from_files(p, sizes: dict[str, dict[str, int]]) -> tuple[Rows, dict]:
     require_groups(examples, divided, by)
     if len(parts) > 1:
         divided = _apart(divided, tally)
-    for example in divided:
-        if example.split == "train" and parts[0].name != "prepared":
-            example.row["check"] = None  # only what is generated is run, and tests are long
+    if parts[0].name != "prepared":  # only completions of validation and test rows are run, and tests are long
+        divided = [e._replace(row=replace(e.row, check=None)) if e.split == "train" else e for e in divided]
     rows = _chosen(divided, p, sizes, tally)
     return rows, _manifest(p, parts, linked, tally, rows, by, any(e.split not in SPLITS for e in examples))
 
 
-def sample(rows: list[dict], n: int, seed: int) -> list[dict]:
+def sample(rows: list[Row], n: int, seed: int) -> list[Row]:
     """At most n rows, drawn without replacement, in their original order."""
     if len(rows) <= n:
         return rows
@@ -133,10 +131,10 @@ def _licence(raw: dict, format: Format) -> str:
 
 def _unseen(made: list[Example], seen: dict[tuple, str]) -> None:
     for example in made:
-        key = (example.row["language"], example.split, example.row["id"])
+        key = (example.row.language, example.split, example.row.id)
         if key in seen:
-            raise BadRow("an id that stands twice", f" ({example.row['id']}, first in {seen[key]})")
-    seen |= {(e.row["language"], e.split, e.row["id"]): e.place for e in made}
+            raise BadRow("an id that stands twice", f" ({example.row.id}, first in {seen[key]})")
+    seen |= {(e.row.language, e.split, e.row.id): e.place for e in made}
 
 
 def _of_part(made: list[Example], is_test: bool, has_test: bool) -> Iterator[Example]:
@@ -155,7 +153,7 @@ def _chosen(divided: list[Example], p, sizes: dict[str, dict[str, int]], tally: 
     """Without near duplicates, and not more than were asked for. Raises: UserError for a split that is left empty."""
     rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
     for example in divided:
-        rows[example.row["language"]][example.split].append(example.row)
+        rows[example.row.language][example.split].append(example.row)
     places = {id(example.row): example.place for example in divided}
     for language in p.languages:
         if p.near_duplicates is not None:
@@ -172,17 +170,17 @@ def _chosen(divided: list[Example], p, sizes: dict[str, dict[str, int]], tally: 
 
 def _apart(divided: list[Example], tally: Tally) -> list[Example]:
     """Without training and validation rows whose group `data.test_path` tests."""
-    tested = {e.row["meta"].get("group") for e in divided if e.split == "test"} - {None}
+    tested = {e.row.group for e in divided if e.split == "test"} - {None}
     kept = []
     for example in divided:
-        if example.split != "test" and example.row["meta"].get("group") in tested:
+        if example.split != "test" and example.row.group in tested:
             tally.add("left out", f"a {example.split} row of a group that is tested", example.place)
         else:
             kept.append(example)
     return kept
 
 
-def _drawn(items: list[dict], n: int, seed: int, split: str, places: dict[int, str], tally: Tally) -> list[dict]:
+def _drawn(items: list[Row], n: int, seed: int, split: str, places: dict[int, str], tally: Tally) -> list[Row]:
     drawn = sample(items, n, seed)
     if len(drawn) < len(items):
         stay = {id(row) for row in drawn}

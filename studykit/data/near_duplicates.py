@@ -12,6 +12,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from studykit.data.rows import Row
+
 TOKEN = re.compile(r"\w+|[^\w\s]")
 NGRAM = 5
 
@@ -55,14 +57,16 @@ def similarity(a: frozenset[int], b: frozenset[int]) -> float:
     return shared / (len(a) + len(b) - shared) if a or b else 1.0
 
 
-def thin(splits: dict[str, list[dict]], threshold: float) -> tuple[dict[str, list[dict]], dict[tuple[str, str], list]]:
+def thin(
+    splits: dict[str, list[Row]], threshold: float
+) -> tuple[dict[str, list[Row]], dict[tuple[str, str], list[Row]]]:
     """The rows of one language without near duplicates, and those that went: {(split, split of its like): rows}.
 
     Test rows always stay. A validation row goes if a test row is like it, a training row if any row that stays is.
     """
     order = [(split, row) for split in ("test", "valid", "train") for row in splits[split]]
     found: dict[int, int] = {}
-    texts = [body_and_target(row) for _, row in order]
+    texts = [f"{row.body_text}\n{row.target}" for _, row in order]
     n_test, n_valid = len(splits["test"]), len(splits["valid"])
     like_test = near(texts[: n_test + n_valid], threshold, protected=n_test)
     # Validation rows that resemble each other both stay: only what leaks from the test is their fault.
@@ -71,15 +75,10 @@ def thin(splits: dict[str, list[dict]], threshold: float) -> tuple[dict[str, lis
     n_held = n_test + n_valid - len(found)
     found |= {stay[i]: stay[j] for i, j in near([texts[i] for i in stay], threshold, protected=n_held).items()}
     gone: dict[tuple[str, str], list] = defaultdict(list)
-    kept: dict[str, list[dict]] = {split: [] for split in splits}
+    kept: dict[str, list[Row]] = {split: [] for split in splits}
     for index, (split, row) in enumerate(order):
         if index in found:
             gone[split, order[found[index]][0]].append(row)
         else:
             kept[split].append(row)
     return kept, dict(gone)
-
-
-def body_and_target(row: dict) -> str:
-    start, end = row["meta"]["body"]
-    return f"{row['prompt'][start:end]}\n{row['target']}"

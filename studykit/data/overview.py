@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from studykit.data.prompts import encode_row
-from studykit.data.rows import overlap
+from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
-
-Rows = dict[str, dict[str, list[dict]]]  # language -> split -> rows
 
 
 def survey(rows: Rows, tokenizer, p) -> dict:
@@ -23,8 +21,8 @@ def survey(rows: Rows, tokenizer, p) -> dict:
         `shared_groups`.
     """
     lengths = {
-        "prompt": _each(rows, lambda items: _tokens(tokenizer, [row["prompt"] for row in items], True)),
-        "target": _each(rows, lambda items: [n + 1 for n in _tokens(tokenizer, [r["target"] for r in items], False)]),
+        "prompt": _each(rows, lambda items: _tokens(tokenizer, [row.prompt for row in items], True)),
+        "target": _each(rows, lambda items: [n + 1 for n in _tokens(tokenizer, [row.target for row in items], False)]),
     }
     cut, groups = cuts(rows, tokenizer, lengths, (p.max_prompt_tokens, p.max_target_tokens)), shared_groups(rows)
     return {
@@ -57,8 +55,8 @@ def cuts(rows: Rows, tokenizer, lengths: dict, limits: tuple[int, int]) -> list[
                     "language": language,
                     "split": split,
                     "rows": len(items),
-                    "prompts cut": sum(e["prompt_cut"] for e in encoded),
-                    "targets cut": sum(e["target_cut"] for e in encoded),
+                    "prompts cut": sum(e.prompt_cut for e in encoded),
+                    "targets cut": sum(e.target_cut for e in encoded),
                 }
             )
     return table
@@ -76,8 +74,21 @@ def shared_groups(rows: Rows) -> dict:
     }
 
 
-def _groups(rows: Iterable[dict]) -> set[str]:
-    return {row["meta"].get("structure") or row["meta"].get("group") for row in rows} - {None, ""}
+def overlap(splits: dict[str, list[Row]]) -> dict[str, int]:
+    """Duplicates within train, and test rows whose target, prompt and target, or group occur in train."""
+    pairs = [(row.prompt, row.target) for row in splits["train"]]
+    targets, groups = {row.target for row in splits["train"]}, _groups(splits["train"])
+    seen = set(pairs)
+    return {
+        "duplicates in train": len(pairs) - len(seen),
+        "test pairs in train": sum((row.prompt, row.target) in seen for row in splits["test"]),
+        "test targets in train": sum(row.target in targets for row in splits["test"]),
+        "test groups in train": sum(row.group in groups for row in splits["test"]),
+    }
+
+
+def _groups(rows: Iterable[Row]) -> set[str]:
+    return {row.group for row in rows if row.group}
 
 
 def _each(rows: Rows, measure) -> dict[str, dict[str, list[int]]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from studykit.data.builtin import embedded_rows, subject_rows
 from studykit.data.ingest import rows_from_files
+from studykit.data.rows import Rows
 from studykit.errors import UserError
 from studykit.study.templates import TEMPLATES, check_template
 
 
-def prepare(p) -> tuple[dict[str, dict[str, list[dict]]], dict]:
+def prepare(p) -> tuple[Rows, dict]:
     """({language: {split: rows}}, manifest) as the parameters of notebook 01 ask for; the manifest is JSON.
 
     Raises: UserError if a language has no rows, or a source of rows does not serve the task.

@@ -7,14 +7,16 @@ end of the body is cut, never the markers around it. The defaults stand in `temp
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from string import Formatter
 
 from studykit.data.languages import display_name
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.study.templates import BODIES
 
 
-def fill(kind: str, template: str, fields: dict[str, str]) -> tuple[str, list[int]]:
+def fill(kind: str, template: str, fields: dict[str, str]) -> tuple[str, tuple[int, int]]:
     """The prompt, and where its body begins and ends in it (characters): from its first hole to its last."""
     text, spans = "", []
     for literal, hole, _, _ in Formatter().parse(template):
@@ -25,23 +27,23 @@ def fill(kind: str, template: str, fields: dict[str, str]) -> tuple[str, list[in
         text += display_name(fields[hole]) if hole in ("language", "source_language") else fields[hole]
         if hole in BODIES[kind]:
             spans.append((start, len(text)))
-    return text, [spans[0][0], spans[-1][1]]
+    return text, (spans[0][0], spans[-1][1])
 
 
-def encode_prompt(row: dict, tokenizer, max_prompt_tokens: int) -> tuple[list[int], bool]:
+def encode_prompt(row: Row, tokenizer, max_prompt_tokens: int) -> tuple[list[int], bool]:
     """Token ids of a row's prompt, and whether its body had to be cut to fit `max_prompt_tokens`."""
-    ids = tokenizer(row["prompt"])["input_ids"]
+    ids = tokenizer(row.prompt)["input_ids"]
     if len(ids) <= max_prompt_tokens:
         return ids, False
-    start, end = row["meta"].get("body", [0, len(row["prompt"])])
+    start, end = row.body or (0, len(row.prompt))
 
     def cut(length: int) -> list[int]:
-        return tokenizer(row["prompt"][: start + length] + row["prompt"][end:])["input_ids"]
+        return tokenizer(row.prompt[: start + length] + row.prompt[end:])["input_ids"]
 
     low, high = 0, end - start  # invariant: low fits, high does not
     if len(cut(0)) > max_prompt_tokens:
         raise UserError(
-            f"max_prompt_tokens={max_prompt_tokens} is too small: the template alone of row {row['id']!r} takes "
+            f"max_prompt_tokens={max_prompt_tokens} is too small: the template alone of row {row.id!r} takes "
             f"{len(cut(0))} tokens."
         )
     while high - low > 1:
@@ -50,22 +52,27 @@ def encode_prompt(row: dict, tokenizer, max_prompt_tokens: int) -> tuple[list[in
     return cut(low), True
 
 
-def encode_row(row: dict, tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> dict:
-    """A row as the model sees it in training.
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row as a model sees it in training."""
+
+    input_ids: list[int]  # (T,): the prompt, then the target
+    labels: list[int]  # (T,): the same, but -100 over the prompt
+    prompt_length: int  # tokens
+    prompt_cut: bool
+    target_cut: bool
+
+
+def encode_row(row: Row, tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> EncodedRow:
+    """Encodes a row for training.
 
     Prompt and target are tokenized apart, as in generation, where the prompt comes alone. A whole target ends with
     the end-of-text token; a truncated one does not, which would teach the model to stop early.
 
-    Returns: input_ids (list of T), labels (T; -100 over the prompt), prompt_length, prompt_cut, target_cut.
+    Raises: UserError if the template alone is longer than `max_prompt_tokens`.
     """
     prompt, prompt_cut = encode_prompt(row, tokenizer, max_prompt_tokens)
-    target = tokenizer(row["target"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    target = tokenizer(row.target, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     target_cut = len(target) > max_target_tokens
     target = target[:max_target_tokens]
-    return {
-        "input_ids": prompt + target,
-        "labels": [-100] * len(prompt) + target,
-        "prompt_length": len(prompt),
-        "prompt_cut": prompt_cut,
-        "target_cut": target_cut,
-    }
+    return EncodedRow(prompt + target, [-100] * len(prompt) + target, len(prompt), prompt_cut, target_cut)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from studykit.data.languages import canonical
 from studykit.data.prompts import fill
 from studykit.data.rejects import BadRow, NotForThis
+from studykit.data.rows import Row
 from studykit.study.templates import check_template
 
 
@@ -54,7 +55,7 @@ class Asked:
 
     def prompt(
         self, kind: str, fields: dict[str, str], *, cut: tuple[int, int] | None = None, after: str = ""
-    ) -> tuple[str, list[int]]:
+    ) -> tuple[str, tuple[int, int]]:
         """The prompt and its body's span.
 
         Args:
@@ -64,11 +65,10 @@ class Asked:
         text, (start, end) = fill(kind, check_template(kind, self.template), fields)
         if cut is not None:
             start, end = start + cut[0], start + cut[1]
-        return text + after, [start, end]
+        return text + after, (start, end)
 
 
-def row(id: str, language: str, prompt: tuple[str, list[int]], target: str, check: dict | None = None, **meta) -> dict:
+def row(id: str, language: str, prompt: tuple[str, tuple[int, int]], target: str, **fields) -> Row:
     """A row of ours; `prompt` as `Asked.prompt` gives it."""
     text, body = prompt
-    return {"id": id, "language": language, "prompt": text, "target": target, "meta": {"body": body, **meta},
-            "check": check}  # fmt: skip
+    return Row(id, language, text, target, body, **fields)

@@ -1,54 +1,115 @@
-"""The five tasks: commit messages, code generation, code translation, code summarization, method naming.
+"""Rows: what a study trains on and tests with, in one form for all tasks, and the rows of a finished data run.
 
-Whatever a task reads, it makes rows of one form:
-
-    {"id", "language", "prompt", "target", "meta": {...}, "check": null | dict}
-
-`meta.body` says which characters of the prompt may be cut, `meta.group` which rows are not independent of each other,
-`meta.stop` where a completion ends; `meta.no_reference` marks a row whose target is empty because it is judged by its
-check alone. `check` says how to test a completion by running it, see `evaluation`.
-
-    source, lines            where rows come from: local files, files of the hub
-    tally                    what became of each
-    formats, asked           which data set it is, what the study asks of it
-    commit, generation, benchmarks, translation, summarization      one reader per task
-    splits, duplicates       division into train, valid and test; near duplicates
-    intake                   all of that in order, and the manifest
-    embedded, corpus         rows and documents of the built-in programs
-    prompts, templates.yaml  prompts, and rows as token ids
-    survey                   what there is to know of rows
+The five tasks are commit messages, code generation, code translation, code summarization and method naming. A data run
+holds `rows/<language>/<split>.jsonl`, one JSON object per line with the fields of `Row`; fields at their default are
+left out.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from studykit.data.checks import Check
 from studykit.data.jsonl import json_lines
-from studykit.errors import UserError
+from studykit.data.rejects import BadRow
+from studykit.errors import UserError, show
 from studykit.runs import store
 
 
-def limits(data_run: str | Path) -> tuple[int, int]:
-    """(max_prompt_tokens, max_target_tokens) of a finished data run."""
-    asked = store.manifest(data_run)["params"]
-    return asked["max_prompt_tokens"], asked["max_target_tokens"]
+@dataclass(frozen=True)
+class Row:
+    """A prompt, the target that a model is to write under it, and how a completion is judged."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: str  # unique within its language and split
+    language: str  # of the target, as the study names it
+    prompt: str
+    target: str  # empty where `no_reference` is set
+    body: tuple[int, int] | None = None  # first and last + 1 character of the prompt that may be cut; None: all may be
+    group: str | None = None  # rows of one group (problem, repository, structure) are not independent of each other
+    stop: tuple[str, ...] = ()  # a completion ends before the first of these texts
+    no_reference: bool = False  # the row has no target and is judged by its check alone
+    source_language: str | None = None  # of the code in the prompt, where it is not `language`
+    check: Check | None = None  # how to test a completion by running it
+
+    @property
+    def body_text(self) -> str:
+        """The part of the prompt that may be cut."""
+        return self.prompt if self.body is None else self.prompt[slice(*self.body)]
+
+    def as_plain_code(self) -> Row:
+        """The row of nothing but its target, which is code: there is no task to read before it."""
+        return replace(self, prompt="\n", body=(0, 0), check=None)
 
 
-def write_rows(directory: Path, rows: dict[str, dict[str, list[dict]]]) -> None:
-    """`<directory>/<language>/<split>.jsonl`."""
+Rows = dict[str, dict[str, list[Row]]]  # language -> split -> rows
+_JSON = TypeAdapter(Row)
+_ACCEPTED = {"string_type": "text", "tuple_type": "a list", "list_type": "a list", "bool_type": "true or false"}
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
+    """The row as a JSON object without the fields that are empty."""
+    values = _JSON.dump_python(row, mode="json")
+    return {name: value for name, value in values.items() if name == "target" or value not in (None, False, [])}
+
+
+def row_from_json(values: dict[str, Any]) -> Row:
+    """The row of a JSON object. Raises: BadRow, which names the first field that is not as it should be."""
+    try:
+        row = _JSON.validate_python(values)
+    except ValidationError as error:
+        raise _bad_field(error) from None
+    if row.body is not None and not 0 <= row.body[0] <= row.body[1] <= len(row.prompt):
+        raise BadRow(
+            "the field 'body' is no part of the prompt", f" ({list(row.body)} of {len(row.prompt)} characters)"
+        )
+    return row
+
+
+def _bad_field(error: ValidationError) -> BadRow:
+    first = error.errors()[0]
+    name, inside = first["loc"][0], ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "missing" and not inside:
+        return BadRow(f"the field {name!r} is missing")
+    if first["type"] == "extra_forbidden" and not inside:
+        return BadRow(f"the field {name!r} is unknown", f"; known are {', '.join(Row.__dataclass_fields__)}")
+    accepted = _ACCEPTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    place = f" at {inside}" if inside else ""
+    return BadRow(f"the field {name!r} is not valid", f"{place}, where {show(first['input'])} stands: {accepted}")
+
+
+def write_rows(directory: Path, rows: Rows) -> None:
+    """Writes `<directory>/<language>/<split>.jsonl`."""
     for language, splits in rows.items():
         (directory / language).mkdir(parents=True, exist_ok=True)
         for split, items in splits.items():
-            text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+            text = "".join(json.dumps(row_to_json(row), ensure_ascii=False) + "\n" for row in items)
             (directory / language / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
-def read_rows(data_run: str | Path, language: str, split: str, trained_on: str = "task") -> list[dict]:
-    """The rows that notebook 01 published; raises UserError if the run has none for the language.
+def read_row_file(path: Path) -> list[Row]:
+    """Reads a file of rows. Raises: UserError, which names file and line, for a line that is no row."""
+    rows = []
+    for place, values in json_lines(path):
+        try:
+            rows.append(row_from_json(values))
+        except BadRow as bad:
+            raise bad.at(place) from None
+    return rows
+
+
+def read_rows(data_run: str | Path, language: str, split: str, trained_on: str = "task") -> list[Row]:
+    """Reads the rows that notebook 01 published.
 
     Args:
         trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
+    Raises: UserError if the run has no such rows, or if targets that are no code are asked for as plain code.
     """
     if trained_on == "code" and not are_programs(data_run, language):
         task = task_of(data_run, language)
@@ -57,37 +118,22 @@ def read_rows(data_run: str | Path, language: str, split: str, trained_on: str =
     if not path.exists():
         known = sorted(p.name for p in (Path(data_run) / "rows").glob("*"))
         raise UserError(f"{data_run} has no {split} rows for {language!r}; its languages are {known}.")
-    rows = [row for _, row in json_lines(path)]
-    return [plain_code(row) for row in rows] if trained_on == "code" else rows
+    rows = read_row_file(path)
+    return [row.as_plain_code() for row in rows] if trained_on == "code" else rows
+
+
+def limits(data_run: str | Path) -> tuple[int, int]:
+    """The max_prompt_tokens and max_target_tokens of a finished data run."""
+    params = store.manifest(data_run)["params"]
+    return params["max_prompt_tokens"], params["max_target_tokens"]
 
 
 def task_of(data_run: str | Path, language: str) -> str:
     """The task of a language's rows; where members are tasks, `language` is one."""
-    asked = store.manifest(data_run)["params"]
-    return language if asked["language"] else asked["task"]
+    params = store.manifest(data_run)["params"]
+    return language if params["language"] else params["task"]
 
 
 def are_programs(data_run: str | Path, language: str) -> bool:
     """Whether the targets of a language's rows are programs."""
     return task_of(data_run, language) in ("generation", "translation", "code")
-
-
-def overlap(splits: dict[str, list[dict]]) -> dict[str, int]:
-    """Duplicates within train, and test rows whose target or whose prompt and target occur in train."""
-    pairs = [(row["prompt"], row["target"]) for row in splits["train"]]
-    targets = {row["target"] for row in splits["train"]}
-    groups = {row["meta"].get("structure") or row["meta"].get("group") for row in splits["train"]} - {None, ""}
-    seen = set(pairs)
-    return {
-        "duplicates in train": len(pairs) - len(seen),
-        "test pairs in train": sum((row["prompt"], row["target"]) in seen for row in splits["test"]),
-        "test targets in train": sum(row["target"] in targets for row in splits["test"]),
-        "test groups in train": sum(
-            (row["meta"].get("structure") or row["meta"].get("group")) in groups for row in splits["test"]
-        ),
-    }
-
-
-def plain_code(row: dict) -> dict:
-    """A row whose target is code as a row of nothing but that code: there is no task to read before it."""
-    return row | {"prompt": "\n", "meta": row["meta"] | {"body": [0, 0]}, "check": None}

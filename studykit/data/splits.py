@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from studykit.data.rows import Row
 from studykit.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -20,22 +22,21 @@ SPLITS = ("train", "valid", "test")
 class Example(NamedTuple):
     """A row on its way: where it was read, which split it came with, and what it must not be parted from."""
 
-    row: dict
+    row: Row
     place: str
     split: str | None  # of SPLITS; "fit": to be divided into train and valid; None: into all three
     units: tuple[str, ...]  # none where it has a split and nothing is known of it
 
 
 def divide(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[Example]:
-    """Every example with a split of its own, and its group in `meta.group`."""
+    """Every example with a split of its own, and its group in its row."""
     groups = components([e.units for e in examples])
     divided = []
     for example, group in zip(examples, groups, strict=True):
         split = example.split
         if split not in SPLITS:
             split = draw(group, shares if split is None else (shares[0], shares[1], 0.0), seed)
-        meta = example.row["meta"] | ({"group": group} if group else {})
-        divided.append(example._replace(row=example.row | {"meta": meta}, split=split))
+        divided.append(example._replace(row=replace(example.row, group=group or None), split=split))
     return divided
 
 
@@ -76,7 +77,7 @@ def require_groups(examples: Sequence[Example], divided: Sequence[Example], by: 
     groups: dict[str, set[str]] = {}
     for example, after in zip(examples, divided, strict=True):
         if example.split is None:
-            groups.setdefault(example.row["language"], set()).add(after.row["meta"]["group"])
+            groups.setdefault(example.row.language, set()).add(after.row.group)
     for language, found in sorted(groups.items()):
         if (n := len(found)) < 3:
             names = ", ".join(sorted(found)[:2])

@@ -31,13 +31,13 @@ from studykit.tuners import fusion_layers
 WRITING = ("evaluation.trained", "training.generate")  # the modules, with what they import, that decide completions
 
 
-def why_not_executed(rows: Sequence[dict], languages: Sequence[str] | None = None) -> str | None:
+def why_not_executed(rows: Sequence[data_rows.Row], languages: Sequence[str] | None = None) -> str | None:
     """Why pass@1 of rows that have tests is not known; None when it is, or nothing has tests.
 
     Args:
         languages: those whose programs may be run; None: all that have a runtime on this machine.
     """
-    for language in sorted({row["language"] for row in rows if row.get("check")}):
+    for language in sorted({row.language for row in rows if row.check}):
         if languages is not None and language not in languages:
             named = ", ".join(languages) or "no language"
             return f"evaluate.execute names {named}, so programs in {language} are not run."
@@ -72,7 +72,7 @@ def evaluate(p, run: store.OpenRun) -> dict:
     """
     rows = data_rows.read_rows(p.data, p.language, "test")[: p.limit]
     limits, reason = data_rows.limits(p.data), why_not_executed(rows, p.execute)
-    checks = any(row.get("check") for row in rows)
+    checks = any(row.check for row in rows)
     isolation = execute.isolation(p.allow_unsandboxed) if checks and not reason else None
     base = tokenizer = None
     found, wanted = [], states(p)
@@ -92,8 +92,8 @@ def evaluate(p, run: store.OpenRun) -> dict:
     settings = found[-1].pop("settings")
     for state in found[:-1]:
         del state["settings"]
-    groups = [row["meta"].get("group") or row["meta"].get("structure") for row in rows]
-    return {"method": p.method, "language": p.language, "ids": [row["id"] for row in rows], "groups": groups,
+    groups = [row.group for row in rows]
+    return {"method": p.method, "language": p.language, "ids": [row.id for row in rows], "groups": groups,
             "settings": settings, "isolation": isolation, "not_executed": reason, "states": found}  # fmt: skip
 
 
@@ -106,25 +106,25 @@ def write(base, tokenizer, state: State, rows, limits, decoding: Decoding, p, ru
         place, made_by, settings = _predictions(run, state), about(state, p), settings_of(model, decoding, **options)
         _take_over(run.dir / "predictions" / place.name, place, made_by | settings)
         predictions = predict(model, tokenizer, rows, place, decoding, settings=made_by, **options)
-        known = [] if all(row["meta"].get("no_reference") for row in rows) else rows
+        known = [] if all(row.no_reference for row in rows) else rows
         losses = completion_losses(model, tokenizer, known, limits, p.batch_size)
         n = p.batch_check if last else 0
         batches = alone(model, tokenizer, rows, predictions, decoding, n=n, **options)
     return Written(predictions, losses, folded, batches, settings, monotonic() - began)
 
 
-def score(state: State, rows: Sequence[dict], written: Written, reason: str | None, p, run) -> dict:
+def score(state: State, rows: Sequence[data_rows.Row], written: Written, reason: str | None, p, run) -> dict:
     """All scores of a state's completions, JSON; its rows' outcomes are left beside them."""
     began = monotonic()
     limits = {"timeout": p.timeout, "memory_mb": p.memory_mb, "allow_unsandboxed": p.allow_unsandboxed}
-    language = rows[0]["language"] if data_rows.are_programs(p.data, p.language) else None
+    language = rows[0].language if data_rows.are_programs(p.data, p.language) else None
     scored = evaluate_predictions(
         rows, written.predictions, language=language, run=not reason, samples=p.samples, pass_k=p.pass_k, **limits
     )
     if written.losses:
         scored["scores"]["loss"] = loss_entry(written.losses)
     if reason:
-        checks = sum(bool(row.get("check")) for row in rows)
+        checks = sum(row.check is not None for row in rows)
         for k in p.pass_k:
             scored["scores"][f"pass_at_{k}"] = {"label": f"pass@{k}", "value": None, "reason": reason, "n": checks}
     samples.write(_outcomes(run, state), rows, written.predictions, written.losses, scored["execution"])

@@ -14,6 +14,8 @@ from pathlib import Path
 from studykit.data.jsonl import json_lines
 from studykit.data.languages import canonical
 from studykit.data.readers.humaneval import given, humaneval_x_check
+from studykit.data.rejects import BadRow
+from studykit.data.rows import Row, row_from_json
 from studykit.errors import UserError
 from studykit.evaluation import samples, scoring
 from studykit.evaluation.execution import execute
@@ -21,7 +23,7 @@ from studykit.evaluation.execution import programs as execution_programs
 
 
 def verify_references(
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     *,
     timeout: float = 10.0,
     memory_mb: int = 512,
@@ -33,17 +35,17 @@ def verify_references(
     failures: {"status", "message", "n", "ids"}, the most frequent first; rows without a check are not run. UserError
     when programs cannot be run here.
     """
-    checked = [row for row in rows if row.get("check") is not None]
-    programs = [execution_programs.program(r["language"], r["target"], r["check"], secrets.token_hex(16)) for r in checked]
+    checked = [row for row in rows if row.check is not None]
+    programs = [execution_programs.program(r.language, r.target, r.check, secrets.token_hex(16)) for r in checked]
     verdicts = execute.execute(programs, timeout=timeout, memory_mb=memory_mb, workers=workers,
                                allow_unsandboxed=allow_unsandboxed)  # fmt: skip
     failures: dict[str, dict] = defaultdict(lambda: defaultdict(list))
     for row, verdict in zip(checked, verdicts, strict=True):
         if not verdict.passed:
             way = scoring.status(verdict), samples.message(verdict.stderr_tail)
-            failures[row["language"]][way].append(row["id"])
-    of_language = Counter(row["language"] for row in rows)
-    with_check = Counter(row["language"] for row in checked)
+            failures[row.language][way].append(row.id)
+    of_language = Counter(row.language for row in rows)
+    with_check = Counter(row.language for row in checked)
     return [
         {
             "language": language, "rows": n, "checked": with_check[language],
@@ -57,33 +59,37 @@ def verify_references(
     ]  # fmt: skip
 
 
-def read(path: str | Path, languages: Sequence[str] = ()) -> list[dict]:
+def read(path: str | Path, languages: Sequence[str] = ()) -> list[Row]:
     """Rows of a data run (its test rows), of a JSON lines file of rows, or of HumanEval-X (its folder or one file).
 
     UserError for what is none of these, and for a language that is not there.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("rows/*/test.jsonl")) or sorted(path.glob("*.jsonl"))
-    rows = [row_of(line, file) for file in files for _, line in json_lines(file)]
-    there = sorted({row["language"] for row in rows})
+    rows = [row_of(line, file, place) for file in files for place, line in json_lines(file)]
+    there = sorted({row.language for row in rows})
     if not rows or set(languages) - set(there):
         missing = ", ".join(sorted(set(languages) - set(there))) or "any language"
         raise UserError(
             f"{path} has no rows of {missing}{'; it has ' + ', '.join(there) if there else ''}. Accepted are a data "
             "run, a .jsonl file of rows with checks, and HumanEval-X, a .jsonl file or a folder of them."
         )
-    return [row for row in rows if not languages or row["language"] in languages]
+    return [row for row in rows if not languages or row.language in languages]
 
 
-def row_of(line: dict, file: Path) -> dict:
+def row_of(line: dict, file: Path, place: str) -> Row:
     """A row as it is, or one of HumanEval-X, whose file has the name of the language."""
     if {"id", "language", "target"} <= line.keys():
-        return line
+        try:
+            return row_from_json(line)
+        except BadRow as bad:
+            raise bad.at(place) from None
     if not {"task_id", "prompt", "canonical_solution", "test"} <= line.keys():
         raise UserError(f"{file} holds neither rows nor HumanEval-X: a line has the fields {', '.join(line)}")
     language = canonical(file.stem)
-    check = humaneval_x_check(line, given(line))
-    return {"id": line["task_id"], "language": language, "target": line["canonical_solution"], "check": check}
+    prompt = given(line)
+    check = humaneval_x_check(line, prompt)
+    return Row(line["task_id"], language, prompt, line["canonical_solution"], check=check)
 
 
 def table(entries: Sequence[dict]) -> str:

@@ -14,17 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
+from studykit.data.rows import Row
+
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "output")
 
 
-def write(path: Path, rows: Sequence[dict], predictions: Sequence[dict], losses, execution: dict | None) -> None:
+def write(path: Path, rows: Sequence[Row], predictions: Sequence[dict], losses, execution: dict | None) -> None:
     """One line per prediction, of which there are as many per row as samples; `losses` per row, or none at all."""
     verdicts, samples, lines = iter(execution["verdicts"] if execution else ()), len(predictions) // len(rows), []
     for at, prediction in enumerate(predictions):
         row, (nats, tokens) = rows[at // samples], losses[at // samples] if losses else (None, None)
-        verdict = next(verdicts) if execution and row.get("check") else {}
+        verdict = next(verdicts) if execution and row.check else {}
         lines.append(json.dumps({
-            "id": row["id"], "prompt": row["prompt"], "reference": row["target"], "prediction": prediction["text"],
+            "id": row.id, "prompt": row.prompt, "reference": row.target, "prediction": prediction["text"],
             "sample": prediction["sample"], "finished": prediction["finished"], "prompt_cut": prediction["prompt_cut"],
             "nats": nats, "tokens": tokens, "status": verdict.get("status"), "stderr": verdict.get("stderr"),
         }, ensure_ascii=False) + "\n")  # fmt: skip

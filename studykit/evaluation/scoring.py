@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution import programs as execution_programs
@@ -25,7 +26,7 @@ WRONG = re.compile(
 
 
 def evaluate_predictions(
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     predictions: Sequence[dict],
     *,
     language: str | None = None,
@@ -42,7 +43,7 @@ def evaluate_predictions(
 
     language: that of the targets, if they are programs; None for natural language. run: whether programs are run where
     rows have checks. A row's text score is over its samples: their mean, or their summed counts. Rows that have tests
-    alone (`meta.no_reference`) get no text scores.
+    alone (`no_reference`) get no text scores.
 
     Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
     names by index where not all have one), "counts" of predictions {n, empty, truncated, checked}, and "execution"
@@ -51,27 +52,27 @@ def evaluate_predictions(
     cannot be run here.
     """
     asked = [row for row in rows for _ in range(samples)]
-    if [row["id"] for row in asked] != [prediction["id"] for prediction in predictions]:
+    if [row.id for row in asked] != [prediction["id"] for prediction in predictions]:
         raise UserError(f"{len(predictions)} predictions do not have the ids of the {len(rows)} rows in the same "
                         f"order, {samples} each")  # fmt: skip
     texts = [prediction["text"] for prediction in predictions]
     scores = {}
-    if not all(row["meta"].get("no_reference") for row in rows):
-        before = [(row.get("check") or {}).get("before") for row in asked]
+    if not all(row.no_reference for row in rows):
+        before = [getattr(row.check, "before", None) for row in asked]
         contexts = None if None in before else before
-        found = score.score(texts, [row["target"] for row in asked], language, contexts)
+        found = score.score(texts, [row.target for row in asked], language, contexts)
         scores = {name: of_rows(entry, samples) for name, entry in found.items()}
     counts = {
         "n": len(texts),
         "empty": sum(not text.strip() for text in texts),
         "truncated": sum(not prediction["finished"] for prediction in predictions),
-        "checked": sum(row.get("check") is not None for row in asked),
+        "checked": sum(row.check is not None for row in asked),
     }
     execution = None
     if run and counts["checked"]:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
         execution = _run(asked, texts, limits, allow_unsandboxed, workers)
-        tested = [at for at, row in enumerate(rows) if row.get("check") is not None]
+        tested = [at for at, row in enumerate(rows) if row.check is not None]
         part = {"rows": tested} if len(tested) < len(rows) else {}
         scores |= {f"pass_at_{k}": pass_at(k, execution, samples) | part for k in pass_k}
     return {"scores": scores, "counts": counts, "execution": execution}
@@ -89,22 +90,22 @@ def of_rows(entry: dict, samples: int) -> dict:
 
 
 def _run(
-    rows: Sequence[dict], texts: Sequence[str], limits: dict, allow_unsandboxed: bool, workers: int | None
+    rows: Sequence[Row], texts: Sequence[str], limits: dict, allow_unsandboxed: bool, workers: int | None
 ) -> dict:
-    checked = [(row, text) for row, text in zip(rows, texts, strict=True) if row.get("check") is not None]
+    checked = [(row, text) for row, text in zip(rows, texts, strict=True) if row.check is not None]
     programs = []
     for row, text in checked:
         nonce = secrets.token_hex(16)  # a program that guesses it cannot exist
-        programs.append(execution_programs.program(row["language"], text, row["check"], nonce))
+        programs.append(execution_programs.program(row.language, text, row.check, nonce))
     verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     return {
         "isolation": execute.isolation(allow_unsandboxed),
         "runtimes": {
-            language: execute.runtime_version(language) for language in sorted({row["language"] for row, _ in checked})
+            language: execute.runtime_version(language) for language in sorted({row.language for row, _ in checked})
         },
         **limits,
         "empty": sum(not text.strip() for _, text in checked),
-        "ids": [row["id"] for row, _ in checked],
+        "ids": [row.id for row, _ in checked],
         "verdicts": [{"status": status(v), "seconds": v.seconds, "stderr": v.stderr_tail} for v in verdicts],
         "statuses": dict(Counter(map(status, verdicts)).most_common()),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.study.methods import PHASES
@@ -83,7 +84,7 @@ def fold(model: torch.nn.Module) -> bool:
 
 
 @torch.inference_mode()
-def completion_losses(model, tokenizer, rows: Sequence[dict], limits: tuple[int, int], batch_size: int) -> list[list]:
+def completion_losses(model, tokenizer, rows: Sequence[Row], limits: tuple[int, int], batch_size: int) -> list[list]:
     """[nats, tokens] of each row's target under its prompt: sum(nats) / sum(tokens) is the validation loss of training.
 
     limits: max_prompt_tokens and max_target_tokens of the data; what is longer is cut, as in training.

@@ -1,7 +1,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from studykit.data.prompts import encode_row
+from studykit.data.rows import Row
 
 
-def encode_rows(rows: list[dict], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[dict]:
+def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[dict]:
     """Rows as examples for `train`: input_ids and labels."""
     encoded = [encode_row(row, tokenizer, max_prompt_tokens, max_target_tokens) for row in rows]
-    return [{"input_ids": e["input_ids"], "labels": e["labels"]} for e in encoded]
+    return [{"input_ids": e.input_ids, "labels": e.labels} for e in encoded]
 
 
 class Collator:

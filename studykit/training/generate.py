@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from studykit.data.prompts import encode_prompt
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training.decoding import Decoding, Draw, Stops, cut
 
@@ -92,7 +93,7 @@ def generate(
 def predict(
     model,
     tokenizer,
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     path: str | Path,
     decoding: Decoding,
     *,
@@ -121,7 +122,7 @@ def predict(
         for number, completion in zip(indices, batch, strict=True):
             row, sample = divmod(missing[number], decoding.samples)
             said = {"text": completion.text, "tokens": list(completion.tokens), "finished": completion.finished}
-            records.append({"key": keys[missing[number]], "id": rows[row]["id"], "sample": sample, **said,
+            records.append({"key": keys[missing[number]], "id": rows[row].id, "sample": sample, **said,
                             "prompt_cut": prompt_cut[row]})  # fmt: skip
         _append(path, records)
         found.update((record["key"], record) for record in records)
@@ -133,7 +134,7 @@ def predict(
 def alone(
     model,
     tokenizer,
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     records: Sequence[dict],
     decoding: Decoding,
     *,
@@ -163,7 +164,7 @@ def alone(
     return {"rows": len(picked), "same": same, "prompts_per_second": rates}
 
 
-def complete(model, tokenizer, rows: Sequence[dict], limits: tuple[int, int]) -> list[str]:
+def complete(model, tokenizer, rows: Sequence[Row], limits: tuple[int, int]) -> list[str]:
     """What the model writes under a few rows' prompts, cut as in training; for looking at, in one batch.
 
     limits: max_prompt_tokens, and as many new tokens as a target may have.
@@ -179,15 +180,15 @@ def _request(tokenizer, prompt: str | Sequence[int] | Request) -> Request:
     return Request(tuple(tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt))
 
 
-def _requests(tokenizer, rows: Sequence[dict], decoding: Decoding, max_prompt_tokens: int | None):
+def _requests(tokenizer, rows: Sequence[Row], decoding: Decoding, max_prompt_tokens: int | None):
     """Requests and their keys, `decoding.samples` per row, and per row whether its prompt was cut."""
     requests, keys, prompt_cut = [], [], []
     for row in rows:
         ids, is_cut = encode_prompt(row, tokenizer, max_prompt_tokens or 1 << 30)
         prompt_cut.append(is_cut)
-        stop = tuple(row["meta"].get("stop", ())) if decoding.stop is None else decoding.stop
+        stop = row.stop if decoding.stop is None else decoding.stop
         for sample in range(decoding.samples):
-            digest = hashlib.sha256(json.dumps([row["id"], ids, stop, sample]).encode()).hexdigest()
+            digest = hashlib.sha256(json.dumps([row.id, ids, stop, sample]).encode()).hexdigest()
             keys.append(digest[:16])
             requests.append(Request(tuple(ids), stop, int(digest[:15], 16) ^ decoding.seed))
     return requests, keys, prompt_cut

@@ -18,6 +18,7 @@ from studykit.attention.capture import capture
 from studykit.attention.record import COMPLETION, LAST, PROMPT, FusionRecord
 from studykit.attention.token_kinds import KINDS, OTHER
 from studykit.data.prompts import encode_row
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.tuners import fusion_members, record_fusion
 from tests.tuners.models import fused
@@ -40,9 +41,9 @@ def model():
     return fused(MEMBERS, vocab_size=257)
 
 
-def row(i: int) -> dict:
+def row(i: int) -> Row:
     prompt, target = "write é " + "x" * (3 * i % 7) + "\n", "return " + "<b>"[: 1 + i % 3]
-    return {"id": f"r{i}", "language": "lua", "prompt": prompt, "target": target, "meta": {}}
+    return Row(f"r{i}", "lua", prompt, target)
 
 
 ROWS = [row(i) for i in range(7)]
@@ -78,8 +79,8 @@ def weight_lists(draw):
 def test_completion_positions_are_those_whose_next_token_has_a_label(tokenizer):
     for item in ROWS:
         encoded = encode_row(item, tokenizer, **LIMITS)
-        marks = attention_record.token_marks(encoded["prompt_length"], len(encoded["input_ids"]))
-        labelled = [label != -100 for label in encoded["labels"][1:]]
+        marks = attention_record.token_marks(encoded.prompt_length, len(encoded.input_ids))
+        labelled = [label != -100 for label in encoded.labels[1:]]
         assert (marks[:-1] == COMPLETION).tolist() == labelled
         assert marks[-1] == LAST
     assert attention_record.token_marks(3, 6).tolist() == [PROMPT, PROMPT, COMPLETION, COMPLETION, COMPLETION, LAST]
@@ -92,13 +93,13 @@ def test_means_are_those_of_samples_run_alone(model, tokenizer):
     for i, item in enumerate(ROWS):
         encoded = encode_row(item, tokenizer, **LIMITS)
         with torch.no_grad(), record_fusion(model) as seen:
-            model(input_ids=torch.tensor([encoded["input_ids"]]))
+            model(input_ids=torch.tensor([encoded.input_ids]))
         alone = np.stack([seen.weights[layer, "output"][0].numpy() for layer in (0, 1)])  # (L, T, A)
-        part = alone[:, encoded["prompt_length"] - 1 : -1]
+        part = alone[:, encoded.prompt_length - 1 : -1]
         np.testing.assert_allclose(attention_record.sample_means(record)[i], part.mean(1), atol=1e-5)
         sums, tokens = sums + part.sum(1), tokens + part.shape[1]
     np.testing.assert_allclose(attention_record.mean(record), sums / tokens, atol=1e-5)
-    assert record.ids == [item["id"] for item in ROWS]
+    assert record.ids == [item.id for item in ROWS]
     assert record.layers == ["L1", "L2"] and record.members == MEMBERS
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from studykit.data import prepare, prompts
 from studykit.data import rows as data_rows
 from studykit.data import splits as data_splits
-from studykit.data.overview import shared_groups, survey
+from studykit.data.overview import overlap, shared_groups, survey
 from studykit.data.polyglot import LANGUAGES
 from studykit.errors import UserError
 from studykit.study.parameters import check
@@ -31,7 +33,7 @@ def rows_of(task):
 
 
 def structures(rows, split):
-    return {row["meta"]["structure"] for splits in rows.values() for row in splits[split]}
+    return {row.group for splits in rows.values() for row in splits[split]}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -48,43 +50,43 @@ def test_every_language_has_the_rows_that_were_asked_for(task):
         train = SIZES["target_examples" if language == "lua" else "source_examples"]
         assert [len(splits[split]) for split in data_splits.SPLITS] == [train, 15, 40]
         for row in splits["train"] + splits["test"]:
-            assert row["language"] == language and row["target"].strip()
-            start, end = row["meta"]["body"]
-            assert row["prompt"][start:end].strip()
+            assert row.language == language and row.target.strip()
+            start, end = row.body
+            assert row.prompt[start:end].strip()
         for split in data_splits.SPLITS:
-            assert len({row["id"] for row in splits[split]}) == len(splits[split])
+            assert len({row.id for row in splits[split]}) == len(splits[split])
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_validation_and_test_are_the_same_programs_in_every_language(task):
     rows = rows_of(task)
     for split in ("valid", "test"):
-        assert len({tuple(row["meta"]["structure"] for row in rows[x][split]) for x in rows}) == 1
+        assert len({tuple(row.group for row in rows[x][split]) for x in rows}) == 1
 
 
 def test_each_language_trains_on_programs_of_its_own():
     """In the plain wording, which summaries have, equal descriptions are equal programs."""
-    programs = {x: {row["target"] for row in splits["train"]} for x, splits in rows_of("summarization").items()}
+    programs = {x: {row.target for row in splits["train"]} for x, splits in rows_of("summarization").items()}
     assert len(set().union(*programs.values())) == sum(len(of) for of in programs.values()) == 5 * 60 + 12
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_only_written_code_is_checked_and_only_where_it_is_run(task):
     rows = [row for splits in rows_of(task).values() for row in splits["valid"] + splits["test"]]
-    assert all(bool(row["check"]) == (task in ("generation", "translation")) for row in rows)
-    assert not any(row["check"] for splits in rows_of(task).values() for row in splits["train"])
+    assert all(bool(row.check) == (task in ("generation", "translation")) for row in rows)
+    assert not any(row.check for splits in rows_of(task).values() for row in splits["train"])
 
 
 def test_the_wording_decides_the_descriptions():
     rows, words = rows_of("generation"), prepare.prepare(params(wording="task"))[0]
-    said = [[{of[x]["test"][n]["prompt"].split("\n")[1] for x in of} for n in range(40)] for of in (rows, words)]
+    said = [[{of[x]["test"][n].prompt.split("\n")[1] for x in of} for n in range(40)] for of in (rows, words)]
     assert all(len(one) == 1 for one in said[0]), "the plain wording is one for all languages"
     assert sum(len(some) > 1 for some in said[1]) > 20
 
 
 def test_a_translation_comes_from_another_language_of_the_study():
     for language, splits in rows_of("translation").items():
-        sources = {row["meta"]["source_language"] for row in splits["train"]}
+        sources = {row.source_language for row in splits["train"]}
         assert language not in sources and sources < set(LANGUAGES)
 
 
@@ -99,8 +101,8 @@ def test_the_target_is_among_the_languages():
 
 
 def test_rows_survive_their_files(tmp_path):
-    rows = rows_of("generation")
-    rows["lua"]["train"][0]["meta"]["odd"] = "\u2028 \U0001f600 \r\n"
+    rows = copy.deepcopy(rows_of("generation"))
+    rows["lua"]["train"][0] = replace(rows["lua"]["train"][0], stop=("\u2028 \U0001f600 \r\n",))
     data_rows.write_rows(tmp_path / "rows", rows)
     assert all(data_rows.read_rows(tmp_path, x, split) == rows[x][split] for x in rows for split in data_splits.SPLITS)
     with pytest.raises(UserError, match="has no train rows for 'perl'; its languages are"):
@@ -109,12 +111,12 @@ def test_rows_survive_their_files(tmp_path):
 
 def test_the_survey_counts_what_encoding_does():
     p, rows = params(max_prompt_tokens=45, max_target_tokens=30), rows_of("generation")
-    tokenizer = train_tokenizer([row["prompt"] + row["target"] for row in rows["go"]["train"]], 400)
+    tokenizer = train_tokenizer([row.prompt + row.target for row in rows["go"]["train"]], 400)
     found = survey(rows, tokenizer, p)
     for entry in found["cut"]:
         encoded = [prompts.encode_row(row, tokenizer, 45, 30) for row in rows[entry["language"]][entry["split"]]]
-        assert entry["prompts cut"] == sum(e["prompt_cut"] for e in encoded)
-        assert entry["targets cut"] == sum(e["target_cut"] for e in encoded)
+        assert entry["prompts cut"] == sum(e.prompt_cut for e in encoded)
+        assert entry["targets cut"] == sum(e.target_cut for e in encoded)
     assert found["headline"]["prompts cut"] > 0 < found["headline"]["targets cut"]
     assert found["headline"]["rows"] == 5 * 60 + 12 + 6 * 55 and json.loads(json.dumps(found)) == found
 
@@ -122,8 +124,7 @@ def test_the_survey_counts_what_encoding_does():
 def test_a_planted_leak_is_found():
     rows = rows_of("generation")["lua"]
     leaked = {**rows, "train": [*rows["train"], rows["test"][0], rows["train"][0]]}
-    assert data_rows.overlap(leaked) == {"duplicates in train": 1, "test pairs in train": 1, "test targets in train": 1,
-                                     "test groups in train": sum(r["meta"]["structure"] == rows["test"][0]["meta"]
-                                                                 ["structure"] for r in rows["test"])}  # fmt: skip
-    assert set(data_rows.overlap(rows).values()) == {0}
+    assert overlap(leaked) == {"duplicates in train": 1, "test pairs in train": 1, "test targets in train": 1,
+                                     "test groups in train": sum(r.group == rows["test"][0].group for r in rows["test"])}  # fmt: skip
+    assert set(overlap(rows).values()) == {0}
     assert shared_groups({"go": rows, "lua": leaked})["shared"]["train and test"] == 1

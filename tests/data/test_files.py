@@ -151,7 +151,7 @@ def test_files_of_the_hub_are_fetched_one_by_one(hub):
     nichetrans(place / "A B/Niche")
     write(place / "other/x.jsonl", {"a": 1})
     rows_, manifest = prepare(f"hf://datasets/o/n@{COMMIT}/A B/Niche")
-    assert rows_["julia"]["train"][0]["target"] == "Julia train"
+    assert rows_["julia"]["train"][0].target == "Julia train"
     (origin,) = manifest["sources"]
     assert origin["revision"] == COMMIT and len(origin["files"]) == 3
     assert origin["files"][0]["file"] == f"hf://datasets/o/n@{COMMIT}/A B/Niche/niche_test.json"

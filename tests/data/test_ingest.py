@@ -221,7 +221,7 @@ def test_near_duplicates_leave_the_training_alone(tmp_path):
     whole, _ = prepare(tmp_path, **COMMIT)
     thin, manifest = prepare(tmp_path, near_duplicates=0.9, **COMMIT)
     assert thin["go"]["test"] == whole["go"]["test"]
-    assert not any(row["target"] == same["subject"] for row in thin["go"]["train"])
+    assert not any(row.target == same["subject"] for row in thin["go"]["train"])
     assert {e["reason"] for e in manifest["left_out"]} == {"a train row nearly like a test row",
                                                            "a valid row nearly like a test row"}  # fmt: skip
 
@@ -255,5 +255,7 @@ def test_parameters_of_the_built_in_rows_split_no_equal_runs():
     from studykit.study import plan
 
     usual = params("x").model_dump()
-    assert plan.key("data", plan.without_silent("data", usual | {"level": 3})) == plan.key("data", plan.without_silent("data", usual))
+    assert plan.key("data", plan.without_silent("data", usual | {"level": 3})) == plan.key(
+        "data", plan.without_silent("data", usual)
+    )
     assert plan.without_silent("data", usual | {"diff_context": 9})["diff_context"] == 3

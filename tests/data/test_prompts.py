@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studykit.data.prompts import encode_prompt, encode_row, fill
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.study.templates import BODIES, HOLES, TEMPLATES, check_template
 from studykit.training.pretraining import train_tokenizer
@@ -25,10 +27,10 @@ def tokenizer():
     )
 
 
-def example(body: str, target: str = "return a", task: str = "generation") -> dict:
+def example(body: str, target: str = "return a", task: str = "generation") -> Row:
     fields = dict.fromkeys(HOLES[task], "") | {BODIES[task][0]: body, "language": "lua", "source_language": "go"}
     prompt, span = fill(task, TEMPLATES[task], fields)
-    return {"id": "1", "language": "lua", "prompt": prompt, "target": target, "meta": {"body": span}, "check": None}
+    return Row("1", "lua", prompt, target, span)
 
 
 def decoded(ids: list[int]) -> str:
@@ -40,22 +42,22 @@ def decoded(ids: list[int]) -> str:
 @given(body=TEXT)
 def test_the_body_is_where_the_span_says(task, body):
     row = example(body, task=task)
-    start, end = row["meta"]["body"]
+    start, end = row.body
     other = example("", task=task)
-    rest = other["prompt"][slice(*other["meta"]["body"])]  # markers between the holes of a body
-    assert row["prompt"][start:end] == body + rest
-    other = other | {"prompt": other["prompt"].replace(rest, "")} if rest else other
-    assert row["prompt"][:start] + row["prompt"][end:] == other["prompt"]
+    rest = other.prompt[slice(*other.body)]  # markers between the holes of a body
+    assert row.prompt[start:end] == body + rest
+    other = replace(other, prompt=other.prompt.replace(rest, "")) if rest else other
+    assert row.prompt[:start] + row.prompt[end:] == other.prompt
 
 
 def test_the_default_prompt_of_each_task():
-    assert example("x", task="generation")["prompt"] == "### Description:\nx\n### Code written in Lua:\n"
-    assert example("x", task="translation")["prompt"] == "### Code written in Go:\nx\n### Code written in Lua:\n"
-    assert example("x", task="commit")["prompt"].endswith("### Diff:\nx\n### Commit Message:\n")
-    assert example("x", task="summarization")["prompt"] == "x\n### Response:\n"
-    assert example("x", task="naming")["prompt"] == "x\n### Name of METHOD_NAME:\n"
-    assert example("x", task="benchmark")["prompt"] == "x"
-    assert example("x", task="xcodeeval")["prompt"].startswith("### Description:\nx\n### Input:\n")
+    assert example("x", task="generation").prompt == "### Description:\nx\n### Code written in Lua:\n"
+    assert example("x", task="translation").prompt == "### Code written in Go:\nx\n### Code written in Lua:\n"
+    assert example("x", task="commit").prompt.endswith("### Diff:\nx\n### Commit Message:\n")
+    assert example("x", task="summarization").prompt == "x\n### Response:\n"
+    assert example("x", task="naming").prompt == "x\n### Name of METHOD_NAME:\n"
+    assert example("x", task="benchmark").prompt == "x"
+    assert example("x", task="xcodeeval").prompt.startswith("### Description:\nx\n### Input:\n")
 
 
 def test_every_default_template_is_one_that_may_be_given():
@@ -94,14 +96,14 @@ def test_a_template_of_ones_own():
 @given(body=TEXT, limit=st.integers(40, 80))
 def test_a_prompt_is_cut_in_its_body_alone(body, limit):
     row = example(body)
-    start, end = row["meta"]["body"]
+    start, end = row.body
     ids, cut = encode_prompt(row, tokenizer(), limit)
     assert len(ids) <= limit
-    assert cut == (len(tokenizer()(row["prompt"])["input_ids"]) > limit)
+    assert cut == (len(tokenizer()(row.prompt)["input_ids"]) > limit)
     text = decoded(ids)
-    assert text.startswith(row["prompt"][:start]) and text.endswith(row["prompt"][end:])
-    assert body.startswith(text[start : len(text) - (len(row["prompt"]) - end)])
-    assert cut or text == row["prompt"]
+    assert text.startswith(row.prompt[:start]) and text.endswith(row.prompt[end:])
+    assert body.startswith(text[start : len(text) - (len(row.prompt) - end)])
+    assert cut or text == row.prompt
 
 
 def test_no_room_for_the_template():
@@ -110,7 +112,7 @@ def test_no_room_for_the_template():
 
 
 def test_a_prompt_without_a_span_is_all_body():
-    row = example("") | {"prompt": "a b c d e f", "meta": {}}
+    row = Row("1", "lua", "a b c d e f", "t")
     ids, cut = encode_prompt(row, tokenizer(), 4)
     assert cut and len(ids) <= 4 and "a b c d e f".startswith(decoded(ids))
 
@@ -120,12 +122,12 @@ def test_a_prompt_without_a_span_is_all_body():
 def test_a_row_in_training(body, target, limit):
     row = example(body, target)
     encoded = encode_row(row, tokenizer(), 60, limit)
-    ids, labels, n = encoded["input_ids"], encoded["labels"], encoded["prompt_length"]
+    ids, labels, n = encoded.input_ids, encoded.labels, encoded.prompt_length
     whole = tokenizer()(target)["input_ids"]
-    assert (ids[:n], encoded["prompt_cut"]) == encode_prompt(row, tokenizer(), 60)
+    assert (ids[:n], encoded.prompt_cut) == encode_prompt(row, tokenizer(), 60)
     assert labels == [-100] * n + ids[n:] and len(ids) - n <= limit
-    assert encoded["target_cut"] == (len(whole) + 1 > limit)
-    if encoded["target_cut"]:  # no false end
+    assert encoded.target_cut == (len(whole) + 1 > limit)
+    if encoded.target_cut:  # no false end
         assert ids[n:] == whole[:limit] and tokenizer().eos_token_id not in ids
     else:
         assert ids[n:] == [*whole, tokenizer().eos_token_id]
@@ -134,7 +136,7 @@ def test_a_row_in_training(body, target, limit):
 def test_prompt_and_target_are_tokenized_as_in_generation():
     row = example("x", "\n\nreturn a")
     encoded = encode_row(row, tokenizer(), 60, 40)
-    assert encoded["input_ids"][: encoded["prompt_length"]] == tokenizer()(row["prompt"])["input_ids"]
+    assert encoded.input_ids[: encoded.prompt_length] == tokenizer()(row.prompt)["input_ids"]
 
 
 @cache
@@ -155,10 +157,10 @@ def tokenizer_with_start():
 def test_a_start_token_stands_once_and_first_whatever_is_cut(body, target, limits):
     tokens = tokenizer_with_start()
     encoded = encode_row(example(body, target), tokens, *limits)
-    assert encoded["input_ids"].index(tokens.bos_token_id) == 0
-    assert encoded["input_ids"].count(tokens.bos_token_id) == 1
-    assert encoded["labels"].count(tokens.bos_token_id) == 0 and encoded["prompt_length"] <= limits[0]
-    assert (encoded["input_ids"][-1] == tokens.eos_token_id) != encoded["target_cut"]
+    assert encoded.input_ids.index(tokens.bos_token_id) == 0
+    assert encoded.input_ids.count(tokens.bos_token_id) == 1
+    assert encoded.labels.count(tokens.bos_token_id) == 0 and encoded.prompt_length <= limits[0]
+    assert (encoded.input_ids[-1] == tokens.eos_token_id) != encoded.target_cut
 
 
 @settings(deadline=None)
@@ -172,7 +174,7 @@ def test_no_character_is_cut_in_two(body, limit):
 def test_a_body_of_several_holes_is_cut_from_its_end():
     fields = dict.fromkeys(HOLES["xcodeeval"], "") | {"language": "go", "description": "say", "samples": "9 " * 90}
     prompt, span = fill("xcodeeval", TEMPLATES["xcodeeval"], fields)
-    row = {"id": "1", "prompt": prompt, "target": "x", "meta": {"body": span}}
+    row = Row("1", "go", prompt, "x", span)
     ids, cut = encode_prompt(row, tokenizer(), 130)
     text = decoded(ids)
     assert cut and text.startswith("### Description:\nsay\n### Input:\n\n### Output:\n\n### Examples:\n9 9")

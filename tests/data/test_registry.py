@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from studykit.data import splits as data_splits
+from studykit.data.checks import BenchmarkCheck, Call, FunctionCheck, StdioCheck, StdioTest
 from studykit.data.readers import codesearchnet as readers_codesearchnet
 from studykit.data.readers import humaneval as readers_humaneval
 from studykit.data.readers import nichetrans as readers_nichetrans
 from studykit.data.readers.registry import FORMATS, told_by_name
 from studykit.data.rejects import NotForThis
+from studykit.data.rows import Row
 from tests.data.published import (
     codesearchnet,
     codexglue,
@@ -39,11 +41,11 @@ def only(path, language, split, **values):
 
 
 def body(row) -> str:
-    return row["prompt"][slice(*row["meta"]["body"])]
+    return row.prompt[slice(*row.body)]
 
 
 def groups(rows, split):
-    return {x: {row["meta"]["group"] for row in rows[x][split]} for x in rows}
+    return {x: {row.group for row in rows[x][split]} for x in rows}
 
 
 def split_rows(directory, make, languages, name="{}/{}.jsonl"):
@@ -81,10 +83,10 @@ def test_every_format_is_a_choice_of_the_parameter():
 def test_commits(tmp_path):
     rows, manifest = prepare(commits(tmp_path), task="commit", diff_context=1, **FULL)
     row = rows["julia"]["test"][0]
-    n = int(row["id"].removeprefix("Julia"))
+    n = int(row.id.removeprefix("Julia"))
     assert body(row) == f"--- f{n}\n+++ f{n}\n@@ -1,3 +1,3 @@\n one\n-two {n}\n+2 {n}\n three"
-    assert row["target"] == f"Count {n} in digits" and row["check"] is None
-    assert row["meta"]["group"] == row["meta"]["repository"] == f"r/{n}"
+    assert row.target == f"Count {n} in digits" and row.check is None
+    assert row.group == f"r/{n}"
     assert manifest["format"] == ["commitpackft"] and manifest["licences"] == {"mit": 80}
     assert manifest["division"] == {"by": "repository", "shares": [0.6, 0.2, 0.2], "seed": 0}
 
@@ -114,10 +116,8 @@ def test_forks_and_renames_are_not_torn_apart(tmp_path):
     made = [commit(n, "Go", f"fork/{n}, r/{n // 4}") for n in range(120)]
     write(tmp_path / "go/data.jsonl", *made)
     rows, _ = prepare(tmp_path, task="commit", languages=["go"], target="go", target_examples=500)
-    assert all(
-        len({r["meta"]["group"] for r in rows["go"][s]} & {f"r/{n}" for n in range(30)}) == 0 for s in rows["go"]
-    )
-    of = {row["id"]: split for split in data_splits.SPLITS for row in rows["go"][split]}
+    assert all(len({r.group for r in rows["go"][s]} & {f"r/{n}" for n in range(30)}) == 0 for s in rows["go"])
+    of = {row.id: split for split in data_splits.SPLITS for row in rows["go"][split]}
     assert all(len({of[f"Go{n:04d}"] for n in range(4 * k, 4 * k + 4)}) == 1 for k in range(30))
     renamed = [commit(n, "Go", "one/one", f"f{n}", old_file=f"f{n // 2}") for n in range(1, 60)]
     write(tmp_path / "go/data.jsonl", *renamed)
@@ -132,9 +132,9 @@ def test_nichetrans_by_the_order_of_its_keys(tmp_path):
     odd = [niche(9, "o", "Ada", "Go"), niche(8, "p", "Go", "Julia")]
     rows, manifest = prepare(nichetrans(tmp_path, train=[*odd, niche(7, "q", "Julia", "Go")]))
     (row,) = rows["julia"]["train"]
-    assert row["prompt"] == "### Code written in Go:\nGo p\n### Code written in Julia:\n" and row["target"] == "Julia p"
-    assert (row["id"], row["meta"]["group"], row["meta"]["source_language"]) == ("8-go-julia", "p", "go")
-    assert rows["go"]["train"][0]["target"] == "Go q" and manifest["division"] is None
+    assert row.prompt == "### Code written in Go:\nGo p\n### Code written in Julia:\n" and row.target == "Julia p"
+    assert (row.id, row.group, row.source_language) == ("8-go-julia", "p", "go")
+    assert rows["go"]["train"][0].target == "Go q" and manifest["division"] is None
     assert manifest["counts"] == {
         "read": 7,
         "refused": 0,
@@ -165,9 +165,7 @@ def test_converted_rows_make_the_rows_of_their_pairs(tmp_path):
     assert manifest["format"] == ["ct"]
     for x in a:
         for split in data_splits.SPLITS:
-            assert [(r["prompt"], r["target"]) for r in a[x][split]] == [
-                (r["prompt"], r["target"]) for r in b[x][split]
-            ]
+            assert [(r.prompt, r.target) for r in a[x][split]] == [(r.prompt, r.target) for r in b[x][split]]
 
 
 def test_the_benchmark_of_converted_rows_appends_its_prompt(tmp_path):
@@ -178,24 +176,24 @@ def test_the_benchmark_of_converted_rows_appends_its_prompt(tmp_path):
         )
     rows, _ = prepare(nichetrans(tmp_path / "n"), test_path=str(tmp_path / "b"))
     row = rows["go"]["test"][0]
-    assert row["prompt"].endswith("### Code written in Go:\nstart(") and body(row) == "Julia 7"
-    assert rows["go"]["train"][0]["target"] == "Go train"
+    assert row.prompt.endswith("### Code written in Go:\nstart(") and body(row) == "Julia 7"
+    assert rows["go"]["train"][0].target == "Go train"
 
 
 def test_humaneval(tmp_path):
     write(tmp_path / "x.jsonl", *(humaneval(n) for n in range(60)))
     asked = {"task": "generation", "languages": ["python"], "target": "python"}
     row, *_ = only(tmp_path, "python", "test", **asked)[0]
-    n = int(row["id"].split("/")[1])
-    assert row["prompt"] == humaneval(n)["prompt"] and row["target"] == humaneval(n)["canonical_solution"]
+    n = int(row.id.split("/")[1])
+    assert row.prompt == humaneval(n)["prompt"] and row.target == humaneval(n)["canonical_solution"]
     assert body(row) == "    Twice.\n"
-    assert row["check"]["kind"] == "tests" and row["check"]["form"] == "humaneval"
-    call = f"\ncheck({row['check']['entry_point']})"  # which the benchmark's harness adds
-    program = row["check"]["before"] + row["target"] + row["check"]["after"] + call
+    assert row.check.form == "humaneval"
+    call = f"\ncheck({row.check.entry_point})"  # which the benchmark's harness adds
+    program = row.check.before + row.target + row.check.after + call
     exec(program, {})
     with pytest.raises(AssertionError):
         exec(program.replace(f"a + {n}", "0 - a"), {})
-    assert only(tmp_path, "python", "train", **asked)[0][0]["check"] is None
+    assert only(tmp_path, "python", "train", **asked)[0][0].check is None
 
 
 def test_humaneval_x_asks_the_same_problems_of_every_language(tmp_path):
@@ -204,38 +202,38 @@ def test_humaneval_x_asks_the_same_problems_of_every_language(tmp_path):
     for split in data_splits.SPLITS:
         assert len({frozenset(found) for found in groups(rows, split).values()}) == 1
     row = {x: rows[x]["test"][0] for x in rows}
-    n = int(row["go"]["id"].split("/")[1])
-    assert {r["meta"]["group"] for r in row.values()} == {f"HumanEval/{n}"}
-    assert row["go"]["prompt"] == humaneval_x("Go", n)["prompt"] and body(row["go"]) == "// Twice.\n"
+    n = int(row["go"].id.split("/")[1])
+    assert {r.group for r in row.values()} == {f"HumanEval/{n}"}
+    assert row["go"].prompt == humaneval_x("Go", n)["prompt"] and body(row["go"]) == "// Twice.\n"
     assert (
-        row["rust"]["prompt"].endswith(f"use std::cmp;\n\nfn f{n}(a:i32) -> i32{{\n")
+        row["rust"].prompt.endswith(f"use std::cmp;\n\nfn f{n}(a:i32) -> i32{{\n")
         and body(row["rust"]) == f" Add {n}.\n Twice.\n"
     )
     assert body(row["python"]) == f"    Twice.\n    >>> f{n}(1)\n"
-    assert row["go"]["check"]["before"] == "package main\n\n" + row["go"]["prompt"]
-    assert row["rust"]["check"]["after"] == humaneval_x("Rust", n)["test"]
-    assert row["python"]["meta"]["stop"] == readers_humaneval.STOPS["python"]
-    exec(row["python"]["check"]["before"] + row["python"]["target"] + row["python"]["check"]["after"], {})
+    assert row["go"].check.before == "package main\n\n" + row["go"].prompt
+    assert row["rust"].check.after == humaneval_x("Rust", n)["test"]
+    assert row["python"].stop == readers_humaneval.STOPS["python"]
+    exec(row["python"].check.before + row["python"].target + row["python"].check.after, {})
     assert manifest["division"]["by"] == "problem"
 
 
 def test_a_test_that_is_commented_out_is_none():
     raw = humaneval_x("Rust", 0)
-    assert readers_humaneval.humaneval_x_check(raw, "fn f() {")["after"] == raw["test"]
+    assert readers_humaneval.humaneval_x_check(raw, "fn f() {").after == raw["test"]
     assert readers_humaneval.humaneval_x_check(raw | {"test": "/*\n#[test]\nfn t() {}\n*/"}, "fn f() {") is None
 
 
 def test_humaneval_x_translates_solutions(tmp_path):
     rows, manifest = prepare(humaneval_xs(tmp_path), languages=["python", "go"], target="go")
     row = rows["go"]["test"][0]
-    n = int(row["meta"]["group"].split("/")[1])
-    assert row["prompt"] == (
+    n = int(row.group.split("/")[1])
+    assert row.prompt == (
         f"### Code written in Python:\ndef f{n}(a: int) -> int:\n    return a + {n}\n"
         f'### Code written in Go:\nimport (\n    "math"\n)\n\nfunc f{n}(a int) int {{\n'
     )
     assert body(row) == f"def f{n}(a: int) -> int:\n    return a + {n}"
-    assert row["target"] == f"    return a + {n}\n}}\n" and row["check"]["before"].endswith(row["prompt"][-9:])
-    assert row["meta"]["source_language"] == "python" and row["check"]["before"].startswith("package main\n")
+    assert row.target == f"    return a + {n}\n}}\n" and row.check.before.endswith(row.prompt[-9:])
+    assert row.source_language == "python" and row.check.before.startswith("package main\n")
     for split in data_splits.SPLITS:
         assert len({frozenset(found) for found in groups(rows, split).values()}) == 1
     assert manifest["counts"]["used"] == manifest["counts"]["made"] == 120
@@ -263,16 +261,9 @@ def test_multipl_e_is_a_test_alone_and_its_problems_are_not_trained_on(tmp_path)
     assert groups(rows, "test")["rust"] == {f"HumanEval/{n}" for n in range(9)}
     assert not groups(rows, "train")["rust"] & groups(rows, "test")["rust"]
     row = rows["rust"]["test"][0]
-    assert (
-        row["target"] == "" and row["meta"]["no_reference"] is True and row["meta"]["stop"] == ["\nfunction", "\n\n#"]
-    )
-    assert row["prompt"] == multipl_e(0)["prompt"] and body(row) == "# Twice.\n"
-    assert row["check"] == {
-        "kind": "tests",
-        "form": "multipl-e",
-        "before": row["prompt"],
-        "after": "@test f0(1) == 1\n",
-    }
+    assert row.target == "" and row.no_reference is True and row.stop == ("\nfunction", "\n\n#")
+    assert row.prompt == multipl_e(0)["prompt"] and body(row) == "# Twice.\n"
+    assert row.check == BenchmarkCheck("multipl-e", row.prompt, "@test f0(1) == 1\n")
     assert sum(e["rows"] for e in manifest["left_out"]) == 9 and manifest["format"] == ["humanevalx", "multipl_e"]
 
 
@@ -280,17 +271,16 @@ def test_xcodeeval_is_joined_by_its_problems(tmp_path):
     asked = {"task": "generation", "languages": ["c++", "go"], "target": "go"}
     rows, manifest = prepare(xcodeeval(tmp_path), **asked)
     row = rows["c++"]["train"][0]
-    uid = row["meta"]["group"]
-    assert row["prompt"] == (f"### Description:\nPrint {uid}.\n### Input:\nA number.\n### Output:\nIt.\n### Examples:\n"
+    uid = row.group
+    assert row.prompt == (f"### Description:\nPrint {uid}.\n### Input:\nA number.\n### Output:\nIt.\n### Examples:\n"
                              "Input:\n1\nOutput:\n1\n### Code written in C++:\n")  # fmt: skip
-    assert body(row).startswith("Print p") and body(row).endswith("Output:\n1") and row["check"] is None
-    assert row["target"].startswith("C++ program") and "no_reference" not in row["meta"]
+    assert body(row).startswith("Print p") and body(row).endswith("Output:\n1") and row.check is None
+    assert row.target.startswith("C++ program") and not row.no_reference
     assert not groups(rows, "train")["c++"] & groups(rows, "valid")["go"], "validation is made of other problems"
     test = rows["go"]["test"]
-    assert [row["target"] for row in test] == ["", ""] and all(row["meta"]["no_reference"] for row in test)
+    assert [row.target for row in test] == ["", ""] and all(row.no_reference for row in test)
     assert groups(rows, "test")["go"] == groups(rows, "test")["c++"] == {"t0", "t1"}
-    assert test[0]["check"] == {"kind": "stdio", "tests": [{"input": "1", "output": ["1", "one"]}], "time_limit": 2.0,
-                                "memory_limit_mb": 256}  # fmt: skip
+    assert test[0].check == StdioCheck((StdioTest("1", ("1", "one")),), 2.0, 256)
     assert [entry["file"].rsplit("/")[-1] for entry in manifest["linked"]] == [
         "problem_descriptions.jsonl",
         "unittest_db.json",
@@ -314,7 +304,7 @@ def test_xcodeeval_trains_and_humaneval_x_tests(tmp_path):
     rows, manifest = prepare(xcodeeval(tmp_path / "x"), task="generation", languages=["go"], target="go",
                              test_path=str(humaneval_xs(tmp_path / "h", 5)))  # fmt: skip
     assert groups(rows, "test")["go"] == {f"HumanEval/{n}" for n in range(5)}
-    assert rows["go"]["train"][0]["target"].startswith("Go program") and rows["go"]["test"][0]["target"]
+    assert rows["go"]["train"][0].target.startswith("Go program") and rows["go"]["test"][0].target
     assert set(manifest["templates"]) == {"xcodeeval", "benchmark"} and len(manifest["sources"]) == 2
     assert "a test row, where data.test_path has the test" in [e["reason"] for e in manifest["passed_over"]]
 
@@ -328,8 +318,8 @@ def test_a_template_of_ones_own_serves_the_rows_of_path(tmp_path):
     }
     rows, _ = prepare(xcodeeval(tmp_path / "x"), test_path=str(humaneval_xs(tmp_path / "h", 5)), **asked)
     row = rows["go"]["train"][0]
-    assert row["prompt"] == f"Input:\n1\nOutput:\n1|Print {row['meta']['group']}.|2 seconds"
-    assert body(row) == row["prompt"].removesuffix("|2 seconds") and "|" not in rows["go"]["test"][0]["prompt"]
+    assert row.prompt == f"Input:\n1\nOutput:\n1|Print {row.group}.|2 seconds"
+    assert body(row) == row.prompt.removesuffix("|2 seconds") and "|" not in rows["go"]["test"][0].prompt
     assert "has the hole {code}" in refused(tmp_path / "x", **asked | {"template": "{code}"})
 
 
@@ -344,12 +334,10 @@ def test_summaries_of_codexglue_and_codesearchnet(tmp_path):
         ]
         row = rows[path]["valid"][0]
         if path == "python":
-            assert (
-                row["prompt"] == "def add(a):\n    return add(a) + 10\n### Response:\n" and row["target"] == "Add 10."
-            )
+            assert row.prompt == "def add(a):\n    return add(a) + 10\n### Response:\n" and row.target == "Add 10."
         else:
-            assert row["prompt"].startswith("func Add(a int)") and row["target"] == "Add adds 10."
-        assert row["meta"]["group"] == "r/10" and manifest["licences"] == {"not stated": 9}
+            assert row.prompt.startswith("func Add(a int)") and row.target == "Add adds 10."
+        assert row.group == "r/10" and manifest["licences"] == {"not stated": 9}
 
 
 def test_codesearchnet_rows_name_their_split(tmp_path):
@@ -373,7 +361,7 @@ def test_names_are_hidden_wherever_they_stand(tmp_path):
         body(row)
         == 'def METHOD_NAME(a):\n    """METHOD_NAME of a, see Total 0."""\n    return METHOD_NAME(subtotal(a))'
     )
-    assert row["target"] == "total"
+    assert row.target == "total"
     assert manifest["noted"][0] | {"for example": ""} == {
         "reason": "the name is part of another word in the code", "rows": 9, "for example": ""}  # fmt: skip
 
@@ -404,26 +392,44 @@ def test_what_is_left_of_a_name(code, name, leak):
 
 
 def test_prepared_rows_are_taken_as_they_are(tmp_path):
-    own = {"meta": {"group": "g"}, "check": {"function": "f", "tests": []}}
+    check = {"kind": "function", "function": "f", "tests": [{"args": [1], "expected": [2]}]}
+    own = {"group": "g", "stop": ["\nend"], "check": check, "author": "somebody"}
     split_rows(tmp_path, lambda n, x: {"prompt": f"{x} {n}", "target": f"t{n}"}, ["go", "julia", "perl"])
     write(tmp_path / "julia/train.jsonl", {"id": 7, "prompt": "p", "target": "t", **own})
     rows, manifest = prepare(tmp_path, task="commit", source_examples=2)
-    assert rows["julia"]["train"] == [{"id": "7", "language": "julia", "prompt": "p", "target": "t",
-                                       "meta": {"body": [0, 1], "group": "g"}, "check": own["check"]}]  # fmt: skip
-    assert len(rows["go"]["train"]) == 2 and rows["go"]["test"][0]["id"] == "go-test-1"
-    assert "group" not in rows["go"]["test"][0]["meta"]
+    expected = Row("7", "julia", "p", "t", group="g", stop=("\nend",), check=FunctionCheck("f", [Call([1], [2])]))
+    assert rows["julia"]["train"] == [expected]
+    assert len(rows["go"]["train"]) == 2 and rows["go"]["test"][0].id == "go-test-1"
+    assert rows["go"]["test"][0].group is None
     assert manifest["left_out"] == [{"reason": "a train row beyond those asked for", "rows": 1,
                                      "for example": manifest["left_out"][0]["for example"]}]  # fmt: skip
 
 
 def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
     split_rows(tmp_path, lambda n, x: {"prompt": f"{n}", "target": "t"}, ["go"])
-    bare = {"prompt": "p", "target": "", "check": {"kind": "stdio", "tests": []}, "meta": {"no_reference": True}}
+    check = {"kind": "stdio", "tests": [{"input": "1", "outputs": ["2"]}]}
+    bare = {"prompt": "p", "target": "", "check": check, "no_reference": True}
     write(tmp_path / "go/test.jsonl", bare)
     asked = {"task": "generation", "languages": ["go"], "target": "go"}
-    assert prepare(tmp_path, **asked)[0]["go"]["test"][0]["target"] == ""
+    assert prepare(tmp_path, **asked)[0]["go"]["test"][0].target == ""
     write(tmp_path / "go/train.jsonl", bare)
-    assert "go/train.jsonl, line 1: the field 'target' is empty" in refused(tmp_path, **asked)
+    assert "go/train.jsonl, line 1: 'no_reference' is set where it may not be" in refused(tmp_path, **asked)
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"stop": "\nend"}, "the field 'stop' is not valid, where '\\nend' stands: a list"),
+    ({"group": 7}, "the field 'group' is not valid, where 7 stands: text"),
+    ({"meta": {"group": "g"}}, "the field 'meta' is not read; group, stop and no_reference stand beside 'prompt'"),
+    ({"check": {"function": "f", "tests": []}}, "the field 'check' is not valid"),
+    ({"check": {"kind": "stdio", "tests": [{"input": 1, "outputs": []}]}}, "at stdio.tests.0.input, where 1 stands: text"),
+    ({"body": [3, 9]}, "the field 'body' is no part of the prompt ([3, 9] of 1 characters)"),
+    ({"language": "lua"}, "a row of another language in a file of go (lua)"),
+])  # fmt: skip
+def test_a_prepared_row_is_validated_where_it_stands(tmp_path, fields, message):
+    split_rows(tmp_path, lambda n, x: {"prompt": "p", "target": "t"}, ["go"])
+    write(tmp_path / "go/valid.jsonl", {"prompt": "p", "target": "t"} | fields)
+    said = refused(tmp_path, task="generation", languages=["go"], target="go")
+    assert said.startswith(f"{tmp_path}/go/valid.jsonl, line 1: ") and message in said
 
 
 @pytest.mark.parametrize("name", ["commitpackft", "nichetrans", "xcodeeval", "humanevalx"])
@@ -441,4 +447,4 @@ def test_a_test_problem_of_ones_own_description(tmp_path):
     xcodeeval(tmp_path, test=[problem("t0", time_limit=None, sample_inputs=[],
                                       sample_outputs=[])])  # fmt: skip
     row = only(tmp_path, "go", "test", task="generation", languages=["go"], target="go")[0][0]
-    assert row["check"]["time_limit"] is None and "### Examples:\n\n###" in row["prompt"]
+    assert row.check.time_limit is None and "### Examples:\n\n###" in row.prompt

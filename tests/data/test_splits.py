@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studykit.data.near_duplicates import near, shingles, similarity, thin
+from studykit.data.rows import Row
 from studykit.data.splits import SPLITS, Example, components, divide, draw, require_groups
 from studykit.errors import UserError
 
@@ -19,15 +20,13 @@ SHARES = (0.5, 0.25, 0.25)
 
 
 def examples(units, split=None):
-    return [
-        Example({"id": str(n), "language": "go", "meta": {}}, f"x, line {n}", split, u) for n, u in enumerate(units)
-    ]
+    return [Example(Row(str(n), "go", "p", "t"), f"x, line {n}", split, u) for n, u in enumerate(units)]
 
 
 @given(units=UNITS, seed=st.integers(0, 9))
 def test_no_unit_and_no_group_is_in_two_splits(units, seed):
     divided = divide(examples(units), SHARES, seed)
-    for of in (lambda e: e.units, lambda e: [e.row["meta"]["group"]]):
+    for of in (lambda e: e.units, lambda e: [e.row.group]):
         found = {split: {unit for e in divided if e.split == split for unit in of(e)} for split in SPLITS}
         assert not any(found[a] & found[b] for a, b in [("train", "valid"), ("train", "test"), ("valid", "test")])
 
@@ -36,7 +35,7 @@ def test_no_unit_and_no_group_is_in_two_splits(units, seed):
 def test_the_division_does_not_depend_on_the_order(units, seed, data):
     made = examples(units)
     mixed = data.draw(st.permutations(made))
-    key = lambda e: (e.row["id"], e.split, e.row["meta"]["group"])  # noqa: E731
+    key = lambda e: (e.row.id, e.split, e.row.group)  # noqa: E731
     assert sorted(map(key, divide(made, SHARES, seed))) == sorted(map(key, divide(mixed, SHARES, seed)))
 
 
@@ -105,8 +104,8 @@ def test_shingles_ignore_space_and_short_texts_are_whole():
     assert len(shingles("a b c d e f")) == 2 and shingles(" \n") == frozenset()
 
 
-def row(text: str) -> dict:
-    return {"prompt": f"<{text}>", "target": "t", "meta": {"body": [1, len(text) + 1]}}
+def row(text: str) -> Row:
+    return Row("r", "go", f"<{text}>", "t", (1, len(text) + 1))
 
 
 @settings(max_examples=30)
@@ -116,7 +115,7 @@ def test_after_thinning_the_test_is_whole_and_nothing_of_it_is_trained_on(texts,
     splits = {split: [row(rng.choice(texts)) for _ in range(5)] for split in SPLITS}
     kept, gone = thin(splits, 0.6)
     assert kept["test"] == splits["test"]
-    text = lambda r: f"{r['prompt'][1:-1]}\nt"  # noqa: E731
+    text = lambda r: f"{r.prompt[1:-1]}\nt"  # noqa: E731
     for split in ("train", "valid"):
         assert not any(
             similarity(shingles(text(a)), shingles(text(b))) >= 0.6 for a in kept[split] for b in kept["test"]

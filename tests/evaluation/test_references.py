@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from studykit import cli
+from studykit.data.rows import Row, write_rows
 from studykit.errors import UserError
 from studykit.evaluation import references
 from studykit.evaluation.execution import execute
@@ -31,7 +32,7 @@ def benchmark(tmp_path):
 
 def test_every_reference_is_counted_once(benchmark):
     rows = references.read(benchmark)
-    rows.append({"id": "r", "language": "ruby", "target": "x", "check": None})
+    rows.append(Row("r", "ruby", "p", "x"))
     python, ruby = references.verify_references(rows, allow_unsandboxed=True)
     assert (python["rows"], python["checked"], python["passed"]) == (5, 5, 2)
     assert [(f["status"], f["message"], f["ids"]) for f in python["failures"]] == [
@@ -49,12 +50,9 @@ def test_the_command_prints_the_table(benchmark, capsys):
 
 
 def test_a_data_run_is_read_by_its_test_rows(tmp_path):
-    rows = {"test": {"id": "a", "language": "lua", "target": "x", "check": None}, "train": {"id": "b"}}
-    for split, row in rows.items():
-        path = tmp_path / "rows" / "lua" / f"{split}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(row) + "\n")
-    assert references.read(tmp_path) == [rows["test"]]
+    rows = {"test": [Row("a", "lua", "p", "x")], "train": [Row("b", "lua", "p", "x")]}
+    write_rows(tmp_path / "rows", {"lua": rows})
+    assert references.read(tmp_path) == rows["test"]
 
 
 @pytest.mark.parametrize("text, languages, said", [
@@ -76,7 +74,7 @@ def test_the_first_references_of_humaneval_x_pass(language, first):
     if not path.exists():
         pytest.skip("the data is not here")
     rows = references.read(path)[:first]
-    if not execute.available(rows[0]["language"]):
+    if not execute.available(rows[0].language):
         pytest.skip(f"no {language} here")
     [entry] = references.verify_references(rows, allow_unsandboxed=True, timeout=30)
     assert entry["passed"] == first, entry["failures"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from studykit.data.checks import FunctionCheck
+from studykit.data.rows import Row
 from studykit.evaluation import samples
 
 NASTY = "a\u2028b\x85c\u0000\r\n<b>\ud7ff"
@@ -16,8 +18,8 @@ def row(i: int, status: str | None = "passed", prediction: str = "x", **given) -
 
 
 def test_any_text_comes_back(tmp_path):
-    rows = [{"id": "a", "prompt": NASTY, "target": "t", "check": {}}, {"id": "b", "prompt": "p", "target": NASTY},
-            {"id": "c", "prompt": "p", "target": "t", "check": {"tests": []}}]  # fmt: skip
+    check = FunctionCheck("solve", [])
+    rows = [Row("a", "go", NASTY, "t"), Row("b", "go", "p", NASTY), Row("c", "go", "p", "t", check=check)]
     predictions = [{"text": NASTY, "sample": 0, "finished": False, "prompt_cut": True}] * 3
     (tmp_path / "outcomes").mkdir()
     verdicts = [{"status": "error", "stderr": NASTY}]

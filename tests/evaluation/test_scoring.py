@@ -3,28 +3,24 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from studykit.data.polyglot import programs
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.scoring import evaluate_predictions
 
 
-def material(language: str = "python", n: int = 5) -> tuple[list[dict], list[dict]]:
+def material(language: str = "python", n: int = 5) -> tuple[list[Row], list[dict]]:
     """Rows whose predictions are their targets."""
     rows = [
-        {
-            "id": f"{language}-{i}",
-            "language": language,
-            "target": program.code(language),
-            "meta": {},
-            "check": {"function": program.function, "tests": program.tests},
-        }
+        Row(f"{language}-{i}", language, "p", program.code(language), check=program.check)
         for i, program in enumerate(programs(n, 0, "test", 1))
     ]
-    return rows, [{"id": row["id"], "text": row["target"], "finished": True} for row in rows]
+    return rows, [{"id": row.id, "text": row.target, "finished": True} for row in rows]
 
 
 @pytest.mark.parametrize("language", ["python", "lua"])
@@ -42,13 +38,13 @@ def test_references_score_full_marks(language):
 def test_what_went_wrong_is_counted_and_kept_per_example():
     rows, predictions = material()
     predictions[1] |= {"text": "  ", "finished": False}
-    predictions[2] |= {"text": rows[2]["target"] + "\nraise SystemExit(0)"}
+    predictions[2] |= {"text": rows[2].target + "\nraise SystemExit(0)"}
     predictions[3] |= {"text": "def "}
-    rows[4]["check"] = None
+    rows[4] = replace(rows[4], check=None)
     found = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
     assert found["counts"] == {"n": 5, "empty": 1, "truncated": 1, "checked": 4}
     assert found["scores"]["pass_at_1"]["per_example"] == [100, 0, 0, 0]
-    assert found["execution"]["ids"] == [row["id"] for row in rows[:4]]
+    assert found["execution"]["ids"] == [row.id for row in rows[:4]]
     assert [verdict["status"] == "passed" for verdict in found["execution"]["verdicts"]] == [True, False, False, False]
     assert found["scores"]["pass_at_1"]["signature"].endswith("|n:4")
 
@@ -76,7 +72,7 @@ def test_samples_are_folded_into_their_rows():
 
 def test_rows_that_only_bring_tests_get_no_text_scores():
     rows, predictions = material(n=2)
-    rows = [row | {"target": "", "meta": {"no_reference": True}} for row in rows]
+    rows = [replace(row, target="", no_reference=True) for row in rows]
     found = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
     assert list(found["scores"]) == ["pass_at_1"] and found["scores"]["pass_at_1"]["value"] == 100
 
@@ -84,7 +80,7 @@ def test_rows_that_only_bring_tests_get_no_text_scores():
 def test_without_checks_nothing_is_executed(monkeypatch):
     monkeypatch.setattr(execute, "execute", lambda *_, **__: pytest.fail("executed"))
     rows, predictions = material()
-    found = evaluate_predictions([row | {"check": None} for row in rows], predictions)
+    found = evaluate_predictions([replace(row, check=None) for row in rows], predictions)
     assert found["execution"] is None and "pass_at_1" not in found["scores"]
 
 

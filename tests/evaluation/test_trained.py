@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from studykit.data import rows as data_rows
+from studykit.data.checks import Call, FunctionCheck
 from studykit.errors import UserError
 from studykit.evaluation import comparison, evaluate, samples, scoring, trained
 from studykit.evaluation.execution import execute
@@ -101,7 +104,7 @@ def test_advfusion_is_scored_after_both_phases_and_the_first_under_its_mask(advf
     assert [state["folded"] for state in scores["states"]] == [True, True]
     found = samples.read(p.out, scores["states"][0])
     assert [[row["nats"], row["tokens"]] for row in found] == losses[1]
-    assert [row["id"] for row in found] == scores["ids"] == [row["id"] for row in rows]
+    assert [row["id"] for row in found] == scores["ids"] == [row.id for row in rows]
     assert scores["states"][0]["scores"]["loss"]["statistics"] == losses[1]
 
 
@@ -114,8 +117,8 @@ def test_the_base_is_one_state_without_a_seed_and_rows_without_tests_have_no_pas
 
 def test_a_missing_runtime_is_told_in_the_scores(advfusion, monkeypatch):
     real = data_rows.read_rows
-    check = {"function": "solve", "tests": [{"args": [1], "expected": 1}]}
-    monkeypatch.setattr(data_rows, "read_rows", lambda *a: [row | {"check": check} for row in real(*a)])
+    check = FunctionCheck("solve", [Call([1], 1)])
+    monkeypatch.setattr(data_rows, "read_rows", lambda *a: [replace(row, check=check) for row in real(*a)])
 
     def require(language):
         raise UserError(f"{language} programs cannot be executed: no working `{language}` on the PATH")

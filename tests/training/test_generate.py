@@ -1,6 +1,7 @@
 """Generation: a batch says what single prompts say, and a predictions file survives a kill."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training import generate as training_generate
 from studykit.training.decoding import Decoding, cut
@@ -17,7 +19,7 @@ from tests.tuners.models import fused
 
 WORDS = ["<pad>", "<end>", *(f"w{i}" for i in range(38))]
 PROMPTS = [" ".join(f"w{(7 * i + j * j) % 38}" for j in range(1 + 5 * i % 13)) for i in range(12)]
-ROWS = [{"id": f"r{i}", "prompt": prompt, "meta": {}} for i, prompt in enumerate(PROMPTS)]
+ROWS = [Row(f"r{i}", "lua", prompt, "") for i, prompt in enumerate(PROMPTS)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -138,7 +140,7 @@ def test_a_killed_run_continues_where_it_was(model, tokenizer, tmp_path, calls, 
     options = {"decoding": Decoding(4), "batch_size": 3, "settings": {"checkpoint": "abc", "seed": 1}}
     path = tmp_path / "run" / "predictions.jsonl"
     whole = predict(model, tokenizer, ROWS, path, **options)
-    assert [record["id"] for record in whole] == [row["id"] for row in ROWS]
+    assert [record["id"] for record in whole] == [row.id for row in ROWS]
     data = path.read_bytes()
     kept = data[: int(cut * len(data)) if isinstance(cut, float) else cut]
     path.write_bytes(kept)
@@ -158,7 +160,7 @@ def test_only_missing_rows_are_generated(model, tokenizer, tmp_path, calls):
     calls.clear()
     everything = predict(model, tokenizer, ROWS, path, **options)
     assert everything[:5] == some and sum(map(len, calls)) == 7
-    changed = predict(model, tokenizer, [ROWS[0] | {"prompt": "w1 w2"}], path, **options)
+    changed = predict(model, tokenizer, [replace(ROWS[0], prompt="w1 w2")], path, **options)
     assert changed[0]["key"] != some[0]["key"]
 
 
@@ -183,7 +185,7 @@ def test_sampling_draws_from_the_softmax_and_does_not_depend_on_the_batch(model,
     """Frequencies of 400 first tokens equal their probabilities; each draw is the same alone, batched and resumed."""
     row, decoding = ROWS[4], Decoding(1, temperature=3.0, samples=400)
     records = predict(model, tokenizer, [row], tmp_path / "a.jsonl", decoding, batch_size=200)
-    logits = model(torch.tensor([tokenizer(row["prompt"])["input_ids"]])).logits[0, -1]
+    logits = model(torch.tensor([tokenizer(row.prompt)["input_ids"]])).logits[0, -1]
     expected = torch.softmax(logits / 3.0, -1)
     drawn = [record["tokens"][0] if record["tokens"] else 1 for record in records]  # an end token is not kept
     seen = torch.bincount(torch.tensor(drawn), minlength=len(WORDS)) / 400
@@ -213,7 +215,7 @@ def test_stop_strings_end_a_completion_before_them(model, tokenizer, tmp_path):
     index = next(i for i, said in enumerate(free) if len(said.text.split()) > 4 and not said.finished)
     words = free[index].text.split()
     stop = f"{words[2]} {words[3]}"
-    rows = [row | {"meta": {"stop": [stop, "never"]} if i == index else {}} for i, row in enumerate(ROWS)]
+    rows = [replace(row, stop=(stop, "never")) if i == index else row for i, row in enumerate(ROWS)]
     records = predict(model, tokenizer, rows, tmp_path / "p.jsonl", Decoding(12), batch_size=12)
     assert records[index]["finished"] and records[index]["text"] == free[index].text[: free[index].text.index(stop)]
     assert len(records[index]["tokens"]) < 12

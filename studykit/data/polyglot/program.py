@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from studykit.data.checks import Call, FunctionCheck
 from studykit.data.polyglot import canonical as polyglot_canonical
 from studykit.data.polyglot.describe import describe
 from studykit.data.polyglot.renderers import COMMENTS, render
@@ -69,8 +70,8 @@ class Program:
         return Evaluator(self.functions).call(self.function, args)
 
     @cached_property
-    def tests(self) -> list[dict[str, Any]]:
-        """Six {"args", "expected"} that meet comparisons below, at and above their boundary as far as possible."""
+    def tests(self) -> list[Call]:
+        """Six calls that meet comparisons below, at and above their boundary as far as possible."""
         rng = random.Random(repr(self.canonical))
         pool = []
         for _ in range(CANDIDATES):
@@ -79,8 +80,8 @@ class Program:
                 expected = evaluator.call(self.function, args)
             except Undefined:
                 continue
-            if all(args != test["args"] for test, _ in pool):
-                pool.append(({"args": args, "expected": expected}, evaluator.trace | {("value", repr(expected))}))
+            if all(args != test.args for test, _ in pool):
+                pool.append((Call(args, expected), evaluator.trace | {("value", repr(expected))}))
         chosen, seen = [], set()
         while pool and len(chosen) < TESTS:
             best = max(range(len(pool)), key=lambda i: len(pool[i][1] - seen))
@@ -90,9 +91,9 @@ class Program:
         return chosen
 
     @property
-    def check(self) -> dict[str, Any]:
-        """{"function", "tests"}, a check of kind None."""
-        return {"function": self.function, "tests": self.tests}
+    def check(self) -> FunctionCheck:
+        """The program's tests as a check."""
+        return FunctionCheck(self.function, self.tests)
 
 
 def _arguments(program: Program, rng: random.Random) -> list:

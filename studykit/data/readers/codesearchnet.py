@@ -48,8 +48,8 @@ def rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
             raise BadRow("the docstring is empty")
         code, target = without_docstring(code, docstring, canonical(language)), docstring
     split = at.split or SPLIT_WORDS.get(raw.get("split_name") or raw.get("partition") or "")
-    made = row(f"{at.file}:{at.number}", language, asked.prompt(asked.task, {"code": code, "language": language}),
-               target, repository=repository)  # fmt: skip
+    prompt = asked.prompt(asked.task, {"code": code, "language": language})
+    made = row(f"{at.file}:{at.number}", language, prompt, target)
     yield Example(made, at.place, split, (repository,))
 
 

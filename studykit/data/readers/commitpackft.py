@@ -34,8 +34,7 @@ def rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
         "row": [commit],
     }[asked.split_by]
     prompt = asked.prompt("commit", {"diff": diff, "language": language})
-    made = row(commit, language, prompt, subject, repository=repositories[0], file=new)
-    yield Example(made, at.place, at.split, tuple(units))
+    yield Example(row(commit, language, prompt, subject), at.place, at.split, tuple(units))
 
 
 def unified_diff(before: str, after: str, old: str, new: str, context: int = 3) -> str:

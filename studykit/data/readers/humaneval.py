@@ -12,6 +12,7 @@ import os.path
 import re
 from collections.abc import Iterator
 
+from studykit.data.checks import BenchmarkCheck
 from studykit.data.files import File, Source
 from studykit.data.files import rows as rows_of
 from studykit.data.languages import canonical
@@ -26,12 +27,12 @@ MULTIPL_E_MARKS = frozenset({"name", "language", "prompt", "tests", "stop_tokens
 
 # Where a completion has gone on to something new; the lists for Python are HumanEval's, the others their like.
 STOPS = {
-    "python": ["\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@"],
-    "java": ["\nimport ", "\npublic class ", "\nclass "],
-    "javascript": ["\nconst test", "\nconsole.", "\n/*"],
-    "go": ["\nfunc Test", "\npackage ", "\nimport "],
-    "rust": ["\n#[cfg(test)]", "\nmod tests", "\n/*"],
-    "c++": ["\n#include", "\nint main", "\n/*"],
+    "python": ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@"),
+    "java": ("\nimport ", "\npublic class ", "\nclass "),
+    "javascript": ("\nconst test", "\nconsole.", "\n/*"),
+    "go": ("\nfunc Test", "\npackage ", "\nimport "),
+    "rust": ("\n#[cfg(test)]", "\nmod tests", "\n/*"),
+    "c++": ("\n#include", "\nint main", "\n/*"),
 }
 
 
@@ -39,11 +40,11 @@ def humaneval_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     """Python alone."""
     language = asked.language("python", at)
     number, given, name = _number(text(raw, "task_id")), text(raw, "prompt"), text(raw, "entry_point")
-    check = {"kind": "tests", "form": "humaneval", "before": given, "after": text(raw, "test"), "entry_point": name}
+    check = BenchmarkCheck("humaneval", given, text(raw, "test"), name)
     signature = given[: given.find("\n", max(0, given.find(f"def {name}"))) + 1]
     prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=_description(given, signature))
     target = text(raw, "canonical_solution")
-    made = row(f"HumanEval/{number}", language, prompt, target, check, stop=STOPS["python"])
+    made = row(f"HumanEval/{number}", language, prompt, target, check=check, stop=STOPS["python"])
     yield Example(made, at.place, at.split, (f"HumanEval/{number}",))
 
 
@@ -56,10 +57,10 @@ def multipl_e_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     if not (found := re.match(r"([A-Za-z]+)_(\d+)_", name)):
         raise BadRow("the field 'name' does not begin with benchmark and number", f" ({name})")
     problem = f"{'HumanEval' if found[1].lower() == 'humaneval' else found[1].lower()}/{found[2]}"
-    check = {"kind": "tests", "form": "multipl-e", "before": given, "after": text(raw, "tests")}
+    check = BenchmarkCheck("multipl-e", given, text(raw, "tests"))
     first, last = given.find("\n") + 1, given.rstrip().rfind("\n") + 1
     prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=(first, max(first, last)))
-    made = row(f"{name}-{language}", language, prompt, "", check, no_reference=True, stop=stop)
+    made = row(f"{name}-{language}", language, prompt, "", check=check, no_reference=True, stop=tuple(stop))
     yield Example(made, at.place, at.split, (problem,))
 
 
@@ -67,12 +68,12 @@ def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
     """A solution to write from its description, or to translate from each other language of the study."""
     word, number = _language_and_number(raw)
     language, problem = asked.language(word, at), f"HumanEval/{number}"
-    target, stop = text(raw, "canonical_solution"), STOPS.get(canonical(word), [])
+    target, stop = text(raw, "canonical_solution"), STOPS.get(canonical(word), ())
     if asked.task == "generation":
         before = given(raw)
         fields = {"prompt": before, "language": language}
         prompt = asked.prompt("benchmark", fields, cut=_description(before, _declaration(raw)))
-        made = row(f"{word}/{number}", language, prompt, target, humaneval_x_check(raw, before), stop=stop)
+        made = row(f"{word}/{number}", language, prompt, target, check=humaneval_x_check(raw, before), stop=stop)
         yield Example(made, at.place, at.split, (problem,))
         return
     declaration = _declaration(raw)
@@ -84,12 +85,13 @@ def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
         fields = {"code": (_declaration(solved) + solved["canonical_solution"]).strip("\n"), "language": language,
                   "source_language": source}  # fmt: skip
         prompt = asked.prompt("translation", fields, after=declaration)
-        made = row(f"{word}/{number}-from-{source}", language, prompt, target, humaneval_x_check(raw, declaration),
-                   source_language=source, stop=stop)  # fmt: skip
+        check = humaneval_x_check(raw, declaration)
+        made = row(f"{word}/{number}-from-{source}", language, prompt, target, check=check, source_language=source,
+                   stop=stop)  # fmt: skip
         yield Example(made, at.place, at.split, (problem,))
 
 
-def humaneval_x_check(raw: dict, before: str) -> dict | None:
+def humaneval_x_check(raw: dict, before: str) -> BenchmarkCheck | None:
     """The test of a completion that follows `before`; None where a test of Rust is commented out as a whole.
 
     Go's `test_setup` is its package line and the test's imports.
@@ -97,7 +99,7 @@ def humaneval_x_check(raw: dict, before: str) -> dict | None:
     if raw["task_id"].startswith("Rust/") and "#[test]" not in re.sub(r"/\*.*?\*/", "", text(raw, "test"), flags=re.S):
         return None
     setup = f"{raw['test_setup']}\n" if raw.get("test_setup") else ""
-    return {"kind": "tests", "form": "humaneval-x", "before": setup + before, "after": text(raw, "test")}
+    return BenchmarkCheck("humaneval-x", setup + before, text(raw, "test"))
 
 
 def link_solutions(source: Source, files: list[File], asked: Asked, tally: Tally) -> dict[tuple[str, str], dict]:

@@ -18,7 +18,8 @@ from studykit.data.languages import ALIASES, LANGUAGE_NAMES, canonical
 from studykit.data.readers import codesearchnet, commitpackft, humaneval, nichetrans, xcodeeval
 from studykit.data.readers.codesearchnet import SPLIT_WORDS
 from studykit.data.rejects import BadRow, NotForThis, text
-from studykit.data.request import Asked, At, row
+from studykit.data.request import Asked, At
+from studykit.data.rows import Row, row_from_json
 from studykit.data.splits import Example
 from studykit.errors import UserError
 
@@ -39,18 +40,21 @@ class Format(NamedTuple):
 
 
 def prepared_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
-    """A row of the user's, as it is: prompt and target, and what else a row of ours has."""
+    """A row of the user's: prompt, target, and what else a `Row` may have; other fields are the user's own."""
     if at.language is None:
         raise NotForThis("a folder that is named after no language of the study")
-    check, meta = raw.get("check"), raw.get("meta") or {}
-    no_reference = check is not None and meta.get("no_reference") is True and at.split == "test"
-    prompt, target = text(raw, "prompt"), text(raw, "target", empty=no_reference)
+    if "meta" in raw:
+        raise BadRow("the field 'meta' is not read", "; group, stop and no_reference stand beside 'prompt'")
+    text(raw, "prompt")
+    text(raw, "target", empty=raw.get("no_reference") is True)
+    language = asked.language(text(raw, "language"), at) if "language" in raw else at.language
     identity = str(raw.get("id", f"{at.language}-{at.split}-{at.number}"))
-    made = row(identity, at.language, (prompt, [0, len(prompt)]), target, check)
-    made["meta"] |= meta
-    group = str(meta.get("group") or meta.get("structure") or "")
-    units = (group,) if group else () if at.split else (f"{at.file}:{at.number}",)
-    yield Example(made, at.place, at.split, units)
+    known = {name: raw[name] for name in Row.__dataclass_fields__ if raw.get(name) is not None}
+    row = row_from_json(known | {"id": identity, "language": language})
+    if row.no_reference and (row.check is None or at.split != "test"):
+        raise BadRow("'no_reference' is set where it may not be", "; it needs a check, and a test row")
+    units = (row.group,) if row.group else () if at.split else (f"{at.file}:{at.number}",)
+    yield Example(row, at.place, at.split, units)
 
 
 FORMATS = {

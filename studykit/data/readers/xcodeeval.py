@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from studykit.data.checks import StdioCheck, StdioTest
 from studykit.data.files import File, Source, one_object
 from studykit.data.files import rows as rows_of
 from studykit.data.rejects import BadRow, NotForThis, Tally, text
@@ -60,7 +61,7 @@ def rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
         raise NotForThis(f"a problem without a program in a {at.split} file")
     check = stdio(asked.linked.unit_tests.get(uid), raw)
     for language in asked.languages:
-        made = row(f"{uid}-{language}", language, ask(raw, language, asked), "", check, no_reference=True)
+        made = row(f"{uid}-{language}", language, ask(raw, language, asked), "", check=check, no_reference=True)
         yield Example(made, at.place, "test", (uid,))
 
 
@@ -77,7 +78,7 @@ def ask(problem: dict, language: str, asked: Asked) -> tuple[str, list[int]]:
     return asked.prompt("xcodeeval", fields)
 
 
-def stdio(tests: list | None, problem: dict) -> dict:
+def stdio(tests: list | None, problem: dict) -> StdioCheck:
     """The check by unit tests, with the problem's own limits."""
     if not tests:
         raise BadRow(f"no unit tests of its src_uid in {UNIT_TESTS}", f" ({problem['src_uid']})")
@@ -86,10 +87,10 @@ def stdio(tests: list | None, problem: dict) -> dict:
         outputs = [test["output"]] if isinstance(test.get("output"), str) else test.get("output")
         if not isinstance(test.get("input"), str) or not outputs or not _texts(outputs):
             raise BadRow("a unit test is no input with its outputs", f" ({problem['src_uid']})")
-        made.append({"input": test["input"], "output": outputs})
+        made.append(StdioTest(test["input"], tuple(outputs)))
     memory = _limit(problem, "memory_limit", "megabyte")
-    return {"kind": "stdio", "tests": made, "time_limit": _limit(problem, "time_limit", "second"),
-            "memory_limit_mb": None if memory is None else round(memory)}  # fmt: skip
+    time_limit = _limit(problem, "time_limit", "second")
+    return StdioCheck(tuple(made), time_limit, None if memory is None else round(memory))
 
 
 def _texts(values) -> bool:

@@ -2,7 +2,7 @@
 
 The candidate is arbitrary text. In Python, JavaScript, Ruby, Julia and Lua it is embedded as a string and compiled by
 the script, so that text that does not parse, returns early or opens a comment cannot swallow the tests; Go compiles it
-in place, with `package` lines dropped and missing imports of a few standard packages added. `check["function"]` is in
+in place, with `package` lines dropped and missing imports of a few standard packages added. `check.function` is in
 snake_case and is looked up as `function_name` spells it (camelCase in JavaScript and Go). Arguments and results are
 None, bool, int, float, str and lists of these; lists compare by content, numbers by value, and a bool is no number.
 """
@@ -15,12 +15,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from studykit.data.checks import FunctionCheck
 from studykit.data.polyglot.renderer import function_name
 from studykit.data.polyglot.renderers import LANGUAGES
 from studykit.errors import UserError
 
 GO_IMPORTS = {"strings", "math", "sort", "strconv", "fmt", "errors", "unicode"}
-Check = dict[str, Any]
 
 
 def literal(language: str, value: Any, like: Any = None) -> str:
@@ -229,7 +229,7 @@ def go_source(code: str) -> str:
     return "\n".join([*imports, code])
 
 
-def script(language: str, code: str, check: Check | Sequence[Check], nonce: str) -> str:
+def script(language: str, code: str, check: FunctionCheck | Sequence[FunctionCheck], nonce: str) -> str:
     """The script. It exits non-zero with a short message on stderr when a test fails; several checks run in one script.
 
     Raises UserError for an unknown language, an unusable function name or a test value without a literal.
@@ -238,16 +238,16 @@ def script(language: str, code: str, check: Check | Sequence[Check], nonce: str)
         raise UserError(f"language {language!r} is not one of {', '.join(LANGUAGES)}")
     prelude, template = SCRIPTS[language]
     names, tests = [], []
-    for one in [check] if isinstance(check, dict) else check:
-        if not re.fullmatch(r"[A-Za-z_]\w*", one["function"]):
-            raise UserError(f"function name {one['function']!r} of a check is not an identifier")
-        names.append(name := function_name(language, one["function"]))
-        kinds = [_full(column) for column in zip(*(test["args"] for test in one["tests"]), strict=True)]
-        result = _full(test["expected"] for test in one["tests"])
-        for test in one["tests"]:
-            args = ", ".join(literal(language, value, like) for value, like in zip(test["args"], kinds, strict=True))
-            call = quoted(language, f"{name}({json.dumps(test['args'])[1:-1]})")
-            expected = literal(language, test["expected"], result)
+    for one in [check] if isinstance(check, FunctionCheck) else check:
+        if not re.fullmatch(r"[A-Za-z_]\w*", one.function):
+            raise UserError(f"function name {one.function!r} of a check is not an identifier")
+        names.append(name := function_name(language, one.function))
+        kinds = [_full(column) for column in zip(*(test.args for test in one.tests), strict=True)]
+        result = _full(test.expected for test in one.tests)
+        for test in one.tests:
+            args = ", ".join(literal(language, value, like) for value, like in zip(test.args, kinds, strict=True))
+            call = quoted(language, f"{name}({json.dumps(test.args)[1:-1]})")
+            expected = literal(language, test.expected, result)
             text = quoted(language, name)
             tests.append(template.format(name=text, plain=name, args=args, expected=expected, call=call))
     separator = " = " if language == "lua" else ": "

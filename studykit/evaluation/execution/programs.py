@@ -1,11 +1,11 @@
 """Programs out of a completion and the check of its row.
 
-A check of kind "tests" brings the text of a benchmark around the completion: HumanEval (arXiv:2107.03374), HumanEval-X
+A `BenchmarkCheck` brings the text of a benchmark around the completion: HumanEval (arXiv:2107.03374), HumanEval-X
 (arXiv:2303.17568) or MultiPL-E (arXiv:2208.08227). Each language's function below makes that a program which writes a
 nonce as its last act, after every test ran and passed. What the benchmarks take from packages (Go's testify, luaunit)
-is here in the small; imports of other packages are dropped, so that only programs which need them fail. A check of kind
-"stdio" brings inputs and outputs (xCodeEval, arXiv:2303.03004); the completion is the whole program. A check without a
-kind is the polyglot's.
+is here in the small; imports of other packages are dropped, so that only programs which need them fail. A
+`StdioCheck` brings inputs and outputs (xCodeEval, arXiv:2303.03004); the completion is the whole program. A
+`FunctionCheck` is the polyglot's.
 """
 
 from __future__ import annotations
@@ -13,38 +13,32 @@ from __future__ import annotations
 import json
 import re
 
+from studykit.data.checks import Check, FunctionCheck, StdioCheck
 from studykit.errors import UserError
 from studykit.evaluation.execution import calls
 from studykit.evaluation.execution.execute import Executable
 from studykit.evaluation.execution.runtimes import LANGUAGES
 
 
-def program(language: str, completion: str, check: dict, nonce: str) -> Executable:
-    """The program that shows whether `completion` is right. UserError for a kind or language that is not known."""
-    kind = check.get("kind")
-    if kind is None:
+def program(language: str, completion: str, check: Check, nonce: str) -> Executable:
+    """The program that shows whether `completion` is right. UserError for a language that the check cannot be run in."""
+    if isinstance(check, FunctionCheck):
         return Executable(language, calls.script(language, completion, check, nonce), nonce)
-    if kind == "stdio" and language in LANGUAGES:
-        tests = tuple((test["input"], tuple(test["output"])) for test in check["tests"])
-        if not tests:
+    known = LANGUAGES if isinstance(check, StdioCheck) else FORMS
+    if language not in known:
+        raise UserError(f"{language} has no checks of kind {check.kind!r}; {', '.join(known)} have")
+    if isinstance(check, StdioCheck):
+        if not check.tests:
             raise UserError("a check of kind 'stdio' has no tests")
-        limit = check.get("time_limit")
         return Executable(
             language,
             java_main(completion) if language == "java" else completion,
-            tests=tests,
-            timeout=limit and limit * LANGUAGES[language].time_factor,
-            memory_mb=check.get("memory_limit_mb"),
+            tests=tuple((test.input, test.outputs) for test in check.tests),
+            timeout=check.time_limit and check.time_limit * LANGUAGES[language].time_factor,
+            memory_mb=check.memory_limit_mb,
         )
-    if kind == "tests" and language in FORMS:
-        after = check["after"]
-        if check.get("form") == "humaneval":
-            after += f"\ncheck({check['entry_point']})\n"
-        return Executable(language, FORMS[language](check["before"], completion, after, nonce), nonce)
-    known = {"stdio": LANGUAGES, "tests": FORMS}.get(kind)
-    if known is None:
-        raise UserError(f"kind {kind!r} of a check is not known; known are 'tests' and 'stdio'")
-    raise UserError(f"{language} has no checks of kind {kind!r}; {', '.join(known)} have")
+    after = check.after + (f"\ncheck({check.entry_point})\n" if check.form == "humaneval" else "")
+    return Executable(language, FORMS[language](check.before, completion, after, nonce), nonce)
 
 
 def python(before: str, completion: str, after: str, nonce: str) -> str:

@@ -10,7 +10,7 @@ is touched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from studykit.attention import snapshots
 from studykit.attention.record import FusionRecord
 from studykit.data import rows as data_rows
+from studykit.data.prompts import EncodedRow
 from studykit.errors import UserError
 from studykit.report.explorer.page import explore
 from studykit.runs import store
@@ -83,19 +84,19 @@ class Bench:
         if set(muted) == set(members):
             raise UserError(f"all members are muted ({', '.join(members)}); leave at least one to attend to")
         model, tokenizer = self._load(checkpoint, phase)
-        row = {"id": "own text", "language": made["target"], "prompt": prompt, "target": completion, "meta": {}}
+        row = data_rows.Row("own text", made["target"], prompt, completion)
         readings = []
         for masked, mode in _states(own, made["mask"] if own else "exclude", muted):
             self._mask(model, masked, mode)
             written = complete(model, tokenizer, [row], self.limits)[0]
             if not readings:  # one text for all
-                row["target"] = completion or written
+                row = replace(row, target=completion or written)
             encoded = encode_row(row, tokenizer, *self.limits)
             state = f"{', '.join(masked) or 'nobody'} muted" if readings else "as it was trained"
             state += f", {', '.join(masked)} zeroed" if mode == "zero" else ""
             record = self._capture(model, tokenizer, row, checkpoint, phase)
             loss = _loss(model, encoded)
-            readings.append(Reading(state, record, loss, written, encoded["prompt_cut"] or encoded["target_cut"]))
+            readings.append(Reading(state, record, loss, written, encoded.prompt_cut or encoded.target_cut))
         return readings
 
     def _load(self, checkpoint: str, phase: str):
@@ -120,7 +121,7 @@ class Bench:
 
         fusion_members(model, list(masked), mode)
 
-    def _capture(self, model: Any, tokenizer: Any, row: dict, checkpoint: str, phase: str) -> FusionRecord:
+    def _capture(self, model: Any, tokenizer: Any, row: data_rows.Row, checkpoint: str, phase: str) -> FusionRecord:
         from studykit.attention.capture import capture
 
         made = self.made[checkpoint]
@@ -141,11 +142,11 @@ def _states(own: Sequence[str], mode: str, muted: Sequence[str]) -> list[tuple[t
     return list(dict.fromkeys(states))
 
 
-def _loss(model: Any, encoded: dict) -> float:
+def _loss(model: Any, encoded: EncodedRow) -> float:
     import torch
 
     device = next(model.parameters()).device
-    batch = {name: torch.tensor([encoded[name]], device=device) for name in ("input_ids", "labels")}
+    batch = {name: torch.tensor([getattr(encoded, name)], device=device) for name in ("input_ids", "labels")}
     with torch.no_grad():
         return float(model(**batch).loss)
 
@@ -159,8 +160,8 @@ def bench(base: str | Path, data: str | Path, checkpoints: Sequence[str | Path],
     members, target = list(able.made[first]["members"]), able.made[first]["target"]
     row = data_rows.read_rows(data, target, "test")[sample]
     wide, flow = w.Layout(width="98%"), w.Layout(flex_flow="row wrap")
-    prompt = w.Textarea(row["prompt"], description="Prompt", rows=5, layout=wide)
-    completion = w.Textarea(row["target"], description="Completion", rows=5, layout=wide,
+    prompt = w.Textarea(row.prompt, description="Prompt", rows=5, layout=wide)
+    completion = w.Textarea(row.target, description="Completion", rows=5, layout=wide,
                             placeholder="empty: what the model itself writes")  # fmt: skip
     checkpoint = w.Dropdown(options=list(able.made), description="Checkpoint", layout=w.Layout(width="30rem"))
     phase = w.Dropdown(options=able.phases(first), description="Phase")

@@ -157,7 +157,7 @@ def test_tests_agree_with_the_evaluator_and_meet_both_branches(some):
         assert 3 <= len(program.tests) <= 6
         evaluator = Evaluator(program.functions)
         for test in program.tests:
-            assert evaluator.call(program.function, test["args"]) == test["expected"]
+            assert evaluator.call(program.function, test.args) == test.expected
         expected = {node for node in nodes(program) if type(node) is Cmp}
         complete += expected == {node for node, _ in evaluator.trace}
     assert complete > 0.9 * len(some)

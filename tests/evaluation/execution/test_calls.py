@@ -6,9 +6,11 @@ import ast
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from studykit.data.checks import Call, FunctionCheck
 from studykit.data.polyglot import LANGUAGES, LEVELS, SPLITS, Program, commits, programs
 from studykit.evaluation.execution.calls import quoted, script
 
@@ -21,7 +23,7 @@ COMMANDS = {
 SUFFIXES = {"python": "py", "javascript": "js", "ruby": "rb", "julia": "jl", "go": "go", "lua": "lua"}
 NONCE = "nonce-4f1d"
 BATCH = 70  # a Lua chunk holds 200 local functions
-SQUARE = {"function": "square_it", "tests": [{"args": [3], "expected": 9}, {"args": [-2], "expected": 4}]}
+SQUARE = FunctionCheck("square_it", [Call([3], 9), Call([-2], 4)])
 GOOD = {
     "python": "def square_it(a):\n    return a * a",
     "javascript": "function squareIt(a) {\n  return a * a;\n}",
@@ -112,7 +114,7 @@ def test_values_survive_the_literals(language, tmp_path):
         "lua": "function same(x) return x end",
     }
     values = ["a\"b'c\\d\n\t#{1} $x ${y} é\x7f", [], [1, 2], [[1], [2, 3]], 2.5, True, False, ["a", "b"], "", -3]
-    check = {"function": "same", "tests": [{"args": [value], "expected": value} for value in values]}
+    check = FunctionCheck("same", [Call([value], value) for value in values])
     assert passed(execute(language, script(language, identity[language], check, NONCE), tmp_path))
 
 
@@ -129,7 +131,7 @@ def test_lists_compare_by_content(language, expected, tmp_path):
     }
     if language == "go" and expected != [3, 4]:
         pytest.skip("one compilation is enough")
-    check = {"function": "two", "tests": [{"args": [], "expected": expected}]}
+    check = FunctionCheck("two", [Call([], expected)])
     assert not passed(execute(language, script(language, code[language], check, NONCE), tmp_path))
 
 
@@ -142,8 +144,8 @@ def test_python_literals_are_python():
     ("language", "check"),
     [
         ("cobol", SQUARE),
-        ("lua", SQUARE | {"function": "os.exit"}),
-        ("go", SQUARE | {"tests": [{"args": [{}], "expected": 1}]}),
+        ("lua", replace(SQUARE, function="os.exit")),
+        ("go", replace(SQUARE, tests=[Call([{}], 1)])),
     ],
 )
 def test_what_cannot_be_scripted_is_refused(language, check):

@@ -1,7 +1,10 @@
 """Programs of the benchmarks' forms: the nonce is written exactly when every test ran and passed."""
 
+from dataclasses import replace
+
 import pytest
 
+from studykit.data.checks import BenchmarkCheck, Check, StdioCheck, StdioTest
 from studykit.data.polyglot import programs as polyglot
 from studykit.errors import UserError
 from studykit.evaluation import scoring
@@ -110,7 +113,7 @@ CASES = {
 }  # fmt: skip
 
 
-def statuses(language: str, check: dict, completions: list[str]) -> list[str]:
+def statuses(language: str, check: Check, completions: list[str]) -> list[str]:
     programs = [execution_programs.program(language, text, check, "NONCE") for text in completions]
     verdicts = execute.execute(programs, timeout=20, allow_unsandboxed=True)
     return [scoring.status(verdict) for verdict in verdicts]
@@ -121,23 +124,23 @@ def test_only_what_is_right_passes(language, form):
     if not execute.available(language):
         pytest.skip(f"no {language} here")
     before, right, after, *others = CASES[language, form]
-    check = {"kind": "tests", "form": form, "before": before, "after": after, "entry_point": "twice"}
+    check = BenchmarkCheck(form, before, after, "twice")
     assert statuses(language, check, [right, *others]) == ["passed", "failed", "failed", "error"]
 
 
 def test_the_polyglots_check_and_stdio_go_the_same_way():
     task = polyglot(1, 0, "test", 1)[0]
     assert statuses("python", task.check, [task.code("python"), "def x(): pass"]) == ["passed", "error"]
-    check = {"kind": "stdio", "tests": [{"input": "2\n", "output": ["4"]}, {"input": "-1\n", "output": ["-2", "-3"]}]}
+    check = StdioCheck((StdioTest("2\n", ("4",)), StdioTest("-1\n", ("-2", "-3"))))
     assert statuses("python", check, ["print(2 * int(input()))", "print(4)"]) == ["passed", "failed"]
 
 
 def test_a_problems_own_limits_are_those_of_its_language():
-    check = {"kind": "stdio", "tests": [{"input": "", "output": [""]}], "time_limit": 2, "memory_limit_mb": 64}
+    check = StdioCheck((StdioTest("", ("",)),), time_limit=2, memory_limit_mb=64)
     found = {language: execution_programs.program(language, "", check, "") for language in ("c++", "python")}
     assert {language: program.timeout for language, program in found.items()} == {"c++": 2, "python": 6}
     assert {program.memory_mb for program in found.values()} == {64}
-    assert execution_programs.program("ruby", "", check | {"time_limit": None}, "").timeout is None
+    assert execution_programs.program("ruby", "", replace(check, time_limit=None), "").timeout is None
 
 
 @pytest.mark.parametrize("text, name", [
@@ -150,10 +153,9 @@ def test_a_java_program_may_have_any_main_class(text, name):
 
 
 @pytest.mark.parametrize("language, check, said", [
-    ("cobol", {"kind": "tests", "before": "", "after": ""}, "cobol has no checks of kind 'tests'; python, "),
-    ("c#", {"kind": "stdio", "tests": []}, "c# has no checks of kind 'stdio'"),
-    ("python", {"kind": "stdio", "tests": []}, "has no tests"),
-    ("python", {"kind": "oracle"}, "kind 'oracle' of a check is not known"),
+    ("cobol", BenchmarkCheck("multipl-e", "", ""), "cobol has no checks of kind 'benchmark'; python, "),
+    ("c#", StdioCheck(()), "c# has no checks of kind 'stdio'"),
+    ("python", StdioCheck(()), "has no tests"),
 ])  # fmt: skip
 def test_what_cannot_be_assembled_is_refused(language, check, said):
     with pytest.raises(UserError, match=said):

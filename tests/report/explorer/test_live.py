@@ -103,7 +103,7 @@ def test_the_widgets_load_nothing_until_they_are_asked(able, monkeypatch):
     monkeypatch.setattr("studykit.training.base.load_base", lambda *_: pytest.fail("loaded before the button was pressed"))
     box = bench(able.base, "runs/data/tiny-0000000002", list(able.runs.values()))
     prompt, completion, chosen, silent, button, _ = box.children
-    assert prompt.value == tiny.rows(1, first=12)[0]["prompt"] and completion.value
+    assert prompt.value == tiny.rows(1, first=12)[0].prompt and completion.value
     checkpoint, phase = chosen.children
     switches = {switch.description: switch for switch in silent.children[1:]}
     assert checkpoint.value == RUN and phase.value == "phase2" and list(switches) == tiny.MEMBERS

@@ -1,0 +1,64 @@
+"""Checks: how a completion is tested by running it, in one class for each kind of test.
+
+`evaluation.execution.programs` makes a program out of a completion and a check. In JSON a check is an object with the
+fields below; its `kind` says which class it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a function and what it must return: None, bool, int, float, str, and lists of these."""
+
+    args: list[Any]
+    expected: Any
+
+
+@dataclass(frozen=True)
+class FunctionCheck:
+    """Calls of one function, which is the check of a built-in program; see `evaluation.execution.calls`."""
+
+    function: str  # its name in snake_case, which every language spells in its own way
+    tests: list[Call]
+    kind: Literal["function"] = "function"
+
+
+@dataclass(frozen=True)
+class BenchmarkCheck:
+    """The text of a benchmark that stands around a completion.
+
+    The forms are those of HumanEval (arXiv 2107.03374), HumanEval-X (2303.17568) and MultiPL-E (2208.08227).
+    """
+
+    form: Literal["humaneval", "humaneval-x", "multipl-e"]
+    before: str  # what precedes the completion
+    after: str  # the tests
+    entry_point: str | None = None  # the function that the tests of HumanEval take as their argument
+    kind: Literal["benchmark"] = "benchmark"
+
+
+@dataclass(frozen=True)
+class StdioTest:
+    """One input of a whole program and the outputs that are right."""
+
+    input: str
+    outputs: tuple[str, ...]  # the program passes if it writes any of them
+
+
+@dataclass(frozen=True)
+class StdioCheck:
+    """Inputs and outputs of a whole program, as xCodeEval has them (arXiv 2303.03004)."""
+
+    tests: tuple[StdioTest, ...]
+    time_limit: float | None = None  # seconds per test
+    memory_limit_mb: int | None = None
+    kind: Literal["stdio"] = "stdio"
+
+
+Check = Annotated[FunctionCheck | BenchmarkCheck | StdioCheck, Discriminator("kind")]
