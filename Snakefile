@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, workflow.basedir)
+from studykit.report.pages import renderer_digest
 from studykit.runs import code_digest, process
 from studykit.study import plan
 from studykit.study.file import load_study
@@ -51,7 +52,7 @@ def given(stage):
 rule index:
     input: [f"{run.dir}/notebook.ipynb" for run in RUNS.values()]
     output: f"reports/{STUDY.study}/index.html"
-    params: code=code_digest.digest_modules("report.pages", without=("study",)), study=repr(STUDY)
+    params: code=renderer_digest(), study=repr(STUDY)
     message: "report {output}"
     shell: "{PYTHON} -m studykit.cli report {STUDY_FILE:q} > /dev/null"
 

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 
 from studykit.errors import UserError
-from studykit.report import bundle, pages
+from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
 from studykit.study import plan
@@ -93,8 +93,8 @@ def main(argv: list[str] | None = None) -> int:
             print(progress.table(plan.plan(load_study(file))))
             return 0
         if args.command == "report":
-            index = pages.write(file)
-            print((bundle.pack(index.parent) if args.zip else index).relative_to(files.home()))
+            index = pages.write_report(file)
+            print((pages.pack_report(index.parent) if args.zip else index).relative_to(files.home()))
             return 0
         if args.command == "estimate":
             from studykit.training import estimate  # torch and transformers are slow to import: the others do without

@@ -1,110 +1,161 @@
-"""An executed notebook as a piece of HTML: prose and outputs without code, safe to show and complete without a network.
+"""An executed notebook as HTML for a report: prose and outputs without code, harmless and complete without a network.
 
-Outputs hold text that models and datasets wrote, so no HTML of theirs is trusted: it passes an allow-list (tables,
-figures, images inside the page, frames that are sandboxed away from it), everything else is escaped or dropped.
-Progress bars and the noise of warnings go; every image has an alternative text, every table a box to scroll in.
+Outputs and prose may hold HTML that a model or a data set wrote. The finished HTML is therefore cleaned once, as a
+whole, last of all, and by a list of what is allowed: tags of prose, tables and figures, and a few of their attributes
+and styles. Two kinds of content are put back after the cleaning, as the value of an attribute and escaped: images
+that the notebook holds as base64, and explorers, whose pages are made again with this library's script and the
+notebook's data. No other frame and no other script reaches a report.
+
+Progress bars and the noise of warnings are left out. Every image gets an alternative text, every table a box in which
+it scrolls.
 """
 
 from __future__ import annotations
 
 import base64
-import html
+import json
 import re
 import uuid
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
 
-import bleach
-import nbformat
-from bleach.css_sanitizer import CSSSanitizer
+import nh3
 from bs4 import BeautifulSoup, Tag
-from bs4.dammit import EntitySubstitution
-from bs4.formatter import HTMLFormatter
+from markupsafe import Markup, escape
 from nbconvert import HTMLExporter
 from nbconvert.filters import ansi2html
 from nbformat import NotebookNode
 
-TAGS = frozenset(
+from studykit.runs.text import plural
+
+TAGS = set(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
     "hr i iframe img kbd li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th thead tr u "
     "ul wbr".split()
 )
-STYLES = CSSSanitizer(allowed_css_properties=(
+DROPPED_WITH_CONTENT = set("embed math noscript object script select style svg template textarea title".split())
+ATTRIBUTES = {
+    "*": {"class", "id", "role", "style", "tabindex", "title"},
+    "a": {"href"},
+    "details": {"open"},
+    "iframe": {"srcdoc"},
+    "img": {"alt", "height", "src", "width"},
+    "ol": {"start"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan", "scope"},
+}
+STYLES = set(
     "background background-color border color font-family font-size font-style font-weight height line-height margin "
-    "max-width min-width padding text-align text-decoration vertical-align white-space width").split())  # fmt: skip
-ATTRIBUTES = {"alt", "class", "colspan", "height", "href", "id", "open", "rowspan", "scope", "src", "srcdoc", "sandbox",
-              "style", "title", "width", "start", "loading"}  # fmt: skip
-INLINE = re.compile(r"data:image/(?:svg\+xml|png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
-PROGRESS = re.compile(r"\d+%\||\b\d+it \[|(?:it|s)/(?:s|it)\]|^\s*\d+/\d+ \[")
-WARNING = re.compile(r"^(?:\S*/)?([\w.-]+\.py):\d+: (\w*Warning): ")
+    "max-width min-width padding text-align text-decoration vertical-align white-space width".split()
+)
+LINK_SCHEMES = {"http", "https", "mailto"}
+SANDBOX = "allow-scripts allow-downloads"  # of an explorer's frame, which has no origin
+
+INLINE_IMAGE = re.compile(r"data:image/(?:svg\+xml|png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
+PROGRESS_BAR = re.compile(r"\d+%\||\b\d+it \[|(?:it|s)/(?:s|it)\]|^\s*\d+/\d+ \[")
+PYTHON_WARNING = re.compile(r"^(?:\S*/)?([\w.-]+\.py):\d+: (\w*Warning): ")
 NUMBER = re.compile(r"[-+−±]?[\d.,]+(?:e[-+]?\d+)?\s*%?|nan|NaN|inf|None|–|-|")
-NOT_IN_REPORT = "not-in-report"  # the tag of cells for who runs a notebook: what it needs, its parameters, what is next
+BARE_OBJECT = re.compile(r"^<[\w. ]+( object| at 0x|[^>]*>$)")  # the repr of a Python object
+NOT_IN_REPORT = "not-in-report"  # tag of the cells that help only those who run a notebook
 SHOWN_MIMES = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain")
-OBJECT = re.compile(r"^<[\w. ]+( object| at 0x|[^>]*>$)")
 
 
-def body(notebook: NotebookNode, prose: NotebookNode | None = None) -> tuple[str, str]:
-    """The title of an executed notebook and the rest of it, both HTML.
+@dataclass(frozen=True)
+class RenderedNotebook:
+    """A notebook as two pieces of clean HTML."""
 
-    What helps who runs the notebook and nobody who reads its report is tagged NOT_IN_REPORT: of such cells only errors
-    and warnings are shown. `prose`: the notebook as it is now, whose markdown cells and tags (matched by id) replace
-    those of the executed copy, so that mending a sentence needs no new run.
+    title: Markup  # the content of its first heading; empty for a notebook without one
+    content: Markup  # everything else
+
+
+def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None) -> RenderedNotebook:
+    """Returns the prose and the outputs of an executed notebook as clean HTML.
+
+    Cells that are tagged NOT_IN_REPORT show nothing but their errors and warnings. `current` is the notebook as it is
+    now: its Markdown cells and its tags replace those of the executed copy where the cell ids are equal, so that a
+    sentence can be corrected without another run.
     """
-    images = _Images()
-    notebook = nbformat.from_dict(notebook)
-    fresh = {(c["cell_type"], c["id"]): c for c in (prose or {}).get("cells", ()) if "id" in c}
-    cells, heading = [], "this notebook"
-    for cell in notebook.cells:
-        now = fresh.get((cell.cell_type, cell.get("id")), cell)
-        left_out = NOT_IN_REPORT in now["metadata"].get("tags", ())
-        if cell.cell_type == "markdown" and "papermill-error-cell-tag" not in cell.metadata.get("tags", ()):
-            if left_out:
-                continue
-            cell.source = images.lift(now["source"])
-            headings = re.findall(r"^#+\s+(.+)$", cell.source, flags=re.M)
-            heading = headings[-1] if headings else heading
-            cells.append(cell)
-        elif cell.cell_type == "code" and cell.outputs:
-            alt = cell.metadata.get("alt") or f"Figure in the section “{heading}”"
-            shown = [o for o in _joined(cell.outputs) if not left_out or _is_trouble(o)]
-            parts = [_output(o, alt, images) for o in shown]
-            cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": p}) for p in parts if p]
-            cells.append(cell)
-    notebook.cells = cells
-    notebook.metadata.pop("widgets", None)
-    text, _ = _exporter().from_notebook_node(notebook)
-    soup = _finished(text)
+    embedded = _Embedded()
+    current_cells = current.cells if current else []
+    replacements = {(cell["cell_type"], cell["id"]): cell for cell in current_cells if "id" in cell}
+    parts, heading = [], "this notebook"
+    for cell in notebook["cells"]:
+        latest = replacements.get((cell["cell_type"], cell.get("id")), cell)
+        hidden = NOT_IN_REPORT in latest["metadata"].get("tags", ())
+        written_by_papermill = "papermill-error-cell-tag" in cell["metadata"].get("tags", ())
+        if cell["cell_type"] == "markdown" and not hidden and not written_by_papermill:
+            source = embedded.lift_images(latest["source"])
+            heading = [heading, *re.findall(r"^#+\s+(.+)$", source, flags=re.M)][-1]
+            parts.append(_markdown(source, cell))
+        elif cell["cell_type"] == "code":
+            alt = cell["metadata"].get("alt") or f"Figure in the section “{heading}”"
+            outputs = [output for output in _joined_streams(cell["outputs"]) if not hidden or _is_trouble(output)]
+            parts += [_output(output, alt, embedded) for output in outputs]
+    soup = BeautifulSoup("\n".join(parts), "html.parser")
+    _finish(soup, embedded)
     first = soup.find("h1")
     title = first.extract().decode_contents() if first else ""
-    return title, images.restore(str(soup))
+    return RenderedNotebook(*(embedded.put_back(_clean(text, embedded)) for text in (title, str(soup))))
 
 
-def _exporter() -> HTMLExporter:
-    return HTMLExporter(
-        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
-        exclude_anchor_links=True, mathjax_url="", require_js_url="", jquery_url="",
-        mermaid_js_url="", mermaid_layout_elk_js_url="", jupyter_widgets_base_url="", widget_renderer_url="",
-    )  # fmt: skip
-
-
-class _Images:
-    """Keeps inlined images out of the parsers' way: they are large, base64 and need no escaping."""
+class _Embedded:
+    """Large values of attributes, kept away from the parsers; a token that nobody can guess stands for each."""
 
     def __init__(self) -> None:
-        self.token, self.kept = uuid.uuid4().hex, []
+        self.prefix, self.values = f"embedded-{uuid.uuid4().hex}-", []
 
-    def lift(self, text: str) -> str:
-        return INLINE.sub(lambda found: self.keep(found[0]), text)
+    def lift(self, value: str) -> str:
+        """Keeps a value and returns its token."""
+        self.values.append(value)
+        return f"{self.prefix}{len(self.values) - 1}."
 
-    def keep(self, url: str) -> str:
-        self.kept.append(re.sub(r"\s", "", url))
-        return f"data:image/kept;{self.token}-{len(self.kept) - 1}"
+    def lift_images(self, text: str) -> str:
+        """Returns `text` with a token in the place of every image that it holds as base64."""
+        return INLINE_IMAGE.sub(lambda url: self.lift(re.sub(r"\s", "", url[0])), text)
 
-    def restore(self, text: str) -> str:
-        return re.sub(rf"data:image/kept;{self.token}-(\d+)", lambda found: self.kept[int(found[1])], text)
+    def put_back(self, text: str) -> Markup:
+        """Returns clean HTML with the values, escaped, in the places of their tokens."""
+        return Markup(re.sub(rf"{self.prefix}(\d+)\.", lambda token: escape(self.values[int(token[1])]), text))
 
 
-def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs with runs of the same stream made one: papermill records a stream in pieces."""
+def _clean(text: str, embedded: _Embedded) -> str:
+    """Returns `text` with nothing but the tags, attributes and styles that are allowed: the border of every report."""
+
+    def allowed(tag: str, name: str, value: str) -> str | None:
+        if name in ("src", "srcdoc"):
+            return value if value.startswith(embedded.prefix) else None
+        if name == "style":  # neither url() nor image-set(), nor their names in escaped letters
+            return None if "(" in value or "\\" in value else value
+        return value
+
+    text = text.encode("utf-8", "replace").decode()  # lone surrogates cannot be written to a file
+    return nh3.clean(
+        text,
+        tags=TAGS,
+        clean_content_tags=DROPPED_WITH_CONTENT,
+        attributes=ATTRIBUTES,
+        generic_attribute_prefixes={"aria-"},
+        attribute_filter=allowed,
+        filter_style_properties=STYLES,
+        url_schemes=LINK_SCHEMES,
+        set_tag_attribute_values={"iframe": {"sandbox": SANDBOX}},
+    )
+
+
+# Cells
+
+
+def _markdown(source: str, cell: NotebookNode | None = None) -> str:
+    return _exporter().markdown2html({"cell": cell or {}}, source)
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    return HTMLExporter(exclude_anchor_links=True)
+
+
+def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Returns outputs in which neighbours of the same stream are one: papermill records a stream in pieces."""
     joined: list[NotebookNode] = []
     for output in outputs:
         last = joined[-1] if joined else None
@@ -119,133 +170,130 @@ def _is_trouble(output: NotebookNode) -> bool:
     return output.output_type == "error" or output.get("name") == "stderr"
 
 
-def _output(output: NotebookNode, alt: str, images: _Images) -> str:
-    """One output as HTML, or "" for what a reader does not need."""
+def _output(output: NotebookNode, alt: str, embedded: _Embedded) -> str:
+    """Returns one output as HTML, not yet clean; "" for an output that a reader does not need."""
     if output.output_type == "stream":
-        return _stderr(output.text) if output.name == "stderr" else _pre(_terminal(output.text), "stdout")
+        is_error = output.name == "stderr"
+        return _standard_error(output.text) if is_error else _preformatted(_on_terminal(output.text))
     if output.output_type == "error":
-        said = html.escape(f"{output.ename}: {output.evalue}".strip().split("\n")[0])
-        trace = "\n".join(output.traceback)
-        return (f'<div class="failure" role="alert"><p><strong>This cell failed.</strong> {said}</p>'
-                f"<details><summary>Traceback</summary>{_pre(trace)}</details></div>")  # fmt: skip
-    data: dict[str, Any] = output.data
-    if any("widget-view" in mime for mime in data):
-        return ""  # a live widget, in most cases a progress bar: dead outside JupyterLab
-    mime = next((m for m in SHOWN_MIMES if m in data), None)
-    if mime is None:
+        return _failure(output)
+    data = output.data
+    mime = next((mime for mime in SHOWN_MIMES if mime in data), None)
+    if mime is None or any("widget-view" in other for other in data):  # a widget is dead outside JupyterLab
         return ""
     if mime == "text/html":
-        return safe_html(images.lift(data[mime]))
+        return embedded.lift_images(data[mime])
     if mime == "text/markdown":
-        return safe_html(HTMLExporter(exclude_anchor_links=True).markdown2html({}, images.lift(data[mime])))
+        return _markdown(embedded.lift_images(data[mime]))
     if mime == "text/plain":
-        return "" if OBJECT.match(data[mime]) else _pre(data[mime])
-    own = output.metadata
-    alt = own.get(mime, {}).get("alt") or own.get("alt") or own.get("caption") or alt
-    encoded = images.keep(f"data:{mime};base64,{_base64(data[mime], mime)}")
-    width = own.get(mime, {}).get("width")
-    size = f' width="{int(width)}"' if isinstance(width, int | float) else ""
-    return f'<figure><img src="{encoded}" alt="{html.escape(str(alt))}"{size}></figure>'
+        return "" if BARE_OBJECT.match(data[mime]) else _preformatted(data[mime])
+    return _image(output, mime, alt, embedded)
 
 
-def _base64(data: str, mime: str) -> str:
-    return base64.b64encode(data.encode()).decode() if mime == "image/svg+xml" else data
+def _failure(output: NotebookNode) -> Markup:
+    message = f"{output.ename}: {output.evalue}".strip().split("\n")[0]
+    return Markup(
+        '<div class="failure" role="alert"><p><strong>This cell failed.</strong> {}</p>'
+        "<details><summary>Traceback</summary>{}</details></div>"
+    ).format(message, _preformatted("\n".join(output.traceback)))
 
 
-def _pre(text: str, kind: str = "") -> str:
-    """Terminal text: escaped, its ANSI colours kept."""
-    text = text.strip("\n")
-    return f'<pre class="{kind}" tabindex="0">{ansi2html(text)}</pre>' if text.strip() else ""
+def _image(output: NotebookNode, mime: str, alt: str, embedded: _Embedded) -> Markup:
+    data, general = output.data[mime], output.metadata
+    special = general.get(mime, {})  # metadata of this form of the output
+    if mime == "image/svg+xml":
+        data = base64.b64encode(data.encode()).decode()
+    url = embedded.lift(f"data:{mime};base64,{data.strip()}")
+    alt = special.get("alt") or general.get("alt") or general.get("caption") or alt
+    width = special.get("width")
+    size = Markup(' width="{}"').format(int(width)) if isinstance(width, int | float) else ""
+    return Markup('<figure><img src="{}" alt="{}"{}></figure>').format(url, alt, size)
 
 
-def _terminal(text: str) -> str:
-    """What a terminal would show: a carriage return begins the line anew."""
+def _preformatted(text: str) -> Markup:
+    """Returns terminal text as HTML: escaped, with its ANSI colours."""
+    if not text.strip():
+        return Markup()
+    return Markup('<pre tabindex="0">{}</pre>').format(Markup(ansi2html(text.strip("\n"))))
+
+
+def _on_terminal(text: str) -> str:
+    """Returns the text that a terminal would show: a carriage return overwrites its line."""
     lines = (line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-    return "\n".join(line for line in lines if not PROGRESS.search(line))
+    return "\n".join(line for line in lines if not PROGRESS_BAR.search(line))
 
 
-def _stderr(text: str) -> str:
-    """Standard error without progress bars; what is left is folded, warnings without the paths of this machine."""
-    lines, skip = [], False
+def _standard_error(text: str) -> Markup:
+    """Returns standard error, folded, without progress bars and without this machine's paths in warnings."""
+    lines, after_warning = [], False
     for line in text.split("\n"):
-        if skip:  # the source line that Python prints under a warning
-            skip = False
+        if after_warning:  # Python prints the line of source below its warning
+            after_warning = False
             if line.startswith("  "):
                 continue
-        if "\r" in line or PROGRESS.search(line) or not line.strip():
+        if "\r" in line or PROGRESS_BAR.search(line) or not line.strip():
             continue
-        tidy = WARNING.sub(r"\2 (\1): ", line)
-        skip = tidy != line
+        tidy = PYTHON_WARNING.sub(r"\2 (\1): ", line)
+        after_warning = tidy != line
         lines.append(tidy)
     if not lines:
-        return ""
+        return Markup()
     lines = list(dict.fromkeys(lines))
-    count = "1 message" if len(lines) == 1 else f"{len(lines)} messages"
-    return f'<details class="notes"><summary>{count} on standard error</summary>{_pre(chr(10).join(lines))}</details>'
+    return Markup('<details class="notes"><summary>{} on standard error</summary>{}</details>').format(
+        plural(len(lines), "message"), _preformatted("\n".join(lines))
+    )
 
 
-def safe_html(text: str) -> str:
-    """`text` with only the tags, attributes and styles that a table, a figure or prose needs."""
-    soup = BeautifulSoup(text, "html.parser")
-    for dropped in soup.select("script, style, link, meta, base, object, embed, form, noscript, template, title"):
-        dropped.decompose()
-    plain = soup.decode(formatter=_Quoted(EntitySubstitution.substitute_xml))
-    return bleach.clean(plain, tags=TAGS, attributes=_allowed, css_sanitizer=STYLES, strip=True,
-                        protocols=("http", "https", "mailto", "data"))  # fmt: skip
+# The whole
 
 
-class _Quoted(HTMLFormatter):
-    """Attributes in double quotes always: bleach escapes twice what stands in single ones."""
-
-    def attribute_value(self, value: str) -> str:
-        return super().attribute_value(value).replace('"', "&quot;")
-
-
-def _allowed(tag: str, name: str, value: str) -> bool:
-    if name == "src":
-        return tag == "img" and value.startswith("data:image/")
-    if name == "href":
-        return tag == "a" and not value.strip().lower().startswith(("data:", "javascript:"))
-    if name == "style":
-        return "url" not in value.lower() and "\\" not in value
-    if name == "srcdoc":
-        return tag == "iframe"
-    return name in ATTRIBUTES or name.startswith(("aria-", "data-")) or name == "role"
-
-
-def _finished(text: str) -> BeautifulSoup:
-    """The last repairs on the whole: alternative texts, boxes for tables, frames that stay sandboxed."""
-    soup = BeautifulSoup(text, "html.parser")
-    for dropped in soup.select("script, style, link"):
-        dropped.decompose()
+def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
+    """Describes images, replaces frames and puts tables into boxes. The cleaning comes after it."""
     for image in soup.find_all("img"):
-        if not image.get("src", "").startswith("data:"):
-            image.replace_with(f"[image {image.get('src', '')} is not in this report]")
+        if not image.get("src", "").startswith(embedded.prefix):
+            image.replace_with(f"[The image {image.get('src', '')} is not in this report.]")
         elif not image.get("alt", "").strip() or image["alt"].startswith("No description has been"):
             image["alt"] = "Figure without a description"
     for frame in soup.find_all("iframe"):
-        asked = set(frame.get_attribute_list("sandbox"))
-        frame["sandbox"] = " ".join(sorted(asked & {"allow-scripts", "allow-downloads"}))
-        frame["title"] = frame.get("title") or "Interactive figure"
-        on_paper = soup.new_tag("p", attrs={"class": "on-paper"})
-        on_paper.string = f"Interactive in the page that this was printed from: {frame['title']}"
-        frame.insert_before(on_paper)
+        _replace_frame(frame, soup, embedded)
     for table in soup.find_all("table"):
-        _align(table)
+        _align_numbers(table)
         if table.find_parent("table") is None:
-            table.attrs.pop("border", None)
-            table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region",
-                                                  "aria-label": "Table"}))  # fmt: skip
-    for heading in soup.select("h1, h2, h3, h4, h5, h6"):
-        for anchor in heading.select("a.anchor-link"):
-            anchor.decompose()
-    return soup
+            box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table"}
+            table.wrap(soup.new_tag("div", attrs=box))
 
 
-def _align(table: Tag) -> None:
-    """Mark the columns of numbers, which stand to the right; text stays to the left."""
-    rows = [row.find_all("td", recursive=False) for row in table.find_all("tr")]
-    rows = [row for row in rows if row]
+def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None:
+    """Puts an explorer's page, made again, into its frame; a sentence takes the place of any other frame."""
+    page = _explorer_page(frame.get("srcdoc", ""))
+    if page is None:
+        frame.replace_with("[A frame that is no explorer is not in this report.]")
+        return
+    title = frame.get("title") or "Interactive figure"
+    frame.clear()
+    frame.attrs = {"title": title, "style": frame.get("style", ""), "srcdoc": embedded.lift(page)}
+    on_paper = soup.new_tag("p", attrs={"class": "on-paper"})
+    on_paper.string = f"Interactive on a screen, not printed: {title}"
+    frame.insert_before(on_paper)
+
+
+def _explorer_page(page: str) -> str | None:
+    """Returns an explorer's page with its data and this library's script; None if `page` is no explorer."""
+    soup = BeautifulSoup(page, "html.parser")
+    data, summary = soup.select_one("script#data"), soup.select_one("main#explorer > p")
+    if data is None or summary is None:
+        return None
+    from studykit.report.explorer.page import document  # imports matplotlib, for pages with an explorer only
+
+    try:
+        return document(json.loads(data.get_text()), summary.get_text())
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not the data of an explorer
+        return None
+
+
+def _align_numbers(table: Tag) -> None:
+    """Marks the columns that hold only numbers, counted from the right; the style sheet aligns them."""
+    rows = [cells for row in table.find_all("tr") if (cells := row.find_all("td", recursive=False))]
     heads = [row.find_all("th") for row in table.select("thead tr")]
     for at in range(-1, -1 - min(map(len, rows), default=0), -1):
         column = [row[at] for row in rows]

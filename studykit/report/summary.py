@@ -1,71 +1,95 @@
-"""What a study found, at the head of its report: every method's score and its difference from the baseline.
+"""The result of a study at the head of its report: each method's score, its difference from the baseline, sentences.
 
-Both with their intervals, as notebook 06 published them in `compare.json`; then the findings in a sentence each.
+All numbers are those that notebook 06 published in `compare.json`. The head of the report is made from them by
+`templates/scores.html.j2`, which escapes every text.
 """
 
 from __future__ import annotations
 
-import html
 import json
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-esc = html.escape
+from studykit.runs.text import plural
 
 
-def read(run: Path) -> dict[str, Any] | None:
-    """What a compare run published; None for one that published no such file."""
-    file = run / "compare.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+@dataclass(frozen=True)
+class ScoreLine:
+    """One method of the table, as text; what does not apply is ""."""
+
+    method: str
+    score: str  # mean over the seeds, in the unit of the table
+    interval: str  # of the score, over the test rows
+    difference: str  # from the baseline, with its sign
+    difference_interval: str
+    verdict: str
 
 
-def block(found: Mapping[str, Any], target: str) -> str:
-    """The HTML of it, from what `read` returns."""
-    from studykit.report import conclusions  # numpy comes with it: the other commands do without
+@dataclass(frozen=True)
+class ScoreTable:
+    """The main score of every method, and the answers to the study's questions."""
 
-    main = found["metrics"][found["main"]]
-    loss = found["metrics"].get("loss") if found["main"] != "loss" else None
-    said = [sentence for compared in (main, loss) if compared for sentence in conclusions.in_brief(compared, target)]
-    items = "".join(f"<li>{_bold(sentence)}</li>" for sentence in said)
-    return f"{_table(main, conclusions)}<ul>{items}</ul>"
-
-
-def _table(main: Mapping[str, Any], findings: Any) -> str:
-    named = [row["method"] for row in main["rows"]]
-    against = {name: findings.oriented(main["contrasts"], name, main["baseline"]) for name in named}
-    rows = []
-    for row in (row for row in main["rows"] if row["final"]):
-        contrast = against[row["method"]]
-        metric = main["metric"]
-        score = f"{findings.rounded(row['mean'], metric)} {_interval(row, metric, findings)}"
-        difference, verdict = ("", "the baseline") if row["method"] == main["baseline"] else ("–", "")
-        if contrast:
-            ends = f"<span class='interval'>{esc(findings.ends(contrast, main['unit']))}</span>"
-            difference = f"{esc(findings.signed(contrast['value'], main['unit']))} {ends}"
-            verdict = contrast["verdict"]
-        rows.append(f"<tr><th scope='row'>{esc(row['method'])}</th><td>{score}</td><td>{difference}</td>"
-                    f"<td>{esc(verdict)}</td></tr>")  # fmt: skip
-    first = main["rows"][0]
-    seeds = max(len(row["points"]) for row in main["rows"])
-    head = (f"<tr><th>Method</th><th>{esc(main['label'])} ({esc(main['unit'])})</th>"
-            f"<th>Against {esc(main['baseline'])}</th><th>Verdict</th></tr>")  # fmt: skip
-    caption = (f"Means over {seeds} seed{'s' * (seeds != 1)}, n = {findings.counted(first, 'test row')}; beside "
-               f"them intervals of {main['confidence']:.0%} over the rows. Better or worse: p, corrected for all "
-               f"differences of this score, is below {1 - main['confidence']:.2g}, and neither the interval over rows "
-               "nor the one over seeds includes 0. On these seeds: the rows say so, other seeds might not. "
-               "Undecided: not even the rows say so, which is no proof of equality.")  # fmt: skip
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table class="scores"><thead>{head}'
-            f'</thead><tbody>{"".join(rows)}</tbody></table></div><p class="meta">{esc(caption)}</p>')  # fmt: skip
+    label: str  # of the score
+    unit: str
+    baseline: str  # the method from which the others differ
+    lines: list[ScoreLine]
+    caption: str
+    sentences: list[str]  # **bold** as in Markdown
 
 
-def _interval(row: Mapping[str, Any], metric: str, findings: Any) -> str:
-    if row["low"] is None:
-        return ""
-    low, high = (findings.rounded(row[end], metric) for end in ("low", "high"))
-    return f"<span class='interval'>{low} to {high}</span>"
+def read_score_table(run_dir: Path, target: str) -> ScoreTable | None:
+    """Returns the scores that a comparison published in `run_dir`; None if it published none.
+
+    Args:
+        target: the target language, which the sentences name.
+    """
+    file = run_dir / "compare.json"
+    if not file.is_file():
+        return None
+    from studykit.report import conclusions  # imports numpy, which other commands do without
+
+    published = json.loads(file.read_text(encoding="utf-8"))
+    main, loss = published["metrics"][published["main"]], published["metrics"].get("loss")
+    metrics = [main] if published["main"] == "loss" or not loss else [main, loss]
+    return ScoreTable(
+        label=main["label"],
+        unit=main["unit"],
+        baseline=main["baseline"],
+        lines=[_score_line(row, main) for row in main["rows"] if row["final"]],
+        caption=_caption(main),
+        sentences=[sentence for metric in metrics for sentence in conclusions.in_brief(metric, target)],
+    )
 
 
-def _bold(sentence: str) -> str:
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", esc(sentence))
+def _score_line(row: Mapping[str, Any], main: Mapping[str, Any]) -> ScoreLine:
+    from studykit.report import conclusions
+
+    mean, low, high = (conclusions.rounded(row[name], main["metric"]) for name in ("mean", "low", "high"))
+    score = {"method": row["method"], "score": mean, "interval": "" if row["low"] is None else f"{low} to {high}"}
+    if row["method"] == main["baseline"]:
+        return ScoreLine(**score, difference="", difference_interval="", verdict="the baseline")
+    contrast = conclusions.oriented(main["contrasts"], row["method"], main["baseline"])
+    if contrast is None:
+        return ScoreLine(**score, difference="–", difference_interval="", verdict="")
+    return ScoreLine(
+        **score,
+        difference=conclusions.signed(contrast["value"], main["unit"]),
+        difference_interval=conclusions.ends(contrast, main["unit"]),
+        verdict=contrast["verdict"],
+    )
+
+
+def _caption(main: Mapping[str, Any]) -> str:
+    from studykit.report import conclusions
+
+    seeds = plural(max(len(row["points"]) for row in main["rows"]), "seed")
+    rows = conclusions.counted(main["rows"][0], "test row")
+    return (
+        f"Scores are means over {seeds}, n = {rows}, each with its {main['confidence']:.0%} interval over rows. "
+        f"A method is better or worse than the baseline if the corrected p of their difference is below "
+        f"{1 - main['confidence']:.2g} and its intervals over rows and over seeds both exclude 0. "
+        "“On these seeds” means that only the interval over rows excludes 0: other seeds could give another result. "
+        "“Undecided” means that these test rows do not tell the two apart; it does not mean that they are equal."
+    )

@@ -1,9 +1,9 @@
 """Numbers, byte counts, durations and counted nouns as text, the same in terminals, notebooks and pages.
 
-    format_bytes(3.25e9)           # 3.25 GB
-    format_duration(138)           # 2 min 18 s
-    format_value(12345.678)        # 12,346
-    plural(1, "seed")              # 1 seed
+format_bytes(3.25e9)           # 3.25 GB
+format_duration(138)           # 2 min 18 s
+format_value(12345.678)        # 12,346
+plural(1, "seed")              # 1 seed
 """
 
 from __future__ import annotations

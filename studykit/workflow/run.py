@@ -38,7 +38,7 @@ GRACE = 20.0  # seconds that interrupted notebooks get to be saved
 def run(file: str, cores: int | None, dry_run: bool, verbose: bool, extra: list[str]) -> int:
     """Make everything of a study that is missing or out of date, then its report; the exit code."""
     study = load_study(file)
-    pages.only_of_its_name(file, study)
+    pages.require_unique_name(file, study)
     planned = plan.plan(study)
     if "--config" in extra or "-C" in extra:
         raise UserError("--config turns numbers into text; write the value into the study file, or a copy of it.")
@@ -61,7 +61,7 @@ def run(file: str, cores: int | None, dry_run: bool, verbose: bool, extra: list[
             if any(Path(".snakemake/locks").glob("*")):  # ours is the only engine, so it was left by a dead one
                 subprocess.run([*snakemake.COMMAND, "--unlock", "--quiet", "all", *options], stdout=log, stderr=log)
             code = _follow([*snakemake.COMMAND, *options], lock, log, planned, asked)
-        index = pages.write(file).relative_to(files.home())  # also when something failed, or only prose has changed
+        index = pages.write_report(file).relative_to(files.home())  # also when something failed, or only prose has changed
     if code:
         _say_what_failed(planned, None if verbose or code > 128 else chatter)
         _tell(f"studykit: not everything ran; what there is stands in {index}", sys.stderr)

@@ -188,6 +188,6 @@ def test_a_running_lab_is_no_condition_of_a_report(project):
     done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     made = nbformat.read(project / "out.ipynb", as_version=4)
-    text = html.body(made)[1]
+    text = html.render_notebook(made).content
     assert text.count("<iframe") == 1 and "widget" not in text.split("<iframe")[0] and "Textarea" not in text
     assert os.path.getsize(project / "out.ipynb") < 5e6

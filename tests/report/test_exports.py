@@ -33,7 +33,7 @@ def grouped() -> dict:
 def test_three_files_hold_every_metric_and_method(tmp_path):
     found = metrics(grouped())
     exports.write(found, tmp_path / "table")
-    linked = {f"table.{kind}" for kind in pages.TABLES}
+    linked = {f"table.{kind}" for kind in pages.TABLE_FORMATS}
     assert {file.name for file in tmp_path.iterdir()} == linked
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

@@ -23,7 +23,7 @@ from studykit.errors import UserError
 from studykit.report.figures import comparison, fusion, style, training
 from studykit.report.figures import tokens as figures_tokens
 from studykit.report.figures.tokens import COLUMNS, wrap
-from studykit.report.html import safe_html
+from studykit.report.html import render_notebook
 
 MEMBERS, TARGET, N = ["python", "ruby", "lua"], "lua", 37
 PUBLISHED = Path(__file__).with_name("rq2_attention.csv")  # read off the bars of the authors' figures, ± 0.3 points
@@ -178,7 +178,7 @@ def test_nbconvert_and_the_report_keep_the_alternative_text(capsys):
     output = nbformat.v4.new_output("display_data", {"text/html": style.figure_html(figure)})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
-    for text in (page, safe_html(style.figure_html(figure))):
+    for text in (page, render_notebook(notebook).content):
         assert f'alt="{html.escape(figure.alt)}"' in text and html.escape(figure.caption, quote=False) in text
     assert "No description has been provided" not in page
 

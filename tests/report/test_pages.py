@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shutil
+import zipfile
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import studykit
 from studykit.report import html, pages
+from studykit.report.explorer.page import content_hash, page_script
 from studykit.runs import files, store
 from studykit.runs import status as runs_status
 from studykit.study import file as study_file
 from studykit.study import plan
+from tests.made_records import made_record
 
 ROOT = Path(__file__).parents[2]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -39,7 +44,7 @@ evaluate: {sources: []}
 def html_of(*outputs, **metadata) -> BeautifulSoup:
     cell = new_code_cell("secret_code()", outputs=list(outputs), metadata=metadata)
     notebook = new_notebook(cells=[new_markdown_cell("# Title\n\n## A section"), cell])
-    return BeautifulSoup(html.body(notebook)[1], "html.parser")
+    return BeautifulSoup(html.render_notebook(notebook).content, "html.parser")
 
 
 def display(**data) -> nbformat.NotebookNode:
@@ -59,8 +64,9 @@ def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
 
 def test_the_title_goes_up_and_code_stays_out():
     notebook = new_notebook(cells=[new_markdown_cell("# A *title*\n\nProse."), new_code_cell("secret_code()")])
-    title, text = html.body(notebook)
-    assert title == "A <em>title</em>" and "Prose." in text and "secret_code" not in text
+    rendered = html.render_notebook(notebook)
+    assert rendered.title == "A <em>title</em>"
+    assert "Prose." in rendered.content and "secret_code" not in rendered.content
 
 
 @pytest.mark.parametrize("output", [
@@ -122,6 +128,18 @@ def test_live_widgets_and_bare_objects_are_left_out():
     assert not soup.find("pre") and not soup.find("img")
 
 
+def test_an_explorer_is_shown_with_the_script_of_this_library_and_no_other():
+    frame = explorer_frame()
+    script = frame.index("&lt;script&gt;")
+    other = frame[:script] + "&lt;script&gt;top.pwned = 1; " + frame[script + len("&lt;script&gt;") :]
+    shown = html_of(display(html=other)).iframe
+    assert shown["srcdoc"] == BeautifulSoup(frame, "html.parser").iframe["srcdoc"]
+    assert " ".join(shown["sandbox"]) == html.SANDBOX and "pwned" not in str(shown)
+    page = pages.document("x", Markup(shown), "m")
+    policy = BeautifulSoup(page, "html.parser").meta.find_next("meta")["content"]
+    assert f"script-src '{content_hash(page_script())}'" in policy and "'unsafe-inline'; script-src" in policy
+
+
 @pytest.mark.parametrize("output, metadata, alt", [
     (display(png=PIXEL), {}, "Figure in the section “A section”"),
     (display(png=PIXEL, metadata={"image/png": {"alt": "Loss & <steps>"}}), {}, "Loss & <steps>"),
@@ -166,7 +184,7 @@ def test_tables_scroll_and_align_their_numbers():
 def test_prose_is_that_of_the_notebook_as_it_is_now():
     old, new = new_markdown_cell("A typpo", id="p"), new_markdown_cell("A typo", id="p")
     executed = new_notebook(cells=[old, new_code_cell("", outputs=[stream("5")], id="c")])
-    text = html.body(executed, new_notebook(cells=[new]))[1]
+    text = html.render_notebook(executed, new_notebook(cells=[new])).content
     assert "A typo" in text and "typpo" not in text and "5" in text
 
 
@@ -177,13 +195,13 @@ def test_what_helps_only_who_runs_the_notebook_is_left_out_but_no_error():
     kept = new_code_cell("y", outputs=[stream("kept")])
     cells = [new_markdown_cell("# T"), new_markdown_cell("## What it needs\n\nMinutes.", metadata=own),
              new_code_cell("x", outputs=trouble, metadata=own), kept]  # fmt: skip
-    text = html.body(new_notebook(cells=cells))[1]
+    text = html.render_notebook(new_notebook(cells=cells)).content
     assert "it broke" in text and "it warns" in text and "kept" in text
     assert not any(words in text for words in ("What it needs", "Minutes", "starts", "dropped"))
     executed = new_notebook(cells=[new_markdown_cell("## Old"), kept])
     now = new_notebook(cells=[cell.copy() for cell in executed.cells])
     now.cells[0] = new_markdown_cell("## Old", metadata=own, id=executed.cells[0].id)
-    text = html.body(executed, now)[1]
+    text = html.render_notebook(executed, now).content
     assert "Old" not in text and "kept" in text, "tagged after it was run"
 
 
@@ -199,10 +217,15 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@cache
+def explorer_frame() -> str:
+    return studykit.explore(made_record()).frame
+
+
 def rich() -> nbformat.NotebookNode:
     """An executed notebook with everything that may appear in one."""
     wide = "<table><thead><tr>" + "".join(f"<th>column {i}</th>" for i in range(40)) + "</tr></thead></table>"
-    frame = "<iframe sandbox='allow-scripts' srcdoc='<p id=x>0</p><script>x.textContent=1</script>'></iframe>"
+    frame = explorer_frame()
     outputs = [display(html=EVIL), display(svg=SVG), display(png=PIXEL), display(html=wide), display(html=frame),
                stream("word " * 99), stream(EVIL, "stderr"), display(plain="long" * 300),
                new_output("error", ename="ValueError", evalue=EVIL, traceback=[EVIL])]  # fmt: skip
@@ -221,7 +244,7 @@ def report(home) -> Path:
     """The report of a study in which everything ran."""
     for run in plan.plan(study_file.load_study("params/tiny.yaml", home)):
         finish(run, {"pass@1 of <base>, %": 12.3456, "rows": 250, "p_value": 0.00123})
-    return pages.write("params/tiny.yaml").parent
+    return pages.write_report("params/tiny.yaml").parent
 
 
 @pytest.fixture
@@ -234,7 +257,7 @@ def broken(home, report) -> Path:
     nbformat.write(new_notebook(cells=[new_code_cell("", outputs=[error])]), log)
     (adapter / "manifest.json").unlink()
     shutil.rmtree(next(home.glob("runs/evaluate/lua-base-*")))
-    return pages.write("params/tiny.yaml").parent
+    return pages.write_report("params/tiny.yaml").parent
 
 
 def states(index: BeautifulSoup) -> list[str]:
@@ -296,14 +319,14 @@ def test_pages_name_the_run_and_link_back(report):
 
 def test_tables_of_a_run_are_copied_beside_its_page_and_linked(home, report):
     made = next(home.glob("runs/compare/*"))
-    for kind in pages.TABLES:
+    for kind in pages.TABLE_FORMATS:
         (made / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
     for page in report.glob("*.html"):
         page.unlink()  # a report is written after its runs
-    pages.write("params/tiny.yaml")
+    pages.write_report("params/tiny.yaml")
     for page in report.glob("0*.html"):
         names = [a["href"] for a in BeautifulSoup(page.read_text(), "html.parser").footer.select("a")[2:]]
-        assert names == [f"{page.stem}.{kind}" for kind in pages.TABLES] * page.stem.startswith("06_compare")
+        assert names == [f"{page.stem}.{kind}" for kind in pages.TABLE_FORMATS] * page.stem.startswith("06_compare")
         assert [(report / name).read_text(encoding="utf-8")[:2] for name in names] == ["é "] * len(names)
 
 
@@ -312,17 +335,26 @@ def test_a_failed_run_has_a_page_with_its_traceback(broken):
     assert "ValueError: bad" in failed.header.get_text() and failed.select_one(".failure")
 
 
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"cells": 1}', "[" * 99_999, "\\x00", '{"nbformat": 4, "cells": [{}]}'])
+def test_a_damaged_notebook_takes_only_its_own_page(home, report, text):
+    next(home.glob("runs/adapter/*/notebook.ipynb")).write_text(text)
+    pages.write_report("params/tiny.yaml")
+    page = BeautifulSoup(next(report.glob("02_adapter-*.html")).read_text(), "html.parser")
+    assert "The executed notebook is damaged" in page.main.get_text()
+    assert len(index_of(report)[0].select(".state")) == 6
+
+
 def test_only_what_changed_is_rendered_again(report, monkeypatch):
     times = {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
-    monkeypatch.setattr(html, "body", lambda *_: pytest.fail("rendered a page that had not changed"))
-    pages.write("params/tiny.yaml")
+    monkeypatch.setattr(html, "render_notebook", lambda *_: pytest.fail("rendered a page that had not changed"))
+    pages.write_report("params/tiny.yaml")
     assert times == {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
     monkeypatch.undo()
     os.environ["STUDYKIT_HOME"] = str(report.parents[1])
     try:
         changed = next(files.home().glob("runs/evaluate/lua-base-*/notebook.ipynb"))
         changed.write_text(changed.read_text().replace("The title", "Another title"))
-        pages.write("params/tiny.yaml")
+        pages.write_report("params/tiny.yaml")
     finally:
         del os.environ["STUDYKIT_HOME"]
     again = {p.name.split("-")[0] for p in times if p.stat().st_mtime_ns != times[p]}
@@ -332,28 +364,27 @@ def test_only_what_changed_is_rendered_again(report, monkeypatch):
 def test_pages_of_runs_that_are_no_longer_planned_go(report):
     (report / "mine.html").write_text("<p>my own notes</p>")
     (files.home() / "params/tiny.yaml").write_text(STUDY + "data: {source_examples: 3}\n")
-    pages.write("params/tiny.yaml")
+    pages.write_report("params/tiny.yaml")
     assert {p.name.split("-")[0] for p in report.glob("*.html")} == {"00_base_model", "index.html", "mine.html"}
 
 
 def test_a_study_of_which_nothing_has_run(home):
-    text = pages.write("params/tiny.yaml").read_text()
+    text = pages.write_report("params/tiny.yaml").read_text()
     assert "0 of 6 runs are done, 6 not run yet" in text and "Nothing has run yet" in text
 
 
-@pytest.mark.parametrize("value, shown", [
-    (0.123456, "0.123"), (12.3456, "12.3"), (-5.0, "-5"), (250, "250"), (123456, "123,456"), (0.0, "0"),
-    (12345.6, "12,346"), (1e-7, "1e-07"), ("<b>", "&lt;b&gt;"), (True, "True"),
-])  # fmt: skip
-def test_numbers(value, shown):
-    assert pages.number(value) == shown
+# As a zip
 
 
-@pytest.mark.parametrize(
-    "seconds, shown", [(0.04, "0.0 s"), (59.94, "59.9 s"), (138, "2 min 18 s"), (7384, "2 h 3 min")]
-)
-def test_durations(seconds, shown):
-    assert pages.duration(seconds) == shown
+def test_links_work_where_the_zip_is_unpacked(report, tmp_path):
+    packed = pages.pack_report(report)
+    assert packed == report.with_suffix(".zip") and not list(report.parent.glob(".*"))
+    zipfile.ZipFile(packed).extractall(tmp_path / "elsewhere")
+    unpacked = tmp_path / "elsewhere" / report.name
+    assert {file.name for file in unpacked.iterdir()} == {file.name for file in report.iterdir()}
+    for page in unpacked.glob("*.html"):
+        for link in BeautifulSoup(page.read_text(), "html.parser").select("a[href]"):
+            assert (page.parent / link["href"]).is_file() or link["href"].startswith("http"), link
 
 
 # In a real browser
@@ -378,7 +409,7 @@ def test_reports_open_offline(broken, browser, width, scheme):
         )
         assert page.evaluate("document.title") and page.locator("h1").count() == 1
         for frame in page.frames[1:]:
-            assert frame.locator("#x").text_content() == "1", "a frame of the kit's own may run scripts, in its sandbox"
+            frame.wait_for_selector("html[data-ready]")  # an explorer runs, in its sandbox
         page.close()
         asked.clear()
     context.close()
@@ -395,11 +426,11 @@ def test_the_policy_in_the_page_forbids_the_network(report, browser):
     page.close()
 
 
-def test_the_index_is_valid_json_free_html():
-    assert json.dumps(pages.document("a & b", "<p>x</p>", "m")).count("<title>a &amp; b</title>") == 1
+def test_a_title_is_escaped():
+    assert "<title>a &amp; b</title>" in pages.document("a & b", Markup("<p>x</p>"), "m")
 
 
 def test_inline_html_of_prose_keeps_its_text():
     """nbconvert's own embedding of images parses each tag alone, and so empties it: u<sub></sub>n."""
     notebook = new_notebook(cells=[new_markdown_cell("# T\n\nx and u<sub>n</sub>, y<sup>2</sup>")])
-    assert "u<sub>n</sub>, y<sup>2</sup>" in html.body(notebook)[1]
+    assert "u<sub>n</sub>, y<sup>2</sup>" in html.render_notebook(notebook).content

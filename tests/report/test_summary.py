@@ -1,4 +1,4 @@
-"""The table at the head of a report: scores and differences with their intervals, as they were published."""
+"""The scores at the head of a report: values and differences with their intervals, as they were published."""
 
 from __future__ import annotations
 
@@ -7,47 +7,57 @@ import json
 from bs4 import BeautifulSoup
 
 from studykit.evaluation import comparison
-from studykit.report import summary
+from studykit.report import pages, summary
 from tests import made_scores
 
 
-def published(tmp_path) -> dict:
+def publish(run_dir) -> dict:
+    """The contents of a published compare.json; AdvFusion is best, the bottleneck adapter worst."""
     methods = {"bottleneck": 0.2, "adapterfusion": 0.4, "advfusion_zero": 0.7}
     scores = {name: {**made_scores.method(share, loss=2 - share), "method": name} for name, share in methods.items()}
     options = {"baseline": "adapterfusion", "confidence": 0.95, "resamples": 200}
     metrics = {metric: comparison.compare(scores, metric, **options) for metric in ("pass_at_1", "loss")}
-    (tmp_path / "compare.json").write_text(json.dumps({"main": "pass_at_1", "metrics": metrics}))
-    return summary.read(tmp_path)
+    published = {"main": "pass_at_1", "metrics": metrics}
+    (run_dir / "compare.json").write_text(json.dumps(published))
+    return published
 
 
-def test_every_number_stands_beside_its_interval(tmp_path):
-    found = published(tmp_path)
-    soup = BeautifulSoup(summary.block(found, "lua"), "html.parser")
-    lines = soup.select("tbody tr")
-    rows = {line.th.text: [" ".join(cell.get_text(" ").split()) for cell in line("td")] for line in lines}
-    main = {row["method"]: row for row in found["metrics"]["pass_at_1"]["rows"]}
-    assert list(rows) == ["bottleneck", "adapterfusion", "advfusion_zero"]
-    for name, (score, _, _) in rows.items():
-        assert score == f"{main[name]['mean']:.1f} {main[name]['low']:.1f} to {main[name]['high']:.1f}"
-    assert rows["adapterfusion"][1:] == ["", "the baseline"]
-    assert rows["advfusion_zero"][1].startswith("+30.0 +") and rows["advfusion_zero"][2] == "better"
-    assert rows["bottleneck"][1].startswith("\u221220.0 \u2212") and rows["bottleneck"][2] == "worse"
-    assert "n = 200 test rows" in soup.get_text() and "intervals of 95%" in soup.get_text()
+def test_every_number_comes_with_its_interval(tmp_path):
+    main = publish(tmp_path)["metrics"]["pass_at_1"]
+    rows = {row["method"]: row for row in main["rows"]}
+    scores = summary.read_score_table(tmp_path, "lua")
+    lines = {line.method: line for line in scores.lines}
+    assert list(lines) == ["bottleneck", "adapterfusion", "advfusion_zero"]
+    for name, line in lines.items():
+        assert line.score == f"{rows[name]['mean']:.1f}"
+        assert line.interval == f"{rows[name]['low']:.1f} to {rows[name]['high']:.1f}"
+    baseline, advfusion, bottleneck = lines["adapterfusion"], lines["advfusion_zero"], lines["bottleneck"]
+    assert (baseline.difference, baseline.difference_interval, baseline.verdict) == ("", "", "the baseline")
+    assert advfusion.difference == "+30.0" and advfusion.difference_interval.startswith("+")
+    assert advfusion.verdict == "better"
+    assert bottleneck.difference == "\u221220.0" and bottleneck.difference_interval.startswith("\u2212")
+    assert bottleneck.verdict == "worse"
+    assert "over 3 seeds, n = 200 test rows, each with its 95% interval" in scores.caption
 
 
 def test_the_hypothesis_is_answered_by_score_and_by_loss(tmp_path):
-    said = [item.get_text() for item in BeautifulSoup(summary.block(published(tmp_path), "lua"), "html.parser")("li")]
-    by_score = [sentence for sentence in said if "pass@1" in sentence]
-    by_loss = [sentence for sentence in said if "the completion loss" in sentence]
-    assert [*by_score, *by_loss] == said and "is supported" in by_score[0] and "AdvFusion beats" in by_loss[0]
+    publish(tmp_path)
+    sentences = summary.read_score_table(tmp_path, "lua").sentences
+    by_score = [sentence for sentence in sentences if "pass@1" in sentence]
+    by_loss = [sentence for sentence in sentences if "the completion loss" in sentence]
+    assert [*by_score, *by_loss] == sentences and "AdvFusion beats" in by_loss[0]
     assert "+30.0 points (rows +24.0 to +36.1, seeds +30.0 to +30.0)" in by_score[0], "with both intervals"
-    assert "adapterfusion against bottleneck is better" in by_score[1]
 
 
-def test_names_are_escaped(tmp_path):
-    text = json.dumps(published(tmp_path)).replace("bottleneck", "<b>ottle")
-    assert "<b>ottle" not in summary.block(json.loads(text), "lua")
+def test_texts_are_escaped_and_bold_is_kept(tmp_path):
+    publish(tmp_path)
+    file = tmp_path / "compare.json"
+    file.write_text(file.read_text().replace("bottleneck", "<b>ottle"))
+    scores = summary.read_score_table(tmp_path, "<i>")
+    soup = BeautifulSoup(pages._render("scores.html.j2", scores=scores), "html.parser")
+    assert not soup.find_all(["b", "i"]) and soup.select("li strong")
+    assert soup.tbody.th.get_text() == "<b>ottle"
 
 
-def test_a_run_without_a_comparison_has_none(tmp_path):
-    assert summary.read(tmp_path) is None
+def test_a_run_without_a_comparison_has_no_scores(tmp_path):
+    assert summary.read_score_table(tmp_path, "lua") is None

@@ -194,7 +194,7 @@ def test_a_slurm_that_does_not_answer_is_told_to_who_wants_it(home, queue):
 
 
 @pytest.mark.parametrize("command", [
-    lambda: run.run("params/copy.yaml", None, True, False, []), lambda: pages.write("params/copy.yaml"),
+    lambda: run.run("params/copy.yaml", None, True, False, []), lambda: pages.write_report("params/copy.yaml"),
 ])  # fmt: skip
 def test_two_studies_of_one_name_are_refused(home, command):
     (home / "params/broken.yaml").write_text("study: [")
@@ -204,4 +204,4 @@ def test_two_studies_of_one_name_are_refused(home, command):
         command()
     assert not (home / "reports").exists()
     (home / "params/tiny.yaml").write_text(STUDY.replace("study: tiny", "study: tiny_2"))
-    pages.only_of_its_name("params/copy.yaml", load_study("params/copy.yaml"))
+    pages.require_unique_name("params/copy.yaml", load_study("params/copy.yaml"))

@@ -110,7 +110,7 @@ def test_a_report_shows_the_same_bytes():
     bundle = page._repr_mimebundle_()
     cell = new_code_cell("", outputs=[new_output("display_data", bundle)])
     notebook = nbformat.from_dict(new_notebook(cells=[new_markdown_cell("# T"), cell]))
-    frame = BeautifulSoup(html.body(notebook)[1], "html.parser").iframe
+    frame = BeautifulSoup(html.render_notebook(notebook).content, "html.parser").iframe
     assert frame["srcdoc"] == page.html and "height" in frame["style"]
     assert sorted(frame["sandbox"]) == ["allow-downloads", "allow-scripts"]
     assert "n = 2 samples" in frame["title"] and "n = 2 samples" in bundle["text/plain"]
