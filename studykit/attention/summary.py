@@ -29,10 +29,10 @@ from studykit.attention.record import FusionRecord
 from studykit.attention.snapshots import composition
 from studykit.data.rows import Row
 from studykit.errors import UserError
-from studykit.runs import files as run_files
 from studykit.runs import store
 from studykit.study.methods import BEFORE_TRAINING, PHASES, parse
 from studykit.training.adapters import load_run
+from studykit.training.result import TrainingResult
 from studykit.tuners import fusion_members
 
 
@@ -52,22 +52,16 @@ def observed(run_dir: str | Path, method: str) -> dict[str, FusionRecord]:
     return {title: FusionRecord.load(file) for title, file in files.items() if file.exists()}
 
 
-def trained(run_dir: str | Path, method: str) -> dict[str, dict]:
-    """Each phase's `training.json` of a fusion run by the phase's title in figures, in order."""
+def trained(run_dir: str | Path, method: str) -> dict[str, TrainingResult]:
+    """Returns the training result of each phase of a fusion run by the phase's title in figures, in order."""
     files = {phase.title: Path(run_dir, phase.key, "training.json") for phase in PHASES[method]}
-    return {title: run_files.read_json(file) for title, file in files.items() if file.exists()}
-
-
-def kept_loss(training: Mapping[str, Any], step: int | None = None, key: str = "eval_loss") -> float:
-    """Validation loss of a phase at a step where it was measured; at the step whose weights were kept by default."""
-    step = training["best_step"] if step is None else step
-    return next(row[key] for row in training["log"] if row["step"] == step and key in row)
+    return {title: TrainingResult.read(file) for title, file in files.items() if file.exists()}
 
 
 def headline(run_dir: str | Path, method: str) -> dict[str, float]:
     """Validation loss and the own adapter's share, both after each phase; the share is of completion tokens."""
     records, phases = observed(run_dir, method), trained(run_dir, method)
-    losses = {f"validation loss, {name}": kept_loss(training) for name, training in phases.items()}
+    losses = {f"validation loss, {name}": result.validation_loss() for name, result in phases.items()}
     if not records:
         return losses
     shares = {f"own share, {name}": float(attention_record.target_share(r).mean()) for name, r in records.items()}

@@ -13,11 +13,12 @@ from studykit.evaluation.statistics import mean_sd
 from studykit.runs import files, store
 from studykit.study.methods import PHASE_1
 from studykit.study.parameters import STAGES
+from studykit.training.result import TrainingResult
 
 
-def trainings(run: str | Path) -> list[dict]:
-    """Every `training.json` of an adapter run (one) or a fusion run (one per phase); UserError if there is none."""
-    found = [files.read_json(file) for file in sorted(Path(run).glob("**/training.json"))]
+def trainings(run: str | Path) -> list[TrainingResult]:
+    """Returns the training results of an adapter run (one) or a fusion run (one per phase); UserError if there is none."""
+    found = [TrainingResult.read(file) for file in sorted(Path(run).glob("**/training.json"))]
     if not found:
         raise UserError(f"{run} has no training.json; a finished run of 02_adapter or 03_fusion is needed.")
     return found
@@ -44,11 +45,11 @@ def cost(method: str, trained: Sequence[str]) -> dict[str, Any]:
 
     return {
         "method": method,
-        "parameters": max((t["trainable"] for of_run in own for t in of_run), default=0),
-        "steps": mean(sum(t["steps"] for t in of_run) for of_run in own),
-        "seconds": mean(sum(t["seconds"] for t in of_run) for of_run in own),
-        "members_seconds": mean(sum(t["seconds"] for t in of_run) for of_run in parts) if any(parts) else None,
-        "memory_mb": max((t["peak_memory_mb"] for of_run in own for t in of_run), default=None),
+        "parameters": max((t.trainable for of_run in own for t in of_run), default=0),
+        "steps": mean(sum(t.steps for t in of_run) for of_run in own),
+        "seconds": mean(sum(t.seconds for t in of_run) for of_run in own),
+        "members_seconds": mean(sum(t.seconds for t in of_run) for of_run in parts) if any(parts) else None,
+        "memory_mb": max((t.peak_memory_mb for of_run in own for t in of_run), default=None),
     }
 
 

@@ -23,11 +23,11 @@ from safetensors.numpy import load_file
 
 from studykit.attention import record
 from studykit.attention.record import FusionRecord
-from studykit.attention.summary import kept_loss
 from studykit.report import conclusions
 from studykit.runs import files, store
 from studykit.runs.text import plural
 from studykit.study.methods import BEFORE_TRAINING, PHASE_1, PHASES
+from studykit.training.result import TrainingResult
 
 FALL = 0.01  # relative: a fusion that learns anything has a validation loss at least this much below its first
 RISE = 0.02  # relative: less comes and goes with the seed and the step that is kept
@@ -44,8 +44,8 @@ class Evidence:
     method: str
     target: str
     members: list[str] = field(default_factory=list)
-    first: list[dict] = field(default_factory=list)  # training.json of the first phase
-    second: list[dict] = field(default_factory=list)  # of phase 2
+    first: list[TrainingResult] = field(default_factory=list)  # results of the first phase
+    second: list[TrainingResult] = field(default_factory=list)  # of phase 2
     weights: list[np.ndarray] = field(default_factory=list)  # (L, A), mean weights after the last phase, on test rows
     moved: list[float] = field(default_factory=list)  # distance of the weights from those before training
     value: list[float] = field(default_factory=list)  # ||V - I|| / ||I||, the largest of all layers
@@ -53,10 +53,10 @@ class Evidence:
 
 
 def _loss_does_not_fall(found: Evidence) -> str | None:
-    falls = [1 - kept_loss(t) / kept_loss(t, 0) for t in found.first]  # of the kept weights, the best seen
+    falls = [1 - t.validation_loss() / t.validation_loss(0) for t in found.first]  # of the kept weights, the best seen
     stuck = [fall for fall in falls if fall < FALL]
     phase = PHASE_1.title if found.second else "training"
-    before, after = (mean(kept_loss(t, step) for t in found.first) if found.first else 0 for step in (0, None))
+    before, after = (mean(t.validation_loss(step) for t in found.first) if found.first else 0 for step in (0, None))
     return _seeds(stuck, falls) and (
         f"In {_seeds(stuck, falls)} the validation loss fell by less than {FALL:.0%} in {phase}; on average it went "
         f"from {before:.3f} to {after:.3f}.")  # fmt: skip
@@ -64,11 +64,11 @@ def _loss_does_not_fall(found: Evidence) -> str | None:
 
 def _drop_after_phase_2(found: Evidence) -> str | None:
     phases = list(zip(found.first, found.second, strict=True)) if found.second else []
-    pairs = [(kept_loss(a), kept_loss(b)) for a, b in phases]
+    pairs = [(a.validation_loss(), b.validation_loss()) for a, b in phases]
     rises = [after / before - 1 for before, after in pairs]
     said = []
     if seeds := _seeds([rise for rise in rises if rise > RISE], rises, most=True):
-        restored = mean(kept_loss(after, 0) for _, after in phases)
+        restored = mean(after.validation_loss(0) for _, after in phases)
         said.append(f"In {seeds} the validation loss after phase 2 is above that of phase 1, by {mean(rises):.0%} on "
                     f"average ({mean(a for a, _ in pairs):.3f} to {mean(b for _, b in pairs):.3f}); with the adapter "
                     f"restored, before phase 2 took a step, it was {restored:.3f}.")  # fmt: skip
@@ -181,8 +181,8 @@ def evidence(method: str, places: Sequence[str], attention: str | None, compared
     phases = [phase.key for phase in PHASES[made[0]["method"]]]
     found = Evidence(method, made[0]["target"], list(made[0]["members"]), compared=compared)
     for place in (files.home() / place for place in places):
-        trained = [files.read_json(place / name / "training.json") for name in phases]
-        if not trained or not trained[0]["steps"]:  # a composition that is not trained
+        trained = [TrainingResult.read(place / name / "training.json") for name in phases]
+        if not trained or not trained[0].steps:  # a composition that is not trained
             continue
         found.first.append(trained[0])
         found.second += trained[1:]

@@ -13,12 +13,12 @@ from peft import PeftModel
 from torch import Tensor
 
 from studykit.data.rows import read_rows
-from studykit.runs.files import write_json
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
 from studykit.study.parameters import FusionParams
 from studykit.training.adapters import FUSION, save_adapter
 from studykit.training.batches import encode_rows
-from studykit.training.train import Outcome, train
+from studykit.training.result import TrainingResult
+from studykit.training.train import train
 from studykit.tuners import fusion_members
 
 
@@ -48,7 +48,7 @@ def training_phases(p: FusionParams) -> list[TrainingPhase]:
     return described
 
 
-def train_phases(model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int, int], run) -> Iterator[tuple[TrainingPhase, Outcome]]:
+def train_phases(model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int, int], run) -> Iterator[tuple[TrainingPhase, TrainingResult]]:
     """Trains phase after phase; yields after each, when the model has its weights and its mask is still set.
 
     What a killed run had done is loaded, so it yields the same in the same order.
@@ -59,10 +59,10 @@ def train_phases(model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int
     """
     moments = None
     for phase in training_phases(p):
-        outcome, moments = train_phase(model, tokenizer, phase, p, limits, run, moments)
+        result, moments = train_phase(model, tokenizer, phase, p, limits, run, moments)
         if not p.carry_optimizer:
             moments = None
-        yield phase, outcome
+        yield phase, result
 
 
 def train_phase(
@@ -73,8 +73,8 @@ def train_phase(
     limits: tuple[int, int],
     run,
     moments: dict[str, dict[str, Tensor]] | None = None,
-) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
-    """Trains one phase and saves it to `<run>/<phase>/`; the outcome and AdamW's moments, see `training.train`.
+) -> tuple[TrainingResult, dict[str, dict[str, Tensor]]]:
+    """Trains one phase and saves it to `<run>/<phase>/`; returns the result and AdamW's moments, see `training.train`.
 
     Args:
         moments: those that phase 1 ended with: the published behaviour, where one Trainer ran both phases.
@@ -82,7 +82,7 @@ def train_phase(
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
     rows = [row for language in phase.languages for row in read_rows(p.data, language, "train")]
-    outcome, moments = train(
+    result, moments = train(
         model,
         tokenizer,
         encode_rows(rows, tokenizer, *limits),
@@ -95,5 +95,5 @@ def train_phase(
         moments=moments,
     )
     save_adapter(model, run.path(phase.phase.key), FUSION)
-    write_json(run.path(phase.phase.key, "training.json"), outcome.record())
-    return outcome, moments
+    result.write(run.path(phase.phase.key, "training.json"))
+    return result, moments

@@ -25,7 +25,8 @@ from studykit.runs.store import OpenRun
 from studykit.training.base import checkpoint, inspect_checkpoint, load_base, recorded
 from studykit.training.decoding import Decoding
 from studykit.training.generate import generate
-from studykit.training.train import TrainingSettings, train
+from studykit.training.result import BaseTrainingResult
+from studykit.training.train import TrainingSettings, tokens_per_second, train
 
 LOOKS = 6  # at the validation loss, in one training of a base
 ADAM_BETA2 = 0.95  # the usual one where a model is trained from scratch; adapters keep Adam's own
@@ -66,21 +67,22 @@ def train_base(documents: Sequence[Document], tokenizer, p, run: OpenRun) -> tup
     blocks, held_out = split_blocks(documents, tokenizer, p.context)
     settings = TrainingSettings.of(p, eval_every=max(1, p.steps // LOOKS), adam_beta2=ADAM_BETA2)
     model = new_model(tokenizer, p)
-    outcome, _ = train(
+    result, _ = train(
         model, tokenizer, blocks, held_out, settings, steps=p.steps, checkpoints=run.checkpoints, seed=p.seed
     )
     model.save_pretrained(run.path("model"))
     tokenizer.save_pretrained(run.path("model"))
-    sizes = {
-        "blocks": len(blocks) + len(held_out),
-        "held_out": len(held_out),
-        "block_tokens": sum(len(block["input_ids"]) for block in blocks) / len(blocks),
-        "tokens_per_second": outcome.tokens_per_second(blocks, settings),
-        "corpus": composition(documents),
-    }
-    write_json(run.path("training.json"), outcome.record() | sizes)
+    base_result = BaseTrainingResult(
+        **vars(result),
+        blocks=len(blocks) + len(held_out),
+        held_out=len(held_out),
+        block_tokens=sum(len(block["input_ids"]) for block in blocks) / len(blocks),
+        tokens_per_second=tokens_per_second(result, blocks, settings),
+        corpus=composition(documents),
+    )
+    base_result.write(run.path("training.json"))
     parameters = describe(model, "model", p, run)["parameters"]
-    return model, {"validation loss": outcome.validation_loss(outcome.best_step), "parameters": parameters}
+    return model, {"validation loss": result.validation_loss(), "parameters": parameters}
 
 
 def adopt_base(p, run: OpenRun) -> tuple:

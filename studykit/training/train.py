@@ -21,8 +21,10 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studykit.errors import UserError
 from studykit.runs import provenance
+from studykit.study.parameters import Training
 from studykit.training.base import half_precision
 from studykit.training.batches import Collator
+from studykit.training.result import TrainingResult
 from studykit.training.trainer import (
     OPTIMIZERS,
     WEIGHTS,
@@ -64,34 +66,11 @@ class TrainingSettings:
         return cls(**{**known, **instead})
 
 
-@dataclass
-class Outcome:
-    """What a training left behind; everything a report says of it."""
-
-    log: list[dict]  # as Trainer logs: loss, eval_loss, eval_sequence_loss, step ...
-    best_step: int  # whose weights the model has now
-    steps: int  # taken
-    seconds: float  # of all attempts, interruptions excluded
-    trainable: int  # parameters
-    peak_memory_mb: float  # of the device; of the process on a CPU
-
-    def record(self) -> dict:
-        return vars(self)
-
-    def validation_loss(self, step: int) -> float:
-        """Of the completions, at a step where it was measured (0, `best_step`, ...)."""
-        return next(entry["eval_loss"] for entry in self.log if entry["step"] == step and "eval_loss" in entry)
-
-    def headline(self) -> dict[str, float]:
-        """Numbers for the index of a study."""
-        loss = self.validation_loss(self.best_step)
-        return {"validation loss": loss, "trainable": self.trainable, "best step": self.best_step}
-
-    def tokens_per_second(self, examples: list[dict], p) -> float:
-        """Trained tokens per second of `seconds`, padding excluded, on examples that were drawn evenly."""
-        settings = TrainingSettings.of(p)
-        mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
-        return self.steps * settings.batch_size * settings.gradient_accumulation * mean / self.seconds
+def tokens_per_second(result: TrainingResult, examples: list[dict], p: TrainingSettings | Training) -> float:
+    """Returns the trained tokens per second, padding excluded, of a training that drew its examples evenly."""
+    settings = TrainingSettings.of(p)
+    mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
+    return result.steps * settings.batch_size * settings.gradient_accumulation * mean / result.seconds
 
 
 def last_checkpoint(directory: Path) -> Path | None:
@@ -128,14 +107,14 @@ def train(
     tokenizer,
     train_examples: list[dict],
     valid_examples: list[dict],
-    p,
+    p: TrainingSettings | Training,
     *,
     steps: int,
     checkpoints: Path,
     seed: int,
     penalty: float = 0.0,
     moments: dict[str, dict[str, Tensor]] | None = None,
-) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
+) -> tuple[TrainingResult, dict[str, dict[str, Tensor]]]:
     """Trains what is trainable in `model`, in place, and leaves it with its best weights on the validation examples.
 
     Args:
@@ -146,7 +125,7 @@ def train(
         moments: AdamW's state by parameter name to go on with, as an earlier call returned it; none: it starts afresh.
             The schedule is always new.
 
-    Returns: the outcome, and the moments after the last step.
+    Returns: the result, and the moments after the last step.
     Raises: UserError if the optimizer does not work here, or the loss is not finite.
     """
     p = TrainingSettings.of(p)
@@ -217,7 +196,7 @@ def train(
         if resumed:
             print(f"Resuming from step {step_of(resumed)}.")
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    outcome = Outcome(
+    result = TrainingResult(
         log=[row for row in trainer.state.log_history if "train_runtime" not in row],
         best_step=trainer.state.best_global_step,
         steps=trainer.state.global_step,
@@ -226,13 +205,13 @@ def train(
     )
     model.eval()
     state = trainer.optimizer.state
-    return outcome, {name: state[weight] for name, weight in model.named_parameters() if weight in state}
+    return result, {name: state[weight] for name, weight in model.named_parameters() if weight in state}
 
 
-def _untrained(model: nn.Module, tokenizer, valid_examples: list[dict], p, arguments: TrainingArguments) -> Outcome:
-    """The outcome of no step at all."""
+def _untrained(model: nn.Module, tokenizer, valid_examples: list[dict], p, arguments: TrainingArguments) -> TrainingResult:
+    """Returns the result of a training of no steps: the validation losses alone."""
     collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)
     trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
     losses = trainer.evaluate()
-    return Outcome([{**losses, "step": 0}], 0, 0, 0.0, 0, provenance.peak_memory_mb())
+    return TrainingResult([{**losses, "step": 0}], 0, 0, 0.0, 0, provenance.peak_memory_mb())

@@ -25,7 +25,8 @@ def write(home, file: str, content) -> str:
 
 
 def training(seconds: float, trainable: int = 10, memory: float = 100.0) -> dict:
-    return {"seconds": seconds, "trainable": trainable, "peak_memory_mb": memory, "steps": 20}
+    return {"log": [], "best_step": 20, "steps": 20, "seconds": seconds, "trainable": trainable,
+            "peak_memory_mb": memory}  # fmt: skip
 
 
 def fusion(home, seed: int, *seconds: float) -> str:

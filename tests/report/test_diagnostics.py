@@ -11,15 +11,16 @@ from safetensors.numpy import save_file
 from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.report import diagnostics
 from studykit.report.diagnostics import Evidence, judge
+from studykit.training.result import TrainingResult
 
 MEMBERS = ["python", "go", "lua"]
 
 
-def training(*losses: float) -> dict:
+def training(*losses: float) -> TrainingResult:
     """A log that looks every ten steps, the first time before training; the least loss after that is kept."""
     log = [{"step": 10 * i, "eval_loss": loss} for i, loss in enumerate(losses)]
     best = min(log[1:], key=lambda row: row["eval_loss"])
-    return {"log": log, "best_step": best["step"], "steps": log[-1]["step"]}
+    return TrainingResult(log, best["step"], steps=log[-1]["step"], seconds=1.0, trainable=1, peak_memory_mb=1.0)
 
 
 def compared(metric="pass_at_1", contrasts=(), rows=()) -> dict:
@@ -110,7 +111,7 @@ def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     run, seen = tmp_path / "runs/fusion/a", tmp_path / "runs/fusion_attention/a"
     params = {"target": "lua", "members": dict.fromkeys(MEMBERS, "x"), "method": "adapterfusion"}
-    for file, value in {run / "manifest.json": {"params": params}, run / "fusion/training.json": training(1, 1, 1),
+    for file, value in {run / "manifest.json": {"params": params}, run / "fusion/training.json": vars(training(1, 1, 1)),
                         seen / "summary.json": {"phases": {"x": {"weights": [[[1.0, 0, 0]]]}}}}.items():  # fmt: skip
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))

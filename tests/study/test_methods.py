@@ -107,7 +107,7 @@ def test_every_composition_trains_and_comes_back(home, word):
         torch.testing.assert_close(logits(loaded), trained, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(trained, bare)
     assert torch.equal(logits(base), bare) and base.config.use_cache, "the base is bare again"
-    steps = {d["steps"] for d in summary.trained(p.out, p.method).values()}
+    steps = {result.steps for result in summary.trained(p.out, p.method).values()}
     assert steps == ({0} if p.method in methods.UNTRAINED else {4} if p.method == "advfusion" else {8})
     records = summary.observed(p.out, p.method)
     assert bool(records) == methods.parse(word).has_weights

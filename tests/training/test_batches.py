@@ -74,8 +74,8 @@ def test_training_learns_the_same(tmp_path):
         model = tiny.base_model(tokens).requires_grad_(True)
         p = TrainingSettings(learning_rate=1e-2, batch_size=6, eval_every=4, precision="fp32", packing=packing)
         rows = tiny.examples(tokens, 12), tiny.examples(tokens, 5, first=12)
-        outcome, _ = train(model, tokens, *rows, p, steps=8, checkpoints=tmp_path / str(packing), seed=0)
-        losses.append([row["eval_loss"] for row in outcome.log if "eval_loss" in row])
+        result, _ = train(model, tokens, *rows, p, steps=8, checkpoints=tmp_path / str(packing), seed=0)
+        losses.append([row["eval_loss"] for row in result.log if "eval_loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][-1] < losses[0][0]
 
 

@@ -36,7 +36,7 @@ def masks(model) -> set:
 
 
 def fuse(p, after=lambda phase: None) -> dict:
-    """Notebook 03's work; outcomes by phase."""
+    """Notebook 03's work; results by phase."""
     with store.open_run(p.out, stage="fusion", params=p) as run:
         if not run.done:
             base, tokens = load_base(p.base)
@@ -67,14 +67,14 @@ def test_the_fusion_trains_in_every_phase_and_nothing_else_ever_changes(home, me
     model, tokens = start(p)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with store.open_run(p.out, stage="fusion", params=p) as run:
-        for phase, outcome in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
+        for phase, result in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
             now = model.state_dict()
             changed = {name for name in before if not torch.equal(before[name], now[name])}
             own = {name for name in before if ".fusions.fusion." in name}
             # The key's bias adds the same to every score: it cancels in the softmax, and what moves it is rounding.
             assert {name for name in own if not name.endswith("key.bias")} <= changed <= own
             assert {name for name, w in model.named_parameters() if w.requires_grad} == own
-            assert outcome.trainable == sum(before[name].numel() for name in own)
+            assert result.trainable == sum(before[name].numel() for name in own)
             assert masks(model) == {((2,), mask) if phase.masked else ((), phase.mode)}
             assert not model.training
             before = {name: weight.clone() for name, weight in now.items()}
@@ -101,9 +101,9 @@ def test_phase_2_begins_with_new_moments_unless_they_are_carried(home, monkeypat
     seen, real = [], train.train
 
     def spy(*args, **kwargs):
-        outcome, moments = real(*args, **kwargs)
+        result, moments = real(*args, **kwargs)
         seen.append(moments)
-        return outcome, moments
+        return result, moments
 
     monkeypatch.setattr(phases, "train", spy)
     p = tiny.fusion_params(home, carry_optimizer=carry)
@@ -111,8 +111,8 @@ def test_phase_2_begins_with_new_moments_unless_they_are_carried(home, monkeypat
     with store.open_run(p.out, stage="fusion", params=p) as run:
         found = list(phases.train_phases(model, tokens, p, tiny.LIMITS, run))
     assert [next(iter(moments.values()))["step"].item() for moments in seen] == count
-    for _, outcome in found:  # a new schedule either way: from the peak down
-        rates = [row["learning_rate"] for row in outcome.log if "loss" in row]
+    for _, result in found:  # a new schedule either way: from the peak down
+        rates = [row["learning_rate"] for row in result.log if "loss" in row]
         assert rates[0] == p.learning_rate and rates == sorted(rates, reverse=True)
 
 

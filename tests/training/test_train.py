@@ -105,26 +105,26 @@ def killed(monkeypatch):
 
 
 def test_the_loss_falls_and_both_losses_are_logged(tokens, tmp_path):
-    outcome, _ = run(adapter(tokens), tokens, tmp_path, steps=20, eval_every=5, learning_rate=0.1)
-    looks = [row for row in outcome.log if "eval_loss" in row]
+    result, _ = run(adapter(tokens), tokens, tmp_path, steps=20, eval_every=5, learning_rate=0.1)
+    looks = [row for row in result.log if "eval_loss" in row]
     assert [row["step"] for row in looks] == [0, 5, 10, 15, 20]
     assert all("eval_sequence_loss" in row for row in looks)
     assert looks[-1]["eval_loss"] < looks[0]["eval_loss"] / 2
-    assert outcome.steps == 20 and outcome.best_step in (5, 10, 15, 20)
-    assert {"loss", "learning_rate", "grad_norm"} <= {key for row in outcome.log for key in row}
+    assert result.steps == 20 and result.best_step in (5, 10, 15, 20)
+    assert {"loss", "learning_rate", "grad_norm"} <= {key for row in result.log for key in row}
 
 
 def test_an_adapter_trains_alone(tokens, tmp_path):
     model = adapter(tokens)
     before = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
-    outcome, _ = run(model, tokens, tmp_path)
-    assert outcome.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    result, _ = run(model, tokens, tmp_path)
+    assert result.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert equal({name: p for name, p in model.named_parameters() if not p.requires_grad}, before)
 
 
 def test_evaluation_is_the_mean_over_tokens_not_over_batches(tokens, tmp_path):
     model, rows = adapter(tokens), tiny.examples(tokens, 5, first=10)
-    outcome, _ = run(model, tokens, tmp_path, batch_size=1)
+    result, _ = run(model, tokens, tmp_path, batch_size=1)
     totals = {"labels": [0.0, 0], "input_ids": [0.0, 0]}
     fresh = adapter(tokens).eval()
     for row in rows:
@@ -134,7 +134,7 @@ def test_evaluation_is_the_mean_over_tokens_not_over_batches(tokens, tmp_path):
                 if label != -100:
                     total[0] -= logits[t, label].item()
                     total[1] += 1
-    first = outcome.log[0]
+    first = result.log[0]
     assert first["eval_loss"] == pytest.approx(totals["labels"][0] / totals["labels"][1], rel=1e-4)
     assert first["eval_sequence_loss"] == pytest.approx(totals["input_ids"][0] / totals["input_ids"][1], rel=1e-4)
 
@@ -146,14 +146,14 @@ def test_loss_on_says_which_tokens_train(tokens, tmp_path, loss_on):
     prompt = torch.tensor([[label == -100 for label in row["labels"]][:4] for row in rows])
     assert (batch["labels"][:, 1:4][prompt[:, 1:4]] == -100).all() == (loss_on == "completion")
     assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
-    outcome, _ = run(adapter(tokens), tokens, tmp_path, loss_on=loss_on, n=4, eval_every=1, learning_rate=1e-6)
+    result, _ = run(adapter(tokens), tokens, tmp_path, loss_on=loss_on, n=4, eval_every=1, learning_rate=1e-6)
     other = {"completion": "eval_loss", "sequence": "eval_sequence_loss"}[loss_on]
     model = adapter(tokens).eval()
     losses = batches.token_losses(model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits,
                                    batch["labels"])  # fmt: skip
     expected = losses.sum() / (batch["labels"][:, 1:] != -100).sum()
-    assert next(row["loss"] for row in outcome.log if "loss" in row) == pytest.approx(expected.item(), rel=1e-3)
-    assert other in outcome.log[0]
+    assert next(row["loss"] for row in result.log if "loss" in row) == pytest.approx(expected.item(), rel=1e-3)
+    assert other in result.log[0]
 
 
 def test_two_times_four_is_eight(tokens, tmp_path):
@@ -161,10 +161,10 @@ def test_two_times_four_is_eight(tokens, tmp_path):
     made = {}
     for batch, accumulation in ((8, 1), (4, 2), (2, 4)):
         model = fusion(tokens)
-        outcome, moments = run(model, tokens, tmp_path / str(batch), n=8, steps=3, eval_every=3, penalty=0.1,
+        result, moments = run(model, tokens, tmp_path / str(batch), n=8, steps=3, eval_every=3, penalty=0.1,
                                batch_size=batch, gradient_accumulation=accumulation)  # fmt: skip
         first = {name: state["exp_avg"] for name, state in moments.items()}
-        made[batch] = (weights(model), first, [row["loss"] for row in outcome.log if "loss" in row])
+        made[batch] = (weights(model), first, [row["loss"] for row in result.log if "loss" in row])
     for batch in (4, 2):
         for mine, theirs in zip(made[batch][:2], made[8][:2], strict=True):
             for name in theirs:
@@ -180,24 +180,24 @@ def test_a_killed_run_ends_bit_for_bit_like_another(tokens, tmp_path, killed, me
     killed(lambda: run(adapter(tokens, method), tokens, tmp_path / "cut", steps=12, eval_every=3, n=12), kill)
     torch.manual_seed(99)
     resumed = adapter(tokens, method)
-    outcome, found = run(resumed, tokens, tmp_path / "cut", steps=12, eval_every=3, n=12)
+    result, found = run(resumed, tokens, tmp_path / "cut", steps=12, eval_every=3, n=12)
     assert equal(weights(resumed), weights(whole))
-    assert outcome.log == expected.log
-    assert (outcome.best_step, outcome.steps) == (expected.best_step, expected.steps)
+    assert result.log == expected.log
+    assert (result.best_step, result.steps) == (expected.best_step, expected.steps)
     assert all(equal(found[name], moments[name]) for name in moments)
 
 
 def test_a_killed_run_is_patient_for_as_long_as_another(tokens, tmp_path, killed):
     def work(place):
         model = adapter(tokens)
-        outcome, _ = run(model, tokens, tmp_path / place, **IMPATIENT)
-        return outcome, weights(model)
+        result, _ = run(model, tokens, tmp_path / place, **IMPATIENT)
+        return result, weights(model)
 
     expected, best = work("whole")
     assert expected.steps == expected.best_step + 2 * 2 < 60
     killed(lambda: work("cut"), expected.steps - 1)
-    outcome, found = work("cut")
-    assert outcome.log == expected.log and outcome.best_step == expected.best_step and equal(found, best)
+    result, found = work("cut")
+    assert result.log == expected.log and result.best_step == expected.best_step and equal(found, best)
 
 
 def test_a_run_that_had_ended_takes_no_further_step(tokens, tmp_path, killed):
@@ -242,15 +242,15 @@ def test_after_a_power_cut_an_older_checkpoint_is_taken(tokens, tmp_path, killed
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * left)])
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
     resumed = adapter(tokens)
-    outcome, _ = run(resumed, tokens, tmp_path / "cut", eval_every=2)
-    assert outcome.log == expected.log and equal(weights(resumed), weights(whole))
+    result, _ = run(resumed, tokens, tmp_path / "cut", eval_every=2)
+    assert result.log == expected.log and equal(weights(resumed), weights(whole))
 
 
 def test_no_checkpoint_is_taken_without_the_best_weights_until_then(tokens, tmp_path):
-    outcome, _ = run(adapter(tokens), tokens, tmp_path, **IMPATIENT)
-    assert last_checkpoint(tmp_path).name == f"checkpoint-{outcome.steps}"
-    (tmp_path / f"checkpoint-{outcome.best_step}" / trainer.WEIGHTS).write_bytes(b"")
-    assert outcome.best_step < outcome.steps and last_checkpoint(tmp_path) is None
+    result, _ = run(adapter(tokens), tokens, tmp_path, **IMPATIENT)
+    assert last_checkpoint(tmp_path).name == f"checkpoint-{result.steps}"
+    (tmp_path / f"checkpoint-{result.best_step}" / trainer.WEIGHTS).write_bytes(b"")
+    assert result.best_step < result.steps and last_checkpoint(tmp_path) is None
 
 
 def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(tokens, tmp_path, monkeypatch):
@@ -264,31 +264,31 @@ def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(tokens, tmp_path, 
         shutil.rmtree(path)
 
     monkeypatch.setattr(trainer, "shutil", SimpleNamespace(rmtree=rmtree))
-    outcome, _ = run(adapter(tokens), tokens, tmp_path, steps=10, eval_every=2)
+    result, _ = run(adapter(tokens), tokens, tmp_path, steps=10, eval_every=2)
     left = {trainer.step_of(path) for path in tmp_path.glob("checkpoint-*")}
-    assert len(gone) == 3 and len(left) == 2 and {outcome.best_step, 10} <= left
+    assert len(gone) == 3 and len(left) == 2 and {result.best_step, 10} <= left
 
 
 def test_seconds_and_memory_count_all_attempts(tokens, tmp_path, killed):
     killed(lambda: run(adapter(tokens), tokens, tmp_path), 6)
     kept = json.loads((tmp_path / "meter.json").read_text())
     (tmp_path / "meter.json").write_text(json.dumps({"seconds": 1000.0, "peak_memory_mb": 1e6}))
-    outcome, _ = run(adapter(tokens), tokens, tmp_path)
-    assert 0 < kept["seconds"] < 1000 < outcome.seconds < 1100 and outcome.peak_memory_mb == 1e6
+    result, _ = run(adapter(tokens), tokens, tmp_path)
+    assert 0 < kept["seconds"] < 1000 < result.seconds < 1100 and result.peak_memory_mb == 1e6
 
 
 def test_the_penalty_is_in_the_loss_and_in_the_log(tokens, tmp_path):
     logs = {}
     for factor in (0.0, 0.5):
-        outcome, _ = run(fusion(tokens), tokens, tmp_path / str(factor), penalty=factor, n=4, eval_every=1, steps=4)
-        logs[factor] = [row for row in outcome.log if "loss" in row]
+        result, _ = run(fusion(tokens), tokens, tmp_path / str(factor), penalty=factor, n=4, eval_every=1, steps=4)
+        logs[factor] = [row for row in result.log if "loss" in row]
     # Before the first step W_v is the identity but for its 1e-6; after it, the penalty is what the loss has more.
     model = fusion(tokens)
     assert logs[0.5][0]["value_penalty"] == pytest.approx(0.5 * value_penalty(model).item(), rel=1e-4)
     assert logs[0.5][-1]["value_penalty"] > 1e-4
     assert logs[0.5][0]["loss"] - logs[0.5][0]["value_penalty"] == pytest.approx(logs[0.0][0]["loss"], rel=1e-5)
     assert all("value_penalty" not in row for row in logs[0.0])
-    assert "eval_value_penalty" not in outcome.log[0]  # validation losses are losses of tokens alone
+    assert "eval_value_penalty" not in result.log[0]  # validation losses are losses of tokens alone
 
 
 def test_a_larger_penalty_keeps_w_v_nearer_to_the_identity(tokens, tmp_path):
@@ -330,11 +330,11 @@ def test_early_stopping_restores_the_best_weights(tokens, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.StudyTrainer, "__init__", patched)
         model = adapter(tokens)
-        outcome, _ = run(model, tokens, tmp_path, **IMPATIENT)
-    losses = {row["step"]: row["eval_loss"] for row in outcome.log if row["step"] and "eval_loss" in row}
-    assert outcome.best_step == min(losses, key=losses.get) < outcome.steps < 60
-    assert equal(weights(model), seen[outcome.best_step])
-    assert not equal(weights(model), seen[outcome.steps])
+        result, _ = run(model, tokens, tmp_path, **IMPATIENT)
+    losses = {row["step"]: row["eval_loss"] for row in result.log if row["step"] and "eval_loss" in row}
+    assert result.best_step == min(losses, key=losses.get) < result.steps < 60
+    assert equal(weights(model), seen[result.best_step])
+    assert not equal(weights(model), seen[result.steps])
 
 
 @pytest.mark.parametrize("losses, patience, stops", [
@@ -360,11 +360,11 @@ def test_moments_can_be_carried_into_the_next_training(tokens, tmp_path):
             if name in start:
                 parameter.data.copy_(start[name])
         before = {name: {key: value.clone() for key, value in state.items()} for name, state in first.items()}
-        outcome, then = run(again, tokens, tmp_path / kind, steps=1, moments=moments, penalty=0.1, weight_decay=0.1)
+        result, then = run(again, tokens, tmp_path / kind, steps=1, moments=moments, penalty=0.1, weight_decay=0.1)
         assert all(equal(first[name], before[name]) for name in first)  # a copy was carried
         made[kind] = then
         # whatever is carried, the schedule begins anew
-        assert [row["learning_rate"] for row in outcome.log if "loss" in row] == [USUAL["learning_rate"]]
+        assert [row["learning_rate"] for row in result.log if "loss" in row] == [USUAL["learning_rate"]]
     assert made["carried"].keys() == made["fresh"].keys() == first.keys() == start.keys()
     for name in first:
         assert made["carried"][name]["step"] == first[name]["step"] + 1 == 6
@@ -378,10 +378,10 @@ def test_moments_in_8_bits_take_a_fourth_and_find_nearly_the_same_weights(tokens
     found, size = {}, {}
     for optimizer in ("adamw", "adamw_8bit"):
         model = wide_fusion(tokens)
-        outcome, moments = run(model, tokens, tmp_path / optimizer, steps=12, optimizer=optimizer)
+        result, moments = run(model, tokens, tmp_path / optimizer, steps=12, optimizer=optimizer)
         kept = [value for state in moments.values() for value in state.values() if torch.is_tensor(value)]
         size[optimizer] = sum(value.nbytes for value in kept if value.numel() > 256)  # without tables and biases
-        found[optimizer] = (outcome.validation_loss(outcome.best_step), outcome.validation_loss(0))
+        found[optimizer] = (result.validation_loss(), result.validation_loss(0))
     assert found["adamw_8bit"][0] == pytest.approx(found["adamw"][0], rel=0.02)
     assert found["adamw"][0] < found["adamw"][1]
     assert size["adamw_8bit"] == pytest.approx(size["adamw"] / 4, rel=0.02)
@@ -395,8 +395,8 @@ def test_moments_in_8_bits_survive_a_kill_and_a_second_training(tokens, tmp_path
     assert {state["state1"].dtype for name, state in moments.items() if "weight" in name} == {torch.uint8}
     killed(lambda: run(wide_fusion(tokens), tokens, tmp_path / "cut", **eight), 5)
     resumed = wide_fusion(tokens)
-    outcome, found = run(resumed, tokens, tmp_path / "cut", **eight)
-    assert equal(weights(resumed), weights(whole)) and outcome.log == expected.log
+    result, found = run(resumed, tokens, tmp_path / "cut", **eight)
+    assert equal(weights(resumed), weights(whole)) and result.log == expected.log
     assert all(torch.equal(found[name][key], value) if torch.is_tensor(value) else found[name][key] == value
                for name, state in moments.items() for key, value in state.items())  # fmt: skip
     before = copy.deepcopy(moments)

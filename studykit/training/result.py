@@ -1,0 +1,93 @@
+"""What a training leaves behind, as `training.json` holds it. No torch here: reports read results without it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Required, Self, TypedDict
+
+from studykit.errors import UserError
+from studykit.runs.files import read_json, write_json
+
+
+class LogEntry(TypedDict, total=False):
+    """One entry of a training's log: training quantities, or validation losses, at a step."""
+
+    step: Required[int]  # optimizer steps taken until then
+    epoch: float
+    loss: float  # nats per token, mean over the steps since the last entry; the value penalty is part of it
+    value_penalty: float  # value_regularizer * sum_l ||W_v - I||_F^2 at this step, for a fusion
+    grad_norm: float  # before clipping
+    learning_rate: float
+    eval_loss: float  # nats per completion token, over the validation rows
+    eval_sequence_loss: float  # nats per token of prompt and completion, over the validation rows
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The result of one training, of an adapter, of one phase of a fusion, or of a base.
+
+        result = TrainingResult.read("runs/fusion/lua-advfusion_zero-s0-.../phase1/training.json")
+        gain = result.validation_loss(0) - result.validation_loss()
+    """
+
+    log: list[LogEntry]  # in the order of the steps
+    best_step: int  # the step with the least `eval_loss`, whose weights were kept
+    steps: int  # optimizer steps taken
+    seconds: float  # wall time of all attempts; the time between them is excluded
+    trainable: int  # parameters that were trained
+    peak_memory_mb: float  # MiB allocated on the GPU, or resident in this process on a CPU
+
+    @property
+    def evaluations(self) -> list[LogEntry]:
+        """The entries that hold validation losses, in order."""
+        return [entry for entry in self.log if "eval_loss" in entry]
+
+    def validation_loss(self, step: int | None = None, of: str = "loss") -> float:
+        """Returns a validation loss in nats per token.
+
+        Args:
+            step: a step at which it was measured; None: that of the kept weights.
+            of: `loss` of the completions, or `sequence_loss` of prompts and completions.
+        """
+        step = self.best_step if step is None else step
+        return next(entry[f"eval_{of}"] for entry in self.evaluations if entry["step"] == step)
+
+    def headline(self) -> dict[str, float]:
+        """Returns the numbers that the index of a study shows of this training."""
+        numbers = {"validation loss": self.validation_loss(), "trainable": self.trainable}
+        return numbers | {"best step": self.best_step}
+
+    def write(self, file: Path) -> None:
+        """Writes the result as JSON."""
+        write_json(file, asdict(self))
+
+    @classmethod
+    def read(cls, file: str | Path) -> Self:
+        """Reads a result of this kind, or of one with more fields; raises UserError if a field is missing."""
+        values = read_json(Path(file))
+        if missing := [field.name for field in fields(cls) if field.name not in values]:
+            raise UserError(f"{file} has no {', '.join(missing)}; it was not written by this version: make its run again.")
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class AdapterTrainingResult(TrainingResult):
+    """The result of an adapter's training, with what notebook 02 shows beside it."""
+
+    training_rows: int
+    validation_rows: int
+    parameters: int  # of the base and the adapter together
+    tokens_per_second: float  # trained tokens, padding excluded
+    examples: list[dict[str, str]]  # {before, after}: completions of the first validation prompts
+
+
+@dataclass(frozen=True)
+class BaseTrainingResult(TrainingResult):
+    """The result of a base's training, with what notebook 00 shows beside it."""
+
+    blocks: int  # blocks of tokens, the held-out ones included
+    held_out: int  # blocks on which the validation loss is measured
+    block_tokens: float  # mean tokens of a training block
+    tokens_per_second: float  # trained tokens, padding excluded
+    corpus: list[dict]  # a row per language: documents, of which kinds, and characters
