@@ -9,9 +9,10 @@ import torch
 from studykit.data.rows import Row, write_rows
 from studykit.runs.files import write_json
 from studykit.study.parameters import AdapterParams, FusionParams
-from studykit.training.adapters import new_adapter, new_fusion, save_adapter, save_members
+from studykit.training.adapters import new_adapter, save_adapter
 from studykit.training.base import load_base
 from studykit.training.batches import encode_rows
+from studykit.training.fusions import new_fusion, save_fusion, save_members
 from studykit.training.pretraining import train_tokenizer
 from tests.tuners.models import tiny
 
@@ -101,7 +102,7 @@ def trained_fusion(home: Path, mask: str, seed: int = 0) -> FusionParams:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data.add_(0.03 * torch.randn(parameter.shape))
-        save_adapter(model, home / p.out / phase, "fusion")
+        save_fusion(model, home / p.out / phase)
     save_members(home / p.out, p.members)
     finish(home, home / p.out, p.model_dump())
     return p

@@ -11,7 +11,7 @@ from studykit.data.rows import read_rows
 from studykit.runs import files, store
 from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS
 from studykit.study.parameters import FusionParams
-from studykit.training.adapters import FUSION
+from studykit.training.fusions import FUSION
 from studykit.training.generate import complete
 from studykit.training.phases import TrainingPhase
 from studykit.tuners import fusion_members

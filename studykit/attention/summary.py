@@ -31,7 +31,7 @@ from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.study.methods import BEFORE_TRAINING, PHASES, parse
-from studykit.training.adapters import load_run
+from studykit.training.fusions import load_trained
 from studykit.training.result import TrainingResult
 from studykit.tuners import fusion_members
 
@@ -99,7 +99,7 @@ def capture_run(
     """
     made, records = store.manifest(checkpoint)["params"], {}
     for phase in PHASES[made["method"]]:
-        model = load_run(base, checkpoint, phase.key)
+        model = load_trained(base, checkpoint, phase.key)
         if phase.masks_target:
             fusion_members(model, [made["target"]], made["mask"])
         records[phase.title] = capture(

@@ -18,8 +18,8 @@ from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.study.methods import PHASES
-from studykit.training.adapters import load_run
 from studykit.training.batches import Collator, encode_rows, forward, token_losses
+from studykit.training.fusions import load_trained
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
 
@@ -67,7 +67,7 @@ def loaded(base, state: State) -> Iterator[torch.nn.Module]:
     if state.run is None:
         yield base
         return
-    model = load_run(base, state.run, state.phase)
+    model = load_trained(base, state.run, state.phase)
     if state.masked:
         fusion_members(model, state.masked, state.mode)
     fold(model)

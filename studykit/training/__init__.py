@@ -2,8 +2,8 @@
 
 May import `data`, `tuners`, `runs` and `study`.
 
-To read, in this order: `base` (a frozen base is loaded), `pretraining` (a small one is made), `adapters` (adapters and
-fusions are made, saved, loaded), `phases` (the phases of a fusion), `train` and `trainer` (one training), `batches`
-(rows as tensors, losses), `generate` and `decoding` (completions), `peft_baselines` (PEFT's compositions of LoRAs),
+To read, in this order: `base` (a frozen base is loaded), `pretraining` (a small one is made), `adapters` and `fusions`
+(new ones, and those of finished runs), `phases` (the phases of a fusion), `train` and `trainer` (one training), `result`
+(what it leaves behind), `batches` (rows as tensors, losses), `generate` and `decoding` (completions), `peft_baselines` (PEFT's compositions of LoRAs),
 `memory` and `estimate` (whether a study fits), `distributed` (several GPUs).
 """

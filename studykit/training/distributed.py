@@ -73,7 +73,7 @@ def _has_gpu() -> bool:
 
 def _train(stage: str, p: Any, place: Place) -> None:
     from studykit.data import rows as data_rows
-    from studykit.training import adapters, batches, phases
+    from studykit.training import adapters, batches, fusions, phases
     from studykit.training import train as training_train
     from studykit.training.base import load_base
 
@@ -85,7 +85,7 @@ def _train(stage: str, p: Any, place: Place) -> None:
         training_train.train(adapters.new_adapter(model, p), tokenizer, *examples, p, steps=p.steps,
                        checkpoints=place.checkpoints, seed=p.seed)  # fmt: skip
     else:
-        model = adapters.new_fusion(model, p)
+        model = fusions.new_fusion(model, p)
         for _ in phases.train_phases(model, tokenizer, p, limits, place):
             pass
 

@@ -28,8 +28,9 @@ from studykit.study import methods, plan
 from studykit.study.file import Study
 from studykit.study.parameters import check
 from studykit.training import memory
-from studykit.training.adapters import FUSION, adapter_config, fusion_config
+from studykit.training.adapters import adapter_config
 from studykit.training.base import half_precision
+from studykit.training.fusions import FUSION, fusion_config
 
 GB = 1e9
 CUDA_CONTEXT = 0.6 * GB  # what CUDA and its libraries hold beside tensors; an allowance, as is the next

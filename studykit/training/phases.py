@@ -15,8 +15,8 @@ from torch import Tensor
 from studykit.data.rows import read_rows
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
 from studykit.study.parameters import FusionParams
-from studykit.training.adapters import FUSION, save_adapter
 from studykit.training.batches import encode_rows
+from studykit.training.fusions import save_fusion
 from studykit.training.result import TrainingResult
 from studykit.training.train import train
 from studykit.tuners import fusion_members
@@ -94,6 +94,6 @@ def train_phase(
         penalty=p.value_regularizer if p.method in ("adapterfusion", "advfusion") and p.variant != "static" else 0.0,
         moments=moments,
     )
-    save_adapter(model, run.path(phase.phase.key), FUSION)
+    save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))
     return result, moments

@@ -14,7 +14,7 @@ from studykit.evaluation import comparison, evaluate, samples, scoring, trained
 from studykit.evaluation.execution import execute
 from studykit.runs import files, store
 from studykit.study.parameters import EvaluateParams
-from studykit.training import adapters, generate, phases
+from studykit.training import fusions, generate, phases
 from studykit.training.base import load_base
 from studykit.training.train import train
 from studykit.tuners import fusion_members
@@ -40,10 +40,10 @@ def advfusion(home):
         patch.chdir(home)
         p = tiny.fusion_params(home)
         base, tokens = load_base(p.base)
-        model = adapters.new_fusion(base, p)
+        model = fusions.new_fusion(base, p)
         with store.open_run(p.out, stage="fusion", params=p) as run:
             assert len(list(phases.train_phases(model, tokens, p, tiny.LIMITS, run))) == 2
-            adapters.save_members(run.path(), p.members)
+            fusions.save_members(run.path(), p.members)
             run.publish()
         return p
 
@@ -64,7 +64,7 @@ def evaluated(p) -> dict:
 
 def test_the_loss_is_the_validation_loss_of_training(advfusion, tmp_path):
     base, tokens = load_base(advfusion.base)
-    model = adapters.load_run(base, advfusion.members["lua"])
+    model = fusions.load_trained(base, advfusion.members["lua"])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("mix_" in name or "lua" in name)
     rows = data_rows.read_rows(advfusion.data, "lua", "valid")
@@ -93,7 +93,7 @@ def test_advfusion_is_scored_after_both_phases_and_the_first_under_its_mask(advf
     assert list(comparison.by_state(scores)) == ["phase 1", "phase 2"]
     assert [state["phase"] for state in comparison.final(scores)] == ["phase2"]
     base, tokens = load_base(p.base)
-    model = adapters.load_run(base, advfusion.out, "phase1")
+    model = fusions.load_trained(base, advfusion.out, "phase1")
     rows = data_rows.read_rows(p.data, p.language, "test")
     losses = {}
     for masked in ([], ["lua"]):

@@ -14,7 +14,7 @@ from studykit.evaluation import trained as evaluation_trained
 from studykit.runs import store
 from studykit.study import methods
 from studykit.study.parameters import AdapterParams
-from studykit.training import adapters, batches, phases, train
+from studykit.training import adapters, batches, fusions, phases, train
 from studykit.training.base import load_base
 from tests import tiny
 
@@ -86,11 +86,11 @@ def compose(home, word: str):
     with store.open_run(p.out, stage="fusion", params=p) as run:
         base, tokens = load_base(p.base)
         snapshots.look_at_base(base, tokens, p, tiny.LIMITS, run)
-        model = adapters.new_fusion(base, p)
+        model = fusions.new_fusion(base, p)
         snapshots.look(model, tokens, p, tiny.LIMITS, run)
         for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
             snapshots.look(model, tokens, p, tiny.LIMITS, run, phase)
-        adapters.save_members(run.path(), p.members)
+        fusions.save_members(run.path(), p.members)
         run.publish(headline=summary.headline(run.path(), p.method))
     return p, logits(model.eval())
 
@@ -117,11 +117,11 @@ def test_every_composition_trains_and_comes_back(home, word):
 def test_a_composition_of_loras_refuses_other_members(home):
     p = tiny.fusion_params(home, method="merge", mask="none")
     with pytest.raises(UserError, match="merge composes LoRAs, but the member 'python' in .* is a ADAPTER_COMPOSITION"):
-        adapters.new_fusion(load_base(p.base)[0], p)
+        fusions.new_fusion(load_base(p.base)[0], p)
 
 
 def test_a_fully_trained_base_is_no_member(home):
     p = tiny.fusion_params(home)
     full = tiny.adapter_run(home, p.base, "lua", "full")
     with pytest.raises(UserError, match="cannot be fused: it trained the whole base"):
-        adapters.new_fusion(load_base(p.base)[0], p.model_copy(update={"members": p.members | {"lua": full}}))
+        fusions.new_fusion(load_base(p.base)[0], p.model_copy(update={"members": p.members | {"lua": full}}))

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from studykit.errors import UserError
 from studykit.study.parameters import AdapterParams, FusionParams
-from studykit.training import adapters
+from studykit.training import adapters, fusions
 from studykit.training.base import load_base
 from studykit.tuners import fusion_members
 from tests import tiny
@@ -46,7 +46,7 @@ def logits(model) -> torch.Tensor:
 
 def new_fusion(runs: dict, seed: int = 0):
     base, _ = load_base(runs["base"])
-    return adapters.new_fusion(base, FusionParams(members=members(runs), seed=seed)).eval()
+    return fusions.new_fusion(base, FusionParams(members=members(runs), seed=seed)).eval()
 
 
 def fusion_run(home, model, runs: dict, phases: tuple[str, ...]):
@@ -57,9 +57,9 @@ def fusion_run(home, model, runs: dict, phases: tuple[str, ...]):
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data.add_(0.05)
-        adapters.save_adapter(model, place / phase, adapters.FUSION)
+        fusions.save_fusion(model, place / phase)
         expected[phase] = logits(model.train().eval())
-    adapters.save_members(place, members(runs))
+    fusions.save_members(place, members(runs))
     return place, expected
 
 
@@ -89,19 +89,19 @@ def test_a_new_fusion_is_decided_by_its_seed_and_trains_alone(runs):
 def test_an_adapter_run_comes_back(runs):
     base, tokens = load_base(runs["base"])
     plain = logits(base)
-    adapted = logits(adapters.load_run(base, runs["lua"]))
+    adapted = logits(fusions.load_trained(base, runs["lua"]))
     assert not torch.equal(adapted, plain)
     model = adapters.load_members(load_base(runs["base"])[0], members(runs))
     model.set_adapter("lua")
     assert torch.equal(logits(model.eval()), adapted)
-    assert not any(p.requires_grad for p in adapters.load_run(load_base(runs["base"])[0], runs["lua"]).parameters())
+    assert not any(p.requires_grad for p in fusions.load_trained(load_base(runs["base"])[0], runs["lua"]).parameters())
 
 
 @pytest.mark.parametrize("phases", [("phase1", "phase2"), ("fusion",)])
 def test_a_fusion_run_comes_back_phase_by_phase(runs, home, phases):
     place, expected = fusion_run(home, new_fusion(runs), runs, phases)
     for phase in (*phases, None):
-        model = adapters.load_run(load_base(runs["base"])[0], place, phase)
+        model = fusions.load_trained(load_base(runs["base"])[0], place, phase)
         assert torch.equal(logits(model), expected[phase or phases[-1]])
         assert not model.training and not any(p.requires_grad for p in model.parameters())
 
@@ -111,7 +111,7 @@ def test_one_base_carries_run_after_run(runs, home):
     base, _ = load_base(runs["base"])
     plain = logits(base)
     for phase in ("phase1", "phase2", "phase1"):
-        model = adapters.load_run(base, place, phase)
+        model = fusions.load_trained(base, place, phase)
         assert torch.equal(logits(model), expected[phase])
         model.unload()
         assert torch.equal(logits(base), plain)
@@ -130,7 +130,7 @@ def test_a_fusion_saves_its_own_weights_alone(runs, home):
 
 def test_members_keep_their_order(runs, home):
     place, expected = fusion_run(home, new_fusion(runs), runs, ("fusion",))
-    assert fusion_members(adapters.load_run(load_base(runs["base"])[0], place)) == tiny.MEMBERS
+    assert fusion_members(fusions.load_trained(load_base(runs["base"])[0], place)) == tiny.MEMBERS
 
 
 def refused(match: str, work) -> None:
@@ -144,15 +144,15 @@ def test_mistakes_are_told_in_one_sentence(runs, home):
     place, _ = fusion_run(home, new_fusion(runs), runs, ("phase1", "phase2"))
     wrong = members(runs) | {"lua": runs["lora"]}
     refused("Only adapters of one place can be fused, but .* at 'linear'",
-            lambda: adapters.new_fusion(base, FusionParams(members=wrong)))
+            lambda: fusions.new_fusion(base, FusionParams(members=wrong)))
     absent = members(runs) | {"lua": runs["base"]}
     base, _ = load_base(runs["base"])
     refused("holds no adapter; a finished run of notebook 02",
-            lambda: adapters.new_fusion(base, FusionParams(members=absent)))
-    refused("has no 'fusion'; it holds phase1, phase2", lambda: adapters.load_run(base, place, "fusion"))
-    refused("neither a finished adapter run nor", lambda: adapters.load_run(base, runs["base"]))
-    adapters.save_members(home / "runs/fusion/torn", members(runs))
-    refused("has no 'phase'; it holds no fusion", lambda: adapters.load_run(base, home / "runs/fusion/torn"))
+            lambda: fusions.new_fusion(base, FusionParams(members=absent)))
+    refused("has no 'fusion'; it holds phase1, phase2", lambda: fusions.load_trained(base, place, "fusion"))
+    refused("neither a finished adapter run nor", lambda: fusions.load_trained(base, runs["base"]))
+    fusions.save_members(home / "runs/fusion/torn", members(runs))
+    refused("has no 'phase'; it holds no fusion", lambda: fusions.load_trained(base, home / "runs/fusion/torn"))
 
 
 def test_runs_of_another_base_are_refused(runs, home):

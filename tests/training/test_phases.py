@@ -13,7 +13,7 @@ from studykit.attention.capture import capture
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.study.parameters import FusionAttentionParams
-from studykit.training import adapters, phases, train, trainer
+from studykit.training import fusions, phases, train, trainer
 from studykit.training.base import load_base
 from studykit.tuners import fusion_layers
 from tests import tiny
@@ -28,7 +28,7 @@ def home(tmp_path, monkeypatch):
 
 def start(p):
     base, tokens = load_base(p.base)
-    return adapters.new_fusion(base, p), tokens
+    return fusions.new_fusion(base, p), tokens
 
 
 def masks(model) -> set:
@@ -41,12 +41,12 @@ def fuse(p, after=lambda phase: None) -> dict:
         if not run.done:
             base, tokens = load_base(p.base)
             snapshots.look_at_base(base, tokens, p, tiny.LIMITS, run)
-            model = adapters.new_fusion(base, p)
+            model = fusions.new_fusion(base, p)
             snapshots.look(model, tokens, p, tiny.LIMITS, run)
             for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
                 snapshots.look(model, tokens, p, tiny.LIMITS, run, phase)
                 after(phase)
-            adapters.save_members(run.path(), p.members)
+            fusions.save_members(run.path(), p.members)
             run.publish(headline={})
     return summary.trained(run.dir, p.method)
 

@@ -100,8 +100,8 @@ class Bench:
         return readings
 
     def _load(self, checkpoint: str, phase: str):
-        from studykit.training.adapters import load_run
         from studykit.training.base import load_base
+        from studykit.training.fusions import load_trained
 
         if self._loaded is None:
             self._loaded = load_base(self.base)
@@ -112,7 +112,7 @@ class Bench:
             if self._model is not None:
                 self._model.unload()
             self._model = self._state = None  # if loading fails, nothing pretends to be loaded
-            self._model = load_run(self._loaded[0], self.runs[checkpoint], phase)
+            self._model = load_trained(self._loaded[0], self.runs[checkpoint], phase)
             self._state = checkpoint, phase
         return self._model, self._loaded[1]
 

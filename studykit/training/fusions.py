@@ -1,0 +1,111 @@
+"""Fusions on a base: a new one over the adapters of finished runs, and those of finished fusion runs.
+
+A fusion run holds `<phase>/fusion/`, the weights that trained in that phase, and `members.json`, which names the
+adapter runs of its members in their order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, set_seed
+
+from studykit.errors import UserError
+from studykit.runs.files import write_json
+from studykit.runs.store import manifest
+from studykit.study.methods import PEFT_COMPOSITIONS
+from studykit.study.parameters import FusionParams
+from studykit.training.adapters import (
+    FullWeights,
+    adapter_directory,
+    copy_parameters,
+    full_weights,
+    load_members,
+    save_parameters,
+)
+from studykit.training.peft_baselines import new_peft_composition
+from studykit.tuners import CompositionModel, FusionConfig
+
+FUSION = "fusion"  # name of the composition among the adapters of a model
+GATE_FILE = "trained.safetensors"  # what trained in a composition by PEFT; empty where nothing trains
+
+
+def fusion_config(p: FusionParams) -> FusionConfig:
+    """Returns the configuration that the parameters of notebook 03 describe."""
+    return FusionConfig(
+        members=list(p.members),
+        kind=p.method if p.method in ("average", "scalar_mix") else "attention",
+        value=p.variant != "static",
+        rank=p.rank if p.variant == "lowrank" else None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
+    """Returns the base with its members, frozen, and a new composition of them, trainable and drawn from the seed.
+
+    Raises UserError for members that do not fit together.
+    """
+    if p.method in PEFT_COMPOSITIONS:
+        set_seed(p.seed)
+        directories = {name: adapter_directory(run) for name, run in p.members.items()}
+        return new_peft_composition(model, p.method, directories, FUSION)
+    peft_model = load_members(model, p.members)
+    set_seed(p.seed)
+    try:
+        peft_model.add_adapter(FUSION, fusion_config(p))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    peft_model.set_adapter(FUSION)
+    return peft_model
+
+
+def save_fusion(model: PeftModel, directory: Path) -> None:
+    """Writes what trained in a composition to `directory/fusion`; its members are saved by their own runs."""
+    if isinstance(model.base_model, CompositionModel):
+        model.save_pretrained(directory, selected_adapters=[FUSION])
+    else:
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        save_parameters(trained, directory / FUSION / GATE_FILE)
+
+
+def save_members(directory: Path, members: Mapping[str, str]) -> None:
+    """Writes `members.json`: the adapter runs of a fusion's members by name, in order."""
+    write_json(directory / "members.json", members)
+
+
+def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = None) -> PeftModel | FullWeights:
+    """Returns the base with what a finished adapter run or fusion run trained, active and frozen.
+
+    Args:
+        phase: of a fusion run, the key of a phase (`phase1`, `phase2`, or `fusion` where there is only one); None
+            means the last. No member is masked, whatever the phase: `fusion_members` masks them.
+    Raises: UserError if the run is neither, or has no such phase.
+    """
+    run = Path(run)
+    if weights_file := full_weights(run):
+        return FullWeights(model.eval(), weights_file)
+    if (run / "adapter").exists():
+        directory = adapter_directory(run)
+        return PeftModel.from_pretrained(model, directory, adapter_name=directory.name).eval()
+    if not (run / "members.json").exists():
+        raise UserError(f"{run} is neither a finished adapter run nor a finished fusion run.")
+    members = json.loads((run / "members.json").read_text(encoding="utf-8"))
+    phases = [path.parent.name for path in sorted(run.glob(f"*/{FUSION}"))]
+    if not phases or phase not in (None, *phases):
+        raise UserError(f"{run} has no {phase or 'phase'!r}; it holds {', '.join(phases) or 'no fusion'}.")
+    directory = run / (phase or phases[-1]) / FUSION
+    if (directory / GATE_FILE).exists():
+        method = manifest(run)["params"]["method"]
+        directories = {member: adapter_directory(member_run) for member, member_run in members.items()}
+        peft_model = new_peft_composition(model, method, directories, FUSION)
+        copy_parameters(peft_model, load_file(directory / GATE_FILE))
+    else:
+        peft_model = load_members(model, members)
+        peft_model.load_adapter(directory, adapter_name=FUSION)
+        peft_model.set_adapter(FUSION)
+    return peft_model.requires_grad_(False).eval()
