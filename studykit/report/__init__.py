@@ -1,8 +1,8 @@
-"""What a reader sees: figures, tables, the explorer, pages and the index. (every notebook's "look" cells)
+"""Everything that a reader sees: figures, tables, the explorer, pages and the index. (all notebooks use it)
 
-May import everything but `workflow`. Nothing here decides a number, so a word mended here makes no run again.
+May import every package but `workflow`. Nothing here decides a number, so no change here makes a run out of date.
 
 To read, in this order: `conclusions` (the sentences and the verdicts), `diagnostics` (signs of a fusion that failed),
 `tables` and `figures/`, `explorer/` (fusion weights as one interactive page), `exports` (CSV, Markdown, LaTeX), `html`
-(a notebook as a page), `pages` and `summary` (the index of a study).
+(a notebook as clean HTML), `summary` and `pages` (the report of a study, with the templates in `templates/`).
 """

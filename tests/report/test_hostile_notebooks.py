@@ -74,8 +74,8 @@ HTML = {
     "image set": f"<p style='background:image-set(\"{OUTSIDE}/x.png\" 1x)'>x</p>",
 }  # fmt: skip
 # Markdown, and outputs that are not HTML, all around the same HTML
-EVIL = f"<img src=x onerror=\"{RUN}\"><details open ontoggle=\"{RUN}\">"
-BREAKING_OUT = f"\"><img src=x onerror=\"{RUN}\">"
+EVIL = f'<img src=x onerror="{RUN}"><details open ontoggle="{RUN}">'
+BREAKING_OUT = f'"><img src=x onerror="{RUN}">'
 CELLS = {
     "heading": new_markdown_cell(f"# T <input autofocus onfocus=\"{RUN}\">{EVIL}"),
     "markdown link": new_markdown_cell(f"[x](javascript:{RUN}) [y](<java\nscript:{RUN}>) ![z](x\"onerror=\"{RUN})"),

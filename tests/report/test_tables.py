@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import html
+
 import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from studykit.report import tables
+from studykit.report.html import render_notebook
 from studykit.runs import notebook, store
 
 EVIL = "<script>alert(1)</script> & '\"<img src=x onerror=alert(1)>"
@@ -12,7 +17,7 @@ EVIL = "<script>alert(1)</script> & '\"<img src=x onerror=alert(1)>"
 
 @pytest.fixture
 def outputs(monkeypatch) -> list[dict[str, str]]:
-    """What was displayed, by mime type."""
+    """Everything that was displayed, by MIME type."""
     seen: list[dict[str, str]] = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: seen.append(data))
     return seen
@@ -28,14 +33,6 @@ def test_text_is_escaped(call, value, outputs):
     page = outputs[0]["text/html"]
     assert "<script" not in page and "<img" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
-
-
-@pytest.mark.parametrize("value, text", [
-    (None, "–"), (True, "yes"), (1234567, "1,234,567"), (0.00001234, "1.234e-05"), (12345.678, "12,346"), (0.5, "0.5"),
-    ([1, "a", None], "1, a, –"), ({"a": 1500}, "a: 1,500"), ("x\ny", "x\ny"), (0, "0"), (-1500.0, "-1,500"),
-])  # fmt: skip
-def test_values_as_they_are_written(value, text):
-    assert tables.written(value) == text
 
 
 def test_a_table_has_all_columns_and_dashes_for_what_is_missing(outputs):
@@ -63,15 +60,25 @@ def test_nothing_shows_nothing(call, outputs):
     assert not outputs
 
 
-def test_the_footer_tells_versions_and_every_parameter(tmp_path, monkeypatch, outputs):
+def test_the_footer_shows_versions_and_every_parameter(tmp_path, monkeypatch, outputs):
     p = notebook.from_notebook("data", {"seed": 3})
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    tables.footer(p)  # nothing has been made
+    tables.footer(p)  # nothing is published
     page = outputs.pop()["text/html"]
-    assert not outputs and "of the draw and the split" in page
-    assert all(f">{name}</th>" in page for name in type(p).model_fields)
+    assert not outputs
+    for name, field in type(p).model_fields.items():
+        assert f">{name}</th>" in page and html.escape(field.description).replace("|", "|<wbr>") in page
     with store.open_run("runs/data/made", stage="data", params=p) as run:
         run.publish(inputs=[])
     tables.footer(p.model_copy(update={"out": "runs/data/made"}))
-    said, page = outputs
-    assert said["text/markdown"].startswith("Made in 0 s on ") and "python 3." in said["text/markdown"]
+    sentence = outputs[0]["text/markdown"]
+    assert sentence.startswith("This run took 0.") and "python 3." in sentence
+
+
+def test_tables_and_texts_look_the_same_in_a_report(outputs):
+    tables.table([{"method": "x|y", "loss": 1.5}], "Losses.")
+    tables.texts([{"prompt": "a < b", "prediction": "c"}])
+    cells = [new_code_cell("", outputs=[new_output("display_data", data)]) for data in outputs]
+    soup = BeautifulSoup(render_notebook(new_notebook(cells=cells)).content, "html.parser")
+    assert [cell["style"] for cell in soup.select("td")] == ["text-align:left", "text-align:right"]
+    assert soup.figcaption.get_text() == "Losses." and soup.select_one(".texts.pairs pre").get_text() == "a < b"
