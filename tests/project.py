@@ -30,7 +30,7 @@ WORK = {
     "base_model": "value = p.steps",
     "data": "value = p.source_examples",
     "adapter": "from studykit.flavour import flavour\nvalue = flavour(p.learning_rate)",
-    "evaluate": "from studykit.flavour import flavour\nvalue = flavour(len(p.checkpoints))",
+    "evaluate": "from studykit.flavour import flavour\nvalue = flavour(len(p.trained_runs))",
 }
 
 

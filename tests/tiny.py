@@ -53,7 +53,7 @@ def base_run(home: Path, seed: int = 0) -> str:
     place = home / "runs/base_model" / f"tiny-{seed:010d}"
     base_model(tokens, seed).save_pretrained(place / "model")
     tokens.save_pretrained(place / "model")
-    write_json(place / "base.json", {"checkpoint": "model", "quantization": "none"})
+    write_json(place / "base.json", {"weights": "model", "quantization": "none"})
     return finish(home, place, {})
 
 

@@ -70,20 +70,20 @@ def headline(run_dir: str | Path, method: str) -> dict[str, float]:
 
 
 def require_method(p: Any) -> dict[str, Any]:
-    """The parameters of the first of p.checkpoints; UserError unless all are what the parameters of notebook 05 say."""
-    if not p.checkpoints:
-        raise UserError("checkpoints is empty; it must name at least one fusion run.")
-    made = [store.manifest(checkpoint)["params"] for checkpoint in p.checkpoints]
+    """The parameters of the first of p.trained_runs; UserError unless all are what the parameters of notebook 05 say."""
+    if not p.trained_runs:
+        raise UserError("trained_runs is empty; it must name at least one fusion run.")
+    made = [store.manifest(checkpoint)["params"] for checkpoint in p.trained_runs]
     asked = parse(p.method)
     wanted = {"method": asked.name, "mask": asked.mask, "variant": asked.variant, "base": p.base,
               "target": made[0].get("target")}  # fmt: skip
-    for checkpoint, params, seed in zip(p.checkpoints, made, p.seeds, strict=True):
+    for checkpoint, params, seed in zip(p.trained_runs, made, p.seeds, strict=True):
         kinds = {store.manifest(member)["params"]["method"] for member in params["members"].values()}
         if kinds != {asked.members}:
             raise UserError(f"{checkpoint} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
         for key, value in (wanted | {"seed": seed}).items():
             if params.get(key) != value:
-                raise UserError(f"{checkpoint} has {key} {params.get(key)!r}, not {value!r}; checkpoints must be runs "
+                raise UserError(f"{checkpoint} has {key} {params.get(key)!r}, not {value!r}; trained_runs must be runs "
                                 f"of {p.method} on one base and target, in the order of seeds.")  # fmt: skip
     return made[0]
 

@@ -46,8 +46,8 @@ def states(p) -> list[State]:
 
     Raises UserError for a checkpoint that is unfinished or was trained on another base.
     """
-    found = [] if p.checkpoints else [State("base")]
-    for seed, run in zip(p.seeds, p.checkpoints, strict=True):
+    found = [] if p.trained_runs else [State("base")]
+    for seed, run in zip(p.seeds, p.trained_runs, strict=True):
         made = store.manifest(run)["params"]
         if Path(made["base"]).name != Path(p.base).name:
             raise UserError(f"{run} was trained on {made['base']}, not on {p.base}; evaluate it on its own base.")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from studykit.errors import show
 
-RENAMED = {"weights_learning_rate": "scalar_mix_learning_rate"}  # keys of earlier studies -> what they are called now
+RENAMED = {"weights_learning_rate": "scalar_mix_learning_rate", "checkpoints": "trained_runs"}  # keys of earlier studies -> what they are called now
 MUST = {
     "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number", "bool_type": "true or false",
     "string_type": "text", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping of parameters",

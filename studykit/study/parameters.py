@@ -196,10 +196,10 @@ class EvaluateParams(Section):
 
     base: str | None = run_dir("base_model run")
     data: str | None = run_dir("data run")
-    checkpoints: list[str] | None = run_dir("trained runs, one per seed; []: the base itself")
+    trained_runs: list[str] | None = run_dir("trained runs, one per seed; []: the base itself")
     method: Method = role("base", "name of what is evaluated")
     language: str | None = role(None, "whose test split")
-    seeds: list[int] | None = run_dir("seeds of the checkpoints, in their order")
+    seeds: list[int] | None = run_dir("seeds of the trained runs, in their order")
     batch_size: int = Field(32, ge=1, description="prompts per generation batch")
     max_new_tokens: int = Field(96, ge=1, description="tokens of a completion, at most")
     samples: int = Field(1, ge=1, description="completions per prompt")
@@ -218,8 +218,8 @@ class EvaluateParams(Section):
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> EvaluateParams:
-        if self.checkpoints is not None and self.seeds is not None and len(self.checkpoints) != len(self.seeds):
-            raise ValueError(f"seeds is {self.seeds}; it must name one seed per checkpoint ({len(self.checkpoints)})")
+        if self.trained_runs is not None and self.seeds is not None and len(self.trained_runs) != len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; it must name one seed per trained run ({len(self.trained_runs)})")
         return self
 
     @model_validator(mode="after")
@@ -237,9 +237,9 @@ class FusionAttentionParams(Section):
 
     base: str | None = run_dir("base_model run")
     data: str | None = run_dir("data run")
-    checkpoints: list[str] | None = run_dir("fusion runs, one per seed")
+    trained_runs: list[str] | None = run_dir("fusion runs, one per seed")
     method: Annotated[str, AfterValidator(methods.weighing)] = role("adapterfusion", "which fusion")
-    seeds: list[int] | None = run_dir("seeds of the checkpoints, in their order")
+    seeds: list[int] | None = run_dir("seeds of the trained runs, in their order")
     samples: int = Field(64, ge=1, description="test rows of the target, at most")
     batch_size: int = Field(16, ge=1, description="rows per forward pass")
     tokens: Literal["completion", "prompt", "both"] = Field("completion", description="which tokens are averaged")

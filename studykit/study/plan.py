@@ -97,15 +97,15 @@ def plan(study: Study) -> list[Run]:
                     target=study.target, method=m.name, mask=m.mask, variant=m.variant, seed=seed)
                 for at, seed in enumerate(study.seeds)]  # fmt: skip
 
-    def evaluate(method: str, language: str, checkpoints: list[str]) -> str:
-        seeds = study.seeds if checkpoints else []
-        return run("evaluate", **on, checkpoints=checkpoints, method=method, language=language, seeds=seeds).dir
+    def evaluate(method: str, language: str, trained_runs: list[str]) -> str:
+        seeds = study.seeds if trained_runs else []
+        return run("evaluate", **on, trained_runs=trained_runs, method=method, language=language, seeds=seeds).dir
 
     paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | {"base": []}
     evaluations = {m.word: evaluate(m.word, study.target, paths[m.word]) for m in asked}
     on_sources = {x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds])
                   for x, of_seeds in evaluated.items()}  # fmt: skip
-    attention = {m.word: run("fusion_attention", **on, checkpoints=paths[m.word], method=m.word, seeds=study.seeds).dir
+    attention = {m.word: run("fusion_attention", **on, trained_runs=paths[m.word], method=m.word, seeds=study.seeds).dir
                  for m in asked if m.has_weights}  # fmt: skip
     baseline = study.compare.baseline or ("adapterfusion" if "adapterfusion" in study.methods else study.methods[0])
     run("compare", evaluations=evaluations, sources=on_sources, attention=attention, target=study.target,

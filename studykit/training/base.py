@@ -51,7 +51,7 @@ def describe_base(base_run: str | Path) -> dict:
 
 def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a base run; padding falls back to the end-of-text token."""
-    return open_tokenizer(checkpoint(base_run))
+    return open_tokenizer(base_weights(base_run))
 
 
 def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
@@ -69,15 +69,15 @@ def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def checkpoint(base_run: str | Path) -> str:
+def base_weights(base_run: str | Path) -> str:
     """Directory or hub id of the base run's weights."""
-    name = describe_base(base_run)["checkpoint"]
+    name = describe_base(base_run)["weights"]
     if name == "model":
         return str(Path(base_run) / "model")
     return str(files.home() / name) if name.startswith("./") else name
 
 
-def recorded(base: str) -> str:
+def portable_name(base: str) -> str:
     """How `base.json` names a checkpoint: a hub id as it is, a directory from the project's home or absolute."""
     place = Path(base).expanduser()
     if not place.is_dir():
@@ -93,7 +93,7 @@ def load_base(base_run: str | Path, quantization: str | None = None):
         quantization: overrides that of the run: `none`, `nf4` or `int8`.
     """
     quantization = quantization or describe_base(base_run)["quantization"]
-    model = open_model(checkpoint(base_run), quantization)
+    model = open_model(base_weights(base_run), quantization)
     return model.requires_grad_(False), load_tokenizer(base_run)
 
 
@@ -119,7 +119,7 @@ def open_model(name_or_path: str, quantization: str = "none"):
     return model.eval()
 
 
-def inspect_checkpoint(name_or_path: str) -> dict:
+def inspect_weights(name_or_path: str) -> dict:
     """Family and sizes of a checkpoint from its config alone; raises UserError if it cannot be read."""
     try:
         config = AutoConfig.from_pretrained(name_or_path).get_text_config()

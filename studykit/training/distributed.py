@@ -83,7 +83,7 @@ def _train(stage: str, p: Any, place: Place) -> None:
         splits = [data_rows.read_rows(p.data, p.language, split, p.trained_on) for split in ("train", "valid")]
         examples = [batches.encode_rows(rows, tokenizer, *limits) for rows in splits]
         training_train.train(adapters.new_adapter(model, p), tokenizer, *examples, p, steps=p.steps,
-                       checkpoints=place.checkpoints, seed=p.seed)  # fmt: skip
+                       trainer_state_dir=place.checkpoints, seed=p.seed)  # fmt: skip
     else:
         model = fusions.new_fusion(model, p)
         for _ in phases.train_phases(model, tokenizer, p, limits, place):

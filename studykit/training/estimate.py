@@ -214,8 +214,8 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
             job = Job(run.stage, label, adapters=members | {FUSION: fusion_config(p)},
                       penalty=p.value_regularizer > 0, **on, **trains)  # fmt: skip
         else:
-            trained = [made[directory] for directory in p.checkpoints or [] if directory in made]
-            if p.checkpoints and not trained:
+            trained = [made[directory] for directory in p.trained_runs or [] if directory in made]
+            if p.trained_runs and not trained:
                 continue
             job = Job(run.stage, p.method, adapters=trained[0].adapters if trained else {}, batch=p.batch_size,
                       length=limits[0], new=p.max_new_tokens, scored=sum(limits), **on)  # fmt: skip

@@ -89,7 +89,7 @@ def train_phase(
         encode_rows(read_rows(p.data, p.target, "valid"), tokenizer, *limits),
         p,
         steps=phase.steps,
-        checkpoints=run.checkpoints / phase.phase.key,
+        trainer_state_dir=run.checkpoints / phase.phase.key,
         seed=p.seed,
         penalty=p.value_regularizer if p.method in ("adapterfusion", "advfusion") and p.variant != "static" else 0.0,
         moments=moments,

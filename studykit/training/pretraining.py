@@ -22,7 +22,7 @@ from studykit.data.polyglot import LANGUAGES, programs
 from studykit.errors import UserError
 from studykit.runs.files import write_json
 from studykit.runs.store import OpenRun
-from studykit.training.base import checkpoint, inspect_checkpoint, load_base, recorded
+from studykit.training.base import base_weights, inspect_weights, load_base, portable_name
 from studykit.training.decoding import Decoding
 from studykit.training.generate import generate
 from studykit.training.result import BaseTrainingResult
@@ -68,7 +68,7 @@ def train_base(documents: Sequence[Document], tokenizer, p, run: OpenRun) -> tup
     settings = TrainingSettings.of(p, eval_every=max(1, p.steps // LOOKS), adam_beta2=ADAM_BETA2)
     model = new_model(tokenizer, p)
     result, _ = train(
-        model, tokenizer, blocks, held_out, settings, steps=p.steps, checkpoints=run.checkpoints, seed=p.seed
+        model, tokenizer, blocks, held_out, settings, steps=p.steps, trainer_state_dir=run.checkpoints, seed=p.seed
     )
     model.save_pretrained(run.path("model"))
     tokenizer.save_pretrained(run.path("model"))
@@ -87,10 +87,10 @@ def train_base(documents: Sequence[Document], tokenizer, p, run: OpenRun) -> tup
 
 def adopt_base(p, run: OpenRun) -> tuple:
     """(model, tokenizer, headline) of the checkpoint that the parameters name, once it has shown that it loads."""
-    name = recorded(p.base)
+    name = portable_name(p.base)
     directory = run.path("base.json").parent
-    write_json(run.path("base.json"), {"checkpoint": name, "quantization": p.quantization})
-    inspect_checkpoint(checkpoint(directory))
+    write_json(run.path("base.json"), {"weights": name, "quantization": p.quantization})
+    inspect_weights(base_weights(directory))
     model, tokenizer = load_base(directory)
     sizes = describe(model, name, p, run)
     return model, tokenizer, {"parameters": sizes["parameters"], "memory (MB)": round(sizes["memory_mb"])}
@@ -100,7 +100,7 @@ def describe(model, name: str, p, run: OpenRun) -> dict:
     """Writes `base.json` and returns it."""
     config = model.config.get_text_config()
     about = {
-        "checkpoint": name,
+        "weights": name,
         "quantization": p.quantization,
         "family": config.model_type,
         "hidden_size": config.hidden_size,

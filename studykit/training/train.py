@@ -110,7 +110,7 @@ def train(
     p: TrainingSettings | Training,
     *,
     steps: int,
-    checkpoints: Path,
+    trainer_state_dir: Path,
     seed: int,
     penalty: float = 0.0,
     moments: dict[str, dict[str, Tensor]] | None = None,
@@ -121,7 +121,7 @@ def train(
         train_examples, valid_examples: from `encode_rows` or `packed_blocks`.
         p: `TrainingSettings`, or the parameters of a notebook.
         steps: optimizer steps at most; 0 only measures the validation losses.
-        checkpoints: where a killed run of the same parameters left its state, and will find it.
+        trainer_state_dir: where a killed run of the same parameters left its state, and will find it.
         moments: AdamW's state by parameter name to go on with, as an earlier call returned it; none: it starts afresh.
             The schedule is always new.
 
@@ -140,9 +140,9 @@ def train(
         raise UserError(f"batch_size is {p.batch_size}; {processes} processes need one that they can share out evenly.")
     bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
     every = min(p.eval_every, max(1, steps))
-    resumed = last_checkpoint(checkpoints)
+    resumed = last_checkpoint(trainer_state_dir)
     arguments = TrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(trainer_state_dir),
         max_steps=max(1, steps),
         per_device_train_batch_size=p.batch_size // processes,
         per_device_eval_batch_size=2 * p.batch_size,
@@ -177,8 +177,8 @@ def train(
     )
     if not steps:
         return _untrained(model, tokenizer, valid_examples, p, arguments), {}
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    meter = Meter(checkpoints / "meter.json")
+    trainer_state_dir.mkdir(parents=True, exist_ok=True)
+    meter = Meter(trainer_state_dir / "meter.json")
     trainer = StudyTrainer(
         model=model,
         args=arguments,

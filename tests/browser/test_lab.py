@@ -41,7 +41,7 @@ def project(tmp_path_factory):
         p = tiny.trained_fusion(home, "exclude")
     notebook = nbformat.read(home / NOTEBOOK, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    values = {"base": p.base, "data": p.data, "checkpoints": [p.out], "method": "advfusion_exclude", "seeds": [0],
+    values = {"base": p.base, "data": p.data, "trained_runs": [p.out], "method": "advfusion_exclude", "seeds": [0],
               "samples": 4, "out": OUT}  # fmt: skip
     for name, value in values.items():
         cell.source = re.sub(rf"^({name}: .+?) = .*?(  # .*)$", rf"\1 = {value!r}\2", cell.source, flags=re.M)

@@ -50,7 +50,7 @@ def advfusion(home):
 
 def parameters(p, runs_of_seeds: list[str], method: str = "bottleneck", **given) -> EvaluateParams:
     usual = {"max_new_tokens": 8, "batch_size": 3, "out": f"runs/evaluate/{method}-0000000005"}
-    return EvaluateParams(base=p.base, data=p.data, checkpoints=runs_of_seeds, method=method, language=p.target,
+    return EvaluateParams(base=p.base, data=p.data, trained_runs=runs_of_seeds, method=method, language=p.target,
                           seeds=list(range(len(runs_of_seeds))), **{**usual, **given})  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_the_loss_is_the_validation_loss_of_training(advfusion, tmp_path):
         parameter.requires_grad_("mix_" in name or "lua" in name)
     rows = data_rows.read_rows(advfusion.data, "lua", "valid")
     valid = tiny.encode_rows(rows, tokens, *tiny.LIMITS)
-    result, _ = train(model, tokens, valid, valid, advfusion, steps=2, checkpoints=tmp_path, seed=0)
+    result, _ = train(model, tokens, valid, valid, advfusion, steps=2, trainer_state_dir=tmp_path, seed=0)
     nats, count = map(sum, zip(*trained.completion_losses(model, tokens, rows, tiny.LIMITS, 3), strict=True))
     assert nats / count == pytest.approx(result.validation_loss(), rel=1e-6)
 

@@ -67,7 +67,7 @@ def test_every_adapter_trains_and_comes_back(home, method):
                       eval_every=2, precision="fp32", learning_rate=1e-2, steps=4)  # fmt: skip
     model = adapters.new_adapter(base, p)
     examples = [batches.encode_rows(read_rows(data, "lua", s), tokens, *tiny.LIMITS) for s in ("train", "valid")]
-    train.train(model, tokens, *examples, p, steps=4, checkpoints=home / "checkpoints", seed=0)
+    train.train(model, tokens, *examples, p, steps=4, trainer_state_dir=home / "checkpoints", seed=0)
     trained = logits(model)
     adapters.save_adapter(model, place / "adapter", "lua")
     run = tiny.finish(home, place, {"base": base_dir, "language": "lua", "method": method, "seed": 0})

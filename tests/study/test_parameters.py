@@ -263,8 +263,8 @@ BAD_NOTEBOOKS = [
     ("fusion", {"members": {"lua": 3}}, "members.lua is 3; it must be text"),
     (
         "evaluate",
-        {"checkpoints": ["runs/a"], "seeds": [0, 1]},
-        "seeds is [0, 1]; it must name one seed per checkpoint (1)",
+        {"trained_runs": ["runs/a"], "seeds": [0, 1]},
+        "seeds is [0, 1]; it must name one seed per trained run (1)",
     ),
     ("evaluate", {"timeout": 0}, "timeout is 0; it must be greater than 0"),
     ("evaluate", {"limit": 0}, "limit is 0; it must be at least 1"),

@@ -70,8 +70,8 @@ def test_what_they_are_given():
     assert (fusion.params["method"], fusion.params["mask"]) == ("advfusion", "zero")
     assert by["fusion lua-adapterfusion-s0"].params["mask"] == "none"
     evaluated = by["evaluate lua-bottleneck"].params
-    assert evaluated["checkpoints"] == [adapter[0].dir, adapter[1].dir] and evaluated["seeds"] == [0, 1]
-    assert by["evaluate lua-base"].params["checkpoints"] == by["evaluate lua-base"].params["seeds"] == []
+    assert evaluated["trained_runs"] == [adapter[0].dir, adapter[1].dir] and evaluated["seeds"] == [0, 1]
+    assert by["evaluate lua-base"].params["trained_runs"] == by["evaluate lua-base"].params["seeds"] == []
     compared = by["compare lua"].params
     assert set(compared["evaluations"]) == set(METHODS) and set(compared["sources"]) == {"python", "go"}
     assert set(compared["adapters"]) == {"bottleneck", "lora"} and compared["baseline"] == "adapterfusion"
@@ -328,4 +328,4 @@ def test_members_on_code_are_other_runs_than_the_arms():
     assert {need.params["trained_on"] for need in fusion.needs if need.stage == "adapter"} == {"code"}
     arm = next(run for run in runs if run.stage == "evaluate" and run.params["method"] == "bottleneck")
     assert {need.params["trained_on"] for need in arm.needs if need.stage == "adapter"} == {"task"}
-    assert runs[-1].params["adapters"]["bottleneck"] == arm.params["checkpoints"]
+    assert runs[-1].params["adapters"]["bottleneck"] == arm.params["trained_runs"]

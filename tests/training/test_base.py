@@ -138,7 +138,7 @@ def run_of(directory, quantization="none", **kind):
     model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer().eos_token_id
     model.save_pretrained(directory / "model")
     tokenizer().save_pretrained(directory / "model")
-    (directory / "base.json").write_text(json.dumps({"checkpoint": "model", "quantization": quantization}))
+    (directory / "base.json").write_text(json.dumps({"weights": "model", "quantization": quantization}))
     return directory
 
 
@@ -193,7 +193,7 @@ def test_four_bits_say_nearly_what_all_bits_say(tmp_path):
 
 
 def test_what_a_config_says(tmp_path):
-    found = base.inspect_checkpoint(str(run_of(tmp_path) / "model"))
+    found = base.inspect_weights(str(run_of(tmp_path) / "model"))
     assert found == {"family": "qwen2", "hidden_size": 64, "layers": 2, "vocabulary": len(tokenizer())}
 
 
@@ -206,15 +206,15 @@ def test_a_checkpoint_is_found_again_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     names = {"./model": "./model", "model": "./model", "~/model": "./model", str(other): str(other), "gpt2": "gpt2"}
     for given_name, kept in names.items():
-        assert base.recorded(given_name) == kept
-        (home / "runs/base.json").write_text(json.dumps({"checkpoint": kept, "quantization": "none"}))
+        assert base.portable_name(given_name) == kept
+        (home / "runs/base.json").write_text(json.dumps({"weights": kept, "quantization": "none"}))
         monkeypatch.chdir(home / "elsewhere")
         expected = kept if kept in ("gpt2", str(other)) else str(home / "model")
-        assert base.checkpoint(home / "runs") == expected
+        assert base.base_weights(home / "runs") == expected
         monkeypatch.chdir(home)
 
 
-@pytest.mark.parametrize("look", [base.inspect_checkpoint, base.open_model, base.open_tokenizer])
+@pytest.mark.parametrize("look", [base.inspect_weights, base.open_model, base.open_tokenizer])
 @pytest.mark.parametrize("name", ["./absent", "/absent/model", "nobody/nothing", "no such name"])
 def test_a_missing_checkpoint_is_one_sentence(look, name, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -225,6 +225,6 @@ def test_a_missing_checkpoint_is_one_sentence(look, name, monkeypatch):
 
 def test_a_directory_without_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        base.inspect_checkpoint(str(tmp_path))
+        base.inspect_weights(str(tmp_path))
     with pytest.raises(UserError, match="holds no base model; a finished run of notebook 00_base_model is needed"):
         base.load_base(tmp_path)

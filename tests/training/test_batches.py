@@ -74,7 +74,7 @@ def test_training_learns_the_same(tmp_path):
         model = tiny.base_model(tokens).requires_grad_(True)
         p = TrainingSettings(learning_rate=1e-2, batch_size=6, eval_every=4, precision="fp32", packing=packing)
         rows = tiny.examples(tokens, 12), tiny.examples(tokens, 5, first=12)
-        result, _ = train(model, tokens, *rows, p, steps=8, checkpoints=tmp_path / str(packing), seed=0)
+        result, _ = train(model, tokens, *rows, p, steps=8, trainer_state_dir=tmp_path / str(packing), seed=0)
         losses.append([row["eval_loss"] for row in result.log if "eval_loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][-1] < losses[0][0]
 
@@ -86,4 +86,4 @@ def test_another_attention_is_refused(tmp_path):
     rows = tiny.examples(tokens, 4)
     with pytest.raises(UserError, match="'eager'; packed rows need 'sdpa'"):
         train(model, tokens, rows, rows, TrainingSettings(learning_rate=1e-2, packing=True), steps=1,
-              checkpoints=tmp_path, seed=0)  # fmt: skip
+              trainer_state_dir=tmp_path, seed=0)  # fmt: skip

@@ -215,14 +215,14 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
 def test_notebook_05_refuses_runs_of_another_method(home):
     p = tiny.fusion_params(home, mask="zero")
     fuse(p)
-    asked = {"base": p.base, "data": p.data, "checkpoints": [p.out], "seeds": [0]}
+    asked = {"base": p.base, "data": p.data, "trained_runs": [p.out], "seeds": [0]}
     assert summary.require_method(FusionAttentionParams(method="advfusion_zero", **asked))["target"] == "lua"
     for change, match in (
         ({"method": "advfusion_exclude"}, "has mask 'zero', not 'exclude'"),
         ({"method": "adapterfusion"}, "has method 'advfusion', not 'adapterfusion'"),
         ({"method": "advfusion_zero", "seeds": [1]}, "has seed 0, not 1"),
         ({"method": "advfusion_zero", "base": "runs/base_model/x"}, "has base"),
-        ({"method": "advfusion_zero", "checkpoints": [], "seeds": []}, "checkpoints is empty"),
+        ({"method": "advfusion_zero", "trained_runs": [], "seeds": []}, "trained_runs is empty"),
     ):
         with pytest.raises(UserError, match=match):
             summary.require_method(FusionAttentionParams(**asked | change))

@@ -59,7 +59,7 @@ def wide_fusion(tokens):
 def run(model, tokens, checkpoints, steps=8, n=10, penalty=0.0, moments=None, seed=0, valid="lua", **settings):
     p = TrainingSettings(**USUAL | settings)
     train_rows, valid_rows = tiny.examples(tokens, n), tiny.examples(tokens, 5, valid, first=n)
-    return train(model, tokens, train_rows, valid_rows, p, steps=steps, checkpoints=checkpoints, seed=seed,
+    return train(model, tokens, train_rows, valid_rows, p, steps=steps, trainer_state_dir=checkpoints, seed=seed,
                  penalty=penalty, moments=moments)  # fmt: skip
 
 

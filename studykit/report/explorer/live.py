@@ -1,6 +1,6 @@
 """What only a live kernel can show: weights on one's own text, with members muted, of any checkpoint and phase.
 
-    live.bench(p.base, p.data, p.checkpoints)  # a cell's last value: a text, switches, a button
+    live.bench(p.base, p.data, p.trained_runs)  # a cell's last value: a text, switches, a button
 
 The model is loaded when the button is pressed and not before, so a batch run passes by, and its report leaves the
 widgets out. `Bench` is the same without widgets. A muted member is excluded: the others share its weight, no parameter
