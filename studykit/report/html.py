@@ -257,8 +257,9 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
     for frame in soup.find_all("iframe"):
         _replace_frame(frame, soup, embedded)
     for table in soup.find_all("table"):
-        _align_numbers(table)
         if table.find_parent("table") is None:
+            if table.find("table") is None:
+                _align_numbers(table)
             box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table"}
             table.wrap(soup.new_tag("div", attrs=box))
 

@@ -181,6 +181,13 @@ def test_tables_scroll_and_align_their_numbers():
     )
 
 
+def test_odd_text_is_shown_all_the_same():
+    nested = "<table><tr><td>" * 2000 + "<script>x</script>1"
+    shown = html_of(stream("lone \ud800"), display(html=nested), display(html="<b>" * 5000 + "end"))
+    assert shown.pre.get_text() == "lone ?" and "end" in shown.get_text()
+    assert len(shown.select("table")) == 2000 and not shown.find("script")
+
+
 def test_prose_is_that_of_the_notebook_as_it_is_now():
     old, new = new_markdown_cell("A typpo", id="p"), new_markdown_cell("A typo", id="p")
     executed = new_notebook(cells=[old, new_code_cell("", outputs=[stream("5")], id="c")])
@@ -272,7 +279,7 @@ def index_of(report: Path) -> tuple[BeautifulSoup, str]:
 
 def test_the_index_tells_what_was_found(report):
     soup, text = index_of(report)
-    assert "Is <this> safe & sound?" in text and "6 of 6 runs are done;" in text
+    assert "Is <this> safe & sound?" in text and "6 of 6 runs are done." in text
     assert [(d.dt.get_text(), d.dd.get_text()) for d in soup.select(".tiles > div")] == [
         ("pass@1 of <base>, %", "12.3"), ("rows", "250"), ("p value", "0.00123")]  # fmt: skip
     assert states(soup) == ["done"] * 6 and "studykit run params/tiny.yaml" in text and not soup.select(".callout")
@@ -370,7 +377,7 @@ def test_pages_of_runs_that_are_no_longer_planned_go(report):
 
 def test_a_study_of_which_nothing_has_run(home):
     text = pages.write_report("params/tiny.yaml").read_text()
-    assert "0 of 6 runs are done, 6 not run yet" in text and "Nothing has run yet" in text
+    assert "0 of 6 runs are done, 6 not run yet." in text and "Nothing has run yet" in text
 
 
 # As a zip
