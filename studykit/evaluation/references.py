@@ -6,7 +6,6 @@ package that is not there; a model cannot score more than the references do.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from studykit.data.rows import Row, row_from_json
 from studykit.errors import UserError
 from studykit.evaluation import samples, scoring
 from studykit.evaluation.execution import execute
-from studykit.evaluation.execution import programs as execution_programs
+from studykit.evaluation.execution.programs import executable
 
 
 def verify_references(
@@ -35,8 +34,8 @@ def verify_references(
     failures: {"status", "message", "n", "ids"}, the most frequent first; rows without a check are not run. UserError
     when programs cannot be run here.
     """
-    checked = [row for row in rows if row.check is not None]
-    programs = [execution_programs.program(r.language, r.target, r.check, secrets.token_hex(16)) for r in checked]
+    checked = [row for row in rows if scoring.can_run(row)]
+    programs = [executable(row.language, row.target, row.check) for row in checked]
     verdicts = execute.execute(programs, timeout=timeout, memory_mb=memory_mb, workers=workers,
                                allow_unsandboxed=allow_unsandboxed)  # fmt: skip
     failures: dict[str, dict] = defaultdict(lambda: defaultdict(list))

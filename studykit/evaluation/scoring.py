@@ -6,7 +6,6 @@ text metrics, and pass@k where rows bring tests. Needs no torch, so it can be re
 from __future__ import annotations
 
 import re
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,7 +14,8 @@ import numpy as np
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
-from studykit.evaluation.execution import programs as execution_programs
+from studykit.evaluation.execution.executable import Verdict
+from studykit.evaluation.execution.programs import executable, missing_package
 from studykit.evaluation.metrics import score
 from studykit.evaluation.statistics import pass_at_k
 
@@ -46,7 +46,7 @@ def evaluate_predictions(
     alone (`no_reference`) get no text scores.
 
     Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
-    names by index where not all have one), "counts" of predictions {n, empty, truncated, checked}, and "execution"
+    names by index where not all have one), "counts" of predictions {n, empty, truncated, checked, left_out {package: count}}, and "execution"
     (None without checks): {isolation, runtimes {language: version}, timeout, memory_mb, empty, ids, verdicts [{status,
     seconds, stderr}], statuses {status: count}}. UserError when the ids differ, a reference is empty, or programs
     cannot be run here.
@@ -66,13 +66,14 @@ def evaluate_predictions(
         "n": len(texts),
         "empty": sum(not text.strip() for text in texts),
         "truncated": sum(not prediction["finished"] for prediction in predictions),
-        "checked": sum(row.check is not None for row in asked),
+        "checked": sum(can_run(row) for row in asked),
+        "left_out": dict(Counter(filter(None, (missing_package(row.language, row.check) for row in asked)))),
     }
     execution = None
     if run and counts["checked"]:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
         execution = _run(asked, texts, limits, allow_unsandboxed, workers)
-        tested = [at for at, row in enumerate(rows) if row.check is not None]
+        tested = [at for at, row in enumerate(rows) if can_run(row)]
         part = {"rows": tested} if len(tested) < len(rows) else {}
         scores |= {f"pass_at_{k}": pass_at(k, execution, samples) | part for k in pass_k}
     return {"scores": scores, "counts": counts, "execution": execution}
@@ -92,11 +93,8 @@ def of_rows(entry: dict, samples: int) -> dict:
 def _run(
     rows: Sequence[Row], texts: Sequence[str], limits: dict, allow_unsandboxed: bool, workers: int | None
 ) -> dict:
-    checked = [(row, text) for row, text in zip(rows, texts, strict=True) if row.check is not None]
-    programs = []
-    for row, text in checked:
-        nonce = secrets.token_hex(16)  # a program that guesses it cannot exist
-        programs.append(execution_programs.program(row.language, text, row.check, nonce))
+    checked = [(row, text) for row, text in zip(rows, texts, strict=True) if can_run(row)]
+    programs = [executable(row.language, text, row.check) for row, text in checked]
     verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     return {
         "isolation": execute.isolation(allow_unsandboxed),
@@ -111,7 +109,12 @@ def _run(
     }
 
 
-def status(verdict: execute.Verdict) -> str:
+def can_run(row: Row) -> bool:
+    """Says whether a row has tests, and no package is missing that they need."""
+    return row.check is not None and not missing_package(row.language, row.check)
+
+
+def status(verdict: Verdict) -> str:
     """The verdict's status; a wrong answer, for which a test ends the program with a message, is "failed"."""
     wrong = verdict.status == "error" and WRONG.search(verdict.stderr_tail)
     return "failed" if wrong else verdict.status

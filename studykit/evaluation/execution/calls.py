@@ -1,10 +1,14 @@
-"""A complete script that runs a candidate's tests and prints a nonce as its last line if and only if all of them pass.
+"""Calls of a candidate's function, whose results are compared outside.
 
-The candidate is arbitrary text. In Python, JavaScript, Ruby, Julia and Lua it is embedded as a string and compiled by
-the script, so that text that does not parse, returns early or opens a comment cannot swallow the tests; Go compiles it
-in place, with `package` lines dropped and missing imports of a few standard packages added. `check.function` is in
-snake_case and is looked up as `function_name` spells it (camelCase in JavaScript and Go). Arguments and results are
-None, bool, int, float, str and lists of these; lists compare by content, numbers by value, and a bool is no number.
+A script loads the candidate, calls its function with each test's arguments, and prints what came back, as JSON, after
+every call. The expected results are not in the script: `problem` compares them here. Whatever a candidate replaces,
+redefines or prints, it has to compute the results.
+
+The candidate is arbitrary text. In Python, JavaScript, Ruby, Julia and Lua the script compiles it from a string, so
+that text which does not parse, returns early or opens a comment cannot swallow the calls; Go compiles it in place, with
+`package` lines dropped and missing imports of a few standard packages added. `check.function` is in snake_case and
+is looked up as `function_name` spells it (camelCase in JavaScript and Go). Arguments and results are None, bool, int,
+float, str and lists of these; lists compare by content, numbers by value, and a bool is no number.
 """
 
 from __future__ import annotations
@@ -19,8 +23,10 @@ from studykit.data.checks import FunctionCheck
 from studykit.data.polyglot.renderer import function_name
 from studykit.data.polyglot.renderers import LANGUAGES
 from studykit.errors import UserError
+from studykit.evaluation.execution.executable import Results
 
 GO_IMPORTS = {"strings", "math", "sort", "strconv", "fmt", "errors", "unicode"}
+MARK = "results: "  # begins a line of results
 
 
 def literal(language: str, value: Any, like: Any = None) -> str:
@@ -66,99 +72,112 @@ def element_type(like: Any) -> str:
 
 
 PYTHON = """\
-import sys
+import json, sys
 
-def same(left, right):
-    if isinstance(left, (list, tuple)) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    return left == right and isinstance(left, bool) == isinstance(right, bool)
+def plain(value):
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    return value if value is None or isinstance(value, (bool, float, str)) else {"type": type(value).__name__}
 
-def test(name, args, expected, call):
-    got = space[name](*args)
-    if not same(got, expected):
-        sys.exit(f"{call}: expected {expected!r}, got {got!r}"[:300])
+def call(name, args):
+    results.append(plain(space[name](*args)))
+    print("\\n" + @mark + json.dumps(results), flush=True)
 
-space = {"__name__": "candidate"}
+space, results = {"__name__": "candidate"}, []
 exec(compile(@source, "candidate", "exec"), space)
-@tests
-print("\\n" + @nonce)
+@calls
 """
 
 JAVASCRIPT = """\
-function same(left, right) {
-  if (Array.isArray(left) && Array.isArray(right)) {
-    return left.length === right.length && right.every((x, i) => same(left[i], x));
+function encode(value) {
+  if (value === null || value === undefined) return "null";
+  if (Array.isArray(value)) {
+    let items = "";
+    for (let i = 0; i < value.length; i++) items += (i ? "," : "") + encode(value[i]);
+    return "[" + items + "]";
   }
-  return left === right || (left == null && right === null);
+  if (typeof value === "string") return JSON.stringify(value);
+  return typeof value === "boolean" || Number.isFinite(value) ? String(value) : "{}";
 }
-function test(name, args, expected, call) {
-  const got = space[name](...args);
-  if (!same(got, expected)) {
-    console.error(`${call}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(got)}`.slice(0, 300));
-    process.exit(1);
-  }
+const results = [];
+function call(name, args) {
+  results.push(encode(space[name](...args)));
+  console.log("\\n" + @mark + "[" + results.join(",") + "]");
 }
 const space = new Function("require", @source + "\\n;return {" + @names + "};")(require);
-@tests
-console.log("\\n" + @nonce);
+@calls
 """
 
 RUBY = """\
-def harness_same(left, right)
-  return left == right unless left.is_a?(Array) && right.is_a?(Array)
-  left.length == right.length && left.zip(right).all? { |x, y| harness_same(x, y) }
+def harness_encode(value)
+  case value
+  when nil then "null"
+  when true, false, Integer then value.to_s
+  when Float then value.finite? ? value.to_s : "{}"
+  when String then '"' + value.scrub.gsub(/[\\x00-\\x1f"\\\\]/) { |c| format("\\\\u%04x", c.ord) } + '"'
+  when Array then "[" + value.map { |item| harness_encode(item) }.join(",") + "]"
+  else "{}"
+  end
 end
-def harness_test(name, args, expected, call)
-  got = send(name, *args)
-  abort "#{call}: expected #{expected.inspect}, got #{got.inspect}"[0, 300] unless harness_same(got, expected)
+HARNESS_RESULTS = []
+def harness_call(name, args)
+  HARNESS_RESULTS << harness_encode(send(name, *args))
+  STDOUT.write("\\n" + @mark + "[" + HARNESS_RESULTS.join(",") + "]\\n")
+  STDOUT.flush
 end
 eval(@source, TOPLEVEL_BINDING, "candidate")
-@tests
-puts "\\n" + @nonce
+@calls
 """
 
 JULIA = """\
-harness_same(left, right) = left isa Bool || right isa Bool ? left === right : (left == right) === true
-function harness_same(left::AbstractVector, right::AbstractVector)
-    return length(left) == length(right) && all(harness_same(x, y) for (x, y) in zip(left, right))
+harness_encode(value) = "{}"
+harness_encode(::Nothing) = "null"
+harness_encode(value::Union{Bool, Integer}) = string(value)
+harness_encode(value::AbstractFloat) = isfinite(value) ? string(Float64(value)) : "{}"
+harness_encode(value::AbstractVector) = "[" * join([harness_encode(item) for item in value], ",") * "]"
+function harness_encode(value::AbstractString)
+    special(c) = c < ' ' || c == '"' || c == '\\\\'
+    escape(c) = special(c) ? "\\\\u" * string(UInt32(c), base = 16, pad = 4) : string(c)
+    return "\\"" * join(map(escape, collect(value))) * "\\""
 end
-function harness_test(name, args, expected, call)
+const harness_results = String[]
+function harness_call(name, args)
     got = Base.invokelatest(Base.invokelatest(getfield, Main, Symbol(name)), args...)
-    if !Base.invokelatest(harness_same, got, expected)
-        println(stderr, first("$call: expected $(repr(expected)), got $(repr(got))", 300))
-        exit(1)
-    end
+    push!(harness_results, Base.invokelatest(harness_encode, got))
+    println(Base.stdout, "\\n", @mark, "[", join(harness_results, ","), "]")
+    flush(Base.stdout)
 end
 include_string(Main, @source, "candidate")
-@tests
-println("\\n" * @nonce)
+@calls
 """
 
 LUA = """\
-local function same(left, right)
-  if type(left) ~= "table" or type(right) ~= "table" then return left == right end
-  if #left ~= #right then return false end
-  for i = 1, #right do
-    if not same(left[i], right[i]) then return false end
+local write, out, format, type, kind, huge = io.stdout.write, io.stdout, string.format, type, math.type, math.huge
+local gsub, byte, concat, flush, unpack = string.gsub, string.byte, table.concat, io.stdout.flush, table.unpack
+local function escape(c) return format("\\\\u%04x", byte(c)) end
+local function encode(value)
+  if value == nil then return "null" end
+  if type(value) == "boolean" then return value and "true" or "false" end
+  if type(value) == "string" then return '"' .. gsub(value, '[%c"\\\\]', escape) .. '"' end
+  if type(value) == "number" then
+    if kind(value) == "integer" then return format("%d", value) end
+    return value == value and value < huge and value > -huge and format("%.17g", value) or "{}"
   end
-  return true
-end
-local function show(value)
-  if type(value) ~= "table" then return tostring(value) end
-  local parts = {}
-  for i = 1, #value do parts[i] = show(value[i]) end
-  return "{" .. table.concat(parts, ", ") .. "}"
+  if type(value) ~= "table" then return "{}" end
+  local items = {}
+  for i = 1, #value do items[i] = encode(value[i]) end
+  return "[" .. concat(items, ",") .. "]"
 end
 local space = assert(load(@source .. "\\nreturn {" .. @names .. "}", "=candidate"))()
-local function test(name, args, expected, call)
-  local got = space[name](table.unpack(args))
-  if not same(got, expected) then
-    io.stderr:write((call .. ": expected " .. show(expected) .. ", got " .. show(got)):sub(1, 300), "\\n")
-    os.exit(1)
-  end
+local results = {}
+local function call(name, args)
+  results[#results + 1] = encode((space[name](unpack(args))))
+  write(out, "\\n", @mark, "[", concat(results, ","), "]\\n")
+  flush(out)
 end
-@tests
-print("\\n" .. @nonce)
+@calls
 """
 
 GO = """\
@@ -166,25 +185,27 @@ package main
 
 import (
 \tharnessJSON "encoding/json"
-\tharnessFmt "fmt"
 \tharnessOS "os"
 )
 
 @source
 
-func harnessTest(got, expected any, call string) {
-\tleft, _ := harnessJSON.Marshal(got)
-\tright, _ := harnessJSON.Marshal(expected)
-\tif string(left) == string(right) || string(left) == "null" && string(right) == "[]" {
-\t\treturn
+var harnessResults string
+
+func harnessCall(got any) {
+\ttext, failure := harnessJSON.Marshal(got)
+\tif failure != nil {
+\t\ttext = []byte("{}")
 \t}
-\tharnessFmt.Fprintf(harnessOS.Stderr, "%.100s: expected %.100s, got %.100s\\n", call, right, left)
-\tharnessOS.Exit(1)
+\tif harnessResults != "" {
+\t\tharnessResults += ","
+\t}
+\tharnessResults += string(text)
+\tharnessOS.Stdout.WriteString("\\n" + @mark + "[" + harnessResults + "]\\n")
 }
 
 func main() {
-@tests
-\tharnessFmt.Println("\\n" + @nonce)
+@calls
 }
 """
 
@@ -199,14 +220,14 @@ func {0}[T int | float64 | string](first T, rest ...T) T {{
 }}
 """
 
-# prelude, and a test as a statement of the language: name, arguments, expected, call
+# a script, and a call as a statement of the language
 SCRIPTS = {
-    "python": (PYTHON, "test({name}, [{args}], {expected}, {call})"),
-    "javascript": (JAVASCRIPT, "test({name}, [{args}], {expected}, {call});"),
-    "ruby": (RUBY, "harness_test({name}, [{args}], {expected}, {call})"),
-    "julia": (JULIA, "harness_test({name}, Any[{args}], {expected}, {call})"),
-    "lua": (LUA, "test({name}, {{{args}}}, {expected}, {call})"),
-    "go": (GO, "\tharnessTest({plain}({args}), {expected}, {call})"),
+    "python": (PYTHON, "call({name}, [{args}])"),
+    "javascript": (JAVASCRIPT, "call({name}, [{args}]);"),
+    "ruby": (RUBY, "harness_call({name}, [{args}])"),
+    "julia": (JULIA, "harness_call({name}, Any[{args}])"),
+    "lua": (LUA, "call({name}, {{{args}}})"),
+    "go": (GO, "\tharnessCall({plain}({args}))"),
 }
 
 
@@ -229,33 +250,69 @@ def go_source(code: str) -> str:
     return "\n".join([*imports, code])
 
 
-def script(language: str, code: str, check: FunctionCheck | Sequence[FunctionCheck], nonce: str) -> str:
-    """The script. It exits non-zero with a short message on stderr when a test fails; several checks run in one script.
+def script(language: str, code: str, checks: Sequence[FunctionCheck]) -> tuple[str, Results]:
+    """Returns the script that makes the calls of all checks, and the results that it must print.
 
     Raises UserError for an unknown language, an unusable function name or a test value without a literal.
     """
     if language not in LANGUAGES:
         raise UserError(f"language {language!r} is not one of {', '.join(LANGUAGES)}")
     prelude, template = SCRIPTS[language]
-    names, tests = [], []
-    for one in [check] if isinstance(check, FunctionCheck) else check:
-        if not re.fullmatch(r"[A-Za-z_]\w*", one.function):
-            raise UserError(f"function name {one.function!r} of a check is not an identifier")
-        names.append(name := function_name(language, one.function))
-        kinds = [_full(column) for column in zip(*(test.args for test in one.tests), strict=True)]
-        result = _full(test.expected for test in one.tests)
-        for test in one.tests:
-            args = ", ".join(literal(language, value, like) for value, like in zip(test.args, kinds, strict=True))
-            call = quoted(language, f"{name}({json.dumps(test.args)[1:-1]})")
-            expected = literal(language, test.expected, result)
-            text = quoted(language, name)
-            tests.append(template.format(name=text, plain=name, args=args, expected=expected, call=call))
+    names, statements, calls, expected = [], [], [], []
+    for check in checks:
+        if not re.fullmatch(r"[A-Za-z_]\w*", check.function):
+            raise UserError(f"function name {check.function!r} of a check is not an identifier")
+        names.append(name := function_name(language, check.function))
+        likes = [_full(column) for column in zip(*(test.args for test in check.tests), strict=True)]
+        for test in check.tests:
+            args = ", ".join(literal(language, value, like) for value, like in zip(test.args, likes, strict=True))
+            literal(language, test.expected)  # refuses values that cannot be compared
+            statements.append(template.format(name=quoted(language, name), plain=name, args=args))
+            calls.append(f"{name}({json.dumps(test.args)[1:-1]})"[:100])
+            expected.append(test.expected)
     separator = " = " if language == "lua" else ": "
     fields = ", ".join(f"{name}{separator}{name}" for name in names)
     parts = {
         "source": go_source(code) if language == "go" else quoted(language, code),
         "names": quoted(language, fields) if language in ("javascript", "lua") else "",
-        "tests": "\n".join(tests),
-        "nonce": quoted(language, nonce),
+        "calls": "\n".join(statements),
+        "mark": quoted(language, MARK),
     }
-    return re.sub(r"@(source|names|tests|nonce)\b", lambda match: parts[match[1]], prelude)
+    text = re.sub(r"@(source|names|calls|mark)\b", lambda match: parts[match[1]], prelude)
+    return text, Results(tuple(calls), tuple(expected))
+
+
+def problem(language: str, wanted: Results, stdout: str, complete: bool = True) -> str:
+    """Returns the first way in which a script's results are not those wanted, or "".
+
+    complete: whether the program ended by itself, so that a missing result is a problem, too.
+    """
+    lines = [line[len(MARK) :] for line in stdout.split("\n") if line.startswith(MARK)]
+    try:
+        results = json.loads(lines[-1]) if lines else []
+    except (ValueError, RecursionError):
+        results = [{}]
+    if not isinstance(results, list):
+        results = [{}]
+    for call, expected, got in zip(wanted.calls, wanted.expected, results, strict=False):
+        if not same(language, got, expected):
+            return f"{call}: expected {json.dumps(expected)[:100]}, got {json.dumps(got)[:100]}\n"
+    if complete and len(results) != len(wanted.expected):
+        return f"the program ended after {len(results)} of {len(wanted.expected)} calls\n"
+    return ""
+
+
+def same(language: str, got: Any, expected: Any) -> bool:
+    """Says whether a result, read from JSON, is the expected one in its language."""
+    if isinstance(got, list) and isinstance(expected, list):
+        return len(got) == len(expected) and all(same(language, *pair) for pair in zip(got, expected, strict=True))
+    if language == "go" and got is None and expected == []:
+        return True  # a nil slice
+    if isinstance(got, bool) != isinstance(expected, bool):
+        return False
+    if language == "javascript" and isinstance(got, int | float) and isinstance(expected, int | float):
+        try:
+            return float(got) == float(expected)
+        except OverflowError:
+            return False
+    return got == expected

@@ -1,80 +1,49 @@
-"""Run model-written programs and say how each one ended.
+"""Model-written programs are run, and each gets a verdict.
 
-A program with a nonce passes iff it exits with 0 and the last line of its stdout is the nonce, a random word that only
-a script which reached its end prints. A program with tests passes iff it exits with 0 on every test's stdin, having
-written one of the outputs that the test accepts. Programs are spread over `workers` runner processes, each in a sandbox
-(`sandbox.py`) and with interpreter start-up paid once.
+What is covered:
+
+- no network, no file of the user's, and nothing of one program within reach of another (`sandbox.py`);
+- processor time, memory, files, processes and output of the whole program, not of one of its processes;
+- expected values stay outside: a program that reads and writes, and a function of the built-in data, is compared here.
+
+What is not covered: a bug in the kernel, and programs whose tests share their process (`harnesses.py`), where a
+program written against this very kit can pass without being right.
+
+    >>> program = Executable("python", "print(int(input()) + 1)", Outputs((("1", ("2",)),)))
+    >>> execute([program])[0].status
+    'passed'
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-from studykit.evaluation.execution import runtimes, sandbox
+from studykit.errors import UserError
+from studykit.evaluation.execution import calls, runtimes, sandbox
+from studykit.evaluation.execution.executable import Executable, Outputs, Results, Token, Verdict
 from studykit.evaluation.execution.output import same_output
-
-
-@dataclass(frozen=True)
-class Executable:
-    """A source file, and what shows that it is right: a nonce, or tests (stdin, the outputs that are accepted).
-
-    timeout (seconds per run), memory_mb: the problem's own limits, in place of those given to `execute`.
-    """
-
-    language: str
-    source: str
-    nonce: str = ""
-    tests: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    timeout: float | None = None
-    memory_mb: int | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How one program ended.
-
-    status: passed | failed (exit 0, but no nonce or another output: a wrong answer or an early exit) | error (non-zero
-    exit, syntax error, crash) | timeout | memory | output (wrote more than 8 MB). seconds: wall time of the program; of
-    its longest run where it has tests. stderr_tail: the last 2,000 bytes of stderr.
-    """
-
-    status: str
-    seconds: float
-    stderr_tail: str
-
-    @property
-    def passed(self) -> bool:
-        return self.status == "passed"
-
-
-def available(language: str) -> bool:
-    """Whether programs of `language` can be run on this machine; UserError for a language that is not known."""
-    return runtimes.find(language) is not None
+from studykit.evaluation.execution.runner import Reply, Runner, RunnerDied, Sandbox
 
 
 def runtime_version(language: str) -> str:
-    """The runtime's name and version, e.g. "CPython 3.11.7"; UserError that names what is missing."""
+    """Returns the runtime's name and version, e.g. "CPython 3.11.7"; UserError that names what is missing."""
     return runtimes.require(language).version
 
 
 def isolation(allow_unsandboxed: bool = False) -> str:
-    """The isolation that `execute` uses here, for the record of a result: "bwrap", "unshare", "apptainer", "podman" or
-    "rlimits (NOT isolated)".
+    """Returns the isolation that `execute` uses here, for the record of a result: a level of `sandbox.LEVELS`.
 
-    " as root" is appended where root could not become nobody, ", files writable" where `unshare` cannot protect files
-    (Linux < 5.12). UserError when nothing works that is allowed.
+    " as root" is appended where a level was named by which root's programs run as root, and "(NOT isolated)" to
+    `rlimits`. UserError when nothing works that is allowed.
     """
     chosen = sandbox.choose(allow_unsandboxed)
-    if chosen.level == "rlimits":
-        return f"{chosen} (NOT isolated)"
-    with sandbox.Runner(chosen) as runner:
-        return str(chosen) if runner.contained else f"{chosen}, files writable"
+    return f"{chosen} (NOT isolated)" if chosen.level == "rlimits" else str(chosen)
 
 
 def execute(
@@ -85,12 +54,23 @@ def execute(
     allow_unsandboxed: bool = False,
     workers: int | None = None,
 ) -> list[Verdict]:
-    """Run programs; one verdict each, in the order given.
+    """Runs programs and returns one verdict each, in the order given.
 
-    timeout: wall-clock seconds per run (building a compiled program and `Language.start_seconds` are not counted).
-    memory_mb: per process. workers: runner processes, by default one per usable core. UserError, before anything runs,
-    for a missing runtime or missing isolation.
+    Args:
+        timeout: seconds per run, of processor time or of waiting. Building a compiled program and
+            `Language.start_seconds` are not counted, nor is waiting for a processor on a busy machine, up to ten times
+            this limit.
+        memory_mb: of the whole program: private and shared memory of all its processes, and its files, which lie in
+            memory.
+        workers: sandboxes at a time, by default one per usable core.
+
+    Raises:
+        UserError: before anything runs, for a missing runtime or missing isolation, or a limit out of range; and when a
+            program could not be started, for which it is not to blame.
     """
+    for name, value, most in (("timeout", timeout, runtimes.MAX_SECONDS), ("memory_mb", memory_mb, runtimes.MAX_MB)):
+        if not 0 < value <= most:
+            raise UserError(f"{name} is {value:g}; accepted are numbers above 0, up to {most:g}.")
     for language in sorted({program.language for program in programs}):
         runtimes.require(language)
     if not programs:
@@ -104,7 +84,7 @@ def execute(
         ThreadPoolExecutor(count) as pool,
     ):
 
-        def take() -> Iterator[int]:
+        def waiting() -> Iterator[int]:
             while not stop.is_set():
                 with lock:
                     index = next(queue, None)
@@ -117,7 +97,7 @@ def execute(
         def work() -> None:
             runner = None
             try:
-                for index in take():
+                for index in waiting():
                     runner, verdicts[index] = _run(runner, chosen, programs[index], timeout, memory_mb)
             finally:
                 if runner is not None:
@@ -135,41 +115,65 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(runner, chosen, program: Executable, timeout: float, memory_mb: int) -> tuple[sandbox.Runner | None, Verdict]:
+def _run(
+    runner: Runner | None, chosen: Sandbox, program: Executable, timeout: float, memory_mb: int
+) -> tuple[Runner | None, Verdict]:
     """One verdict, and the runner for the next program.
 
     A program whose runner dies gets a second, fresh one: it may be innocent.
     """
     for _ in range(2):
-        runner = runner or sandbox.Runner(chosen)  # if that fails it is not the program's fault: nothing is scored
+        runner = runner or Runner(chosen)  # if that fails it is not the program's fault: nothing is scored
         try:
-            return runner, verdict(runner, program, timeout, memory_mb)
-        except sandbox.RunnerDied as death:
+            reached = verdict(runner, program, timeout, memory_mb)
+            if chosen.level == "bwrap-renewed":
+                runner.close()
+                runner = None
+            return runner, reached
+        except RunnerDied as death:
             reason = str(death)
             runner.close()
             runner = None
     return None, Verdict("error", 0.0, f"the sandbox did not survive this program: {reason}")
 
 
-def verdict(runner: sandbox.Runner, program: Executable, timeout: float, memory_mb: int) -> Verdict:
-    """Build a program, and run it until its first failure; RunnerDied when the runner does not survive it."""
-    built = runner.build(program.language, program.source, program.timeout or timeout, program.memory_mb or memory_mb)
-    if built["status"] != "ok":
-        return Verdict(built["status"], 0.0, built["stderr"])
-    if not program.tests:
-        reply = runner.run()
-        passed = reply["stdout"].rstrip("\n").rpartition("\n")[2] == program.nonce != ""
-        return Verdict(_status(reply, passed), round(reply["seconds"], 4), reply["stderr"])
+def verdict(runner: Runner, program: Executable, timeout: float, memory_mb: int) -> Verdict:
+    """Builds a program, runs it until its first failure, and returns the verdict.
+
+    RunnerDied when the runner does not survive it.
+    """
+    shows, language = program.shows, program.language
+    execeval = isinstance(shows, Outputs) and shows.execeval
+    limits = program.timeout or timeout, program.memory_mb or memory_mb
+    built = runner.build(language, program.source, *limits, execeval)
+    if built.status != "ok":
+        return Verdict(built.status, 0.0, built.stderr)
+    stdout_bytes = runtimes.LANGUAGES[language].output_mb << 20
+    if isinstance(shows, Results):
+        reply = runner.run("", stdout_bytes)
+        complete = reply.status == "ok"
+        if problem := calls.problem(language, shows, reply.stdout, complete):
+            return Verdict("failed", round(reply.seconds, 4), problem)
+        return _verdict(reply, reply.seconds, "")
+    if isinstance(shows, Token):
+        token = secrets.token_hex(16)
+        reply = runner.run(token=token)
+        last_line = reply.stdout.rstrip("\n").rpartition("\n")[2]
+        return _verdict(reply, reply.seconds, "" if last_line == token else reply.stderr or NOT_REACHED)
     longest = 0.0
-    for number, (stdin, accepted) in enumerate(program.tests, 1):
-        reply = runner.run(stdin, runtimes.LANGUAGES[program.language].output_mb << 20)
-        longest = max(longest, reply["seconds"])
-        passed = any(same_output(reply["stdout"], output) for output in accepted)
-        if (status := _status(reply, passed)) != "passed":
-            said = reply["stderr"] or f"test {number}: expected {accepted[0][:100]!r}, got {reply['stdout'][:100]!r}\n"
-            return Verdict(status, round(longest, 4), said)
-    return Verdict("passed", round(longest, 4), reply["stderr"])
+    for number, (stdin, accepted) in enumerate(shows.tests, 1):
+        reply = runner.run(stdin, stdout_bytes)
+        longest = max(longest, reply.seconds)
+        if reply.status != "ok" or not any(same_output(reply.stdout, output) for output in accepted):
+            wrong = f"test {number}: expected {accepted[0][:100]!r}, got {reply.stdout[:100]!r}\n"
+            return _verdict(reply, longest, reply.stderr or wrong)
+    return _verdict(reply, longest, "")
 
 
-def _status(reply: dict, passed: bool) -> str:
-    return reply["status"] if reply["status"] != "ok" else "passed" if passed else "failed"
+NOT_REACHED = "the program ended before its tests did\n"
+
+
+def _verdict(reply: Reply, seconds: float, problem: str) -> Verdict:
+    """The verdict on a program whose last run gave this reply; a problem is what a program that exited with 0 did."""
+    status = reply.status if reply.status != "ok" else "failed" if problem else "passed"
+    return Verdict(status, round(seconds, 4), problem or reply.stderr)

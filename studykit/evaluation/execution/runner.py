@@ -1,350 +1,272 @@
-"""The process inside the sandbox that runs model-written programs, one at a time.
+"""A runner: the handle on one sandbox, to which programs are sent one after the other.
 
-Standard library only: `sandbox.py` sends this file's text as `python -c`, so that it needs no file of the project in
-there. The first line of stdin is the set-up; each later line brings a program to build, or the stdin of one run of the
-program that was built last; each is answered by one line of JSON on stdout. A program gets
-
-- a forked child in a session of its own: interpreter start-up is paid once per runner, not once per program;
-- rlimits, a fresh working directory, an environment that holds nothing of the user's;
-- stdin, stdout and stderr as files, not pipes: no deadlock, and RLIMIT_FSIZE bounds them;
-- the end of its whole family when it ends: as pid 1 of a pid namespace the runner kills everything else in it,
-  elsewhere it is a subreaper and kills the children that it inherits.
+The other side, inside the sandbox, is `supervisor.py`.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import json
 import os
+import platform
+import pwd
 import re
-import resource
+import select
 import shutil
-import signal
+import subprocess
 import sys
 import tempfile
 import time
-import traceback
+from dataclasses import dataclass
+from pathlib import Path
 
-# Numbers of <linux/prctl.h>, <linux/sched.h>, <linux/mount.h>, which Python 3.11 does not have.
-PDEATHSIG, DUMPABLE, SUBREAPER, NO_NEW_PRIVS = 1, 4, 36, 38
-NEW_NS, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 0x4000, 0x40000
-MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, ATTR_RDONLY = 442, -100, 0x8000, 1
-LUA = None  # lupa's LuaRuntime class, where Lua has no binary
+from studykit.errors import UserError
+from studykit.evaluation.execution import mounts, runtimes, seccomp
+from studykit.evaluation.execution.supervisor import HEADER
 
-
-def libc(name: str, *arguments) -> None:
-    """Call a C function that returns 0 on success; OSError otherwise."""
-    if getattr(LIBC, name)(*arguments) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
-
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def unshare(flags: int) -> None:
-    """unshare(2); in a new user namespace this process keeps its user and group."""
-    uid, gid = os.getuid(), os.getgid()
-    libc("unshare", flags)
-    if flags & NEW_USER:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+INSIDE = ("confinement", "usage", "keeper", "supervisor")  # modules whose text goes into the sandbox, in this order
+ANSWER_SECONDS = 15.0  # that the supervisor itself may take, on top of its program
+WALL_FACTOR, WALL_SECONDS = 10, 20  # a program's wall time is limited to its time limit so many times, and so much more
+BOOTSTRAP = """
+import sys, types
+names = "studykit", "studykit.evaluation", "studykit.evaluation.execution"
+for name in names: sys.modules[name] = types.ModuleType(name)
+for name, text in {texts!r}:
+    module = types.ModuleType(f"{{names[2]}}.{{name}}")
+    sys.modules[module.__name__] = module
+    setattr(sys.modules[names[2]], name, module)
+    exec(compile(text, f"<{{name}}>", "exec"), module.__dict__)
+for name in [*sys.modules]:
+    if name.startswith("studykit"): del sys.modules[name]
+module.serve()
+"""
 
 
-def enter_namespaces(box: str, user: bool) -> bool:
-    """Move to namespaces of our own (network, processes, mounts, ...); return True if files outside `box` became
-    read-only.
+class RunnerDied(Exception):
+    """The supervisor, or the sandbox around it, is gone or does not answer. `slow`: it did not answer in time."""
 
-    `user`: through a user namespace, for processes that are not root. The caller's process stays outside and waits,
-    since a process cannot move itself to another pid namespace.
-    """
-    unshare(NEW_NS | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET | (NEW_USER if user else 0))
-    inside = os.fork()
-    if inside:
-        os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1])))
-    libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-    libc("mount", b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None)
-    if os.path.isdir("/run"):  # sockets of services: no read-only mount or network of our own keeps them away
-        libc("mount", b"run", b"/run", b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
-    libc("mount", b"box", box.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
-    os.chdir(box)
-    try:
-        read_only("/", True, AT_RECURSIVE)
-        read_only(box, False, 0)
-    except OSError:  # Linux before 5.12
+    def __init__(self, reason: str, slow: bool = False):
+        super().__init__(reason)
+        self.slow = slow
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A level of isolation, and whether root's programs become nobody's in it."""
+
+    level: str  # bwrap | unshare | bwrap-renewed | rlimits
+    drop: bool = False
+
+    @property
+    def isolated(self) -> bool:
+        """Whether each program gets namespaces of its own inside."""
+        return self.level in ("bwrap", "unshare")
+
+    def __str__(self) -> str:
+        return self.level + (" as root" if is_root() and not self.drop else "")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How one step of a program ended."""
+
+    status: str  # ok | error | timeout | memory | output
+    seconds: float  # of wall time
+    stderr: str  # its last 2,000 bytes
+    stdout: str  # its end
+
+
+def is_root() -> bool:
+    """Says whether this process is the machine's root: in a user namespace without `nobody`, user 0 is somebody else."""
+    if os.getuid() != 0:
         return False
-    return True
-
-
-def read_only(path: str, on: bool, flags: int) -> None:
-    """mount_setattr(2)."""
-    attributes = (ctypes.c_uint64 * 4)(ATTR_RDONLY if on else 0, 0 if on else ATTR_RDONLY, 0, 0)
-    number, where, flags = map(ctypes.c_long, (MOUNT_SETATTR, AT_FDCWD, flags))
-    libc("syscall", number, where, path.encode(), flags, ctypes.byref(attributes), ctypes.c_size_t(32))
-
-
-def drop_privileges(box: str, uid: int | None) -> None:
-    """Become `uid` (root only), then give up every capability and every way back to one."""
-    if uid is not None:
-        os.chown(box, uid, uid)
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        try:  # RLIMIT_NPROC counts per user namespace: in one of our own, another runner's fork bomb costs us nothing
-            libc("prctl", DUMPABLE, 1, 0, 0, 0)  # the change of user cleared it, and the maps could not be written
-            unshare(NEW_USER)
-        except OSError:
-            pass
-    if sys.platform == "linux":
-        libc("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
-        libc("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
-        libc("prctl", SUBREAPER, 1, 0, 0, 0)
-        libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc("prctl", DUMPABLE, 0, 0, 0, 0)  # else a program, having our uid, could write verdicts to /proc/<pid>/fd
-
-
-def limit(name: int, value: int, hard: int | None = None) -> None:
-    """Lower one rlimit of this process, never above the hard limit that it has."""
-    ceiling = resource.getrlimit(name)[1]
-    fits = (lambda wanted: wanted) if ceiling == resource.RLIM_INFINITY else (lambda wanted: min(wanted, ceiling))
-    resource.setrlimit(name, (fits(value), fits(value if hard is None else hard)))
-
-
-def become_program(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> None:
-    """In the forked child: shut the doors, then run the program. Does not return."""
-    os.setsid()
-    if sys.platform == "linux":
-        libc("prctl", PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.chdir(cwd)
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-    os.closerange(3, 1024)
-    os.environ.update(job["env"], HOME=cwd, TMPDIR=cwd)
-    seconds = int(step["seconds"]) + 1
-    limit(resource.RLIMIT_CPU, seconds, seconds + 1)
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_NOFILE, 256)
-    limit(resource.RLIMIT_FSIZE, step["file_bytes"])
-    limit(resource.RLIMIT_NPROC, job["processes"])
-    if sys.platform == "linux":
-        limit(resource.RLIMIT_AS if step["address_space"] else resource.RLIMIT_DATA, step["memory_bytes"])
-    for number in (signal.SIGXFSZ, signal.SIGPIPE):  # Python ignores them, and a program would inherit that
-        signal.signal(number, signal.SIG_DFL)
-    if step["argv"]:
-        os.execve(step["argv"][0], step["argv"], dict(os.environ))
-    run = run_lua if job["language"] == "lua" else run_python
-    code = 1
     try:
-        code = run(job["source"], job["file"], cwd)
-    except MemoryError:  # before anything else: printing a traceback takes memory
-        os.write(2, b"MemoryError\n")
-    except BaseException as error:
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next.tb_next)
-    finally:
+        ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    except OSError:
+        return True
+    return any(first <= nobody() < first + length for first, _, length in ranges)
+
+
+def nobody() -> int:
+    """Returns the user number of nobody."""
+    try:
+        return pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return 65534
+
+
+class Runner:
+    """One sandbox with its supervisor, which runs one program at a time.
+
+    Close it, or use it as a context manager, to end everything in it.
+    """
+
+    def __init__(self, sandbox: Sandbox):
+        self.sandbox, bubblewrap = sandbox, sandbox.level in ("bwrap", "bwrap-renewed")
+        self.folder = None if bubblewrap else os.path.realpath(tempfile.mkdtemp(prefix="studykit-box-"))
+        self.cache = f"{self.folder}/cache" if sandbox.level == "rlimits" else "/cache"
+        self.prepared: set[str] = set()
+        # Before Linux 5.14 RLIMIT_NPROC counts a user's processes and threads over all namespaces.
+        counted = not sandbox.isolated or _linux_release() < (5, 14)
+        self.others = _tasks_of(nobody() if sandbox.drop else os.getuid()) if counted else 0
+        self.errors = tempfile.TemporaryFile()
+        here = Path(__file__)
+        texts = [(name, here.with_name(f"{name}.py").read_text(encoding="utf-8")) for name in INSIDE]
+        words = mounts.bwrap(sandbox.drop) if bubblewrap else []
+        words += [runtimes.find("python").path, "-sP", "-c", BOOTSTRAP.format(texts=texts)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "bufsize": 0}
+        self.process = subprocess.Popen(words, env=mounts.environment(), cwd="/", **pipes)
+        self.buffer = bytearray()
+        lua, code = runtimes.find("lua"), seccomp.program()
+        setup = {
+            "level": sandbox.level,
+            "isolated": sandbox.isolated,
+            "drop": sandbox.drop,
+            "uid": nobody() if sandbox.drop else None,
+            "box": self.folder if sandbox.level == "rlimits" else "/tmp",
+            "folder": self.folder,
+            "visible": mounts.visible() if sandbox.level == "unshare" else [],
+            "devices": mounts.DEVICES,
+            "links": mounts.LINKS,
+            "seccomp": code.hex() if code else None,
+            "lupa": os.path.dirname(lua.path) if lua and lua.name == "lupa" else None,
+        }
         try:
-            for stream in (sys.stdout, sys.__stdout__, sys.stderr):  # a program may have replaced the first
-                stream.flush()
-        finally:
-            os._exit(code)
+            if sandbox.level != "rlimits" and not code:
+                raise RunnerDied(f"the system calls of {platform.machine()} are not known, so none can be closed")
+            self._ask(setup, b"", 30)
+        except BaseException:
+            self.close()
+            raise
 
+    def build(self, language: str, source: str, timeout: float, memory_mb: int, judged: bool = False) -> Reply:
+        """Takes a program in and compiles it. RunnerDied when no answer came back.
 
-def run_python(source: str, file: str, cwd: str) -> int:
-    """Run `source` as the main module; the exit code. Exceptions of the program pass through."""
-    main = type(sys)("__main__")
-    main.__file__, main.__builtins__ = file, __builtins__
-    sys.modules["__main__"], sys.argv = main, [file]
-    sys.path.insert(0, cwd)
-    code = 0
-    try:
-        exec(compile(source, file, "exec"), main.__dict__)
-    except SystemExit as stop:
-        code = stop.code
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()
-    atexit._run_exitfuncs()
-    if code is None or isinstance(code, int):
-        return (code or 0) & 0xFF
-    print(code, file=sys.stderr)
-    return 1
+        timeout, memory_mb: the limits of each `run`. judged: under the conditions of ExecEval, see `runtimes`.
+        """
+        about = runtimes.LANGUAGES[language]
+        if about.prepare and language not in self.prepared and self.sandbox.level != "bwrap-renewed":
+            self.prepared.add(language)
+            self._build(language, about.prepare, 60.0, 1024, False, prepares=True)
+        return self._build(language, source, timeout, memory_mb, judged)
 
+    def _build(
+        self, language: str, source: str, timeout: float, memory_mb: int, judged: bool, prepares: bool = False
+    ) -> Reply:
+        runtime, about = runtimes.require(language), runtimes.LANGUAGES[language]
+        run, build = (about.judged_run or about.run, about.judged_build or about.build) if judged else (about.run, about.build)
+        in_process = runtime.name in ("python", "lupa")
+        seconds = timeout + about.start_seconds
+        self.wall_seconds = WALL_FACTOR * seconds + WALL_SECONDS
+        build_wall = WALL_FACTOR * about.build_seconds + WALL_SECONDS
+        compiler = {
+            "argv": runtimes.command(build, runtime, memory_mb, source),
+            "seconds": about.build_seconds,
+            "wall_seconds": build_wall,
+            "file_bytes": runtimes.BUILD_MB << 17,
+            "memory_bytes": runtimes.BUILD_MB << 20,
+            "address_space": False,
+        }
+        program = {
+            "argv": [] if in_process else runtimes.command(run, runtime, memory_mb, source),
+            "seconds": seconds,
+            "wall_seconds": self.wall_seconds,
+            "file_bytes": about.output_mb << 20,
+            "memory_bytes": (memory_mb + about.overhead_mb) << 20,
+            "address_space": about.address_space,
+        }
+        job = {
+            "language": language,
+            "file": about.file,
+            "source": source,
+            "env": {name: value.format(cache=self.cache) for name, value in about.env.items()},
+            "build": compiler if build else None,
+            "run": program,
+            "processes": about.processes + self.others,
+            "box": (runtimes.BOX_MB << 20, runtimes.BOX_FILES),
+            "memory_error": about.memory_error,
+            "prepares": prepares,
+        }
+        return self._ask(job, b"", ANSWER_SECONDS + (build_wall if build else 0))
 
-def run_lua(source: str, file: str, cwd: str) -> int:
-    """Run `source` through lupa, without a way from Lua to Python."""
-    lua = LUA(register_eval=False, register_builtins=False)
-    lua.execute("python = nil; package.loaded.python = nil")
-    failure = ""
-    try:
-        lua.execute(source)
-    except Exception as error:
-        failure = f"lua: {str(error) or 'not enough memory'}"  # lupa's memory error has no text
-    lua.execute("io.stdout:flush() io.stderr:flush()")
-    if failure:
-        print(failure, file=sys.stderr)
-    return 1 if failure else 0
+    def run(self, stdin: str = "", stdout_bytes: int = 2000, token: str = "") -> Reply:
+        """Runs the program that was built last. RunnerDied when no answer came back.
 
+        stdout_bytes: how much of the end of its stdout comes back. token: what it can read from descriptor 3.
+        """
+        message = {"stdout_bytes": stdout_bytes, "token": token}
+        data = stdin.encode("utf-8", "surrogatepass")
+        return self._ask(message, data, ANSWER_SECONDS + self.wall_seconds)
 
-def sweep(pid: int) -> None:
-    """Kill and reap the program and whatever it left behind."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    while True:
+    def reason(self) -> str:
+        """Returns the last line that the sandbox wrote to stderr."""
+        self.errors.seek(0)
+        return (self.errors.read().decode("utf-8", "replace").strip().splitlines() or ["it was killed"])[-1]
+
+    def close(self) -> None:
+        """Ends the supervisor, and with it whatever still runs in its sandbox; removes its directory."""
+        self.process.stdin.close()  # the supervisor ends by itself, and its sandbox with it
         try:
-            if os.waitpid(-1, os.WNOHANG)[0]:
-                continue
-        except ChildProcessError:
-            return
-        for child in [-1] if os.getpid() == 1 else children():
-            try:
-                os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        time.sleep(0.001)
+            self.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
+    def __enter__(self) -> Runner:
+        return self
 
-def children() -> list[int]:
-    """Process ids whose parent is this process."""
-    found = []
-    for name in os.listdir("/proc"):
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _ask(self, message: dict, data: bytes, seconds: float) -> Reply:
+        """Sends one message and reads one, within `seconds`."""
+        deadline = time.monotonic() + seconds
+        text = json.dumps(message).encode()
+        view = memoryview(HEADER.pack(len(text), len(data)) + text + data)
         try:
-            with open(f"/proc/{name}/stat") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
+            while view:
+                view = view[self.process.stdin.write(view) :]
+            lengths = HEADER.unpack(self._read(HEADER.size, deadline))
+            reply = json.loads(self._read(lengths[0], deadline))
+            stdout = self._read(lengths[1], deadline).decode("utf-8", "replace")
+        except TimeoutError as error:
+            raise RunnerDied(f"no answer for {seconds:.0f} s", slow=True) from error
+        except (OSError, ValueError) as error:
+            raise RunnerDied(self.reason()) from error
+        if reply.get("status") == "could not start":
+            raise UserError(f"a program {reply['stderr']}; nothing is scored, since no program is to blame.")
+        return Reply(reply.get("status", "ok"), reply.get("seconds", 0.0), reply.get("stderr", ""), stdout)
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        """Reads so many bytes; TimeoutError at the deadline, however much has come by then."""
+        poll = select.poll()
+        poll.register(self.process.stdout, select.POLLIN)
+        while len(self.buffer) < length:
+            if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))) or time.monotonic() > deadline:
+                raise TimeoutError
+            if not (part := self.process.stdout.read(1 << 20)):
+                raise BrokenPipeError
+            self.buffer += part
+        data = bytes(self.buffer[:length])
+        del self.buffer[:length]
+        return data
+
+
+def _linux_release() -> tuple[int, ...]:
+    match = re.match(r"(\d+)\.(\d+)", platform.release()) if sys.platform == "linux" else None
+    return tuple(map(int, match.groups())) if match else (0, 0)
+
+
+def _tasks_of(uid: int) -> int:
+    """Processes and threads of a user."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if path.stat().st_uid == uid:
+                total += len(os.listdir(path / "task"))
+        except OSError:  # it ended meanwhile
             continue
-        if parent == os.getpid():
-            found.append(int(name))
-    return found
-
-
-def run_step(job: dict, step: dict, cwd: str, files: tuple[int, int, int]) -> str:
-    """One forked child: its outcome, one of ok, exit, killed, timeout, output. files: its stdin, stdout and stderr."""
-    out, err = files[1:]
-    os.lseek(files[0], 0, os.SEEK_SET)
-    for file in (out, err):
-        os.ftruncate(file, 0)
-        os.lseek(file, 0, os.SEEK_SET)
-    deadline = time.monotonic() + step["seconds"]
-    pid = os.fork()
-    if pid == 0:
-        try:
-            become_program(job, step, cwd, files)
-        finally:
-            os._exit(127)
-    code, pause, cpu, full, before = None, 0.0003, 0.0, False, used(out)
-    while code is None and time.monotonic() < deadline and not full:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
-            code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-        else:
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.01)
-            full = any(0 < most < now - then for most, now, then in zip(job["box"], used(out), before, strict=True))
-    if code is None:
-        os.kill(pid, signal.SIGKILL)  # it may not have come as far as its own group
-    sweep(pid)
-    full = full or max(os.fstat(out).st_size, os.fstat(err).st_size) >= step["file_bytes"]
-    if code == -signal.SIGXFSZ or full:
-        return "output"
-    if code is None or code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > step["seconds"]):
-        return "timeout"
-    return "ok" if code == 0 else "killed" if code == -signal.SIGKILL else "exit"
-
-
-def used(file: int) -> tuple[int, int]:
-    """Bytes and files in the file system of an open file."""
-    found = os.fstatvfs(file)
-    return (found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree
-
-
-def tail(file: int, length: int = 2000) -> str:
-    """The last bytes of an open file."""
-    return os.pread(file, length, max(0, os.fstat(file).st_size - length)).decode("utf-8", "replace")
-
-
-def build(job: dict, cwd: str, files: tuple[int, int, int]) -> dict:
-    """Write the program's file into `cwd`, and compile it if the language needs it: status ok, error or timeout."""
-    with open(os.path.join(cwd, job["file"]), "w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(job["source"])
-    if not job["build"]:
-        return {"status": "ok"}
-    os.ftruncate(files[0], 0)
-    outcome = run_step(job, job["build"], cwd, files)
-    status = outcome if outcome in ("ok", "timeout") else "error"
-    return {"status": status, "seconds": 0.0, "stderr": tail(files[2]) or tail(files[1])}
-
-
-def run_once(job: dict, request: dict, cwd: str, files: tuple[int, int, int]) -> dict:
-    """One run of a program that was built, on `request["stdin"]`: status ok, error, timeout, memory or output."""
-    data = request["stdin"].encode("utf-8", "surrogatepass")
-    os.ftruncate(files[0], 0)
-    os.pwrite(files[0], data, 0)
-    started = time.monotonic()
-    status = run_step(job, job["run"], cwd, files)
-    seconds = time.monotonic() - started
-    if status in ("exit", "killed"):
-        # Some runtimes say it first and then print long stacks.
-        said = os.pread(files[2], 2000, 0).decode("utf-8", "replace") + "\n" + tail(files[2])
-        status = "memory" if status == "killed" or re.search(job["memory_error"], said, re.MULTILINE) else "error"
-    stdout = tail(files[1], request["stdout_bytes"]) if status == "ok" else ""
-    stderr = tail(files[2]) or ("" if status == "ok" else tail(files[1]))  # some say there what went wrong
-    return {"status": status, "seconds": seconds, "stderr": stderr, "stdout": stdout}
-
-
-def remove(path: str) -> None:
-    """Remove a directory or whatever else a program left, also what it locked."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        return os.unlink(path)
-    os.chmod(path, 0o700)
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            if not os.path.islink(inner := os.path.join(folder, name)):
-                os.chmod(inner, 0o700)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def serve() -> None:
-    """Set up, say so, then answer programs until stdin ends."""
-    global LUA
-    requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    if sys.platform == "linux":
-        with open("/proc/self/oom_score_adj", "w") as file:  # if memory runs out, this and its programs end first
-            file.write("1000")
-    # Programs see the standard library only, whatever is installed beside it.
-    sys.path = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
-    setup = json.loads(requests.readline())
-    if setup["hidden"] and os.path.exists(setup["hidden"]):  # then /tmp is the host's, and must not be cleaned
-        sys.exit("the container shows the files of its host")
-    contained = enter_namespaces(setup["box"], setup["uid"] is None) if setup["unshare"] else setup["contained"]
-    drop_privileges(setup["box"], setup["uid"])
-    if setup["lupa"]:
-        sys.path.insert(0, setup["lupa"])
-        from lupa.lua54 import LuaRuntime as LUA  # noqa: N814
-
-        sys.path.pop(0)
-    held = [tempfile.TemporaryFile(dir=setup["box"]) for _ in range(3)]
-    files = tuple(file.fileno() for file in held)
-    print(json.dumps({"ready": True, "contained": contained}), file=replies, flush=True)
-    job, cwd, kept = {}, "", {"cache", *os.listdir(setup["box"])}  # a runtime may lie in there
-    for number, line in enumerate(requests):
-        request = json.loads(line)
-        if "source" in request:
-            for name in set(os.listdir(setup["box"])) - kept:
-                remove(os.path.join(setup["box"], name))
-            job, cwd = request, os.path.join(setup["box"], str(number))
-            os.mkdir(cwd)
-            reply = build(job, cwd, files)
-        else:
-            reply = run_once(job, request, cwd, files)
-        print(json.dumps(reply), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    serve()
+    return total

@@ -17,102 +17,174 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
+from studykit.data.languages import canonical
 from studykit.errors import UserError
 
-BUILD_SECONDS = 120
 BUILD_MB = 2048  # memory of a compiler; the largest file that it writes is an eighth
-BOX_MB, BOX_FILES = 1024, 50_000  # what one program may leave in its directory, which mostly lies in memory
+BOX_MB, BOX_FILES = 1024, 50_000  # what one program may leave in each of its directories, which lie in memory
+MAX_SECONDS, MAX_MB = 3600.0, 1 << 16  # the highest limits that a study or a row may set
 
 
 @dataclass(frozen=True)
 class Language:
-    """How programs of one language are executed. `{file}`, `{runtime}` (its path), `{folder}` (where that lies) and
-    `{memory_mb}` in argument lists are filled in by `command`.
+    """How programs of one language are executed.
 
-    locate: arguments with which a binary outside the system's directories tells where the real one is: rustup, juliaup
-    and rbenv put proxies on the PATH that read the home directory. address_space: False for runtimes that reserve far
-    more than they use (V8, Go, Julia, the JVM); their memory is limited by RLIMIT_DATA. overhead_mb: what the runtime
-    takes for itself, on top of the program's memory. start_seconds: start-up on a busy machine, on top of every time
-    limit. time_factor: on a problem's own time limit, which is meant for C++; those of ExecEval, the judge of
-    xCodeEval, which gives interpreters and virtual machines three times as much. processes: processes and threads.
-    output_mb: stdout, and any one file.
+    `{file}`, `{runtime}` (its path), `{folder}` (where that lies) and `{memory_mb}` in argument lists are filled in by
+    `command`, `{cache}` in `env` by the runner.
     """
 
     file: str
     binaries: tuple[str, ...]
     run: tuple[str, ...]
-    memory_error: str
+    memory_error: str  # a pattern of stderr that says that memory ran out
     version: tuple[str, ...] = ("--version",)
     build: tuple[str, ...] = ()
-    locate: tuple[str, ...] = ()
+    judged_build: tuple[str, ...] = ()  # under the conditions of ExecEval, the judge of xCodeEval
+    judged_run: tuple[str, ...] = ()
+    locate: tuple[str, ...] = ()  # makes a proxy on the PATH (rustup's, rbenv's) say where the real binary is
     env: dict[str, str] = field(default_factory=dict)
-    address_space: bool = True
-    overhead_mb: int = 0
-    start_seconds: float = 0.0
-    time_factor: float = 1.0
-    processes: int = 64
-    output_mb: int = 8
+    prepare: str = ""  # a program that fills {cache}, before it becomes read-only for all others
+    address_space: bool = True  # False for runtimes that reserve far more than they use: RLIMIT_DATA limits them
+    overhead_mb: int = 0  # what the runtime takes for itself, on top of the program's memory
+    build_seconds: float = 30.0  # of processor time
+    start_seconds: float = 0.0  # start-up, on top of every time limit
+    time_factor: float = 1.0  # on a problem's own time limit, which is meant for C++; ExecEval's
+    processes: int = 64  # processes and threads
+    output_mb: int = 8  # stdout, and any one file
 
 
 JVM = (
-    "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xss8m",
-    "-XX:ReservedCodeCacheSize=64m", "-XX:CompressedClassSpaceSize=64m",
-)  # fmt: skip
+    "-Xshare:auto",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+    "-Xss8m",
+    "-XX:ReservedCodeCacheSize=64m",
+    "-XX:CompressedClassSpaceSize=64m",
+)
+JAVA = ("{folder}/java", *JVM, "-Xmx{memory_mb}m")
+CPP = ("{runtime}", "-std=c++17", "-O2", "-w")
+C = ("{runtime}", "-std=gnu11", "-O2", "-w")
+RUST = ("{runtime}", "--edition", "2021", "-A", "warnings", "-o", "program", "{file}")
+EXECEVAL_C = ("-DONLINE_JUDGE", "-include", "limits.h", "-include", "math.h")
+LINK_C = ("-o", "program", "{file}", "-lm")
+GO_PREPARE = """package main
 
-# `{box}/cache` in env is all that the programs of one runner share: a compiler that starts cold takes seconds.
+import (
+	_ "bufio"; _ "bytes"; _ "container/heap"; _ "container/list"; _ "crypto/md5"; _ "encoding/hex"; _ "encoding/json"
+	_ "errors"; _ "fmt"; _ "math/big"; _ "math/bits"; _ "math/rand"; _ "os"; _ "reflect"; _ "regexp"; _ "sort"
+	_ "strconv"; _ "strings"; _ "time"; _ "unicode"; _ "unicode/utf8"
+)
+
+func main() {}
+"""
+
 LANGUAGES = {
     "python": Language("program.py", (), (), r"^MemoryError", time_factor=3),
     "lua": Language(
-        "program.lua", ("lua5.4", "lua", "luajit"), ("{runtime}", "{file}"), r"not enough memory", ("-v",),
+        file="program.lua",
+        binaries=("lua5.4", "lua", "luajit"),
+        run=("{runtime}", "{file}"),
+        memory_error=r"not enough memory",
+        version=("-v",),
         time_factor=3,
     ),
     "ruby": Language(
-        "program.rb", ("ruby",), ("{runtime}", "{file}"), r"NoMemoryError|failed to allocate memory",
-        locate=("-e", "print RbConfig.ruby"), time_factor=3,
+        file="program.rb",
+        binaries=("ruby",),
+        run=("{runtime}", "{file}"),
+        memory_error=r"NoMemoryError|failed to allocate memory",
+        locate=("-e", "print RbConfig.ruby"),
+        time_factor=3,
     ),
     "javascript": Language(
-        "program.js", ("node",), ("{runtime}", "--max-old-space-size={memory_mb}", "{file}"),
-        r"heap out of memory|allocation failed", locate=("-p", "process.execPath"), address_space=False,
-        overhead_mb=256, time_factor=3,
+        file="program.js",
+        binaries=("node",),
+        run=("{runtime}", "--max-old-space-size={memory_mb}", "{file}"),
+        memory_error=r"heap out of memory|allocation failed",
+        locate=("-p", "process.execPath"),
+        address_space=False,
+        overhead_mb=256,
+        time_factor=3,
     ),
     "julia": Language(
-        "program.jl", ("julia",), ("{runtime}", "--startup-file=no", "--history-file=no", "{file}"),
-        r"OutOfMemoryError", locate=("-e", "print(Sys.BINDIR)"), address_space=False, overhead_mb=256,
-        env={"JULIA_DEPOT_PATH": "{box}/cache/julia", "OPENBLAS_NUM_THREADS": "1"}, start_seconds=2, time_factor=3,
+        file="program.jl",
+        binaries=("julia",),
+        run=("{runtime}", "--startup-file=no", "--history-file=no", "{file}"),
+        memory_error=r"OutOfMemoryError",
+        locate=("-e", "print(Sys.BINDIR)"),
+        address_space=False,
+        overhead_mb=256,
+        env={"JULIA_DEPOT_PATH": "/tmp/julia", "OPENBLAS_NUM_THREADS": "1"},
+        start_seconds=2,
+        time_factor=3,
     ),
     "go": Language(
-        "program.go", ("go",), ("./program",), r"out of memory|cannot allocate memory", ("version",),
-        build=("{runtime}", "build", "-o", "program", "{file}"), address_space=False, overhead_mb=256,
+        file="program.go",
+        binaries=("go",),
+        run=("./program",),
+        memory_error=r"out of memory|cannot allocate memory",
+        version=("version",),
+        build=("{runtime}", "build", "-o", "program", "{file}"),
+        build_seconds=60,
+        address_space=False,
+        overhead_mb=256,
         env={
-            "GOCACHE": "{box}/cache/go", "GO111MODULE": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0",
+            "GOCACHE": "{cache}/go",
+            "GO111MODULE": "off",
+            "GOTOOLCHAIN": "local",
+            "CGO_ENABLED": "0",
             "GOMAXPROCS": "2",
         },
+        prepare=GO_PREPARE,
     ),
     "rust": Language(
-        "program.rs", ("rustc",), ("./program",), r"memory allocation of \d+ bytes failed",
-        build=(
-            "{runtime}", "--edition", "2021", "-C", "opt-level=1", "-C", "overflow-checks=on", "-A", "warnings",
-            "-o", "program", "{file}",
-        ),
+        file="program.rs",
+        binaries=("rustc",),
+        run=("./program",),
+        memory_error=r"memory allocation of \d+ bytes failed",
+        build=(*RUST, "-C", "opt-level=1", "-C", "overflow-checks=on"),
+        judged_build=(*RUST, "-O"),
         locate=("--print", "sysroot"),
     ),
     "java": Language(
-        "Main.java", ("javac",),
-        ("{folder}/java", *JVM, "-Xmx{memory_mb}m", "-ea", "-cp", ".", "StudykitMain"), r"OutOfMemoryError",
+        file="Main.java",
+        binaries=("javac",),
+        run=(*JAVA, "-ea", "-cp", ".", "StudykitMain"),
+        judged_run=(*JAVA, "-DONLINE_JUDGE=true", "-cp", ".", "StudykitMain"),
+        memory_error=r"OutOfMemoryError",
         build=(
-            "{runtime}", *(f"-J{option}" for option in JVM), "-proc:none", "-nowarn", "-encoding", "UTF-8", "{file}",
+            "{runtime}",
+            *(f"-J{option}" for option in JVM),
+            "-proc:none",
+            "-nowarn",
+            "-encoding",
+            "UTF-8",
+            "{file}",
         ),
-        address_space=False, overhead_mb=512, start_seconds=1, time_factor=3,
+        address_space=False,
+        overhead_mb=512,
+        start_seconds=1,
+        time_factor=3,
     ),
     "c++": Language(
-        "program.cpp", ("g++", "clang++"), ("./program",), r"std::bad_alloc",
-        build=("{runtime}", "-std=c++17", "-O2", "-w", "-o", "program", "{file}"),
+        file="program.cpp",
+        binaries=("g++", "clang++"),
+        run=("./program",),
+        memory_error=r"std::bad_alloc",
+        build=(*CPP, *LINK_C),
+        judged_build=(*CPP, *EXECEVAL_C, *LINK_C),
     ),
     "c": Language(
-        "program.c", ("gcc", "clang"), ("./program",), r"out of memory",
-        build=("{runtime}", "-std=gnu11", "-O2", "-w", "-o", "program", "{file}", "-lm"),
+        file="program.c",
+        binaries=("gcc", "clang"),
+        run=("./program",),
+        memory_error=r"out of memory",
+        build=(*C, *LINK_C),
+        judged_build=(*C, *EXECEVAL_C, *LINK_C),
     ),
-}  # fmt: skip
+}
+LIBRARIES = {"c++": {"openssl/": "-lcrypto"}}  # linked where a program includes their headers, as CodeGeeX does
 
 
 @dataclass(frozen=True)
@@ -127,18 +199,18 @@ class Runtime:
 
 @functools.cache
 def find(language: str) -> Runtime | None:
-    """The runtime of `language` on this machine, or None.
+    """Returns the runtime of `language` on this machine, or None; UserError for a language that cannot be executed.
 
-    Python is the interpreter that runs studykit (standard library only).
+    The language may have any of its names, so "cpp" is c++. Python is the interpreter that runs studykit (standard library only).
     """
-    if language not in LANGUAGES:
+    if (language := canonical(language)) not in LANGUAGES:
         raise UserError(f"language {language!r} cannot be executed; known are {', '.join(LANGUAGES)}")
     if language == "python":
         path = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         return Runtime(language, "python", path, f"{platform.python_implementation()} {platform.python_version()}")
     for name in LANGUAGES[language].binaries:
         if path := shutil.which(name):
-            if version := _said(path, LANGUAGES[language].version):
+            if version := _first_line(path, LANGUAGES[language].version):
                 version = re.sub(r"\s+Copyright.*", "", version)
                 return Runtime(language, name, _real(path, name, LANGUAGES[language].locate), version)
     if language == "lua" and (spec := _lupa()):
@@ -149,9 +221,10 @@ def find(language: str) -> Runtime | None:
 
 
 def require(language: str) -> Runtime:
-    """`find`, or a UserError that names what is missing."""
+    """Returns the runtime of `language`, or raises a UserError that names what is missing."""
     if runtime := find(language):
         return runtime
+    language = canonical(language)
     wanted = " or ".join(f"`{name}`" for name in LANGUAGES[language].binaries)
     extra = ", or `pip install lupa`" if language == "lua" else ""
     raise UserError(
@@ -159,16 +232,19 @@ def require(language: str) -> Runtime:
     )
 
 
-def command(template: tuple[str, ...], runtime: Runtime, memory_mb: int) -> list[str]:
-    """The argument list of a language's `run` or `build` template;
+def command(template: tuple[str, ...], runtime: Runtime, memory_mb: int, source: str) -> list[str]:
+    """Returns the argument list of a language's `run` or `build` template for a program's source.
 
-    the program's file lies in the working directory.
+    The program's file lies in the working directory.
     """
+    if "-o" in template:
+        libraries = LIBRARIES.get(runtime.language, {})
+        template += tuple(option for header, option in libraries.items() if f"<{header}" in source)
     values = {"runtime": runtime.path, "folder": os.path.dirname(runtime.path), "memory_mb": memory_mb}
     return [part.format(file=LANGUAGES[runtime.language].file, **values) for part in template]
 
 
-def _said(path: str, arguments: tuple[str, ...]) -> str | None:
+def _first_line(path: str, arguments: tuple[str, ...]) -> str | None:
     """The first line that the binary prints; None when it does not run (a stub, a wrong architecture)."""
     try:
         done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
@@ -179,11 +255,11 @@ def _said(path: str, arguments: tuple[str, ...]) -> str | None:
 
 
 def _real(path: str, name: str, locate: tuple[str, ...]) -> str:
-    """The binary itself, where `path` may be a proxy: `locate` makes it say its path, its folder or its prefix."""
-    if locate and not path.startswith("/usr/") and (said := _said(path, locate)):
-        for place in (said, os.path.join(said, name), os.path.join(said, "bin", name)):
-            if os.path.isfile(place):
-                return os.path.realpath(place)
+    """The binary itself where `path` may be a proxy: `locate` makes it print its path, its folder or its prefix."""
+    if locate and not path.startswith("/usr/") and (answer := _first_line(path, locate)):
+        for file in (answer, os.path.join(answer, name), os.path.join(answer, "bin", name)):
+            if os.path.isfile(file):
+                return os.path.realpath(file)
     return os.path.realpath(path)
 
 

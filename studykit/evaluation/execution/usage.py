@@ -1,0 +1,80 @@
+"""What a program uses: processes, processor time and memory of the whole of it, as /proc shows them.
+
+Part of the text that `runner.py` sends into the sandbox, so standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+TICK = os.sysconf("SC_CLK_TCK")  # clock ticks per second
+
+
+class Process(NamedTuple):
+    """One process: its number and its parent's, its state (a letter), seconds of processor time with those of the
+    children that it has collected, and its number of threads."""
+
+    pid: int
+    parent: int
+    state: str
+    seconds: float
+    threads: int
+
+
+def processes() -> list[Process]:
+    """Returns all processes that /proc shows; none where there is no /proc."""
+    rows = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit() and (fields := stat(f"/proc/{name}/stat")):
+            seconds = sum(map(int, fields[11:15])) / TICK
+            rows.append(Process(int(name), int(fields[1]), fields[0], seconds, int(fields[17])))
+    return rows
+
+
+def stat(path: str) -> list[str]:
+    """Returns the fields of a stat file behind the name, beginning with the state; none when the process is gone."""
+    try:
+        with open(path, "rb", 0) as file:
+            return file.read().rpartition(b")")[2].decode().split()
+    except OSError:
+        return []
+
+
+def family(root: int, everything: list[Process]) -> list[Process]:
+    """Returns the process `root` and all its descendants."""
+    children: dict[int, list[Process]] = {}
+    for process in everything:
+        children.setdefault(process.parent, []).append(process)
+    members = [process for process in everything if process.pid == root]
+    for process in members:  # grows while it is walked through
+        members += children.get(process.pid, ())
+    return members
+
+
+def waits(process: Process) -> bool:
+    """Says whether no thread of the process runs, could run, or waits for a disk."""
+    if process.state in "RD" or process.threads == 1:
+        return process.state not in "RD"
+    try:
+        threads = os.listdir(f"/proc/{process.pid}/task")
+    except OSError:
+        return True
+    return not any("".join(stat(f"/proc/{process.pid}/task/{name}/stat")[:1]) in ("R", "D") for name in threads)
+
+
+def memory(pid: int, exact: bool = False) -> int:
+    """Returns the bytes of a process that no file on a disk holds, private and shared; 0 when it is gone.
+
+    exact: a page that several processes share counts once in all (the kernel's "proportional" sizes), which is slower.
+    """
+    name, pattern = ("smaps_rollup", rb"Pss_(?:Anon|Shmem)") if exact else ("status", rb"Rss(?:Anon|Shmem)")
+    try:
+        with open(f"/proc/{pid}/{name}", "rb", 0) as file:
+            text = file.read(65536)
+    except ProcessLookupError:
+        return 0
+    except OSError as error:
+        return memory(pid) if exact and not isinstance(error, FileNotFoundError) else 0
+    return sum(int(size) << 10 for size in re.findall(rb"^" + pattern + rb":\s+(\d+)", text, re.MULTILINE))
