@@ -46,8 +46,9 @@ def evaluate_predictions(
     alone (`no_reference`) get no text scores.
 
     Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
-    names by index where not all have one), "counts" of predictions {n, empty, truncated, checked, left_out {package: count}}, and "execution"
-    (None without checks): {isolation, runtimes {language: version}, timeout, memory_mb, empty, ids, verdicts [{status,
+    names by index where not all have one), "counts" of predictions {n, empty, truncated, checked, and left_out
+    {package: count} of those whose tests need a package that is not here}, and "execution" (None without checks):
+    {isolation, runtimes {language: version}, timeout, memory_mb, empty, ids, verdicts [{status,
     seconds, stderr}], statuses {status: count}}. UserError when the ids differ, a reference is empty, or programs
     cannot be run here.
     """
@@ -67,8 +68,9 @@ def evaluate_predictions(
         "empty": sum(not text.strip() for text in texts),
         "truncated": sum(not prediction["finished"] for prediction in predictions),
         "checked": sum(can_run(row) for row in asked),
-        "left_out": dict(Counter(filter(None, (missing_package(row.language, row.check) for row in asked)))),
     }
+    if left_out := Counter(filter(None, (missing_package(row.language, row.check) for row in asked))):
+        counts["left_out"] = dict(left_out)
     execution = None
     if run and counts["checked"]:
         limits = {"timeout": timeout, "memory_mb": memory_mb}

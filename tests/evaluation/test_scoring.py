@@ -10,7 +10,7 @@ import pytest
 from studykit.data.polyglot import programs
 from studykit.data.rows import Row
 from studykit.errors import UserError
-from studykit.evaluation.execution import execute
+from studykit.evaluation.execution import execute, runtimes
 from studykit.evaluation.scoring import evaluate_predictions
 
 
@@ -25,7 +25,7 @@ def material(language: str = "python", n: int = 5) -> tuple[list[Row], list[dict
 
 @pytest.mark.parametrize("language", ["python", "lua"])
 def test_references_score_full_marks(language):
-    if not execute.available(language):
+    if not runtimes.find(language):
         pytest.skip(f"no {language} here")
     found = evaluate_predictions(*material(language), timeout=10, allow_unsandboxed=True)
     assert found["scores"]["exact_match"]["value"] == found["scores"]["pass_at_1"]["value"] == 100

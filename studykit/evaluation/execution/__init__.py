@@ -1,6 +1,9 @@
-"""Model-written programs are built and run where they can do no harm.
+"""Model-written programs are built and run where they can do no harm, and judged where they cannot reach the judge.
 
-To read, in this order: `execute` (programs in, verdicts out), `programs` (completion and tests as one program),
-`runtimes` (compilers and interpreters), `sandbox` and `isolation` (levels of isolation), `runner` (the process inside),
-`output` (two outputs compared), `doctor` (a check of this machine).
+Used by notebook 04. It may import `data`, `study` and `errors`. Read in this order: `execute` (programs in, verdicts
+out), `executable` (a program and what shows that it is right), `programs` (one out of a completion and a check),
+`calls`, `interpreted`, `compiled` and `java` (the texts around completions), `output` (two outputs compared),
+`runtimes` (compilers and interpreters), `sandbox` (levels of isolation), `mounts` (visible files), `runner` (the handle
+on one sandbox), then what runs inside: `supervisor`, `keeper`, `confinement`, `seccomp`, `usage`. `doctor` checks this
+machine.
 """

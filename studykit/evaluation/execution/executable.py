@@ -32,7 +32,7 @@ class Results:
 class Token:
     """The program is right if the last line of its stdout is a token, which it reads from descriptor 3 at its end.
 
-    This is for tests that must share a process with what they test, see `harnesses`.
+    This is for tests that must share a process with what they test, see `hardening`.
     """
 
 

@@ -6,7 +6,7 @@ What is covered:
 - processor time, memory, files, processes and output of the whole program, not of one of its processes;
 - expected values stay outside: a program that reads and writes, and a function of the built-in data, is compared here.
 
-What is not covered: a bug in the kernel, and programs whose tests share their process (`harnesses.py`), where a
+What is not covered: a bug in the kernel, and programs whose tests share their process (`hardening.py`), where a
 program written against this very kit can pass without being right.
 
     >>> program = Executable("python", "print(int(input()) + 1)", Outputs((("1", ("2",)),)))

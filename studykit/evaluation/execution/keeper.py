@@ -45,10 +45,10 @@ def keep(setup: dict, job: dict, control: socket.socket) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                control.close()
-                become_program(job, job[word.decode()], cwd, files, trouble[1])
+                trouble_file = fcntl.fcntl(trouble[1], fcntl.F_DUPFD_CLOEXEC, 200)
+                become_program(job, job[word.decode()], cwd, files, trouble_file)
             except BaseException as error:
-                os.write(trouble[1], f"{type(error).__name__}: {error}".encode()[:1000])
+                os.write(trouble_file, f"{type(error).__name__}: {error}".encode()[:1000])
             finally:
                 os._exit(127)
         os.close(trouble[1])
@@ -73,7 +73,7 @@ def limit(name: int, value: int) -> None:
     resource.setrlimit(name, (value, value))
 
 
-def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble: int) -> None:
+def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble_file: int) -> None:
     """Turns a forked child into the program. It returns only where the program cannot be started."""
     os.setsid()
     if sys.platform == "linux":
@@ -82,9 +82,8 @@ def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble: i
     high = [fcntl.fcntl(file, fcntl.F_DUPFD, 64) for file in files]
     for number, file in enumerate(high):
         os.dup2(file, number)
-    trouble_file = fcntl.fcntl(trouble, fcntl.F_DUPFD_CLOEXEC, 200)
-    os.closerange(len(files), 200)
-    os.closerange(201, 4096)
+    os.closerange(len(files), trouble_file)
+    os.closerange(trouble_file + 1, 4096)
     os.environ.update(job["env"], HOME=cwd, TMPDIR=cwd)
     limit(resource.RLIMIT_CPU, int(4 * step["seconds"]) + 2)  # the supervisor measures more finely
     limit(resource.RLIMIT_CORE, 0)

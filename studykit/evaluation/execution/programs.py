@@ -1,6 +1,6 @@
 """Executable programs out of a completion and the check of its row.
 
-A `BenchmarkCheck` brings the text of a benchmark around the completion (`harnesses`). A `StdioCheck` brings inputs and
+A `BenchmarkCheck` brings the text of a benchmark around the completion (`interpreted`, `compiled`). A `StdioCheck` brings inputs and
 outputs (xCodeEval, arXiv:2303.03004); the completion is the whole program, and it is built and run as ExecEval, that
 benchmark's judge, does. A `FunctionCheck` is that of the built-in data (`calls`).
 """
@@ -12,11 +12,21 @@ import re
 from studykit.data.checks import BenchmarkCheck, Check, FunctionCheck, StdioCheck
 from studykit.data.languages import canonical
 from studykit.errors import UserError
-from studykit.evaluation.execution import calls, java
+from studykit.evaluation.execution import calls, compiled, interpreted, java
 from studykit.evaluation.execution.executable import Executable, Outputs, Token
-from studykit.evaluation.execution.harnesses import HARNESSES
 from studykit.evaluation.execution.runtimes import LANGUAGES, MAX_MB, MAX_SECONDS
 
+HARNESSES = {
+    "python": interpreted.python,
+    "javascript": interpreted.javascript,
+    "ruby": interpreted.ruby,
+    "julia": interpreted.julia,
+    "lua": interpreted.lua,
+    "go": compiled.go,
+    "rust": compiled.rust,
+    "java": compiled.java,
+    "c++": compiled.cpp,
+}
 JAVATUPLES = r"\b(?:Unit|Pair|Triplet|Quartet|Quintet|Sextet|Septet|Octet|Ennead|Decade)\b"
 
 

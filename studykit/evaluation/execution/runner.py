@@ -153,7 +153,9 @@ class Runner:
         self, language: str, source: str, timeout: float, memory_mb: int, judged: bool, prepares: bool = False
     ) -> Reply:
         runtime, about = runtimes.require(language), runtimes.LANGUAGES[language]
-        run, build = (about.judged_run or about.run, about.judged_build or about.build) if judged else (about.run, about.build)
+        run, build = (
+            (about.judged_run or about.run, about.judged_build or about.build) if judged else (about.run, about.build)
+        )
         in_process = runtime.name in ("python", "lupa")
         seconds = timeout + about.start_seconds
         self.wall_seconds = WALL_FACTOR * seconds + WALL_SECONDS

@@ -20,7 +20,7 @@ import os
 import sys
 
 from studykit.errors import UserError
-from studykit.evaluation.execution import mounts
+from studykit.evaluation.execution import mounts, seccomp
 from studykit.evaluation.execution.runner import Runner, RunnerDied, Sandbox, is_root
 
 LEVELS = ("bwrap", "unshare", "bwrap-renewed", "rlimits")  # best first
@@ -59,6 +59,18 @@ def probe(sandbox: Sandbox) -> str:
     raise UserError(
         f"the sandbox {sandbox} did not answer in time, {PROBES} times; try again when this machine is less busy, "
         f"or name another level in {NAMED}."
+    )
+
+
+def about(sandbox: Sandbox) -> str:
+    """Returns one line on what a program in this sandbox gets, for a reader who wonders."""
+    fresh = "in a sandbox of its own" if sandbox.level == "bwrap-renewed" else "in namespaces of its own"
+    if sandbox.level == "rlimits":
+        return "no isolation: limits on time, memory, files and processes"
+    user = "nobody" if sandbox.drop else "the user, without privileges"
+    return (
+        f"{fresh}, as {user}; no network; no file of the user's; {len(seccomp.REFUSED) + len(seccomp.COMMON)} system "
+        "calls closed; memory summed over its processes and files"
     )
 
 

@@ -12,7 +12,13 @@ import errno
 import platform
 import struct
 
-LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of <linux/bpf_common.h>
+LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_BITS, RETURN = (
+    0x20,
+    0x15,
+    0x35,
+    0x45,
+    0x06,
+)  # instructions of <linux/bpf_common.h>
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; a little-endian argument's low half
 ALLOW, ERROR, KILL = 0x7FFF0000, 0x00050000, 0x80000000  # of <linux/seccomp.h>; ERROR takes an errno
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6

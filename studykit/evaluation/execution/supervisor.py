@@ -20,7 +20,6 @@ import os
 import re
 import resource
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -99,7 +98,8 @@ class Program:
         for place in self.places:
             os.close(place)
         if self.setup["level"] == "rlimits":
-            remove(os.path.join(self.setup["box"], "program"))
+            for name in set(os.listdir(self.setup["box"])) - {"cache"}:
+                remove(os.path.join(self.setup["box"], name))
 
     def disk(self) -> tuple[int, int]:
         """Bytes and files in the directories in memory."""
@@ -141,12 +141,13 @@ class Program:
             now = time.monotonic()
             members = self.family()
             used, count = (now_ - then for now_, then in zip(self.disk(), before, strict=True))
-            if used > step["memory_bytes"] or used > self.job["box"][0] * 0.98 or count > self.job["box"][1] * 0.98:
+            if used > self.job["box"][0] * 0.98 or count > self.job["box"][1] * 0.98:
                 return "output"
             others = [process.pid for process in members if process.pid != self.pid]
             if used + sum(map(usage.memory, others)) > step["memory_bytes"]:
-                if used + sum(usage.memory(pid, exact=True) for pid in others) > step["memory_bytes"]:
-                    return "memory"
+                memory = sum(usage.memory(pid, exact=True) for pid in others)
+                if used + memory > step["memory_bytes"]:
+                    return "output" if used > memory else "memory"
             if now - began > step["seconds"]:
                 idle += now - last if all(usage.waits(p) for p in members) else 0.0
                 cpu = sum(process.seconds for process in members) - spent
@@ -159,7 +160,8 @@ class Program:
         """How a step ended that its keeper reports on."""
         report = self.control.recv(65536)
         if not report:
-            return "killed"
+            os.write(2, b"a program ended its keeper\n")
+            sys.exit(1)
         report = json.loads(report)
         if report["trouble"]:
             return f"could not start: {report['trouble']}"
@@ -223,18 +225,9 @@ def run_once(program: Program, request: dict, stdin: bytes) -> tuple[dict, bytes
 
 
 def remove(path: str) -> None:
-    """Removes a directory that a program left, however deep it is and whatever is locked in it."""
-    for folder, names, _, place in os.fwalk(path, onerror=None) if os.path.isdir(path) else ():
-        del folder
-        for name in names:
-            try:
-                os.chmod(name, 0o700, dir_fd=place)
-            except OSError:
-                continue
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-    except RecursionError:
-        pass
+    """Removes what a program left, however deep it is and whatever is locked in it."""
+    for words in (["chmod", "-R", "u+rwx", path], ["rm", "-rf", path]):
+        os.waitpid(os.posix_spawnp(words[0], words, os.environ), 0)
 
 
 def own_state() -> list:
@@ -294,6 +287,8 @@ def serve() -> None:
             send(replies, build(program))
         else:
             send(replies, *run_once(program, message, data))
+    if program:
+        program.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every rendered program does in its language what the evaluator says, and the harness believes nothing else."""
+"""Every rendered program does in its language what the evaluator says, and no other results are believed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from studykit.data.checks import Call, FunctionCheck
 from studykit.data.polyglot import LANGUAGES, LEVELS, SPLITS, Program, commits, programs
-from studykit.evaluation.execution.calls import quoted, script
+from studykit.evaluation.execution.calls import problem, quoted, same, script
 
 LUA = shutil.which("lua5.4") or shutil.which("lua")
 LUPA = [sys.executable, "-c", "import lupa, sys; lupa.LuaRuntime().execute(open(sys.argv[1]).read())"]
@@ -21,7 +21,6 @@ COMMANDS = {
     "go": ["go", "run"], "lua": [LUA] if LUA else LUPA,
 }  # fmt: skip
 SUFFIXES = {"python": "py", "javascript": "js", "ruby": "rb", "julia": "jl", "go": "go", "lua": "lua"}
-NONCE = "nonce-4f1d"
 BATCH = 70  # a Lua chunk holds 200 local functions
 SQUARE = FunctionCheck("square_it", [Call([3], 9), Call([-2], 4)])
 GOOD = {
@@ -43,8 +42,12 @@ def execute(language: str, script: str, directory) -> subprocess.CompletedProces
     return subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=120)
 
 
-def passed(done: subprocess.CompletedProcess) -> bool:
-    return done.returncode == 0 and done.stdout.splitlines()[-1:] == [NONCE]
+def outcome(language: str, code: str, checks: list[FunctionCheck], directory) -> str:
+    """Runs the calls and returns what is wrong with the results, or with the program; "" for a program that passes."""
+    text, wanted = script(language, code, checks)
+    done = execute(language, text, directory)
+    wrong = problem(language, wanted, done.stdout, complete=done.returncode == 0)
+    return wrong or (done.stderr or "exited" if done.returncode else "")
 
 
 def numbered(found: list[Program]) -> list[Program]:
@@ -64,8 +67,7 @@ def batches(request) -> list[list[Program]]:
 def test_programs_and_edits_are_right_in_every_language(batches, language, tmp_path):
     for batch in batches:
         code = "\n\n".join(program.code(language) for program in batch)
-        done = execute(language, script(language, code, [program.check for program in batch], NONCE), tmp_path)
-        assert passed(done), done.stderr[:400]
+        assert outcome(language, code, [program.check for program in batch], tmp_path) == ""
 
 
 def test_go_is_gofmt_clean(batches, tmp_path):
@@ -77,29 +79,27 @@ def test_go_is_gofmt_clean(batches, tmp_path):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_harness_accepts_what_is_right_and_names_what_is_wrong(language, tmp_path):
-    assert passed(execute(language, script(language, GOOD[language], SQUARE, NONCE), tmp_path))
-    wrong = execute(language, script(language, GOOD[language].replace("a * a", "a * 3"), SQUARE, NONCE), tmp_path)
-    assert wrong.returncode != 0 and NONCE not in wrong.stdout
+def test_what_is_right_passes_and_what_is_wrong_is_named(language, tmp_path):
+    assert outcome(language, GOOD[language], [SQUARE], tmp_path) == ""
     name = "squareIt" if language in ("javascript", "go") else "square_it"
-    assert f"{name}(-2): expected 4, got -6" in wrong.stderr
+    wrong = outcome(language, GOOD[language].replace("a * a", "a * 3"), [SQUARE], tmp_path)
+    assert wrong == f"{name}(-2): expected 4, got -6\n"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_hostile_text_never_passes(language, tmp_path):
-    texts = ["", "@nonce @tests {0} %s \\", "((((", '"', '"""', "/* --[[ =begin #=", "return 1", "\x00\u2028é"]
+    texts = ["", "@mark @calls {0} %s \\", "((((", '"', '"""', "/* --[[ =begin #=", "return 1", "\x00\u2028é"]
     for text in texts[:3] if language == "go" else texts:
-        done = execute(language, script(language, text, SQUARE, NONCE), tmp_path)
-        assert done.returncode != 0 and NONCE not in done.stdout
+        assert outcome(language, text, [SQUARE], tmp_path)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_output_of_a_candidate_does_not_hide_the_nonce(language, tmp_path):
+def test_output_of_a_candidate_does_not_hide_its_results(language, tmp_path):
     calls = {"python": "print('x', end='')", "javascript": "process.stdout.write('x');", "ruby": "print 'x'",
              "go": 'fmt.Print("x")', "julia": 'print("x")', "lua": "io.write('x')"}  # fmt: skip
     lines = GOOD[language].split("\n")
     code = "\n".join([lines[0], "    " + calls[language], *lines[1:]])
-    assert passed(execute(language, script(language, code, SQUARE, NONCE), tmp_path))
+    assert outcome(language, code, [SQUARE], tmp_path) == ""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -115,7 +115,7 @@ def test_values_survive_the_literals(language, tmp_path):
     }
     values = ["a\"b'c\\d\n\t#{1} $x ${y} é\x7f", [], [1, 2], [[1], [2, 3]], 2.5, True, False, ["a", "b"], "", -3]
     check = FunctionCheck("same", [Call([value], value) for value in values])
-    assert passed(execute(language, script(language, identity[language], check, NONCE), tmp_path))
+    assert outcome(language, identity[language], [check], tmp_path) == ""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -132,7 +132,7 @@ def test_lists_compare_by_content(language, expected, tmp_path):
     if language == "go" and expected != [3, 4]:
         pytest.skip("one compilation is enough")
     check = FunctionCheck("two", [Call([], expected)])
-    assert not passed(execute(language, script(language, code[language], check, NONCE), tmp_path))
+    assert outcome(language, code[language], [check], tmp_path)
 
 
 def test_python_literals_are_python():
@@ -150,4 +150,24 @@ def test_python_literals_are_python():
 )
 def test_what_cannot_be_scripted_is_refused(language, check):
     with pytest.raises(ValueError, match=r"cobol|os\.exit|\{\}"):
-        script(language, "", check, NONCE)
+        script(language, "", [check])
+
+
+@pytest.mark.parametrize("language, got, expected, equal", [
+    ("python", 3.0, 3, True), ("python", True, 1, False), ("python", 1, True, False), ("python", {"type": "x"}, 1, False),
+    ("javascript", 9007199254740992, 9007199254740993, True),  # numbers of JavaScript are doubles
+    ("python", 9007199254740992, 9007199254740993, False), ("javascript", 10**400, 1.0, False),
+    ("go", None, [], True), ("ruby", None, [], False), ("lua", [1, [2.5]], [1, [2.5]], True), ("lua", [1], [1, 2], False),
+    ("python", float("nan"), 0.5, False), ("ruby", "3", 3, False),
+])  # fmt: skip
+def test_results_are_compared_by_value(language, got, expected, equal):
+    assert same(language, got, expected) is equal
+
+
+def test_a_wrong_result_is_seen_before_a_later_call_fails_or_hangs():
+    wanted = script("python", "", [SQUARE])[1]
+    assert problem("python", wanted, "x\nresults: [3]\nresults: [3", complete=False).startswith("square_it(3): expected 9")
+    assert problem("python", wanted, "results: [9]\nTraceback", complete=False) == ""
+    assert problem("python", wanted, "results: [9]\n") == "the program ended after 1 of 2 calls\n"
+    for stdout in ("", "results: \n", "results: " + "[" * 10**5, "results: {}", "results: " + "9" * 5000):
+        assert problem("python", wanted, stdout)

@@ -4,7 +4,7 @@ import pytest
 
 from studykit import cli
 from studykit.evaluation.execution import doctor, execute, runtimes, sandbox
-from studykit.evaluation.execution.execute import Verdict
+from studykit.evaluation.execution.executable import Verdict
 
 
 def test_every_language_has_a_hello_world():
@@ -22,11 +22,12 @@ def test_the_command_tries_what_is_there(capsys, monkeypatch):
 
 
 def test_what_does_not_work_is_said_with_its_reason(monkeypatch):
-    monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "apptainer" else f"{box.level} is broken")
-    monkeypatch.setattr(execute, "isolation", lambda: "apptainer")
+    monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "unshare" else f"{box.level} is broken")
+    monkeypatch.setattr(execute, "isolation", lambda: "unshare")
     lines = list(doctor.isolation_lines())
-    assert [line.split()[0] for line in lines] == ["bwrap", "unshare", "apptainer"]
-    assert "does not work: bwrap is broken (install bubblewrap)" in lines[0] and "is used: apptainer" in lines[2]
+    assert [line.split()[0] for line in lines] == ["bwrap", "unshare", "per"]
+    assert "does not work: bwrap is broken (install bubblewrap)" in lines[0] and "is used: unshare" in lines[1]
+    assert "no network" in lines[2] and "system calls closed" in lines[2]
     monkeypatch.setattr(sandbox, "probe", lambda box: "broken")
     assert "allow_unsandboxed" in list(doctor.isolation_lines())[-1]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from studykit.errors import UserError
-from studykit.evaluation.execution import execute, isolation, runtimes, sandbox
-from studykit.evaluation.execution.execute import Executable
+from studykit.evaluation.execution import execute, mounts, runtimes, sandbox
+from studykit.evaluation.execution.executable import Executable, Outputs, Verdict
+from studykit.evaluation.execution.runner import Runner, RunnerDied, Sandbox, is_root
 
-GOOD = "print('some output')\nprint('NONCE')"
+GOOD = "print('NONCE')"
 ENDINGS = [  # (status, source): cheap ones, run in one batch at every level
     ("passed", GOOD),
     ("failed", "print('NONCE')\nprint('more')"),
@@ -36,7 +37,7 @@ ENDINGS = [  # (status, source): cheap ones, run in one batch at every level
     ("passed", "import random, sys\nassert sys.stdin.read() == ''\nprint('NONCE')"),
 ]
 LUA = [
-    ("passed", "print('some output') print('NONCE')"),
+    ("passed", "io.write('NON') print('CE')"),
     ("failed", "print(1 // 1)"),
     ("failed", "os.exit(0)"),
     ("error", "error('boom')"),
@@ -115,19 +116,19 @@ print("NONCE")
 SECONDS = 10.0
 
 
-def works(level: str) -> sandbox.Sandbox | None:
-    drops = (True, False) if os.getuid() == 0 else (False,)
-    return next((box for drop in drops if not sandbox.probe(box := sandbox.Sandbox(level, drop))), None)
-
-
-@pytest.fixture(params=isolation.LEVELS)
+@pytest.fixture(params=sandbox.LEVELS)
 def level(request, monkeypatch):
     """Each isolation level that works on this machine, as the only one."""
-    chosen = works(request.param)
-    if chosen is None:
-        pytest.skip(f"{request.param} does not work here")
+    chosen = Sandbox(request.param, is_root())
+    if reason := sandbox.probe(chosen):
+        pytest.skip(f"{request.param} does not work here: {reason}")
     monkeypatch.setattr(sandbox, "probe", lambda box: "" if box == chosen else "not asked for")
     return chosen
+
+
+def printing(language: str, source: str) -> Executable:
+    """A program that is right if NONCE is all that it prints."""
+    return Executable(language, source, Outputs((("", ("NONCE",)),)))
 
 
 @pytest.fixture
@@ -138,9 +139,9 @@ def open_folder():
         yield Path(folder)
 
 
-def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[execute.Verdict]:
+def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[Verdict]:
     return execute.execute(
-        [Executable(language, s, "NONCE") for s in sources], timeout=timeout, allow_unsandboxed=True, **options
+        [printing(language, s) for s in sources], timeout=timeout, allow_unsandboxed=True, **options
     )
 
 
@@ -174,19 +175,19 @@ def test_lua_through_a_binary_or_lupa(monkeypatch, name):
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_other_languages_where_their_runtime_is_present(language):
-    if not execute.available(language):
+    if not runtimes.find(language):
         pytest.skip(f"no {language} here")
     assert statuses(OTHERS[language], language) == [status for status, _ in OTHERS[language]]
 
 
 @pytest.mark.parametrize("language", ECHO)
 def test_stdin_comes_in_and_stdout_is_compared(language):
-    if not execute.available(language):
+    if not runtimes.find(language):
         pytest.skip(f"no {language} here")
     programs = [
-        Executable(language, ECHO[language], tests=(("1 2\n", ("3",)), ("20 22\n", ("4 2", "42.0")))),
-        Executable(language, ECHO[language], tests=(("1 2\n", ("3",)), ("1 1\n", ("3", "4")), ("no number", ()))),
-        Executable(language, ECHO[language], tests=(("no number\n", ("0x",)),)),
+        Executable(language, ECHO[language], Outputs((("1 2\n", ("3",)), ("20 22\n", ("4 2", "42.0"))))),
+        Executable(language, ECHO[language], Outputs((("1 2\n", ("3",)), ("1 1\n", ("3", "4")), ("no number", ())))),
+        Executable(language, ECHO[language], Outputs((("no number\n", ("0x",)),))),
     ]
     verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=1)
     assert [verdict.status for verdict in verdicts][:2] == ["passed", "failed"] and not verdicts[2].passed
@@ -195,7 +196,7 @@ def test_stdin_comes_in_and_stdout_is_compared(language):
 
 def test_a_program_is_judged_by_all_of_its_tests_and_within_its_own_limits():
     def judge(source: str, *tests: tuple[str, str], **limits) -> str:
-        program = Executable("python", source, tests=tuple((stdin, (output,)) for stdin, output in tests), **limits)
+        program = Executable("python", source, Outputs(tuple((stdin, (output,)) for stdin, output in tests)), **limits)
         return execute.execute([program], timeout=SECONDS, allow_unsandboxed=True)[0].status
 
     assert judge("print(open(0).read()[::-1])", ("ab", "ba"), ("é\u2028x" * 9, "x\u2028é" * 9)) == "passed"
@@ -217,7 +218,7 @@ def test_stderr_comes_back_as_the_programs_own():
 
 
 def test_many_programs_keep_their_order():
-    programs = [Executable("python", f"print('N{i}' if {i} % 3 else 'no')", f"N{i}") for i in range(200)]
+    programs = [printing("python", f"print('NONCE' if {i} % 3 else 'no')") for i in range(200)]
     verdicts = execute.execute(programs, timeout=SECONDS, allow_unsandboxed=True, workers=3)
     assert [verdict.passed for verdict in verdicts] == [i % 3 > 0 for i in range(200)]
     assert execute.execute([]) == []
@@ -241,10 +242,11 @@ def test_files_outside_are_out_of_reach(level, open_folder):
     victim.chmod(0o666)
     places = [str(open_folder / "new"), str(victim), "/usr/studykit-test", f"{Path.home()}/studykit-test"]
     verdicts = run(*(f"open({place!r}, 'w')\nprint('NONCE')" for place in places))
-    assert execute.isolation(True).endswith("files writable") or [v.status for v in verdicts] == ["error"] * 4
+    assert [v.status for v in verdicts] == ["error"] * 4
     assert victim.read_text() == "mine" and os.listdir(open_folder) == ["victim"]
-    if level.level == "bwrap":
-        assert run(f"import os\nassert not os.path.exists({str(victim)!r})\nprint('NONCE')")[0].passed
+    hidden = [str(victim), str(Path.home() / ".ssh"), "/root/.ssh", execute.__file__, "/etc/passwd"]
+    for path in hidden:
+        assert run(f"import os\nassert not os.path.exists({path!r})\nprint('NONCE')")[0].passed
 
 
 def test_the_network_is_out_of_reach(level):
@@ -255,8 +257,8 @@ def test_the_network_is_out_of_reach(level):
 
 def test_a_daemonised_grandchild_is_gone_with_its_program(level):
     mark = f"31.{os.getpid()}{time.time_ns() % 10**9}"
-    with sandbox.Runner(level) as runner:
-        program = Executable("python", DAEMON.replace("MARK", mark), "NONCE")
+    with Runner(level) as runner:
+        program = printing("python", DAEMON.replace("MARK", mark))
         assert execute.verdict(runner, program, SECONDS, 256).passed and not _processes_with(mark)
 
 
@@ -271,40 +273,99 @@ def test_a_runner_killed_by_its_program_costs_no_other_verdict(level):
     kill = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.write(1, b'NONCE')"
     verdicts = run(GOOD, kill, GOOD, "print()", workers=1)
     assert [verdict.status for verdict in verdicts][::2] == ["passed", "passed"] and verdicts[3].status == "failed"
-    # As pid 1 of its namespace the runner cannot be killed; a bare one can, and its program is tried once more.
-    assert verdicts[1].status == ("error" if level.level == "rlimits" else "passed")
+    # As process 1 of its namespace the keeper cannot be killed; a bare one can, and its program is tried once more.
+    assert verdicts[1].status == ("passed" if level.isolated else "error")
 
 
 def test_without_isolation_nothing_runs_unless_asked_for(monkeypatch):
     monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "rlimits" else "broken")
-    with pytest.raises(UserError, match=r"bwrap: broken; unshare: broken.*install bubblewrap.*allow_unsandboxed=True"):
-        execute.execute([Executable("python", GOOD, "NONCE")])
+    with pytest.raises(UserError, match=r"bwrap: broken; unshare: broken.*install bubblewrap.*allow_unsandboxed: true"):
+        execute.execute([printing("python", GOOD)])
     with pytest.raises(UserError, match="allow_unsandboxed"):
         execute.isolation()
     assert execute.isolation(allow_unsandboxed=True).endswith("(NOT isolated)")
     monkeypatch.setattr(sandbox, "probe", lambda box: "broken")
     with pytest.raises(UserError, match="rlimits: broken"):
-        execute.execute([Executable("python", GOOD, "NONCE")], allow_unsandboxed=True)
+        execute.execute([printing("python", GOOD)], allow_unsandboxed=True)
 
 
 def test_a_missing_runtime_is_named(monkeypatch):
     monkeypatch.setattr(runtimes, "find", lambda language: None)
     with pytest.raises(UserError, match="julia programs cannot be executed: no working `julia`"):
-        execute.execute([Executable("julia", "", "NONCE")])
+        execute.execute([printing("julia", "")])
     with pytest.raises(UserError, match="pip install lupa"):
         execute.runtime_version("lua")
 
 
 def test_an_unknown_language_is_named():
     with pytest.raises(UserError, match="'cobol' cannot be executed; known are python"):
-        execute.available("cobol")
+        printing("cobol", "") and runtimes.find("cobol")
 
 
 def test_a_broken_sandbox_is_found_by_running_it(monkeypatch):
-    monkeypatch.setattr(isolation, "command", lambda *_: ["sh", "-c", "echo no user namespaces >&2; exit 1"])
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: f"/somewhere/{name}")
-    for level in ("bwrap", "apptainer", "podman"):
-        assert sandbox.probe.__wrapped__(sandbox.Sandbox(level)) == "no user namespaces"
+    monkeypatch.setattr(mounts, "bwrap", lambda *_: ["sh", "-c", "echo no user namespaces >&2; exit 1"])
+    monkeypatch.setattr(mounts, "bubblewrap", lambda: "/somewhere/bwrap")
+    for level in ("bwrap", "bwrap-renewed"):
+        assert sandbox.probe.__wrapped__(Sandbox(level)) == "no user namespaces"
+
+
+def test_a_slow_sandbox_is_tried_again_and_never_left_for_a_weaker_one(monkeypatch):
+    tried = []
+
+    def slow(box):
+        tried.append(box.level)
+        raise RunnerDied("no answer for 30 s", slow=True)
+
+    monkeypatch.setattr(sandbox, "Runner", slow)
+    monkeypatch.setattr(sandbox, "probe", sandbox.probe.__wrapped__)
+    with pytest.raises(UserError, match="bwrap did not answer in time, 3 times"):
+        sandbox.choose(allow_unsandboxed=True)
+    assert tried == ["bwrap"] * 3
+
+
+@pytest.mark.parametrize("named, message", [
+    ("bubblewrap", "STUDYKIT_ISOLATION is 'bubblewrap'; accepted here are bwrap, "),
+    ("rlimits", "which is no isolation; that also needs allow_unsandboxed: true"),
+])  # fmt: skip
+def test_a_level_by_name_is_that_level_or_nothing(monkeypatch, named, message):
+    monkeypatch.setenv("STUDYKIT_ISOLATION", named)
+    with pytest.raises(UserError, match=message):
+        sandbox.choose()
+    monkeypatch.setenv("STUDYKIT_ISOLATION", "unshare")
+    monkeypatch.setattr(sandbox, "probe", lambda box: "denied" if box.level == "unshare" else "")
+    with pytest.raises(UserError, match="unshare: denied"):
+        sandbox.choose()
+
+
+def test_root_is_used_by_name_only(monkeypatch):
+    monkeypatch.setattr(sandbox, "is_root", lambda: True)
+    assert all(box.drop for box in sandbox.candidates(True))
+    monkeypatch.setattr("studykit.evaluation.execution.runner.is_root", lambda: True)
+    monkeypatch.setenv("STUDYKIT_ISOLATION", "unshare as root")
+    assert sandbox.candidates() == [Sandbox("unshare", drop=False)]
+
+
+@pytest.mark.parametrize("limits", [{"memory_mb": 10**13}, {"timeout": 1e12}, {"timeout": 0}])
+def test_limits_have_bounds(limits):
+    [(name, value)] = limits.items()
+    with pytest.raises(UserError, match=f"{name} is .*accepted are numbers above 0, up to"):
+        run(GOOD, **{"timeout": SECONDS} | limits)
+    with pytest.raises(UserError, match=f"the {name} of a program is"):
+        Executable("python", GOOD, Outputs(()), **limits)
+
+
+def test_a_program_that_cannot_start_stops_the_evaluation(monkeypatch):
+    lost = runtimes.Runtime("lua", "lua", "/usr/bin/lua-that-is-gone", "Lua 9")
+    real = runtimes.find
+    monkeypatch.setattr(runtimes, "find", lambda language: lost if language == "lua" else real(language))
+    with pytest.raises(UserError, match="could not start: FileNotFoundError"):
+        run("print('NONCE')", language="lua")
+
+
+def test_a_language_has_one_name():
+    assert {Executable(name, "", Outputs(())).language for name in ("cpp", "C++", "c++")} == {"c++"}
+    names = {"js": "javascript", "golang": "go", "rb": "ruby", "py": "python", "rs": "rust"}
+    assert {name: runtimes.find(name) for name in names} == {name: runtimes.find(names[name]) for name in names}
 
 
 def _processes_with(word: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Programs of the benchmarks' forms: the nonce is written exactly when every test ran and passed."""
+"""Programs of the benchmarks' forms: a completion passes exactly when every test ran and passed."""
 
 from dataclasses import replace
 
@@ -8,8 +8,8 @@ from studykit.data.checks import BenchmarkCheck, Check, StdioCheck, StdioTest
 from studykit.data.polyglot import programs as polyglot
 from studykit.errors import UserError
 from studykit.evaluation import scoring
-from studykit.evaluation.execution import execute
-from studykit.evaluation.execution import programs as execution_programs
+from studykit.evaluation.execution import execute, java, runtimes
+from studykit.evaluation.execution.programs import executable
 
 # language and form: before, a right completion, after; in place of the right one a wrong result, an early end, no code
 CASES = {
@@ -114,14 +114,14 @@ CASES = {
 
 
 def statuses(language: str, check: Check, completions: list[str]) -> list[str]:
-    programs = [execution_programs.program(language, text, check, "NONCE") for text in completions]
+    programs = [executable(language, text, check) for text in completions]
     verdicts = execute.execute(programs, timeout=20, allow_unsandboxed=True)
     return [scoring.status(verdict) for verdict in verdicts]
 
 
 @pytest.mark.parametrize("language, form", CASES, ids="-".join)
 def test_only_what_is_right_passes(language, form):
-    if not execute.available(language):
+    if not runtimes.find(language):
         pytest.skip(f"no {language} here")
     before, right, after, *others = CASES[language, form]
     check = BenchmarkCheck(form, before, after, "twice")
@@ -137,10 +137,10 @@ def test_the_polyglots_check_and_stdio_go_the_same_way():
 
 def test_a_problems_own_limits_are_those_of_its_language():
     check = StdioCheck((StdioTest("", ("",)),), time_limit=2, memory_limit_mb=64)
-    found = {language: execution_programs.program(language, "", check, "") for language in ("c++", "python")}
+    found = {language: executable(language, "", check) for language in ("c++", "python")}
     assert {language: program.timeout for language, program in found.items()} == {"c++": 2, "python": 6}
     assert {program.memory_mb for program in found.values()} == {64}
-    assert execution_programs.program("ruby", "", replace(check, time_limit=None), "").timeout is None
+    assert executable("ruby", "", replace(check, time_limit=None)).timeout is None
 
 
 @pytest.mark.parametrize("text, name", [
@@ -148,7 +148,7 @@ def test_a_problems_own_limits_are_those_of_its_language():
     ("class A {}\npublic final class B { public static void main(String... a) {} }\nclass C {}", "B"),
 ])  # fmt: skip
 def test_a_java_program_may_have_any_main_class(text, name):
-    found = execution_programs.java_main(text)
+    found = java.program(text)
     assert f"{name}.main(args)" in found and "package" not in found and "public class" not in found
 
 
@@ -159,4 +159,4 @@ def test_a_java_program_may_have_any_main_class(text, name):
 ])  # fmt: skip
 def test_what_cannot_be_assembled_is_refused(language, check, said):
     with pytest.raises(UserError, match=said):
-        execution_programs.program(language, "", check, "N")
+        executable(language, "", check)

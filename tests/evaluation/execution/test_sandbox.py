@@ -1,4 +1,4 @@
-"""Command lines of the sandboxes: whatever the program, they show the same, and nothing of the user's."""
+"""What a sandbox shows: the system and the runtimes, and nothing of the user's."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from studykit.errors import UserError
-from studykit.evaluation.execution import isolation, runtimes, sandbox
-
-PROGRAMS = ("bwrap", "apptainer", "podman")
+from studykit.evaluation.execution import mounts, runtimes, sandbox
 
 
 @pytest.fixture
@@ -29,39 +27,30 @@ def runtimes_at(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("drop", [False, True])
-@pytest.mark.parametrize("level", PROGRAMS)
-def test_the_same_paths_are_shown_where_they_are_and_read_only(level, drop, tmp_path):
-    words = isolation.command(level, drop, str(tmp_path))
-    if level == "bwrap":
-        mounts = [words[i + 1 : i + 3] for i, word in enumerate(words) if word in ("--ro-bind", "--ro-bind-try")]
-        assert not {"--bind", "--bind-try", "--dev-bind"} & set(words)
-    else:
-        volumes = [words[i + 1].split(":") for i, word in enumerate(words) if word in ("--volume", "--bind")]
-        mounts = [volume[:2] for volume in volumes if volume[2:] == ["ro"]]
-        writable = [volume for volume in volumes if volume[2:] != ["ro"]]
-        assert writable == ([[f"{tmp_path}/tmp", "/tmp"]] if level == "apptainer" else [])
-    assert words[0] == level and all(source == target for source, target in mounts)
-    assert {source for source, _ in mounts if os.path.exists(source)} == set(isolation.visible())
-    assert str(Path.home()) not in dict(mounts)
+def test_bubblewrap_shows_the_same_paths_as_the_supervisor_and_read_only(drop):
+    words = mounts.bwrap(drop)
+    shown = [words[i + 1 : i + 3] for i, word in enumerate(words) if word in ("--ro-bind", "--ro-bind-try")]
+    links = {words[i + 2] for i, word in enumerate(words) if word == "--symlink"}
+    devices = [words[i + 1] for i, word in enumerate(words) if word == "--dev-bind"]
+    assert not {"--bind", "--bind-try"} & set(words) and all(source == target for source, target in shown)
+    assert devices == [f"/dev/{name}" for name in mounts.DEVICES]
+    assert {path for path, _ in shown if os.path.exists(path)} | links - {f"/dev/{n}" for n in mounts.LINKS} == set(
+        mounts.visible()
+    )
+    assert str(Path.home()) not in dict(shown)
 
 
-@pytest.mark.parametrize("level", PROGRAMS)
-def test_there_is_no_network_and_only_what_root_needs_to_become_nobody(level, tmp_path):
-    line = " ".join(isolation.command(level, False, str(tmp_path)))
-    assert ("--unshare-all" if level == "bwrap" else "--network none") in line
-    assert "--cap-add" not in line and "--keep-privs" not in line
-    dropped = " ".join(isolation.command(level, True, str(tmp_path)))
-    assert ("--keep-privs" if level == "apptainer" else "--cap-add") in dropped
+def test_there_is_no_network_and_only_what_root_needs_to_become_nobody():
+    assert "--unshare-all" in mounts.bwrap(False) and "CAP_SETUID" not in mounts.bwrap(False)
+    assert "--unshare-net" in mounts.bwrap(True) and "CAP_SETUID" in mounts.bwrap(True)
 
 
-def test_levels_without_a_program_have_no_command_line(tmp_path):
-    assert [isolation.command(level, False, str(tmp_path)) for level in ("unshare", "rlimits")] == [[], []]
-
-
-def test_the_root_of_a_container_is_empty_but_for_links(tmp_path):
-    root = Path(isolation.root(str(tmp_path)))
-    assert all(path.is_symlink() or path.name == "tmp" for path in root.iterdir())
-    assert isolation.root(str(tmp_path)) == str(root)  # again
+def test_bubblewrap_is_found_on_the_users_path_by_all(tmp_path, monkeypatch):
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert mounts.bubblewrap() == mounts.bwrap(False)[0] == str(fake)
 
 
 @pytest.mark.parametrize("path, shown", [
@@ -73,7 +62,7 @@ def test_the_root_of_a_container_is_empty_but_for_links(tmp_path):
 ])  # fmt: skip
 def test_a_runtime_is_shown_without_the_home(runtimes_at, tmp_path, path, shown):
     runtimes_at("ruby", path)
-    found = [str(p.relative_to(tmp_path)) for p in isolation.runtime_directories() if p.is_relative_to(tmp_path)]
+    found = [str(p.relative_to(tmp_path)) for p in mounts.runtime_directories() if p.is_relative_to(tmp_path)]
     assert found == ([shown] if shown else [])
 
 
@@ -91,29 +80,14 @@ def test_a_proxy_is_asked_for_the_real_binary(tmp_path, monkeypatch):
 
 
 def test_the_next_level_is_taken_and_what_fails_is_named(monkeypatch):
-    reasons = {"bwrap": "broken", "unshare": "denied", "apptainer": "not installed", "podman": ""}
-    monkeypatch.setattr(sandbox, "probe", lambda box: reasons.get(box.level, "broken"))
-    assert sandbox.choose().level == "podman"
-    reasons["podman"] = "no cgroups"
-    with pytest.raises(UserError, match="bwrap: broken; unshare: denied; apptainer: not installed; podman: no cgroups"):
+    reasons = {"bwrap": "broken", "unshare": ""}
+    monkeypatch.setattr(sandbox, "probe", lambda box: reasons.get(box.level, "too old"))
+    assert sandbox.choose().level == "unshare"
+    reasons["unshare"] = "denied"
+    with pytest.raises(UserError, match="bwrap: broken; unshare: denied; bwrap-renewed: too old"):
         sandbox.choose()
 
 
-@pytest.mark.parametrize("level", ["apptainer", "podman"])
-def test_a_container_that_is_missing_or_fails_is_skipped_with_its_reason(level, monkeypatch, tmp_path):
+def test_a_missing_program_is_a_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert sandbox.probe.__wrapped__(sandbox.Sandbox(level)) == "not installed"
-    fake = tmp_path / level
-    fake.write_text("#!/bin/sh\necho 'a warning' >&2\necho 'no subordinate ids' >&2\nexit 125\n")
-    fake.chmod(0o755)
-    assert sandbox.probe.__wrapped__(sandbox.Sandbox(level)) == "no subordinate ids"
-
-
-def test_a_container_that_hides_nothing_is_not_used(monkeypatch, tmp_path):
-    """A stand-in that only runs the command it is given."""
-    fake = tmp_path / "podman"
-    fake.write_text('#!/bin/sh\nwhile [ "$1" != --rootfs ]; do shift; done\nshift 2\nexec "$@"\n')
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(isolation, "podman", lambda drop, folder: [str(fake), "--rootfs", isolation.root(folder)])
-    assert sandbox.probe.__wrapped__(sandbox.Sandbox("podman")) == "the container shows the files of its host"
+    assert sandbox.probe.__wrapped__(sandbox.Sandbox("bwrap")) == "not installed"
