@@ -1,13 +1,14 @@
-"""An executed notebook as HTML for a report: prose and outputs without code, harmless and complete without a network.
+"""An executed notebook as HTML for a report: its prose and outputs, made harmless.
 
-Outputs and prose may hold HTML that a model or a data set wrote. The finished HTML is therefore cleaned once, as a
-whole, last of all, and by a list of what is allowed: tags of prose, tables and figures, and a few of their attributes
-and styles. Two kinds of content are put back after the cleaning, as the value of an attribute and escaped: images
-that the notebook holds as base64, and explorers, whose pages are made again with this library's script and the
-notebook's data. No other frame and no other script reaches a report.
+Outputs and prose may hold HTML that a model or a data set wrote. The finished HTML is therefore
+cleaned once, as a whole, last of all, and by a list of what is allowed: tags of prose, tables and
+figures, and a few of their attributes and styles. Two kinds of content are put back after the
+cleaning, as the value of an attribute and escaped: images that the notebook holds as base64, and
+explorers, whose pages are made again with this library's script and the notebook's data. No other
+frame and no other script reaches a report.
 
-Progress bars and the noise of warnings are left out. Every image gets an alternative text, every table a box in which
-it scrolls.
+Progress bars and the noise of warnings are left out. Every image gets an alternative text, every
+table a box in which it scrolls. Nothing in the HTML needs a network.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ class RenderedNotebook:
 def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None) -> RenderedNotebook:
     """Returns the prose and the outputs of an executed notebook as clean HTML.
 
-    Cells that are tagged NOT_IN_REPORT show nothing but their errors and warnings. `current` is the notebook as it is
-    now: its Markdown cells and its tags replace those of the executed copy where the cell ids are equal, so that a
-    sentence can be corrected without another run.
+    Cells that are tagged NOT_IN_REPORT show nothing but their errors and warnings. `current` is
+    the notebook as it is now: its Markdown cells and its tags replace those of the executed copy
+    where the cell ids are equal, so that a sentence can be corrected without another run.
     """
     embedded = _Embedded()
     current_cells = current.cells if current else []
@@ -89,17 +90,19 @@ def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None)
             parts.append(_markdown(source, cell))
         elif cell["cell_type"] == "code":
             alt = cell["metadata"].get("alt") or f"Figure in the section “{heading}”"
-            outputs = [output for output in _joined_streams(cell["outputs"]) if not hidden or _is_trouble(output)]
-            parts += [_output(output, alt, embedded) for output in outputs]
+            for output in _joined_streams(cell["outputs"]):
+                if not hidden or _is_trouble(output):
+                    parts.append(_output(output, alt, embedded))
     soup = BeautifulSoup("\n".join(parts), "html.parser")
     _finish(soup, embedded)
     first = soup.find("h1")
     title = first.extract().decode_contents() if first else ""
-    return RenderedNotebook(*(embedded.put_back(_clean(text, embedded)) for text in (title, str(soup))))
+    clean = [embedded.put_back(_clean(text, embedded)) for text in (title, str(soup))]
+    return RenderedNotebook(*clean)
 
 
 class _Embedded:
-    """Large values of attributes, kept away from the parsers; a token that nobody can guess stands for each."""
+    """Large values of attributes, kept away from the parsers under tokens that nobody can guess."""
 
     def __init__(self) -> None:
         self.prefix, self.values = f"embedded-{uuid.uuid4().hex}-", []
@@ -115,11 +118,15 @@ class _Embedded:
 
     def put_back(self, text: str) -> Markup:
         """Returns clean HTML with the values, escaped, in the places of their tokens."""
-        return Markup(re.sub(rf"{self.prefix}(\d+)\.", lambda token: escape(self.values[int(token[1])]), text))
+        token = rf"{self.prefix}(\d+)\."
+        return Markup(re.sub(token, lambda found: escape(self.values[int(found[1])]), text))
 
 
 def _clean(text: str, embedded: _Embedded) -> str:
-    """Returns `text` with nothing but the tags, attributes and styles that are allowed: the border of every report."""
+    """Returns `text` with only the tags, attributes and styles that are allowed.
+
+    No text of a notebook reaches a report by another way.
+    """
 
     def allowed(tag: str, name: str, value: str) -> str | None:
         if name in ("src", "srcdoc"):
@@ -155,15 +162,19 @@ def _exporter() -> HTMLExporter:
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Returns outputs in which neighbours of the same stream are one: papermill records a stream in pieces."""
+    """Returns outputs with the pieces of a stream joined; papermill records a stream in pieces."""
     joined: list[NotebookNode] = []
     for output in outputs:
         last = joined[-1] if joined else None
-        if last is not None and output.output_type == "stream" == last.output_type and output.name == last.name:
+        if _is_stream(output) and last is not None and _is_stream(last) and output.name == last.name:
             last.text += output.text
         else:
             joined.append(output.copy())
     return joined
+
+
+def _is_stream(output: NotebookNode) -> bool:
+    return output.output_type == "stream"
 
 
 def _is_trouble(output: NotebookNode) -> bool:
@@ -172,15 +183,16 @@ def _is_trouble(output: NotebookNode) -> bool:
 
 def _output(output: NotebookNode, alt: str, embedded: _Embedded) -> str:
     """Returns one output as HTML, not yet clean; "" for an output that a reader does not need."""
-    if output.output_type == "stream":
-        is_error = output.name == "stderr"
-        return _standard_error(output.text) if is_error else _preformatted(_on_terminal(output.text))
+    if _is_stream(output) and output.name == "stderr":
+        return _standard_error(output.text)
+    if _is_stream(output):
+        return _preformatted(_on_terminal(output.text))
     if output.output_type == "error":
         return _failure(output)
     data = output.data
     mime = next((mime for mime in SHOWN_MIMES if mime in data), None)
-    if mime is None or any("widget-view" in other for other in data):  # a widget is dead outside JupyterLab
-        return ""
+    if mime is None or any("widget-view" in form for form in data):
+        return ""  # widgets are dead outside JupyterLab
     if mime == "text/html":
         return embedded.lift_images(data[mime])
     if mime == "text/markdown":
@@ -224,7 +236,7 @@ def _on_terminal(text: str) -> str:
 
 
 def _standard_error(text: str) -> Markup:
-    """Returns standard error, folded, without progress bars and without this machine's paths in warnings."""
+    """Returns standard error, folded, without progress bars and the paths of this machine."""
     lines, after_warning = [], False
     for line in text.split("\n"):
         if after_warning:  # Python prints the line of source below its warning
@@ -248,7 +260,7 @@ def _standard_error(text: str) -> Markup:
 
 
 def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
-    """Describes images, replaces frames and puts tables into boxes. The cleaning comes after it."""
+    """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
     for image in soup.find_all("img"):
         if not image.get("src", "").startswith(embedded.prefix):
             image.replace_with(f"[The image {image.get('src', '')} is not in this report.]")
@@ -265,7 +277,7 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
 
 
 def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None:
-    """Puts an explorer's page, made again, into its frame; a sentence takes the place of any other frame."""
+    """Puts an explorer's page, made again, into its frame; a sentence replaces any other frame."""
     page = _explorer_page(frame.get("srcdoc", ""))
     if page is None:
         frame.replace_with("[A frame that is no explorer is not in this report.]")
@@ -279,21 +291,21 @@ def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None
 
 
 def _explorer_page(page: str) -> str | None:
-    """Returns an explorer's page with its data and this library's script; None if `page` is no explorer."""
+    """Returns an explorer's page with its data and this library's script; None for other pages."""
     soup = BeautifulSoup(page, "html.parser")
     data, summary = soup.select_one("script#data"), soup.select_one("main#explorer > p")
     if data is None or summary is None:
         return None
-    from studykit.report.explorer.page import document  # imports matplotlib, for pages with an explorer only
+    from studykit.report.explorer.page import document  # imports matplotlib
 
     try:
         return document(json.loads(data.get_text()), summary.get_text())
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not the data of an explorer
-        return None
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return None  # its data are not those of an explorer
 
 
 def _align_numbers(table: Tag) -> None:
-    """Marks the columns that hold only numbers, counted from the right; the style sheet aligns them."""
+    """Marks the columns of numbers, counted from the right, for the style sheet to align."""
     rows = [cells for row in table.find_all("tr") if (cells := row.find_all("td", recursive=False))]
     heads = [row.find_all("th") for row in table.select("thead tr")]
     for at in range(-1, -1 - min(map(len, rows), default=0), -1):

@@ -1,11 +1,13 @@
-"""Reports of a study: one self-contained page per run, an index, and all of it as a zip, in reports/<study>/.
+"""Reports of a study, in reports/<study>/: one self-contained page per run, an index, a zip.
 
-The page of a run is its executed notebook without the code (see `html`), under a header that names the run, its
-parameters, its code and its versions. The index holds the study's question, its main results, every run with its
-state, and the commands that reproduce the report. Both are Jinja2 templates (`templates/`), whose engine escapes every
-text. A page requests nothing from any network: its content policy forbids it, and allows no script but the explorer's.
+The page of a run is its executed notebook without the code (see `html`), under a header that names
+the run, its parameters, its code and its versions. The index holds the study's question, its main
+results, every run with its state, and the commands that reproduce the report. Both are Jinja2
+templates (`templates/`), whose engine escapes every text. A page requests nothing from any
+network: its content policy forbids it, and allows no script but the explorer's.
 
-A page is rendered again only when something that it shows has changed, so the report of a study is cheap to refresh.
+A page is rendered again only when something that it shows has changed, so the report of a study is
+cheap to refresh.
 """
 
 from __future__ import annotations
@@ -49,9 +51,10 @@ NOT_DONE = {  # states in the index, in this order
 
 
 def write_report(file: str) -> Path:
-    """Renders the report of the study in `file`, of as much of it as has run, and returns the path of its index.
+    """Renders the report of the study in `file` and returns the path of its index.
 
-    Raises UserError if the study file is wrong, or if another study has its name.
+    The report shows as much of the study as has run. Raises UserError if the study file is wrong,
+    or if another study has its name.
     """
     study = load_study(file, run_files.home(), check_paths=False)
     require_unique_name(file, study)
@@ -81,7 +84,10 @@ def pack_report(folder: Path) -> Path:
 
 
 def require_unique_name(file: str, study: Study) -> None:
-    """Raises UserError if another file in params/ has this study's name: each would remove the pages of the other."""
+    """Raises UserError if another file in params/ has this study's name.
+
+    Each of the two would remove the pages of the other.
+    """
     for other in sorted((run_files.home() / "params").glob("*.y*ml")):
         text = other.read_text(encoding="utf-8", errors="replace")  # another study may be damaged
         name = re.search(r"^study:\s*['\"]?(\w+)", text, flags=re.M)
@@ -93,7 +99,7 @@ def require_unique_name(file: str, study: Study) -> None:
 
 
 def page_name(run: Run) -> str:
-    """Returns the file name of a run's page, such as 02_adapter-lua-bottleneck-s0-0123456789.html."""
+    """Returns a run's file name, such as 02_adapter-lua-bottleneck-s0-0123456789.html."""
     return f"{STAGES[run.stage].notebook}-{run.label}-{run.key}.html"
 
 
@@ -107,7 +113,7 @@ def renderer_digest() -> str:
 
 
 def exported_tables(run: Run) -> dict[str, Path]:
-    """Returns the tables that a finished run has written for spreadsheets and papers, by their endings."""
+    """Returns the tables that a run has written for spreadsheets and papers, by their endings."""
     files = {ending: run_files.home() / run.dir / f"table.{ending}" for ending in TABLE_FORMATS}
     return {ending: file for ending, file in files.items() if file.is_file()}
 
@@ -129,7 +135,7 @@ def _refresh(page: Path, run: Run, status: Status, study: Study, pages: dict[Run
 
 
 def _mark_of(page: Path) -> str | None:
-    """Returns the digest that a page holds of what it was made from; None for a foreign or missing file."""
+    """Returns the digest in a page of what it was made from; None for a foreign or missing file."""
     try:
         with open(page, encoding="utf-8") as text:
             mark = re.search(rf'name="{MARK}" content="(\w+)"', text.read(2000))
@@ -139,7 +145,7 @@ def _mark_of(page: Path) -> str | None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Writes a file whole or not at all; lone surrogates, which no file can hold, become question marks."""
+    """Writes a file whole or not at all; lone surrogates, which no file can hold, become "?"."""
     part = file.with_name(f"{file.name}.part")
     part.write_text(text, encoding="utf-8", errors="replace")
     part.replace(file)
@@ -150,7 +156,7 @@ def _write(file: Path, text: str) -> None:
 
 @cache
 def _templates() -> Environment:
-    """Returns the engine of all templates, which escapes every value that is not clean HTML already."""
+    """Returns the engine of all templates; it escapes every value that is not clean HTML."""
     engine = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -179,7 +185,8 @@ def document(title: str, content: Markup, mark: str) -> str:
     """Returns a whole page: its content policy allows what is inside it and nothing else.
 
     Args:
-        content: clean HTML; a frame in it can only be an explorer's, whose script the policy then names by its hash.
+        content: clean HTML; a frame in it can only be an explorer's, whose script the policy then
+            names by its hash.
         mark: a digest of what the page is made from.
     """
     scripts = "'none'"
@@ -197,9 +204,9 @@ def document(title: str, content: Markup, mark: str) -> str:
 
 
 def _ordered_parameters(run: Run) -> list[tuple[str, Any]]:
-    """Returns a run's parameters with their values: what it is first, and the paths of its inputs last."""
-    model = STAGES[run.stage].model
-    names = sorted(run.params, key=lambda name: {"role": 0, "path": 2}.get(kind(model, name) or "", 1))
+    """Returns a run's parameters with their values: its role first, the paths of its inputs last."""
+    model, ranks = STAGES[run.stage].model, {"role": 0, "path": 2}
+    names = sorted(run.params, key=lambda name: ranks.get(kind(model, name), 1))
     return [(name, run.params[name]) for name in names if name != "out"]
 
 
@@ -220,7 +227,8 @@ def run_page(run: Run, status: Status, study: Study, pages: dict[Run, str], log:
     from studykit.report.html import RenderedNotebook, render_notebook
 
     try:
-        executed, current = (nbformat.reads(text.decode(), as_version=4) if text else None for text in (log, prose))
+        executed = nbformat.reads(log.decode(), as_version=4)
+        current = nbformat.reads(prose.decode(), as_version=4) if prose else None
         notebook = render_notebook(executed, current)
     except Exception as error:  # one damaged notebook must not take the whole report with it
         message = Markup("<p>The executed notebook is damaged and cannot be shown ({}: {}).</p>")
@@ -291,7 +299,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
 
 
 def _waiting_for(run: Run, statuses: dict[Run, Status]) -> str:
-    """Returns which input an unfinished run waits for; "" for a finished one, and for one that could start."""
+    """Returns the input that a run waits for, in words; "" for a run that is done or could start."""
     missing = [need for need in run.needs if statuses[need].state != "done"]
     if not missing or statuses[run].manifest:
         return ""
@@ -312,7 +320,7 @@ def _stage_times(statuses: dict[Run, Status]) -> list[StageTime]:
 
 
 def _commands(file: str, manifests: list[Mapping[str, Any]]) -> str:
-    """Returns the commands that reproduce a report; the checkout only where all runs are of one commit."""
+    """Returns the commands that reproduce a report, with a checkout if all runs are of one commit."""
     commits = {manifest["commit"]["id"] for manifest in manifests if manifest["commit"]}
     if not commits and (commit := provenance.commit(run_files.home())):
         commits = {commit["id"]}

@@ -1,7 +1,7 @@
-"""The result of a study at the head of its report: each method's score, its difference from the baseline, sentences.
+"""The head of a report: every method's score, its difference from the baseline, and sentences.
 
-All numbers are those that notebook 06 published in `compare.json`. The head of the report is made from them by
-`templates/scores.html.j2`, which escapes every text.
+All numbers are those that notebook 06 published in `compare.json`. The head of the report is made
+from them by `templates/scores.html.j2`, which escapes every text.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Sentences, tables and blocks of text that notebooks show beside their figures, and the table that closes a notebook.
+"""Sentences, tables and blocks of text in notebooks, and the table that closes every notebook.
 
-    say(f"The loss fell from **{first:.2f}** to **{last:.2f}**.")        # computed sentences, as Markdown
-    facts({"trainable parameters": 18784, "time (s)": 12.5})             # two columns: names and values
+    say(f"The loss fell from **{first:.2f}** to **{last:.2f}**.")        # sentences, in Markdown
+    facts({"trainable parameters": 18784, "time (s)": 12.5})             # names and values
     table([{"language": "lua", "rows": 30}, ...], "Rows per language.")  # one row per mapping
-    texts([{"prompt": ..., "reference": ..., "prediction": ...}, ...])   # texts of models and data sets
-    footer(p)                                                            # versions and parameters, in the last cell
+    texts([{"prompt": ..., "reference": ..., "prediction": ...}, ...])   # texts of models and data
+    footer(p)                                                            # versions and parameters
 
-`facts`, `table`, `texts` and `footer` escape every text, which may come from a model or a data set. `say` takes
-Markdown, so it is for numbers and for words of our own only.
+`facts`, `table`, `texts` and `footer` escape every text, which may come from a model or a data
+set. `say` takes Markdown, so it is for numbers and for words of our own only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from studykit.runs.text import format_duration, format_value, plural
 NUMERAL = re.compile(r"[-+\u2212]?[\d,]*\.?\d+ ?%?")  # a number that the notebook has formatted itself
 MAX_LINES = 30  # of a block of text: a model may write nothing but line breaks
 
-# In JupyterLab the inline styles lay out and align; a report, which drops `display: grid`, does so by the class.
+# JupyterLab obeys the inline styles. A report drops `display: grid` and obeys the class instead.
 CAPTION = Markup('<figcaption style="font-size: 0.9em">{}</figcaption>')
 CELL = Markup('<td style="text-align: {}">{}</td>')
 FIGURE = Markup('<figure style="margin: 0.8em 0">{}{}</figure>')
@@ -55,8 +55,9 @@ def facts(values: Mapping[str, Any], caption: str = "") -> None:
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     """Shows a table with one row per mapping.
 
-    The columns are the keys of all mappings, in the order in which they first appear; a missing value is a dash.
-    Columns that hold only numbers are aligned to the right. Without rows nothing is shown.
+    The columns are the keys of all mappings, in the order in which they first appear; a missing
+    value is a dash. Columns that hold only numbers are aligned to the right. Without rows nothing
+    is shown.
     """
     if not rows:
         return
@@ -70,7 +71,7 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
 
 
 def texts(blocks: Sequence[Mapping[str, str]], caption: str = "", limit: int = 1500) -> None:
-    """Shows groups of labelled texts, one group per mapping: side by side where there is room, else stacked.
+    """Shows groups of labelled texts, one group per mapping, side by side where there is room.
 
     Args:
         limit: characters of a text that are shown, in MAX_LINES lines at most; a note counts the rest.
@@ -88,9 +89,10 @@ def texts(blocks: Sequence[Mapping[str, str]], caption: str = "", limit: int = 1
 
 
 def footer(p: BaseModel) -> None:
-    """Shows how a run was made (time, device, versions, commit) and, folded, its parameters with their meanings.
+    """Shows how a run was made and, folded, its parameters with their meanings.
 
-    A run that has not published anything has its parameters only.
+    Its time, device, versions and commit are those of its manifest; without one, only the
+    parameters are shown.
     """
     try:
         manifest = store.manifest(p.out)
@@ -98,7 +100,8 @@ def footer(p: BaseModel) -> None:
         manifest = None
     if manifest:
         commit = manifest.get("commit")
-        code = f", from commit {commit['id'][:10]}{' with changes' if commit['dirty'] else ''}" if commit else ""
+        changes = " with changes" if commit and commit["dirty"] else ""
+        code = f", from commit {commit['id'][:10]}{changes}" if commit else ""
         versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
         say(
             f"This run took {format_duration(manifest['seconds'])} on {manifest['started'][:10]}, on "

@@ -1,4 +1,4 @@
-"""Numbers, byte counts, durations and counted nouns as text, the same in terminals, notebooks and pages.
+"""Numbers, sizes, durations and plurals as text, the same in terminals, notebooks and pages.
 
 format_bytes(3.25e9)           # 3.25 GB
 format_duration(138)           # 2 min 18 s
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def format_bytes(count: float) -> str:
-    """Returns a number of bytes with three significant digits, in the decimal unit (kB, MB, GB, TB) that fits it."""
+    """Returns a number of bytes with three significant digits and a decimal unit (kB, MB ...)."""
     unit = "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if abs(count) < 999.5:
@@ -23,7 +23,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(seconds: float, rounded: bool = False) -> str:
-    """Returns a duration as "12.5 s", "2 min 18 s" or "2 h 3 min"; rounded, in one unit: "2 min" or "2.1 h"."""
+    """Returns a duration, such as "12.5 s" or "2 min 18 s"; rounded, in one unit: "2 min"."""
     if rounded:
         minutes = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
         return f"{seconds:.0f} s" if seconds < 90 else minutes

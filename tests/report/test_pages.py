@@ -48,9 +48,16 @@ def html_of(*outputs, **metadata) -> BeautifulSoup:
 
 
 def display(**data) -> nbformat.NotebookNode:
-    mimes = {"html": "text/html", "plain": "text/plain", "png": "image/png", "svg": "image/svg+xml",
-             "markdown": "text/markdown", "js": "application/javascript", "latex": "text/latex",
-             "widget": "application/vnd.jupyter.widget-view+json"}  # fmt: skip
+    mimes = {
+        "html": "text/html",
+        "plain": "text/plain",
+        "png": "image/png",
+        "svg": "image/svg+xml",
+        "markdown": "text/markdown",
+        "js": "application/javascript",
+        "latex": "text/latex",
+        "widget": "application/vnd.jupyter.widget-view+json",
+    }
     metadata = data.pop("metadata", {})
     return new_output("display_data", {mimes[k]: v for k, v in data.items()}, metadata=metadata)
 
@@ -69,17 +76,28 @@ def test_the_title_goes_up_and_code_stays_out():
     assert "Prose." in rendered.content and "secret_code" not in rendered.content
 
 
-@pytest.mark.parametrize("output", [
-    display(html=EVIL), display(markdown=EVIL), display(plain=EVIL), stream(EVIL), stream(EVIL, "stderr"),
-    display(html=f"<table><tr><td onclick='x()' style='background:url(http://e.org)'>{EVIL}</td></tr></table>"),
-    display(html="<a href='javascript:alert(1)'>x</a><iframe src='http://e.org'></iframe><form action=x><input>"),
-    display(html="<style>@import 'http://e.org'</style><link href='http://e.org'><object data=x></object><embed>"),
-    display(html="<svg><script>alert(1)</script></svg><math><mtext><img src=x onerror=alert(1)></mtext></math>"),
-    display(html="<iframe sandbox='allow-scripts allow-same-origin allow-top-navigation' srcdoc='<p>x</p>'></iframe>"),
-    display(html="<img alt='\"><script>alert(1)</script>' src='data:image/png;base64,AA=='>"),
-    display(js="alert(1)"), display(latex="$<script>alert(1)</script>$"),
-    new_output("error", ename="E", evalue=EVIL, traceback=[EVIL, "\x1b[31mred\x1b[0m"]),
-], ids=range(14))  # fmt: skip
+@pytest.mark.parametrize(
+    "output",
+    [
+        display(html=EVIL),
+        display(markdown=EVIL),
+        display(plain=EVIL),
+        stream(EVIL),
+        stream(EVIL, "stderr"),
+        display(html=f"<table><tr><td onclick='x()' style='background:url(http://e.org)'>{EVIL}</td></tr></table>"),
+        display(html="<a href='javascript:alert(1)'>x</a><iframe src='http://e.org'></iframe><form action=x><input>"),
+        display(html="<style>@import 'http://e.org'</style><link href='http://e.org'><object data=x></object><embed>"),
+        display(html="<svg><script>alert(1)</script></svg><math><mtext><img src=x onerror=alert(1)></mtext></math>"),
+        display(
+            html="<iframe sandbox='allow-scripts allow-same-origin allow-top-navigation' srcdoc='<p>x</p>'></iframe>"
+        ),
+        display(html="<img alt='\"><script>alert(1)</script>' src='data:image/png;base64,AA=='>"),
+        display(js="alert(1)"),
+        display(latex="$<script>alert(1)</script>$"),
+        new_output("error", ename="E", evalue=EVIL, traceback=[EVIL, "\x1b[31mred\x1b[0m"]),
+    ],
+    ids=range(14),
+)
 def test_nothing_that_a_model_wrote_runs_or_loads(output):
     soup = html_of(output)
     assert not soup.find_all(["script", "style", "link", "object", "embed", "form", "input", "svg"])
@@ -93,8 +111,8 @@ def test_nothing_that_a_model_wrote_runs_or_loads(output):
 
 
 def test_text_is_shown_as_it_is():
-    said = "a <b> & c \x1b[1;31mred\x1b[0m"
-    soup = html_of(stream(said), display(plain=said))
+    text = "a <b> & c \x1b[1;31mred\x1b[0m"
+    soup = html_of(stream(text), display(plain=text))
     assert [pre.get_text() for pre in soup.find_all("pre")] == ["a <b> & c red"] * 2
     assert soup.find(class_="ansi-red-fg") or soup.find(class_="ansi-red-intense-fg"), "terminal colours are kept"
 
@@ -105,7 +123,7 @@ def test_text_is_shown_as_it_is():
     ("7it [00:01, 5.0it/s]\n", ""),
     ("/home/someone/lib/thing.py:12: FutureWarning: do not\n  warnings.warn(\n", "FutureWarning (thing.py): do not"),
     ("/a/b.py:1: UserWarning: x\n  y()\n" * 3, "UserWarning (b.py): x"),
-    ("told on standard error\n", "told on standard error"),
+    ("a message\n", "a message"),
 ])  # fmt: skip
 def test_standard_error_is_tidied(text, shown):
     soup = html_of(stream(text, "stderr"))
@@ -161,11 +179,11 @@ def test_figures_of_the_kit_pass_unchanged():
 
     figure = Figure(figsize=(3, 2))
     figure.subplots().plot([1, 2])
-    made = BeautifulSoup(plots.figure_html(figure, 'An alt with "quotes" & <signs>', "The <caption>"), "html.parser")
-    kept = html_of(display(html=str(made)))
+    drawn = BeautifulSoup(plots.figure_html(figure, 'An alt with "quotes" & <signs>', "The <caption>"), "html.parser")
+    shown = html_of(display(html=str(drawn)))
     for name in ("src", "alt"):
-        assert kept.img[name] == made.img[name]
-    assert kept.figcaption.get_text() == "The <caption>" and "max-width" in kept.figure["style"]
+        assert shown.img[name] == drawn.img[name]
+    assert shown.figcaption.get_text() == "The <caption>" and "max-width" in shown.figure["style"]
 
 
 def test_tables_scroll_and_align_their_numbers():
@@ -197,11 +215,19 @@ def test_prose_is_that_of_the_notebook_as_it_is_now():
 
 def test_what_helps_only_who_runs_the_notebook_is_left_out_but_no_error():
     own = {"tags": [html.NOT_IN_REPORT]}
-    trouble = [stream("1 fusion: starts.\n"), display(html="<p>dropped</p>"), stream("it warns\n", "stderr"),
-               new_output("error", ename="E", evalue="it broke", traceback=["trace"])]  # fmt: skip
+    trouble = [
+        stream("1 fusion: starts.\n"),
+        display(html="<p>dropped</p>"),
+        stream("it warns\n", "stderr"),
+        new_output("error", ename="E", evalue="it broke", traceback=["trace"]),
+    ]
     kept = new_code_cell("y", outputs=[stream("kept")])
-    cells = [new_markdown_cell("# T"), new_markdown_cell("## What it needs\n\nMinutes.", metadata=own),
-             new_code_cell("x", outputs=trouble, metadata=own), kept]  # fmt: skip
+    cells = [
+        new_markdown_cell("# T"),
+        new_markdown_cell("## What it needs\n\nMinutes.", metadata=own),
+        new_code_cell("x", outputs=trouble, metadata=own),
+        kept,
+    ]
     text = html.render_notebook(new_notebook(cells=cells)).content
     assert "it broke" in text and "it warns" in text and "kept" in text
     assert not any(words in text for words in ("What it needs", "Minutes", "starts", "dropped"))
@@ -233,9 +259,17 @@ def rich() -> nbformat.NotebookNode:
     """An executed notebook with everything that may appear in one."""
     wide = "<table><thead><tr>" + "".join(f"<th>column {i}</th>" for i in range(40)) + "</tr></thead></table>"
     frame = explorer_frame()
-    outputs = [display(html=EVIL), display(svg=SVG), display(png=PIXEL), display(html=wide), display(html=frame),
-               stream("word " * 99), stream(EVIL, "stderr"), display(plain="long" * 300),
-               new_output("error", ename="ValueError", evalue=EVIL, traceback=[EVIL])]  # fmt: skip
+    outputs = [
+        display(html=EVIL),
+        display(svg=SVG),
+        display(png=PIXEL),
+        display(html=wide),
+        display(html=frame),
+        stream("word " * 99),
+        stream(EVIL, "stderr"),
+        display(plain="long" * 300),
+        new_output("error", ename="ValueError", evalue=EVIL, traceback=[EVIL]),
+    ]
     prose = "# The title\n\n[A link](http://example.org), $x^2$.\n\n```mermaid\ngraph\n```\n\n| a |\n|---|\n| 1 |"
     return new_notebook(cells=[new_markdown_cell(prose), new_code_cell("code()", outputs=outputs)])
 
@@ -268,8 +302,11 @@ def broken(home, report) -> Path:
 
 
 def states(index: BeautifulSoup) -> list[str]:
-    return [row.select_one(".state").get_text() for row in index.select("table.runs")[0].select("tbody > tr")
-            if row.select_one(".state")]  # fmt: skip
+    return [
+        row.select_one(".state").get_text()
+        for row in index.select("table.runs")[0].select("tbody > tr")
+        if row.select_one(".state")
+    ]
 
 
 def index_of(report: Path) -> tuple[BeautifulSoup, str]:
@@ -277,11 +314,14 @@ def index_of(report: Path) -> tuple[BeautifulSoup, str]:
     return soup, re.sub(r"\s+", " ", soup.get_text(" "))
 
 
-def test_the_index_tells_what_was_found(report):
+def test_the_index_shows_the_results_and_every_run(report):
     soup, text = index_of(report)
     assert "Is <this> safe & sound?" in text and "6 of 6 runs are done." in text
     assert [(d.dt.get_text(), d.dd.get_text()) for d in soup.select(".tiles > div")] == [
-        ("pass@1 of <base>, %", "12.3"), ("rows", "250"), ("p value", "0.00123")]  # fmt: skip
+        ("pass@1 of <base>, %", "12.3"),
+        ("rows", "250"),
+        ("p value", "0.00123"),
+    ]
     assert states(soup) == ["done"] * 6 and "studykit run params/tiny.yaml" in text and not soup.select(".callout")
     links = {a["href"] for a in soup.select("a[href$='.html']")}
     assert links == {p.name for p in report.glob("*.html")} - {"index.html"} and len(links) == 6
@@ -325,9 +365,9 @@ def test_pages_name_the_run_and_link_back(report):
 
 
 def test_tables_of_a_run_are_copied_beside_its_page_and_linked(home, report):
-    made = next(home.glob("runs/compare/*"))
+    comparison = next(home.glob("runs/compare/*"))
     for kind in pages.TABLE_FORMATS:
-        (made / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
+        (comparison / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
     for page in report.glob("*.html"):
         page.unlink()  # a report is written after its runs
     pages.write_report("params/tiny.yaml")
@@ -342,7 +382,9 @@ def test_a_failed_run_has_a_page_with_its_traceback(broken):
     assert "ValueError: bad" in failed.header.get_text() and failed.select_one(".failure")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"cells": 1}', "[" * 99_999, "\\x00", '{"nbformat": 4, "cells": [{}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{}", '{"cells": 1}', "[" * 99_999, "\\x00", '{"nbformat": 4, "cells": [{}]}']
+)
 def test_a_damaged_notebook_takes_only_its_own_page(home, report, text):
     next(home.glob("runs/adapter/*/notebook.ipynb")).write_text(text)
     pages.write_report("params/tiny.yaml")
@@ -400,15 +442,15 @@ def test_links_work_where_the_zip_is_unpacked(report, tmp_path):
 @pytest.mark.parametrize("width, scheme", [(1100, "light"), (375, "dark")])
 def test_reports_open_offline(broken, browser, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    asked, said = [], []
+    requests, messages = [], []
     for file in sorted(broken.glob("*.html")):
         page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.goto(file.as_uri())
-        assert asked == [file.as_uri()], "a page loads itself and nothing else"
-        assert said == []
+        assert requests == [file.as_uri()], "a page loads itself and nothing else"
+        assert messages == []
         assert page.evaluate("document.body.dataset.pwned") is None
         assert page.evaluate("[...document.images].every(i => i.alt.trim() && i.complete && i.naturalWidth > 0)")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
@@ -418,18 +460,18 @@ def test_reports_open_offline(broken, browser, width, scheme):
         for frame in page.frames[1:]:
             frame.wait_for_selector("html[data-ready]")  # an explorer runs, in its sandbox
         page.close()
-        asked.clear()
+        requests.clear()
     context.close()
 
 
 def test_the_policy_in_the_page_forbids_the_network(report, browser):
     page = browser.new_page()
-    asked = []
-    page.route("http://**", lambda route: (asked.append(route.request.url), route.abort()))
+    requests = []
+    page.route("http://**", lambda route: (requests.append(route.request.url), route.abort()))
     page.goto((report / "index.html").as_uri())
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=http://example.org/x.png>')")
     page.wait_for_timeout(300)
-    assert asked == []
+    assert requests == []
     page.close()
 
 
