@@ -50,8 +50,8 @@ def one_layer(hidden: int, members: int, copies: int) -> dict[str, Callable[[], 
         torch.manual_seed(i)
         adapters = [Bottleneck(hidden, hidden, max(1, hidden // 16)).eval() for _ in range(members)]
         fusion = Fusion(hidden, hidden).eval()
-        stack = MemberStack.of(adapters)
-        layers.append((fusion, adapters, stack, FoldedFusion.of(fusion, stack)))
+        stack = MemberStack.from_members(adapters)
+        layers.append((fusion, adapters, stack, FoldedFusion.from_fusion(fusion, stack)))
     turns = {"textbook": 0, "rank space": 0, "folded": 0}
 
     def following(form: str) -> tuple:

@@ -35,7 +35,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from studykit.training import estimate, memory
 from studykit.training.batches import Collator, token_losses
 from studykit.training.train import TrainingSettings, train
-from studykit.tuners import BottleneckConfig, FusionConfig, fusion_layers, value_penalty
+from studykit.tuners import BottleneckConfig, FusionConfig, fusion_layers, value_deviation
 
 LENGTH = 256  # tokens per row
 VOCABULARY = 4096
@@ -126,7 +126,7 @@ def saved(model: nn.Module, batch: dict, case: dict) -> int:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
         loss = token_losses(logits, batch["labels"]).sum()
         if case["kind"] == "fusion":
-            loss = loss + value_penalty(model)
+            loss = loss + value_deviation(model)
     total = sum(storage.nbytes() for storage in kept.values())
     loss.backward()
     return total

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from studykit.training.batches import token_losses
-from studykit.tuners import BottleneckConfig, FusionConfig, fusion_members, value_penalty
+from studykit.tuners import BottleneckConfig, FusionConfig, fusion_members, value_deviation
 
 BASES = {
     "qwen2.5-coder-1.5b": Qwen2Config(
@@ -106,7 +106,7 @@ def measure(model: PeftModel, ids: Tensor, optimizer: str, steps: int, penalised
         for _ in range(2 + steps):
             start = now(cuda)
             losses = token_losses(model(input_ids=ids, use_cache=False).logits, ids)
-            loss = losses.mean() + REGULARIZER * value_penalty(model) if penalised else losses.mean()
+            loss = losses.mean() + REGULARIZER * value_deviation(model) if penalised else losses.mean()
             loss.backward()
             update.step()
             update.zero_grad()

@@ -94,7 +94,7 @@ def capture(
     record.method, record.checkpoint, record.base, record.seed = method, checkpoint, base, seed
     fusion = next(name for name in layers[0].active_adapters if name in layers[0].fusions)
     masked, mode = layers[0].masked.get(fusion, ((), "none"))
-    record.place = layers[0].places[fusion]
+    record.place = layers[0].placements[fusion]
     record.mask, record.masked = mode if masked else "none", [record.members[n] for n in masked]
     return record
 

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from studykit.training.batches import token_losses
-from studykit.tuners import BottleneckConfig, fusion_layers, value_penalty
+from studykit.tuners import BottleneckConfig, fusion_layers, value_deviation
 from studykit.tuners.fusion import MemberStack
 from studykit.tuners.placement import linear_targets
 
@@ -62,7 +62,7 @@ def as_member(config: PeftConfig, family: str) -> BottleneckConfig:
     if not isinstance(config, LoraConfig):
         return config
     modules = linear_targets(sorted(config.target_modules or LORA_TARGETS[family]))
-    return BottleneckConfig(place="linear", rank=config.r, activation="identity", biased=False, init="lora",
+    return BottleneckConfig(placement="linear", rank=config.r, activation="identity", biased=False, init="lora",
                             target_modules=modules, task_type=config.task_type)  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def _fake(model: nn.Module, quantization: str) -> Iterator[tuple[FakeTensorMode,
         for layer in fusion_layers(model):
             for name in set(layer.fusions) & set(layer.active_adapters):
                 with torch.no_grad():
-                    stack = MemberStack.of([layer.adapters[member] for member in layer.members[name]])
+                    stack = MemberStack.from_members([layer.adapters[member] for member in layer.members[name]])
                 live.ignore(stack.down, stack.down_bias, stack.up, stack.up_bias)
                 layer.stack = lambda name, stack=stack: stack  # the real one compares addresses, which fakes lack
                 patched.append(layer)
@@ -179,7 +179,7 @@ def stack_bytes(model: nn.Module) -> int:
     for layer in fusion_layers(model):
         for name in set(layer.fusions) & set(layer.active_adapters):
             with torch.no_grad():
-                stack = MemberStack.of([layer.adapters[member] for member in layer.members[name]])
+                stack = MemberStack.from_members([layer.adapters[member] for member in layer.members[name]])
             total += sum(x.nbytes for x in (stack.down, stack.down_bias, stack.up, stack.up_bias))
     return total
 
@@ -238,7 +238,7 @@ def training_step(
                 before = live.now
                 loss = _loss(model, ids, bf16)
                 if penalty:
-                    loss = loss + value_penalty(model)
+                    loss = loss + value_deviation(model)
                 saved = live.now - before
                 loss.backward()
                 del loss

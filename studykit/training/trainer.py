@@ -24,7 +24,7 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from studykit.errors import UserError
 from studykit.runs.files import fsync, write_json
 from studykit.training.batches import forward, token_losses
-from studykit.tuners import value_penalty
+from studykit.tuners import value_deviation
 
 WEIGHTS = "trained.safetensors"
 # Our words for Trainer's. bitsandbytes keeps moments of fewer than 4096 entries (biases, narrow adapters) in fp32.
@@ -55,7 +55,7 @@ class StudyTrainer(Trainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         if self.penalty:
-            penalty = self.penalty * value_penalty(model)
+            penalty = self.penalty * value_deviation(model)
             self.last_penalty = penalty.item()
             loss = loss + penalty / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss

@@ -7,8 +7,11 @@
     fusion_members(model, masked=["ruby"])  # phase 1; masked=[] is phase 2
     model.fold_fusion()                     # the same function, faster, for inference
 
-PEFT documents no way to add a tuner from outside: importing this package enters it into three dictionaries of
-`peft.mapping`, and checks that the parts of PEFT that it stands on are there.
+PEFT documents no way to add a tuner from outside. Importing this package enters the tuner into three dictionaries of
+`peft.mapping`, and checks that the parts of PEFT on which it depends are there.
+
+To read, in this order: `fusion` (the mathematics), `bottleneck` and `phm` (the members), `placement` and `layer` (where
+they act in a model), `config` and `model` (the tuner), `folded` (inference), `lora` (PEFT's LoRAs as members).
 """
 
 from __future__ import annotations
@@ -26,14 +29,14 @@ from studykit.tuners.model import (
     fusion_members,
     record_fusion,
     save_folded,
-    value_penalty,
+    value_deviation,
 )
 
 SUPPORTED_PEFT = ">=0.21,<0.22"
 
 
 def register() -> None:
-    """Makes PEFT know the tuner; raises ImportError, naming the supported versions, if this PEFT is another."""
+    """Registers the tuner with PEFT; raises ImportError if this version of PEFT lacks what the tuner needs."""
     tables = ("PEFT_TYPE_TO_CONFIG_MAPPING", "PEFT_TYPE_TO_TUNER_MAPPING", "PEFT_TYPE_TO_PREFIX_MAPPING")
     methods = ("_create_and_replace", "_remove_adapter_name_from_key", "_unload_and_optionally_merge", "inject_adapter")
     missing = [name for name in tables if not hasattr(mapping, name)]
@@ -62,5 +65,5 @@ __all__ = [
     "load_lora",
     "record_fusion",
     "save_folded",
-    "value_penalty",
+    "value_deviation",
 ]

@@ -12,15 +12,19 @@ from studykit.tuners.placement import TARGETS
 PEFT_TYPE = "ADAPTER_COMPOSITION"
 KINDS = ("attention", "average", "scalar_mix")
 
-# Names of our own submodules: an adapter called so could not be told from them in a state dict.
+# Names of the tuner's own submodules: an adapter of such a name could not be found in a state dict.
 RESERVED = {
-    *("adapters", "fusions", "composition", "down", "up", "query", "key", "value", "read", "write", "weight", "bias"),
-    *("W", "W_left", "W_right", "phm_rule", "phm_rule_left", "phm_rule_right", "layers", "model", "base_model"),
+    *("adapters", "fusions", "composition", "down", "up", "query", "key", "value", "weight", "bias"),
+    *("input_projection", "output_projection", "W", "W_left", "W_right", "phm_rule", "phm_rule_left"),
+    *("phm_rule_right", "layers", "model", "base_model"),
 }
 
 
 def check_name(name: str) -> str:
-    """An adapter's name becomes part of tensor keys and of directories, so `.`, `,` and `/` are refused."""
+    """Returns a name that an adapter may have; raises ValueError for one that it may not.
+
+    A name becomes part of tensor keys and of directories, so `.`, `,` and `/` are refused.
+    """
     if not name or set(name) & set("./,\\") or name in RESERVED:
         raise ValueError(
             f"{name!r} cannot be an adapter's name: it must be without '.', ',', '/' and none of {sorted(RESERVED)}."
@@ -28,69 +32,85 @@ def check_name(name: str) -> str:
     return name
 
 
-def require(config: PeftConfig, name: str, accepted: bool, what: str) -> None:
-    if not accepted:
-        raise ValueError(f"{name}={getattr(config, name)!r} is out of range; it must be {what}.")
+def require_range(config: PeftConfig, field_name: str, in_range: bool, accepted: str) -> None:
+    """Raises ValueError, with the field, its value and what is accepted, unless `in_range`."""
+    if not in_range:
+        raise ValueError(f"{field_name}={getattr(config, field_name)!r} is out of range; it must be {accepted}.")
 
 
 @dataclass
 class BottleneckConfig(PeftConfig):
-    """An adapter at one place of every decoder layer. Field defaults are those of `seq_bn`, Pfeiffer's adapter."""
+    """An adapter at one placement in every decoder layer. The defaults are those of `seq_bn`, Pfeiffer's adapter."""
 
-    place: str = field(default="output", metadata={"help": f"one of {list(TARGETS)}, see tuners/places.py"})
-    reduction_factor: float = field(default=16, metadata={"help": "d / r, at least 1"})
-    rank: int | None = field(default=None, metadata={"help": "r itself, instead of reduction_factor"})
-    activation: str = field(default="relu", metadata={"help": f"one of {sorted(ACTIVATIONS)}"})
-    scaling: float = field(default=1.0, metadata={"help": "factor on the adapter's output"})
-    dropout: float = field(default=0.0, metadata={"help": "after the scaling, in [0, 1)"})
-    biased: bool = field(default=True, metadata={"help": "whether the projections have biases"})
-    init: str = field(default="bert", metadata={"help": f"one of {list(INITS)}; PHM projections have their own"})
-    phm_dim: int | None = field(default=None, metadata={"help": "n Kronecker terms (Compacter: 4); None: dense"})
-    phm_rank: int | None = field(default=1, metadata={"help": "rank of W_i; None: full W"})
-    phm_shared_rule: bool = field(default=True, metadata={"help": "one rule A for all layers, down and up"})
-    phm_rule_rank: int | None = field(default=None, metadata={"help": "rank of the rule; None: full A"})
-    target_modules: str | None = field(default=None, metadata={"help": "regular expression of the sites; None: all"})
+    placement: str = field(
+        default="output",
+        metadata={"help": f"Where the adapter sits in a layer: one of {list(TARGETS)}, see tuners/placement.py."},
+    )
+    reduction_factor: float = field(
+        default=16, metadata={"help": "The hidden size divided by the width r of the bottleneck, at least 1."}
+    )
+    rank: int | None = field(default=None, metadata={"help": "The width r itself, instead of reduction_factor."})
+    activation: str = field(default="relu", metadata={"help": f"The non-linearity: one of {sorted(ACTIVATIONS)}."})
+    scaling: float = field(default=1.0, metadata={"help": "The factor on the adapter's output."})
+    dropout: float = field(default=0.0, metadata={"help": "The dropout after the scaling, in [0, 1)."})
+    biased: bool = field(default=True, metadata={"help": "Whether the projections have biases."})
+    init: str = field(
+        default="bert", metadata={"help": f"How dense projections start: one of {list(INITS)}; PHM has its own start."}
+    )
+    phm_dim: int | None = field(
+        default=None, metadata={"help": "The number of Kronecker terms (Compacter: 4); None: dense projections."}
+    )
+    phm_rank: int | None = field(default=1, metadata={"help": "The rank of each W_i; None: full."})
+    phm_shared_rule: bool = field(default=True, metadata={"help": "Whether all layers, down and up, share one rule A."})
+    phm_rule_rank: int | None = field(default=None, metadata={"help": "The rank of the rule A; None: full."})
+    target_modules: str | None = field(
+        default=None, metadata={"help": "A regular expression of the sites' modules; None: all of the placement."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PEFT_TYPE
-        for name, known in (("place", TARGETS), ("activation", ACTIVATIONS), ("init", INITS)):
+        for name, known in (("placement", TARGETS), ("activation", ACTIVATIONS), ("init", INITS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; accepted are {sorted(known)}.")
-        require(self, "reduction_factor", self.reduction_factor >= 1, "at least 1")
-        require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
-        require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        require_range(self, "reduction_factor", self.reduction_factor >= 1, "at least 1")
+        require_range(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
+        require_range(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
         if self.phm_dim is not None and not self.biased:
             raise ValueError("biased=False does not go with phm_dim: PHM projections have biases.")
         if self.target_modules is None:
-            self.target_modules = TARGETS[self.place]
+            self.target_modules = TARGETS[self.placement]
 
 
-# Adapters of the literature by one word: what differs from `seq_bn`.
+# The adapters of the literature by one word: the fields in which they differ from `seq_bn`.
 PRESETS: dict[str, dict] = {
     "bottleneck": {},
-    "houlsby": {"place": "houlsby", "activation": "swish"},
-    "parallel": {"place": "parallel", "reduction_factor": 2, "scaling": 4.0, "init": "mam_adapter"},
-    "compacter": {"place": "houlsby", "activation": "gelu", "reduction_factor": 32, "phm_dim": 4},
+    "houlsby": {"placement": "houlsby", "activation": "swish"},
+    "parallel": {"placement": "parallel", "reduction_factor": 2, "scaling": 4.0, "init": "mam_adapter"},
+    "compacter": {"placement": "houlsby", "activation": "gelu", "reduction_factor": 32, "phm_dim": 4},
     "compacterpp": {"activation": "gelu", "reduction_factor": 32, "phm_dim": 4},
 }
 
 
 @dataclass
 class FusionConfig(PeftConfig):
-    """A learned composition of adapters that the model already holds, at every site of theirs.
+    """A composition of adapters that the model already holds, at each of their sites.
 
-    `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `scalar_mix` learns one number per
-    member and site, through a softmax.
+    `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `scalar_mix` learns one number
+    per member and site, through a softmax.
     """
 
-    members: list[str] = field(default_factory=list, metadata={"help": "names of the fused adapters, in order"})
-    kind: str = field(default="attention", metadata={"help": f"one of {list(KINDS)}"})
-    value: bool = field(default=True, metadata={"help": "False: no value matrix (the reference's 'static')"})
-    rank: int | None = field(default=None, metadata={"help": "of query, key, and value minus identity; None: full"})
-    temperature: float = field(default=1.0, metadata={"help": "divides the scores; a constant"})
-    dropout: float = field(default=0.0, metadata={"help": "of the scores, in training, in [0, 1)"})
-    target_modules: str | None = field(default=None, metadata={"help": "None: the members' own"})
+    members: list[str] = field(default_factory=list, metadata={"help": "The names of the fused adapters, in order."})
+    kind: str = field(default="attention", metadata={"help": f"How they are composed: one of {list(KINDS)}."})
+    value: bool = field(
+        default=True, metadata={"help": "Whether there is a value matrix; without it the fusion is 'static'."}
+    )
+    rank: int | None = field(
+        default=None, metadata={"help": "The rank of query, key, and value minus identity; None: full."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "A constant that divides the scores, above 0."})
+    dropout: float = field(default=0.0, metadata={"help": "The dropout of the scores in training, in [0, 1)."})
+    target_modules: str | None = field(default=None, metadata={"help": "Filled in: those of the members."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -101,23 +121,25 @@ class FusionConfig(PeftConfig):
             raise ValueError(f"members={self.members} names an adapter twice; each may be fused once.")
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is unknown; accepted are {list(KINDS)}.")
-        require(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
+        require_range(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
         if self.kind != "attention" and (self.rank or not self.value or self.temperature != 1.0 or self.dropout):
-            raise ValueError(f"kind={self.kind!r} has no attention: value, rank, temperature and dropout say nothing.")
-        require(self, "temperature", self.temperature > 0, "above 0")
-        require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+            raise ValueError(
+                f"kind={self.kind!r} has no attention; value, rank, temperature and dropout must keep their defaults."
+            )
+        require_range(self, "temperature", self.temperature > 0, "above 0")
+        require_range(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
 
 
 @dataclass
 class FoldedConfig(PeftConfig):
-    """A fusion and its members in one, for inference: what `save_folded` writes; it needs no other adapter."""
+    """A fusion and its members in one, for inference, as `save_folded` writes it; it needs no other adapter."""
 
-    folded: list[str] = field(default_factory=list, metadata={"help": "names of the members, in order"})
-    widths: list[int] = field(default_factory=list, metadata={"help": "r of each member"})
-    activations: list[str] = field(default_factory=list, metadata={"help": "of each member"})
-    place: str = field(default="output", metadata={"help": f"one of {list(TARGETS)}"})
-    temperature: float = field(default=1.0, metadata={"help": "divides the scores"})
-    target_modules: str | None = field(default=None, metadata={"help": "regular expression of the sites"})
+    folded: list[str] = field(default_factory=list, metadata={"help": "The names of the members, in order."})
+    widths: list[int] = field(default_factory=list, metadata={"help": "The width r of each member."})
+    activations: list[str] = field(default_factory=list, metadata={"help": "The activation of each member."})
+    placement: str = field(default="output", metadata={"help": f"The members' placement: one of {list(TARGETS)}."})
+    temperature: float = field(default=1.0, metadata={"help": "A constant that divides the scores."})
+    target_modules: str | None = field(default=None, metadata={"help": "A regular expression of the sites' modules."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -125,7 +147,7 @@ class FoldedConfig(PeftConfig):
 
 
 class CompositionConfig(PeftConfig):
-    """What PEFT knows of the tuner, which allows one config class per PEFT type: it reads as one of those above."""
+    """The one configuration class that PEFT allows per type of tuner; making it gives one of those above."""
 
     def __new__(cls, **fields) -> BottleneckConfig | FusionConfig | FoldedConfig:
         kind = FusionConfig if "members" in fields else FoldedConfig if "folded" in fields else BottleneckConfig

@@ -1,12 +1,12 @@
 """The PEFT tuner over the plain modules: puts a `CompositionLayer` at every site of an unchanged model.
 
-An adapter is a bottleneck, or a composition whose config names its members, or a folded fusion; `set_adapter(name)`
-makes exactly that one trainable.
+An adapter is a bottleneck, or a composition whose configuration names its members, or a folded fusion;
+`set_adapter(name)` makes exactly that one trainable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,21 +15,22 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
-from studykit.tuners.bottleneck import Bottleneck, bottleneck_width
+from studykit.tuners.bottleneck import Bottleneck, PHMSettings, bottleneck_width
 from studykit.tuners.config import BottleneckConfig, FoldedConfig, FusionConfig, check_name
 from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import MASK_MODES, Fusion, ScalarMix
-from studykit.tuners.layer import UNMERGEABLE, CompositionLayer, FusionRecording, fuses
+from studykit.tuners.layer import UNMERGEABLE, CompositionLayer, PassWeights, can_fold
 from studykit.tuners.phm import new_rule
-from studykit.tuners.placement import locate
+from studykit.tuners.placement import site_of
 
-ATTRIBUTE = "composition"
+ATTRIBUTE = "composition"  # name of the submodule that a site's module gets
 
 
 class CompositionModel(BaseTuner):
     """The tuner that PEFT instantiates for the configurations of `config`."""
 
-    prefix = "mix_"  # must hold neither a language's name nor `fusion`: PEFT warns of adapters named like a part of it
+    # PEFT warns of adapters whose name occurs in the prefix, so it holds neither a language's name nor `fusion`.
+    prefix = "mix_"
     tuner_layer_cls = CompositionLayer
     target_module_mapping: dict[str, list[str]] = {}
 
@@ -43,47 +44,49 @@ class CompositionModel(BaseTuner):
 
     def _prepare_adapter_config(self, config: PeftConfig, model_config: dict) -> PeftConfig:
         if isinstance(config, FusionConfig):
-            first = self._fusable(config)
-            config.target_modules = first.target_modules
+            config.target_modules = self._member_config(config).target_modules
         return config
 
-    def _fusable(self, config: FusionConfig) -> BottleneckConfig:
-        """The config of the first member; ValueError, with the reason, if the members cannot be fused."""
-        held = {name: c for name, c in self.peft_config.items() if isinstance(c, BottleneckConfig)}
-        if missing := [member for member in config.members if member not in held]:
-            raise ValueError(f"The fusion needs adapters {missing}, but the model holds {list(held)}.")
-        first = held[config.members[0]]
-        for member in config.members[1:]:
-            if held[member].place != first.place:
-                places = f"{config.members[0]!r} at {first.place!r}, {member!r} at {held[member].place!r}"
-                raise ValueError(f"Only adapters of one place can be fused, but {places}.")
-            if held[member].target_modules != first.target_modules:
-                modules = f"{first.target_modules} and {held[member].target_modules}"
-                raise ValueError(f"{config.members[0]!r} and {member!r} adapt different modules: {modules}.")
+    def _member_config(self, config: FusionConfig) -> BottleneckConfig:
+        """Returns the configuration of the first member; raises ValueError if the members cannot be fused."""
+        adapters = {name: c for name, c in self.peft_config.items() if isinstance(c, BottleneckConfig)}
+        if missing := [member for member in config.members if member not in adapters]:
+            raise ValueError(f"The fusion needs adapters {missing}, but the model holds {list(adapters)}.")
+        name, *others = config.members
+        first = adapters[name]
+        for other in others:
+            if adapters[other].placement != first.placement:
+                placements = f"{name!r} is at {first.placement!r}, {other!r} at {adapters[other].placement!r}"
+                raise ValueError(f"Only adapters of one placement can be fused, but {placements}.")
+            if adapters[other].target_modules != first.target_modules:
+                modules = f"{first.target_modules} and {adapters[other].target_modules}"
+                raise ValueError(f"{name!r} and {other!r} adapt different modules: {modules}.")
         return first
 
     def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:
-        place = self._fusable(config).place if isinstance(config, FusionConfig) else config.place
-        at, (inputs, outputs) = locate(current_key, place), self._widths(target, place)
+        placement = (self._member_config(config) if isinstance(config, FusionConfig) else config).placement
+        site, (inputs, outputs) = site_of(current_key, placement), self._widths(target, placement)
         layer = getattr(target, ATTRIBUTE, None)
         if layer is None:
-            layer = CompositionLayer(target, at)
+            layer = CompositionLayer(target, site)
             setattr(target, ATTRIBUTE, layer)
+        members = None
         if isinstance(config, FoldedConfig):
+            members = config.folded
             module = FoldedFusion(inputs, outputs, config.widths, config.activations, config.temperature)
-            layer.add(adapter_name, module, place, at, config.folded)
         elif isinstance(config, FusionConfig):
+            members = config.members
             if config.kind == "attention":
                 module = Fusion(inputs, outputs, config.value, config.rank, config.temperature, config.dropout)
             else:
-                module = ScalarMix(len(config.members), learned=config.kind == "scalar_mix")
-            layer.add(adapter_name, module, place, at, config.members)
+                module = ScalarMix(len(members), learned=config.kind == "scalar_mix")
         else:
-            layer.add(adapter_name, self._bottleneck(config, adapter_name, inputs, outputs), place, at)
+            module = self._bottleneck(config, adapter_name, inputs, outputs)
+        layer.update_layer(adapter_name, module, placement, site, members)
 
-    def _widths(self, target: nn.Module, place: str) -> tuple[int, int]:
-        """(d_in, d_out) of an adapter at a site."""
-        if place == "linear":
+    def _widths(self, target: nn.Module, placement: str) -> tuple[int, int]:
+        """Returns (d_in, d_out) of an adapter at a site."""
+        if placement == "linear":
             return target.in_features, target.out_features
         hidden_size = self.model.config.get_text_config().hidden_size
         return hidden_size, hidden_size
@@ -97,23 +100,35 @@ class CompositionModel(BaseTuner):
 
             if config.phm_shared_rule:
                 shared = self._rules.setdefault(name, rule(1e-4))
-                rules = (shared, shared)
+                phm = PHMSettings(config.phm_dim, config.phm_rank, shared, shared)
             else:
-                rules = (rule(0.01), rule(0.01))
-            phm = {"n": config.phm_dim, "rank": config.phm_rank, "rules": rules}
-        width = config.rank or bottleneck_width(inputs, config.reduction_factor)
+                phm = PHMSettings(config.phm_dim, config.phm_rank, rule(0.01), rule(0.01))
         return Bottleneck(
-            inputs, outputs, width, config.activation, config.scaling, config.dropout, config.biased, config.init, phm
+            inputs,
+            outputs,
+            config.rank or bottleneck_width(inputs, config.reduction_factor),
+            config.activation,
+            config.scaling,
+            config.dropout,
+            config.biased,
+            config.init,
+            phm,
         )
 
     def fold_fusion(self, name: str | None = None) -> list[str]:
-        """Folds an attention fusion, the active one by default, with its members: exactly the same function, for
-        inference, without any d^2 product. Until `unfold_fusion()` or `train()`. Returns what was folded; compositions
-        without attention have nothing to fold."""
+        """Folds an attention fusion with its members until `unfold_fusion()` or `train()`.
+
+        The folded form is the same function without any d^2 product, for inference.
+
+        Args:
+            name: the fusion; None: the active one.
+        Returns: the names of what was folded. Compositions without attention have nothing to fold.
+        Raises: ValueError if a named fusion is none by attention.
+        """
         folded: set[str] = set()
         for layer in composition_layers(self):
             for fusion in [name] if name else layer.active_adapters:
-                if fuses(layer.fusions[fusion]) if fusion in layer.fusions else False:
+                if fusion in layer.fusions and can_fold(layer.fusions[fusion]):
                     layer.fold(fusion)
                     folded.add(fusion)
         if name and not folded:
@@ -121,14 +136,15 @@ class CompositionModel(BaseTuner):
         return sorted(folded)
 
     def unfold_fusion(self) -> None:
-        """Let the fusions themselves answer again."""
+        """Lets the fusions themselves compute again."""
         for layer in composition_layers(self):
             layer.unfold()
 
     def delete_adapter(self, adapter_name: str) -> None:
-        users = [name for name, config in self.peft_config.items() if adapter_name in getattr(config, "members", ())]
-        if users:
-            raise ValueError(f"Adapter {adapter_name!r} is a member of fusion {users[0]!r}; delete the fusion first.")
+        """Deletes an adapter or a composition; raises ValueError for a member of a fusion that the model holds."""
+        fusions = [name for name, config in self.peft_config.items() if adapter_name in getattr(config, "members", ())]
+        if fusions:
+            raise ValueError(f"Adapter {adapter_name!r} is a member of fusion {fusions[0]!r}; delete the fusion first.")
         super().delete_adapter(adapter_name)
         self._rules.pop(adapter_name, None)  # another adapter of this name must not inherit it
 
@@ -144,34 +160,38 @@ class CompositionModel(BaseTuner):
         for module in list(self.model.modules()):
             layer = getattr(module, ATTRIBUTE, None)
             if isinstance(layer, CompositionLayer):
-                layer.remove()
+                layer.remove_hooks()
                 delattr(module, ATTRIBUTE)
-        if hasattr(self.model, "peft_config"):  # PEFT would take its adapters for ones that the model still has
+        if hasattr(self.model, "peft_config"):  # PEFT would think that the model still had these adapters
             del self.model.peft_config
         return self.model
 
 
 def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -> None:
-    """Writes the active fusion, folded with its members, to `directory/name`: an adapter that needs no other."""
+    """Writes the active fusion, folded with its members, to `directory/name`: an adapter that needs no other.
+
+    Raises ValueError if no attention fusion is active, or if its members' widths differ from site to site.
+    """
     active = active_fusions(model)
-    if not active or not all(fuses(layer.fusions[fusion]) for layer, fusion in active):
+    if not active or not all(can_fold(layer.fusions[fusion]) for layer, fusion in active):
         raise ValueError("No attention fusion is active; call set_adapter with the name of one first.")
-    stack, (layer, fusion) = active[0][0].stack(active[0][1]), active[0]
-    if any(at.stack(name).widths != stack.widths for at, name in active):
+    first, fusion = active[0]
+    stack = first.stack(fusion)
+    if any(layer.stack(fusion).widths != stack.widths for layer, fusion in active):
         raise ValueError("The members' widths differ from site to site; such a fusion cannot be saved folded.")
     config = FoldedConfig(
-        folded=layer.members[fusion],
+        folded=first.members[fusion],
         widths=stack.widths,
         activations=stack.activations,
-        place=layer.places[fusion],
-        temperature=layer.fusions[fusion].temperature,
+        placement=first.placements[fusion],
+        temperature=first.fusions[fusion].temperature,
         target_modules=model.peft_config[fusion].target_modules,
         task_type=model.peft_config[fusion].task_type,
     )
     model.add_adapter(name, config)
     try:
         for layer, fusion in active:
-            folded = FoldedFusion.of(layer.fusions[fusion], layer.stack(fusion))
+            folded = FoldedFusion.from_fusion(layer.fusions[fusion], layer.stack(fusion))
             layer.fusions[name].load_state_dict(folded.state_dict())
         model.save_pretrained(directory, selected_adapters=[name])
     finally:
@@ -179,24 +199,25 @@ def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -
 
 
 def composition_layers(model: nn.Module) -> list[CompositionLayer]:
-    """All composition layers, in the order of the decoder layers and, within one, of the forward pass."""
+    """Returns all composition layers, in the order of the decoder layers and, within one, of the forward pass."""
     layers = [module for module in model.modules() if isinstance(module, CompositionLayer)]
-    return sorted(layers, key=lambda layer: layer.at)
+    return sorted(layers, key=lambda layer: layer.site)
 
 
 def fusion_layers(model: nn.Module) -> list[CompositionLayer]:
-    """The composition layers that hold a fusion, in order."""
+    """Returns the composition layers that hold a fusion, in order."""
     return [layer for layer in composition_layers(model) if layer.fusions]
 
 
 def active_fusions(model: nn.Module) -> list[tuple[CompositionLayer, str]]:
-    return [(at, name) for at in fusion_layers(model) for name in at.active_adapters if name in at.fusions]
+    """Returns the layers with an active fusion and the fusion's name, in order."""
+    return [(layer, name) for layer in fusion_layers(model) for name in layer.active_adapters if name in layer.fusions]
 
 
-def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), mode: str = "zero") -> list[str]:
-    """Masks members of the active fusion at every site, without touching a weight; `masked=[]` restores all.
+def fusion_members(model: nn.Module, masked: Sequence[str] = (), mode: str = "zero") -> list[str]:
+    """Masks members of the active fusion at every site, without touching a weight, and returns all members.
 
-    Phase 1 of AdvFusion is `masked=[target]`, phase 2 is `masked=[]`.
+    Phase 1 of AdvFusion is `masked=[target]`, phase 2 is `masked=[]`, which restores all members.
 
     Args:
         masked: names of the members to mask.
@@ -211,8 +232,7 @@ def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), m
         raise ValueError("No fusion is active; call set_adapter with the name of a fusion first.")
     for layer, name in active:
         members = layer.members[name]
-        unknown = [member for member in masked if member not in members]
-        if unknown:
+        if unknown := [member for member in masked if member not in members]:
             raise ValueError(f"masked={unknown} is no member of fusion {name!r}; its members are {members}.")
         if mode == "exclude" and set(masked) == set(members):
             raise ValueError(f"masked={list(masked)} would exclude all members of fusion {name!r}; leave at least one.")
@@ -220,23 +240,33 @@ def fusion_members(model: nn.Module, masked: list[str] | tuple[str, ...] = (), m
     return members
 
 
-def value_penalty(model: nn.Module) -> Tensor:
-    """Sum over sites of ||W_v - I||_F^2 of the active fusion: the regulariser without its factor, a scalar."""
-    return torch.stack([layer.fusions[name].value_penalty() for layer, name in active_fusions(model)]).sum()
+def value_deviation(model: nn.Module) -> Tensor:
+    """Returns sum_l ||W_v - I||_F^2 over the sites of the active fusion, a scalar.
+
+    The value penalty of a training is this times `value_regularizer`.
+    """
+    return torch.stack([layer.fusions[name].value_deviation() for layer, name in active_fusions(model)]).sum()
 
 
 @contextmanager
-def record_fusion(model: nn.Module) -> Iterator[FusionRecording]:
-    """Within the context, every forward pass overwrites the recording with its fusion weights."""
+def record_fusion(model: nn.Module) -> Iterator[PassWeights]:
+    """Records the fusion weights of the last forward pass within the context.
+
+        with torch.no_grad(), record_fusion(model) as last_pass:
+            model(input_ids)
+        alpha = last_pass.weights[(0, "output")]  # (B, T, N)
+
+    Raises ValueError unless exactly one fusion is active.
+    """
     active = active_fusions(model)
     names = {name for _, name in active}
     if len(names) != 1:
         raise ValueError(f"Recording needs exactly one active fusion, but {sorted(names)} are active.")
-    recording = FusionRecording(members=active[0][0].members[names.pop()])
+    last_pass = PassWeights(members=active[0][0].members[names.pop()])
     for layer, _ in active:
-        layer.record = recording
+        layer.pass_weights = last_pass
     try:
-        yield recording
+        yield last_pass
     finally:
         for layer, _ in active:
-            layer.record = None
+            layer.pass_weights = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def new_rule(n: int, factor_rank: int | None = None, std: float = 0.01) -> list[nn.Parameter]:
-    """The rule A as one (n, n, n) parameter, or as its two factors (n, n, k) and (n, k, n), ~ N(0, std)."""
+    """Returns the rule A, drawn from N(0, std): one parameter (n, n, n), or two factors (n, n, k) and (n, k, n)."""
     shapes = [(n, n, n)] if factor_rank is None else [(n, n, factor_rank), (n, factor_rank, n)]
     return [nn.Parameter(torch.empty(shape).normal_(std=std)) for shape in shapes]
 
@@ -25,17 +25,19 @@ class PHMLinear(nn.Module):
     """A linear layer whose weight is a sum of n Kronecker products.
 
     Args:
-        inputs, outputs: widths; both must be divisible by `n`.
-        n: number of Kronecker terms (`phm_dim`).
-        rank: rank k of W_i = L_i R_i, or None for a full W.
-        rule: parameters of A, one tensor or two factors; pass the same list to several layers to share it.
+        inputs, outputs: the widths; both must be divisible by `n`, or a ValueError is raised.
+        n: the number of Kronecker terms (`phm_dim`).
+        rank: the rank k of W_i = L_i R_i; None for a full W.
+        rule: the parameters of A, from `new_rule`; several layers share them if they get the same list.
     """
 
     def __init__(self, inputs: int, outputs: int, n: int, rank: int | None, rule: list[nn.Parameter]):
         super().__init__()
         if inputs % n or outputs % n:
-            raise ValueError(f"A PHM layer needs inputs={inputs} and outputs={outputs} divisible by phm_dim={n}; "
-                             "reduction_factor decides the smaller.")
+            raise ValueError(
+                f"A PHM layer needs inputs={inputs} and outputs={outputs} divisible by phm_dim={n}; "
+                "reduction_factor decides the smaller."
+            )
         if rank is None:
             self.W = nn.Parameter(torch.empty(n, inputs // n, outputs // n))
         else:
@@ -51,11 +53,12 @@ class PHMLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight in the layout of nn.Linear: H^T, shape (outputs, inputs)."""
+        """The dense weight H^T in the layout of nn.Linear, (outputs, inputs)."""
         rule = self.phm_rule if hasattr(self, "phm_rule") else self.phm_rule_left @ self.phm_rule_right  # (n, n, n)
         W = self.W if hasattr(self, "W") else self.W_left @ self.W_right  # (n, in/n, out/n)
         H = torch.einsum("nab,nij->aibj", rule, W)  # sum of Kronecker products, blocks unflattened
         return H.reshape(H.shape[0] * H.shape[1], -1).T
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        """Returns x H + b."""
         return F.linear(x, self.weight, self.bias)

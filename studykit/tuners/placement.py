@@ -1,20 +1,21 @@
 """Where an adapter reads its input x and where its output is added, in a decoder layer.
 
-| place    | x                                          | added to                      | used by                     |
-|----------|--------------------------------------------|-------------------------------|-----------------------------|
-| output   | the layer's output, residual included      | the same                      | Pfeiffer, Compacter++       |
-| houlsby  | output of o_proj; output of the MLP's last | the same, before the residual | Houlsby, Compacter          |
-|          | projection                                 |                               |                             |
-| parallel | input of the norm before the MLP           | the layer's output            | He et al. 2022 (2110.04366) |
-| linear   | input of a linear layer, such as q_proj    | output of that linear layer   | LoRA                        |
+| placement | x                                          | added to                      | used by                     |
+|-----------|--------------------------------------------|-------------------------------|-----------------------------|
+| output    | the layer's output, residual included      | the same                      | Pfeiffer, Compacter++       |
+| houlsby   | output of o_proj; output of the MLP's last | the same, before the residual | Houlsby, Compacter          |
+|           | projection                                 |                               |                             |
+| parallel  | input of the norm before the MLP           | the layer's output            | He et al. 2022 (2110.04366) |
+| linear    | input of a linear layer, such as q_proj    | output of that linear layer   | LoRA                        |
 
-A *site* is a module at which adapters of one place sit: one per layer, two for `houlsby`, one per projection for
-`linear`. Adapters can be fused where they have the same sites.
+A *site* is a module at which adapters of one placement sit: one per layer, two for `houlsby`, one per projection for
+`linear`. Adapters can be fused if they have the same sites.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 # Every decoder layer of the Llama-like families; PEFT matches a string as a full regular expression.
 LAYER = r"(.*\.)?layers\.\d+"
@@ -24,20 +25,27 @@ TARGETS = {
     "parallel": LAYER,
     "linear": LAYER + r"\.self_attn\.(q_proj|v_proj)",
 }
-# Whose input the parallel adapter reads: the norm before the MLP. Where Gemma 2 and its like have the first of them,
-# their post_attention_layernorm is another, of the attention's output.
+# The norm before the MLP, whose input the parallel adapter reads. Families that have the first name, such as Gemma 2,
+# use the second for another norm, that of the attention's output.
 STREAM_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm")
 
 
+class Site(NamedTuple):
+    """One place in the model at which adapters sit; sites sort in the order of the layers."""
+
+    layer: int  # index of the decoder layer
+    name: str  # output, attention, mlp, parallel, or the name of a linear layer such as q_proj
+
+
 def linear_targets(modules: list[str]) -> str:
-    """The regular expression of linear layers by the last part of their names."""
+    """Returns the regular expression of the linear layers with these names."""
     return rf"{LAYER}\..*\.({'|'.join(map(re.escape, sorted(modules)))})"
 
 
-def locate(key: str, place: str) -> tuple[int, str]:
-    """(index of the decoder layer, name of the site in it) of a module, as (3, "output"), (3, "mlp"), (3, "q_proj")."""
-    layer = re.search(r"layers\.(\d+)", key)
-    index, rest = int(layer[1]), key[layer.end() :]
-    if place == "houlsby":
-        return index, "attention" if "self_attn" in rest else "mlp"
-    return index, place if not rest else rest.rpartition(".")[2]
+def site_of(module_name: str, placement: str) -> Site:
+    """Returns the site of a module by its name: `model.layers.3.mlp.down_proj` is (3, "mlp") for `houlsby`."""
+    layer = re.search(r"layers\.(\d+)", module_name)
+    index, rest = int(layer[1]), module_name[layer.end() :]
+    if placement == "houlsby":
+        return Site(index, "attention" if "self_attn" in rest else "mlp")
+    return Site(index, placement if not rest else rest.rpartition(".")[2])

@@ -143,7 +143,7 @@ def test_mistakes_are_told_in_one_sentence(runs, home):
     base, _ = load_base(runs["base"])
     place, _ = fusion_run(home, new_fusion(runs), runs, ("phase1", "phase2"))
     wrong = members(runs) | {"lua": runs["lora"]}
-    refused("Only adapters of one place can be fused, but .* at 'linear'",
+    refused("Only adapters of one placement can be fused, but .* at 'linear'",
             lambda: fusions.new_fusion(base, FusionParams(members=wrong)))
     absent = members(runs) | {"lua": runs["base"]}
     base, _ = load_base(runs["base"])

@@ -14,7 +14,7 @@ from studykit.errors import UserError
 from studykit.study.file import load_study
 from studykit.training import estimate, memory
 from studykit.training.batches import token_losses
-from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, value_penalty
+from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, value_deviation
 from tests.study.test_parameters import GOOD
 from tests.tuners import models
 
@@ -69,7 +69,7 @@ def kept(model, penalty: bool) -> int:
     mask[0, -1] = 0
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = token_losses(model(input_ids=ids, attention_mask=mask, use_cache=False).logits, ids).sum()
-        loss = loss + value_penalty(model) if penalty else loss
+        loss = loss + value_deviation(model) if penalty else loss
     return sum(storage.nbytes() for storage in found.values())
 
 

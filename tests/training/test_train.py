@@ -20,7 +20,7 @@ from studykit.training.adapters import new_adapter
 from studykit.training.batches import Collator
 from studykit.training.train import TrainingSettings, last_checkpoint, train
 from studykit.training.trainer import Patience, trained_weights
-from studykit.tuners import FusionConfig, fusion_layers, value_penalty
+from studykit.tuners import FusionConfig, fusion_layers, value_deviation
 from tests import tiny
 from tests.tuners import models
 
@@ -284,7 +284,7 @@ def test_the_penalty_is_in_the_loss_and_in_the_log(tokens, tmp_path):
         logs[factor] = [row for row in result.log if "loss" in row]
     # Before the first step W_v is the identity but for its 1e-6; after it, the penalty is what the loss has more.
     model = fusion(tokens)
-    assert logs[0.5][0]["value_penalty"] == pytest.approx(0.5 * value_penalty(model).item(), rel=1e-4)
+    assert logs[0.5][0]["value_penalty"] == pytest.approx(0.5 * value_deviation(model).item(), rel=1e-4)
     assert logs[0.5][-1]["value_penalty"] > 1e-4
     assert logs[0.5][0]["loss"] - logs[0.5][0]["value_penalty"] == pytest.approx(logs[0.0][0]["loss"], rel=1e-5)
     assert all("value_penalty" not in row for row in logs[0.0])
@@ -296,7 +296,7 @@ def test_a_larger_penalty_keeps_w_v_nearer_to_the_identity(tokens, tmp_path):
     for factor in (0.0, 10.0):
         model = fusion(tokens)
         run(model, tokens, tmp_path / str(factor), penalty=factor, steps=12)
-        far[factor] = value_penalty(model).item()
+        far[factor] = value_deviation(model).item()
     assert far[10.0] < far[0.0] / 2
 
 

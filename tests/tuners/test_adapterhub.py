@@ -254,7 +254,7 @@ def test_tensors_of_other_fusions_are_ignored(tmp_path):
 def test_tensors_are_trusted_over_the_fields_that_the_library_confuses(tmp_path, name, fields):
     directory = copied(QWEN2.adapter_directory(name), tmp_path / name)
     edit(directory / JSON, **fields)
-    with pytest.warns(UserWarning, match=f"{next(iter(fields))}=.*the tensors are trusted"):
+    with pytest.warns(UserWarning, match=f"{next(iter(fields))}=.*its tensors show the opposite"):
         model = load_adapter(QWEN2.base_model(), directory)
     save_adapter(model, tmp_path / "copy", name)  # written with what is true
     assert_same_files(tmp_path / "copy", QWEN2.adapter_directory(name), ADAPTER, JSON)
@@ -368,7 +368,7 @@ def test_the_other_form_does_not_survive_as_a_stale_file(tmp_path):
 @pytest.mark.parametrize(
     "config, words",
     [
-        (BottleneckConfig(place="linear", init="lora"), ["place='linear'"]),
+        (BottleneckConfig(placement="linear", init="lora"), ["placement='linear'"]),
         (BottleneckConfig(activation="identity"), ["activation='identity'"]),
         (BottleneckConfig(biased=False), ["biased=False"]),
         (BottleneckConfig(init="lora"), ["init='lora'"]),
@@ -653,10 +653,10 @@ def test_setup_under_taken_names_adds_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["a", "h1", "p1", "cmp"])
 def test_other_places_at_the_same_modules_do_not_matter(tmp_path, name):
-    """Adapters of several places may share a module: the sites and the widths are each adapter's own."""
+    """Adapters of several placements may share a module: the sites and the widths are each adapter's own."""
     expected = QWEN2.model_with(name)(**QWEN2.inputs()).logits
     linear = r".*layers\.\d+\.(self_attn\.o_proj|mlp\.down_proj)"
-    config = BottleneckConfig(place="linear", target_modules=linear, task_type="CAUSAL_LM")
+    config = BottleneckConfig(placement="linear", target_modules=linear, task_type="CAUSAL_LM")
     model = get_peft_model(QWEN2.base_model(), config, adapter_name="lora")
     for other in ("b", "h2", "p1", name):
         if other not in model.peft_config:

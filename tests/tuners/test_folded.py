@@ -41,9 +41,9 @@ def test_folded_equals_unfolded(
         module.to(dtype)
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
-    x, stack = torch.randn(2, 3, inputs, dtype=dtype), MemberStack.of(members)
+    x, stack = torch.randn(2, 3, inputs, dtype=dtype), MemberStack.from_members(members)
     context, alpha, z = fusion(x, stack, masked, mode)
-    folded = FoldedFusion.of(fusion, stack)
+    folded = FoldedFusion.from_fusion(fusion, stack)
     again, weights = folded(x, masked, mode)
     close = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 1e-10, "rtol": 1e-10}
     torch.testing.assert_close(again, context, **close)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.tuners import fusion_layers, fusion_members, record_fusion, value_penalty
+from studykit.tuners import fusion_layers, fusion_members, record_fusion, value_deviation
 from studykit.tuners.bottleneck import Bottleneck
 from studykit.tuners.fusion import Fusion, MemberStack
 from tests.tuners.models import fused, randomise, tokens
@@ -40,7 +40,7 @@ def test_rank_space_equals_textbook(widths, activations, masked, mode, seed):
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
     x = torch.randn(2, 3, d)
-    context, alpha, _ = fusion(x, MemberStack.of(members), masked, mode)
+    context, alpha, _ = fusion(x, MemberStack.from_members(members), masked, mode)
     torch.testing.assert_close(context, textbook(fusion, members, x, masked, mode), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3))
     if mode == "exclude":
@@ -149,18 +149,18 @@ def test_fresh_fusion_starts_uniform_with_value_at_identity():
     fusion = Fusion(16, 16)
     x = torch.randn(2, 4, 16)
     members = [Bottleneck(16, 16, 4) for _ in range(4)]
-    _, alpha, _ = fusion(x, MemberStack.of(members))
+    _, alpha, _ = fusion(x, MemberStack.from_members(members))
     torch.testing.assert_close(alpha, torch.full_like(alpha, 0.25), atol=0.01, rtol=0)
-    assert fusion.value_penalty().item() == pytest.approx(16 * 15 * 1e-12, rel=1e-3)
+    assert fusion.value_deviation().item() == pytest.approx(16 * 15 * 1e-12, rel=1e-3)
     assert F.cosine_similarity(fusion.value(x), x, dim=-1).min() > 0.999
 
 
-def test_value_penalty_counts_only_the_active_fusion():
+def test_value_deviation_counts_only_the_active_fusion():
     model = fused(["a", "b"])
     expected = sum(
         (layer.fusions["fusion"].value.weight - torch.eye(32)).square().sum() for layer in fusion_layers(model)
     )
-    torch.testing.assert_close(value_penalty(model), expected)
+    torch.testing.assert_close(value_deviation(model), expected)
 
 
 def test_unknown_member_mode_and_empty_exclusion_are_refused():

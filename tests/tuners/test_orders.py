@@ -27,7 +27,7 @@ def made(widths=(3, 3, 3), rank=None, value=True):
 
 
 def fix(monkeypatch, query: str, value: str) -> None:
-    monkeypatch.setattr(tuners_fusion, "cheapest", lambda orders: query if "key" in orders else value)
+    monkeypatch.setattr(tuners_fusion, "cheapest_order", lambda costs: query if "key" in costs else value)
 
 
 @pytest.mark.parametrize("orders", ORDERS)
@@ -42,7 +42,7 @@ def test_every_order_has_the_textbooks_gradients(monkeypatch, orders, widths, ma
 
     expected = textbook(fusion, members, x, masked, mode)
     expected_gradients = torch.autograd.grad((expected * upstream).sum(), wanted)
-    context, _, _ = fusion(x, MemberStack.of(members), masked, mode)
+    context, _, _ = fusion(x, MemberStack.from_members(members), masked, mode)
     gradients = torch.autograd.grad((context * upstream).sum(), wanted)
 
     torch.testing.assert_close(context, expected, atol=1e-10, rtol=1e-10)
@@ -54,7 +54,7 @@ def test_every_order_has_the_textbooks_gradients(monkeypatch, orders, widths, ma
 def test_every_order_passes_gradcheck(monkeypatch, orders):
     fix(monkeypatch, *orders)
     members, fusion, x = made()
-    stack = MemberStack.of(members)
+    stack = MemberStack.from_members(members)
     assert torch.autograd.gradcheck(lambda x, *_: fusion(x, stack)[0], (x, *fusion.parameters()))
 
 
@@ -63,9 +63,9 @@ def test_every_order_passes_gradcheck(monkeypatch, orders):
 @pytest.mark.parametrize("rank, value", [(None, True), (None, False), (2, True)])
 def test_folded_is_the_same_function(widths, masked, mode, rank, value):
     members, fusion, x = made(widths, rank, value)
-    stack = MemberStack.of(members)
+    stack = MemberStack.from_members(members)
     expected, alpha, _ = fusion(x, stack, masked, mode)
-    folded = FoldedFusion.of(fusion, stack)
+    folded = FoldedFusion.from_fusion(fusion, stack)
     context, attention = folded(x, masked, mode)
     torch.testing.assert_close(context, expected, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(attention, alpha, atol=1e-10, rtol=1e-10)
@@ -73,12 +73,12 @@ def test_folded_is_the_same_function(widths, masked, mode, rank, value):
 
 def test_orders_follow_the_shapes():
     fusion = Fusion(64, 64)
-    few = MemberStack.of([Bottleneck(64, 64, 4) for _ in range(2)])
-    many = MemberStack.of([Bottleneck(64, 64, 64) for _ in range(8)])
-    assert tuners_fusion.cheapest(fusion.query_orders(torch.empty(4, 256, 64), few)) == "member"
-    assert tuners_fusion.cheapest(fusion.query_orders(torch.empty(1, 1, 64), few)) == "token"
-    assert tuners_fusion.cheapest(fusion.query_orders(torch.empty(4, 256, 64), many)) == "token"
-    assert tuners_fusion.cheapest(fusion.value_orders(torch.empty(4, 256, 10), few)) == "member"
-    assert tuners_fusion.cheapest(fusion.value_orders(torch.empty(1, 1, 10), few)) == "token"
+    few = MemberStack.from_members([Bottleneck(64, 64, 4) for _ in range(2)])
+    many = MemberStack.from_members([Bottleneck(64, 64, 64) for _ in range(8)])
+    assert tuners_fusion.cheapest_order(fusion.query_costs(torch.empty(4, 256, 64), few)) == "member"
+    assert tuners_fusion.cheapest_order(fusion.query_costs(torch.empty(1, 1, 64), few)) == "token"
+    assert tuners_fusion.cheapest_order(fusion.query_costs(torch.empty(4, 256, 64), many)) == "token"
+    assert tuners_fusion.cheapest_order(fusion.value_costs(torch.empty(4, 256, 10), few)) == "member"
+    assert tuners_fusion.cheapest_order(fusion.value_costs(torch.empty(1, 1, 10), few)) == "token"
     thin = Fusion(64, 64, rank=2)
-    assert tuners_fusion.cheapest(thin.query_orders(torch.empty(4, 256, 64), few)) == "key"
+    assert tuners_fusion.cheapest_order(thin.query_costs(torch.empty(4, 256, 64), few)) == "key"

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from studykit.tuners import fusion_members, record_fusion, value_penalty
-from studykit.tuners.adapterhub.files import parameters_of
+from studykit.tuners import fusion_members, record_fusion, value_deviation
+from studykit.tuners.adapterhub.keys import parameters_of
 from tests.tuners.golden import GOLDEN, QWEN2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the files of a head.*:UserWarning")
 
-SITES = {"mh_adapter": "attention", "output_adapter": "mlp"}  # of Houlsby's place
+SITES = {"mh_adapter": "attention", "output_adapter": "mlp"}  # of Houlsby's placement
 
 
 def cases(names):
@@ -76,7 +76,7 @@ def test_fusion_equals_reference(golden, prefix):
     assert_same_gradients(golden, model, name, prefix)
 
     real = golden.inputs()["attention_mask"].bool()
-    members, expected = model.peft_config[golden.fusions[name]["names"][0]].place, {}
+    members, expected = model.peft_config[golden.fusions[name]["names"][0]].placement, {}
     for key, weights in golden.expected.items():
         if key.startswith(prefix + "attn.layer"):
             layer, place = key.removeprefix(prefix + "attn.layer").split(".")
@@ -90,9 +90,9 @@ def test_fusion_equals_reference(golden, prefix):
     "golden, prefix",
     cases(lambda golden: sorted(k.removesuffix("reg_loss") for k in golden.expected if k.endswith(".reg_loss"))),
 )
-def test_value_penalty_equals_reference(golden, prefix):
+def test_value_regulariser_equals_reference(golden, prefix):
     model, _ = build(golden, prefix)
-    torch.testing.assert_close(0.01 * value_penalty(model), golden.expected[prefix + "reg_loss"], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(0.01 * value_deviation(model), golden.expected[prefix + "reg_loss"], atol=1e-6, rtol=1e-5)
 
 
 def test_the_packed_reference_is_complete():

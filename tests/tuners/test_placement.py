@@ -1,4 +1,4 @@
-"""Adapters at every place, in every family; what can be fused with what; the rivals of attention."""
+"""Adapters at every placement, in every family; what can be fused with what; compositions without attention."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_cached_generation_equals_uncached_and_the_base_stays(tmp_path, family, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fusion_sits_where_its_members_sit_and_trains_alone(tmp_path, kind):
     model = of_kind(kind, tmp_path)
-    place = PRESETS.get(kind, {"place": "linear"}).get("place", "output")
+    place = PRESETS.get(kind, {"placement": "linear"}).get("placement", "output")
     with record_fusion(model) as record:
         model(tokens(), labels=tokens()).loss.backward()
     assert sorted(record.weights) == [(layer, site) for layer in (0, 1) for site in SITES[place]]
@@ -169,7 +169,7 @@ def test_learned_weights_are_a_sum_of_outputs(widths, masked, mode, seed):
     masked = tuple(sorted(n for n in masked if n < len(widths)))[: len(widths) - 1]
     members, fusion, x = [Bottleneck(8, 8, r) for r in widths], ScalarMix(len(widths)), torch.randn(2, 3, 8)
     torch.nn.init.normal_(fusion.weight)
-    context, alpha, _ = fusion(x, MemberStack.of(members), masked, mode)
+    context, alpha, _ = fusion(x, MemberStack.from_members(members), masked, mode)
     shown = sum(alpha[..., n, None] * m(x) for n, m in enumerate(members) if n not in masked)
     torch.testing.assert_close(context, shown, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3))
@@ -179,19 +179,19 @@ def test_learned_weights_are_a_sum_of_outputs(widths, masked, mode, seed):
 @pytest.mark.parametrize("rank", [1, 4])
 def test_a_low_rank_fusion_starts_at_the_identity_and_is_small(rank):
     fusion, full = Fusion(16, 16, rank=rank), Fusion(16, 16)
-    assert torch.equal(fusion.value.weight, torch.eye(16)) and fusion.value_penalty() == 0
+    assert torch.equal(fusion.value.weight, torch.eye(16)) and fusion.value_deviation() == 0
     count = sum(p.numel() for p in fusion.parameters())
     assert count == 4 * rank * 16 + 2 * rank < sum(p.numel() for p in full.parameters())
     torch.nn.init.normal_(fusion.value.up.weight)
     expected = (fusion.value.weight - torch.eye(16)).square().sum()
-    torch.testing.assert_close(fusion.value_penalty(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fusion.value_deviation(), expected, rtol=1e-4, atol=1e-4)
     x = torch.randn(3, 16)
     torch.testing.assert_close(fusion.value(x), x @ fusion.value.weight.T, rtol=1e-4, atol=1e-5)
 
 
 def test_temperature_divides_and_has_no_state():
     torch.manual_seed(0)
-    stack, x = MemberStack.of([Bottleneck(8, 8, 2) for _ in range(3)]), torch.randn(1, 4, 8)
+    stack, x = MemberStack.from_members([Bottleneck(8, 8, 2) for _ in range(3)]), torch.randn(1, 4, 8)
     hot, cold = Fusion(8, 8, temperature=1e6), Fusion(8, 8, temperature=0.5)
     for fusion in (hot, cold):
         for parameter in fusion.parameters():
@@ -202,7 +202,7 @@ def test_temperature_divides_and_has_no_state():
 
 def test_score_dropout_acts_in_training_alone():
     torch.manual_seed(0)
-    stack, x = MemberStack.of([Bottleneck(8, 8, 2) for _ in range(3)]), torch.randn(1, 4, 8)
+    stack, x = MemberStack.from_members([Bottleneck(8, 8, 2) for _ in range(3)]), torch.randn(1, 4, 8)
     fusion = Fusion(8, 8, dropout=0.5)
     assert not torch.equal(fusion(x, stack)[1], fusion(x, stack)[1])
     assert torch.equal(fusion.eval()(x, stack)[1], fusion(x, stack)[1])
@@ -220,11 +220,11 @@ def test_what_cannot_be_fused_is_refused_with_the_reason(tmp_path):
             model.add_adapter("fusion", FusionConfig(members=members, task_type="CAUSAL_LM"))
         assert "fusion" not in model.peft_config
 
-    refused(["a", "h"], "Only adapters of one place can be fused, but 'a' at 'output', 'h' at 'houlsby'")
+    refused(["a", "h"], "Only adapters of one placement can be fused, but 'a' is at 'output', 'h' at 'houlsby'")
     refused(["a", "l"], "'l' at 'linear'")
     refused(["l", "k"], "'l' and 'k' adapt different modules")
     model.add_adapter("m", config("compacterpp"))
-    model.add_adapter("fusion", FusionConfig(members=["a", "m"], task_type="CAUSAL_LM"))  # other kind, same place
+    model.add_adapter("fusion", FusionConfig(members=["a", "m"], task_type="CAUSAL_LM"))  # other kind, same placement
 
 
 @pytest.mark.parametrize("given, said", [
@@ -248,7 +248,7 @@ def test_a_lora_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("make, said", [
-    (lambda: BottleneckConfig(place="mlp"), "place='mlp' is unknown"),
+    (lambda: BottleneckConfig(placement="mlp"), "placement='mlp' is unknown"),
     (lambda: BottleneckConfig(init="zeros"), "init='zeros' is unknown"),
     (lambda: BottleneckConfig(rank=0), "rank=0 is out of range"),
     (lambda: FusionConfig(members=["a"], kind="max"), "kind='max' is unknown"),

@@ -1,6 +1,7 @@
 """Files of the `adapters` library: adapters, fusions and setups are read into, and written from, the tuner.
 
-`format` knows the library's configurations and file layout, `files` moves weights between both.
+`format` holds the library's configurations and file layout, `keys` the names of its tensors, and `files` moves weights
+between a model and files.
 """
 
 from studykit.tuners.adapterhub.files import (

@@ -1,12 +1,12 @@
-"""The files of the `adapters` library (AdapterHub): JSON, tensors, and its configurations beside ours.
+"""The files of the `adapters` library (AdapterHub): JSON, tensors, and its configurations beside this tuner's.
 
-| ours           | the library's fields                                                     |
-|----------------|--------------------------------------------------------------------------|
-| place output   | output_adapter, original_ln_before: reads the stream, residual included  |
-| place houlsby  | mh_adapter, output_adapter, not original_ln_before                       |
-| place parallel | output_adapter, is_parallel; original_ln_before has no effect            |
-| phm_dim, ...   | phm_layer, phm_dim, phm_rank with factorized_phm_W, shared_phm_rule, ... |
-| value          | value; value_before_softmax is the same function either way              |
+| this tuner         | the library's fields                                                     |
+|--------------------|--------------------------------------------------------------------------|
+| placement output   | output_adapter, original_ln_before: reads the stream, residual included  |
+| placement houlsby  | mh_adapter, output_adapter, not original_ln_before                       |
+| placement parallel | output_adapter, is_parallel; original_ln_before has no effect            |
+| phm_dim, ...       | phm_layer, phm_dim, phm_rank with factorized_phm_W, shared_phm_rule, ... |
+| value              | value; value_before_softmax is the same function either way              |
 
 Every ValueError is one sentence with the file, the field and what is accepted.
 """
@@ -30,84 +30,117 @@ from torch import Tensor
 from studykit.tuners.bottleneck import bottleneck_width
 from studykit.tuners.config import BottleneckConfig, FusionConfig, check_name
 
-VERSION = "adapters.1.3.0"  # whose fields are written
+VERSION = "adapters.1.3.0"  # the version of the library whose fields are written
 ADAPTER = ("adapter_config.json", "adapter.safetensors", "pytorch_adapter.bin")
 FUSION = ("adapter_fusion_config.json", "model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin")
 SETUP = "adapter_setup.json"
 HEADS = ("head_config.json", "model_head.safetensors", "pytorch_model_head.bin")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-PLACE_FIELDS = ("mh_adapter", "output_adapter", "is_parallel", "original_ln_before")
-PLACES = {
+PLACEMENT_FIELDS = ("mh_adapter", "output_adapter", "is_parallel", "original_ln_before")
+PLACEMENTS = {  # the values of these fields, by placement
     "output": (False, True, False, True),
     "houlsby": (True, True, False, False),
     "parallel": (False, True, True, False),
 }
 ACTIVATIONS, INITS = ("relu", "gelu", "swish"), ("bert", "houlsby", "mam_adapter")
 
-# Fields that must have these values; those of the second group only with PHM weights.
-FIXED = {"original_ln_after": True, "ln_before": False, "ln_after": False, "use_gating": False,
-         "residual_before_ln": True, "adapter_residual_before_ln": False, "inv_adapter": None, "cross_adapter": False,
-         "stochastic_depth": 0.0}  # fmt: skip
+# Fields that must have these values, in bottlenecks, in bottlenecks with PHM weights, and in fusions.
+FIXED = {
+    "original_ln_after": True,
+    "ln_before": False,
+    "ln_after": False,
+    "use_gating": False,
+    "residual_before_ln": True,
+    "adapter_residual_before_ln": False,
+    "inv_adapter": None,
+    "cross_adapter": False,
+    "stochastic_depth": 0.0,
+}
 FIXED_PHM = {"shared_W_phm": False, "learn_phm": True, "phm_bias": True}
 FIXED_FUSION = {"key": True, "query": True, "query_before_ln": False, "residual_before": False, "temperature": False}
 
-# All fields but those without a default, with the library's defaults.
-BOTTLENECK = {**FIXED, **FIXED_PHM, "original_ln_before": False, "init_weights": "bert", "init_weights_seed": None,
-              "is_parallel": False, "scaling": 1.0, "inv_adapter_reduction_factor": None, "leave_out": [],
-              "dropout": 0.0, "phm_layer": False, "phm_dim": 4, "factorized_phm_W": True, "shared_phm_rule": True,
-              "factorized_phm_rule": False, "phm_c_init": "normal", "phm_init_range": 0.0001,
-              "hypercomplex_nonlinearity": "glorot-uniform", "phm_rank": 1}  # fmt: skip
-DYNAMIC = {**FIXED_FUSION, "value": True, "regularization": True, "value_before_softmax": True,
-           "value_initialized": True, "dropout_prob": None}  # fmt: skip
+# All fields that have a default, with the library's defaults.
+BOTTLENECK = {
+    **FIXED,
+    **FIXED_PHM,
+    "original_ln_before": False,
+    "init_weights": "bert",
+    "init_weights_seed": None,
+    "is_parallel": False,
+    "scaling": 1.0,
+    "inv_adapter_reduction_factor": None,
+    "leave_out": [],
+    "dropout": 0.0,
+    "phm_layer": False,
+    "phm_dim": 4,
+    "factorized_phm_W": True,
+    "shared_phm_rule": True,
+    "factorized_phm_rule": False,
+    "phm_c_init": "normal",
+    "phm_init_range": 0.0001,
+    "hypercomplex_nonlinearity": "glorot-uniform",
+    "phm_rank": 1,
+}
+DYNAMIC = {
+    **FIXED_FUSION,
+    "value": True,
+    "regularization": True,
+    "value_before_softmax": True,
+    "value_initialized": True,
+    "dropout_prob": None,
+}
 STATIC = {**DYNAMIC, "value": False, "regularization": False, "value_initialized": False}
 
 
 @dataclass
 class Origin:
-    """What a file says that our configuration does not hold; kept as the attribute `origin` of the configuration."""
+    """The content of a file beyond this tuner's configuration, kept as the attribute `origin` of the configuration."""
 
-    fields: dict[str, Any]
-    label: str  # the library's name
-    dtype: torch.dtype
+    fields: dict[str, Any]  # the library's fields as the file has them
+    label: str  # the library's name of the adapter or fusion
+    dtype: torch.dtype  # of the tensors in the file
 
 
 def origin(config: BottleneckConfig | FusionConfig) -> Origin:
+    """Returns the origin of a configuration; an empty one if it was not read from a file."""
     return getattr(config, "origin", Origin({}, "", torch.float32))
 
 
 def trust_tensors(path: Path, fields: dict, tensors: dict[str, Tensor]) -> dict:
-    """The fields as the tensors' names have them, and the library's defaults.
+    """Returns the fields with the library's defaults, corrected by the names of the tensors, and warns if they differ.
 
     The library confuses configurations that differ only in fields of PHM layers: one adapter then overwrites the
     other's, and is saved with fields that its tensors contradict.
     """
-    true = {"phm_layer": any(key.endswith((".W", ".W_left")) for key in tensors)}
-    if true["phm_layer"]:
-        true["factorized_phm_W"] = any(key.endswith(".W_left") for key in tensors)
-        true["shared_phm_rule"] = any(key.startswith("shared_parameters.") for key in tensors)
-        true["factorized_phm_rule"] = any(key.endswith(".phm_rule_left") for key in tensors)
+    actual = {"phm_layer": any(key.endswith((".W", ".W_left")) for key in tensors)}
+    if actual["phm_layer"]:
+        actual["factorized_phm_W"] = any(key.endswith(".W_left") for key in tensors)
+        actual["shared_phm_rule"] = any(key.startswith("shared_parameters.") for key in tensors)
+        actual["factorized_phm_rule"] = any(key.endswith(".phm_rule_left") for key in tensors)
     fields = BOTTLENECK | fields
-    if wrong := [field for field, value in true.items() if bool(fields[field]) != value]:
-        said = ", ".join(f"{field}={fields[field]!r}" for field in wrong)
-        warnings.warn(f"{path} says {said}, its tensors say the opposite; the tensors are trusted.", stacklevel=4)
-    return fields | true
+    if wrong := [field for field, value in actual.items() if bool(fields[field]) != value]:
+        stated = ", ".join(f"{field}={fields[field]!r}" for field in wrong)
+        warnings.warn(f"{path} states {stated}, but its tensors show the opposite; they are followed.", stacklevel=4)
+    return fields | actual
 
 
 def bottleneck_config(path: Path, fields: dict, layers: int, version: str | None) -> BottleneckConfig:
-    """Ours, for a model with so many layers."""
-    known = {*BOTTLENECK, *PLACE_FIELDS, "reduction_factor", "non_linearity", "architecture"}
+    """Returns this tuner's configuration of a bottleneck, for a model with this many layers."""
+    known = {*BOTTLENECK, *PLACEMENT_FIELDS, "reduction_factor", "non_linearity", "architecture"}
     for field in sorted(fields.keys() - known):
         check(path, fields, field, (None, False))
     for field, accepted in (FIXED | (FIXED_PHM if fields["phm_layer"] else {})).items():
         check(path, fields, field, (accepted,))
-    flags = tuple(bool(fields.get(field)) for field in PLACE_FIELDS[:3])
-    place = next((place for place, values in PLACES.items() if values[:3] == flags), None)
-    if place is None:
-        accepted = " or ".join(str(values[:3]) for values in PLACES.values())
-        raise ValueError(f"{path}: {', '.join(PLACE_FIELDS[:3])}={flags} is not supported; accepted are {accepted}.")
-    if place != "parallel":
-        check(path, fields, "original_ln_before", (PLACES[place][3],))
+    flags = tuple(bool(fields.get(field)) for field in PLACEMENT_FIELDS[:3])
+    placement = next((name for name, values in PLACEMENTS.items() if values[:3] == flags), None)
+    if placement is None:
+        accepted = " or ".join(str(values[:3]) for values in PLACEMENTS.values())
+        raise ValueError(
+            f"{path}: {', '.join(PLACEMENT_FIELDS[:3])}={flags} is not supported; accepted are {accepted}."
+        )
+    if placement != "parallel":
+        check(path, fields, "original_ln_before", (PLACEMENTS[placement][3],))
     leave_out = fields["leave_out"] or []
     if not isinstance(leave_out, list) or any(layer in leave_out for layer in range(layers)):
         raise ValueError(f"{path}: leave_out={leave_out!r} is not supported; accepted is an adapter in every layer.")
@@ -128,7 +161,7 @@ def bottleneck_config(path: Path, fields: dict, layers: int, version: str | None
             "phm_rule_rank": 1 if fields["factorized_phm_rule"] else None,
         }
     return BottleneckConfig(
-        place=place,
+        placement=placement,
         reduction_factor=fields["reduction_factor"],
         activation=fields["non_linearity"],
         scaling=float(fields["scaling"]),
@@ -139,13 +172,13 @@ def bottleneck_config(path: Path, fields: dict, layers: int, version: str | None
 
 
 def bottleneck_fields(name: str, config: BottleneckConfig, hidden_size: int) -> dict:
-    """The library's, complete; ValueError if it has none for this adapter."""
-    check_writable(name, config, "place", tuple(PLACES))
+    """Returns all of the library's fields of an adapter; raises ValueError if it cannot compute this adapter."""
+    check_writable(name, config, "placement", tuple(PLACEMENTS))
     check_writable(name, config, "activation", ACTIVATIONS)
     check_writable(name, config, "init", INITS)
     check_writable(name, config, "biased", (True,))
     check_writable(name, config, "phm_rule_rank", (None, 1))
-    fields = BOTTLENECK | dict(zip(PLACE_FIELDS, PLACES[config.place], strict=True)) | origin(config).fields
+    fields = BOTTLENECK | dict(zip(PLACEMENT_FIELDS, PLACEMENTS[config.placement], strict=True)) | origin(config).fields
     fields |= {
         "reduction_factor": reduction_factor(hidden_size, config.rank) if config.rank else config.reduction_factor,
         "non_linearity": config.activation,
@@ -166,7 +199,7 @@ def bottleneck_fields(name: str, config: BottleneckConfig, hidden_size: int) -> 
 
 
 def fusion_config(path: Path, fields: dict | str, members: list[str], default_dropout: float) -> FusionConfig:
-    """Ours. The library puts `default_dropout` for a `dropout_prob` of null."""
+    """Returns this tuner's configuration of a fusion; a `dropout_prob` of null stands for `default_dropout`."""
     if isinstance(fields, str):
         fields = {"dynamic": DYNAMIC, "static": STATIC}.get(fields, fields)
     if not isinstance(fields, dict):
@@ -184,7 +217,7 @@ def fusion_config(path: Path, fields: dict | str, members: list[str], default_dr
 
 
 def fusion_fields(name: str, config: FusionConfig, default_dropout: float) -> dict:
-    """The library's, complete; ValueError if it has none for this composition."""
+    """Returns all of the library's fields of a fusion; raises ValueError if it cannot compute this composition."""
     check_writable(name, config, "kind", ("attention",))
     check_writable(name, config, "rank", (None,))
     check_writable(name, config, "temperature", (1,))
@@ -195,7 +228,7 @@ def fusion_fields(name: str, config: FusionConfig, default_dropout: float) -> di
 
 
 def reduction_factor(hidden_size: int, width: int) -> float:
-    """The factor whose bottleneck is just so wide."""
+    """Returns the reduction factor whose bottleneck has exactly this width."""
     factor = hidden_size / width if hidden_size % width else hidden_size // width
     while bottleneck_width(hidden_size, factor) < width:
         factor = math.nextafter(factor, 0.0)
@@ -203,18 +236,21 @@ def reduction_factor(hidden_size: int, width: int) -> float:
 
 
 def check(path: Path, fields: dict, field: str, accepted: tuple) -> None:
+    """Raises ValueError unless a field has one of the accepted values."""
     if fields.get(field) not in accepted:
         values = " or ".join(repr(value) for value in accepted)
         raise ValueError(f"{path}: {field}={fields.get(field)!r} is not supported; accepted is {values}.")
 
 
 def check_number(path: Path, fields: dict, field: str, kind: type) -> None:
+    """Raises ValueError unless a field is a finite number of this kind."""
     value = fields.get(field)
     if not isinstance(value, (int, kind)) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{path}: {field}={value!r} is not supported; accepted is a number.")
 
 
 def check_writable(name: str, config: BottleneckConfig | FusionConfig, field: str, accepted: tuple) -> None:
+    """Raises ValueError unless a field of a configuration has a value that the library can compute."""
     if getattr(config, field) not in accepted:
         value = f"{field}={getattr(config, field)!r}"
         raise ValueError(f"{name!r} has {value}, which the adapters library cannot compute; it can {list(accepted)}.")
@@ -222,14 +258,15 @@ def check_writable(name: str, config: BottleneckConfig | FusionConfig, field: st
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Puts the path before a ValueError that does not name it."""
+    """Adds the path to a ValueError that does not name it."""
     try:
         yield
     except ValueError as error:
         raise (error if str(path) in str(error) else ValueError(f"{path}: {error}")) from None
 
 
-def named(path: Path, name: str, commas: bool = False) -> str:
+def checked_name(path: Path, name: str, commas: bool = False) -> str:
+    """Returns a name that this tuner accepts, or with `commas` several in one; raises ValueError for another."""
     with naming(path):
         for part in name.split(",") if commas else [name]:
             check_name(part)
@@ -237,6 +274,7 @@ def named(path: Path, name: str, commas: bool = False) -> str:
 
 
 def read_json(path: Path) -> dict:
+    """Reads a JSON object; raises ValueError if there is none."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
@@ -249,7 +287,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_tensors(directory: Path, names: tuple[str, str, str]) -> tuple[dict[str, Tensor], Path]:
-    """Tensors by name without `model.`, and the file they came from; nothing but tensors is ever unpickled."""
+    """Returns the tensors of a file by name, without `model.`, and the file; only tensors are ever unpickled."""
     path = next((directory / name for name in names[1:] if (directory / name).exists()), None)
     if path is None:
         raise ValueError(f"{directory} holds neither {names[1]} nor {names[2]}.")
@@ -264,7 +302,7 @@ def read_tensors(directory: Path, names: tuple[str, str, str]) -> tuple[dict[str
 
 
 def check_fit(path: Path, tensors: dict[str, Tensor], expected: dict[str, tuple]) -> torch.dtype:
-    """The dtype of all tensors, fp32 if they have several; ValueError if they are not those expected."""
+    """Returns the dtype of all tensors, fp32 if they have several; raises ValueError if they are not those expected."""
     if missing := sorted(expected.keys() - tensors.keys()):
         raise ValueError(f"{path} lacks {missing[0]}, one of {len(missing)} missing tensors.")
     if extra := sorted(tensors.keys() - expected.keys()):
@@ -279,4 +317,5 @@ def check_fit(path: Path, tensors: dict[str, Tensor], expected: dict[str, tuple]
 
 
 def write_json(path: Path, given: dict, sort_keys: bool = True) -> None:
+    """Writes a JSON object as the library does."""
     path.write_text(json.dumps(given, indent=2, sort_keys=sort_keys), encoding="utf-8")
