@@ -1,103 +1,92 @@
-"""Rows of the four tasks from the embedded generator of parallel programs.
+"""Rows of four tasks, and of plain code, from the built-in programs.
 
-All languages share the programs of the validation and the test split; each has training programs of its own, so that
-a low-resource language does not see its programs through the others.
+The programs of the validation and the test split are the same for all members of a study, which are languages, or tasks
+in one language. Each member has training programs of its own, so that a low-resource member does not see its programs
+through the others.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
-from studykit.data.checks import FunctionCheck
-from studykit.data.polyglot import Program, commits, programs
-from studykit.data.prompts import fill
+from studykit.data.polyglot import PolyglotProgram, programs
+from studykit.data.polyglot.commits import commit
+from studykit.data.prompts import render_prompt
 from studykit.data.readers.commitpackft import unified_diff
 from studykit.data.rows import Row, Rows
+from studykit.data.splits import SPLITS
 from studykit.study.parameters import POLYGLOT
 
+Sizes = dict[str, dict[str, int]]  # member -> split -> rows
 
-def embedded_rows(
-    task: str,
-    languages: list[str],
-    sizes: dict[str, dict[str, int]],
-    template: str,
-    level: int,
-    seed: int,
-    wording: str = "plain",
-) -> Rows:
-    """{language: {split: rows}} with `sizes[language][split]` rows each."""
+
+def rows_by_language(task: str, languages: list[str], sizes: Sizes, template: str, seed: int) -> Rows:
+    """The rows of one task in several languages."""
     rows: Rows = {language: {} for language in languages}
-    total = sum(sizes[language]["train"] for language in languages)
-    pool = iter(programs(total, seed=seed, split="train", level=level))
-    for index, language in enumerate(languages):
-        own = [next(pool) for _ in range(sizes[language]["train"])]
-        rows[language]["train"] = [row(task, p, language, languages, template, seed + index, wording) for p in own]
-    for split in ("valid", "test"):
-        shared = programs(max(sizes[language][split] for language in languages), seed=seed, split=split, level=level)
-        for language in languages:
-            chosen = shared[: sizes[language][split]]
-            rows[language][split] = [
-                replace(row(task, p, language, languages, template, seed, wording), check=check_of(task, p))
-                for p in chosen
-            ]
+    for split, index, language, chosen in _shares(languages, sizes, seed):
+        row_seed = seed + index if split == "train" else seed
+        rows[language][split] = _rows(task, chosen, language, languages, template, row_seed, split)
     return rows
 
 
-def subject_rows(
-    subjects: list[str],
+def rows_by_task(tasks: list[str], language: str, sizes: Sizes, templates: dict[str, str], seed: int) -> Rows:
+    """The rows of several tasks, one of which may be plain code ("code"), in one language."""
+    rows: Rows = {task: {} for task in tasks}
+    for split, index, task, chosen in _shares(tasks, sizes, seed):
+        rows[task][split] = _rows(task, chosen, language, list(POLYGLOT), templates[task], seed + index, split)
+    return rows
+
+
+def _shares(members: list[str], sizes: Sizes, seed: int) -> Iterator[tuple[str, int, str, list[PolyglotProgram]]]:
+    """Each split, number of a member and member, with the programs that this split of the member is made of."""
+    for split in SPLITS:
+        counts = [sizes[member][split] for member in members]
+        pool = programs(sum(counts) if split == "train" else max(counts), seed=seed, split=split)
+        for index, member in enumerate(members):
+            start = sum(counts[:index]) if split == "train" else 0
+            yield split, index, member, pool[start : start + counts[index]]
+
+
+def _rows(
+    task: str,
+    chosen: list[PolyglotProgram],
     language: str,
-    sizes: dict[str, dict[str, int]],
-    templates: dict[str, str],
-    level: int,
+    languages: list[str],
+    template: str,
     seed: int,
-    wording: str = "plain",
-) -> Rows:
-    """{subject: {split: rows}} of several tasks, or plain code, in one language; the programs are split as above."""
-    rows: Rows = {subject: {} for subject in subjects}
-    pool = iter(programs(sum(sizes[s]["train"] for s in subjects), seed=seed, split="train", level=level))
-    for split in ("train", "valid", "test"):
-        shared = (
-            []
-            if split == "train"
-            else programs(max(sizes[s][split] for s in subjects), seed=seed, split=split, level=level)
-        )
-        for index, subject in enumerate(subjects):
-            count = sizes[subject][split]
-            own = [next(pool) for _ in range(count)] if split == "train" else shared[:count]
-            items = [row(subject, p, language, list(POLYGLOT), templates[subject], seed + index, wording) for p in own]
-            if split != "train":
-                items = [replace(x, check=check_of(subject, p)) for x, p in zip(items, own, strict=True)]
-            rows[subject][split] = items
-    return rows
+    split: str,
+) -> list[Row]:
+    """A row per program; rows that are not trained on get a check where the target is code."""
+    rows = [_row(task, program, language, languages, template, seed) for program in chosen]
+    if split == "train" or task not in ("generation", "translation"):
+        return rows
+    return [replace(row, check=program.check) for row, program in zip(rows, chosen, strict=True)]
 
 
-def check_of(task: str, program: Program) -> FunctionCheck | None:
-    """How to test a target by running it, where the target is code. Training rows go without: tests are costly."""
-    return program.check if task in ("generation", "translation") else None
-
-
-def row(
-    task: str, program: Program, language: str, languages: list[str], template: str, seed: int, wording: str = "plain"
-) -> Row:
-    """One row of one task; the choices (wording, source language, edit) follow from the program and the seed."""
-    rng = random.Random(f"{program.key}-{program.description('plain')}-{language}-{seed}")
-    fields, source = {"language": language}, None
+def _row(task: str, program: PolyglotProgram, language: str, languages: list[str], template: str, seed: int) -> Row:
+    """One row of one task; its choices (source language, commit) follow from the program and the seed."""
+    rng = random.Random(f"{program.key}-{program.description}-{language}-{seed}")
+    fields, source_language = {"language": language}, None
+    if task == "code":
+        return Row(_id(program, rng), language, "", program.code(language), group=program.key).as_plain_code()
     if task == "generation":
-        fields["description"], target = program.description(wording, rng), program.code(language)
+        fields["description"], target = program.description, program.code(language)
     elif task == "translation":
-        source = rng.choice([other for other in languages if other != language])
-        fields |= {"source_language": source, "code": program.code(source)}
+        source_language = rng.choice([other for other in languages if other != language])
+        fields |= {"source_language": source_language, "code": program.code(source_language)}
         target = program.code(language)
     elif task == "commit":
-        before, after, target = commits.edit(program, rng.randrange(2**31))
-        names = (f"a/{program.function}", f"b/{program.function}")
-        fields["diff"] = unified_diff(f"{before.code(language)}\n", f"{after.code(language)}\n", *names)
-    elif task == "code":
-        identity = f"{program.key}-{rng.getrandbits(32):08x}"
-        return Row(identity, language, "", program.code(language), group=program.key).as_plain_code()
+        change = commit(program, rng.randrange(2**31))
+        before, after = f"{change.before.code(language)}\n", f"{change.after.code(language)}\n"
+        fields["diff"] = unified_diff(before, after, f"a/{program.name}", f"b/{program.name}")
+        target = change.message
     else:
-        fields["code"], target = program.code(language), program.description("plain")
-    prompt, body = fill(task, template, fields)
-    identity = f"{program.key}-{rng.getrandbits(32):08x}"
-    return Row(identity, language, prompt, target, body, group=program.key, source_language=source)
+        fields["code"], target = program.code(language), program.description
+    prompt, body = render_prompt(task, template, fields)
+    return Row(_id(program, rng), language, prompt, target, body, program.key, source_language=source_language)
+
+
+def _id(program: PolyglotProgram, rng: random.Random) -> str:
+    return f"{program.key}-{rng.getrandbits(32):08x}"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from studykit.data.jsonl import json_lines
 from studykit.data.languages import display_name
-from studykit.data.polyglot import Program, programs
+from studykit.data.polyglot import PolyglotProgram, programs
 from studykit.errors import UserError
 
 
@@ -28,7 +28,7 @@ class Document(NamedTuple):
 
 
 def embedded_documents(
-    languages: list[str], target: str, samples: int, target_share: float, seed: int, level: int = 1
+    languages: list[str], target: str, samples: int, target_share: float, seed: int
 ) -> Iterator[Document]:
     """`samples` documents from as many programs.
 
@@ -37,19 +37,19 @@ def embedded_documents(
     """
     rng = random.Random(seed)
     sources = [language for language in languages if language != target]
-    for program in programs(samples, seed=seed, split="train", level=level):
-        draw, language = rng.random(), rng.choice(sources)
-        if draw < target_share:
+    for program in programs(samples, seed=seed, split="train"):
+        share, language = rng.random(), rng.choice(sources)
+        if share < target_share:
             yield Document("", program.code(target), target, "code")
-        elif draw < target_share + 0.05:
+        elif share < target_share + 0.05:
             yield Document("", program.code(language), language, "code")
         else:
             context, code = documented(program, language)
             yield Document(context, code, language, "documented")
 
 
-def documented(program: Program, language: str) -> tuple[str, str]:
-    """(comment, code): the description as a comment that names the language, and what follows it."""
+def documented(program: PolyglotProgram, language: str) -> tuple[str, str]:
+    """The description as a comment that names the language, and the code that follows it."""
     sign, comment_and_code = program.documented(language).split(" ", 1)
     comment, code = comment_and_code.split("\n", 1)
     return f"{sign} {display_name(language)}: {comment}\n", code

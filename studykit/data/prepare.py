@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studykit.data.builtin import embedded_rows, subject_rows
+from studykit.data.builtin import rows_by_language, rows_by_task
 from studykit.data.ingest import rows_from_files
 from studykit.data.rows import Rows
 from studykit.errors import UserError
@@ -32,9 +32,9 @@ def prepare(p) -> tuple[Rows, dict]:
     template = check_template(p.task, p.template)
     if p.language:
         templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in languages}
-        rows = subject_rows(languages, p.language, sizes, templates, p.level, p.seed, p.wording)
+        rows = rows_by_task(languages, p.language, sizes, templates, p.seed)
     else:
-        rows = embedded_rows(p.task, languages, sizes, template, p.level, p.seed, p.wording)
+        rows = rows_by_language(p.task, languages, sizes, template, p.seed)
     made = sum(len(items) for splits in rows.values() for items in splits.values())
     return rows, {
         "format": ["built-in programs"], "templates": {p.task: template}, "sources": [], "linked": [], "licences": {},

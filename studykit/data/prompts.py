@@ -16,7 +16,7 @@ from studykit.errors import UserError
 from studykit.study.templates import BODIES
 
 
-def fill(kind: str, template: str, fields: dict[str, str]) -> tuple[str, tuple[int, int]]:
+def render_prompt(kind: str, template: str, fields: dict[str, str]) -> tuple[str, tuple[int, int]]:
     """The prompt, and where its body begins and ends in it (characters): from its first hole to its last."""
     text, spans = "", []
     for literal, hole, _, _ in Formatter().parse(template):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from studykit.data.languages import canonical
-from studykit.data.prompts import fill
+from studykit.data.prompts import render_prompt
 from studykit.data.rejects import BadRow, NotForThis
 from studykit.data.rows import Row
 from studykit.study.templates import check_template
@@ -62,7 +62,7 @@ class Asked:
             cut: the part of the body that may be cut, in characters from its start; None: all of it.
             after: what stands behind the template, such as the declaration of what is to be written.
         """
-        text, (start, end) = fill(kind, check_template(kind, self.template), fields)
+        text, (start, end) = render_prompt(kind, check_template(kind, self.template), fields)
         if cut is not None:
             start, end = start + cut[0], start + cut[1]
         return text + after, (start, end)

@@ -105,8 +105,6 @@ class DataParams(Section):
     shares: list[float] = Field([0.8, 0.1, 0.1], description="train, valid, test, where data has no splits")
     near_duplicates: float | None = Field(None, gt=0, le=1, description="similarity at which rows go; None: never")
     bad_rows: int = Field(0, ge=0, description="malformed rows that are refused before it stops")
-    level: int = Field(1, ge=1, le=3, description="difficulty of the built-in programs")
-    wording: Literal["plain", "task"] = Field("plain", description="of the built-in descriptions: one, or paraphrases")
     seed: int = Field(0, ge=0, description="of the draw and the split")
     out: str | None = run_dir("directory of this run")
 

@@ -135,7 +135,7 @@ def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no say
         silent = set(values) - {"base", "quantization", "out"}
     elif stage == "data":
-        silent = {"level", "wording"} if values["path"] else FILES_ALONE
+        silent = set() if values["path"] else FILES_ALONE
         if values["task"] != "commit":
             silent = silent | {"diff_context", "split_by"}
     elif stage == "adapter":

@@ -121,7 +121,7 @@ def probe(model, tokenizer, p) -> list[dict]:
     """
     count = PROBES if p.base == "scratch" else 2
     rows = []
-    for number, program in enumerate(programs(count, seed=0, split="valid", level=1)):
+    for number, program in enumerate(programs(count, seed=0, split="valid")):
         for language in p.languages or LANGUAGES:
             if language in LANGUAGES:
                 prompt, reference = documented(program, language)

@@ -65,7 +65,7 @@ def test_validation_and_test_are_the_same_programs_in_every_language(task):
 
 
 def test_each_language_trains_on_programs_of_its_own():
-    """In the plain wording, which summaries have, equal descriptions are equal programs."""
+    """Equal descriptions are equal programs."""
     programs = {x: {row.target for row in splits["train"]} for x, splits in rows_of("summarization").items()}
     assert len(set().union(*programs.values())) == sum(len(of) for of in programs.values()) == 5 * 60 + 12
 
@@ -75,13 +75,6 @@ def test_only_written_code_is_checked_and_only_where_it_is_run(task):
     rows = [row for splits in rows_of(task).values() for row in splits["valid"] + splits["test"]]
     assert all(bool(row.check) == (task in ("generation", "translation")) for row in rows)
     assert not any(row.check for splits in rows_of(task).values() for row in splits["train"])
-
-
-def test_the_wording_decides_the_descriptions():
-    rows, words = rows_of("generation"), prepare.prepare(params(wording="task"))[0]
-    said = [[{of[x]["test"][n].prompt.split("\n")[1] for x in of} for n in range(40)] for of in (rows, words)]
-    assert all(len(one) == 1 for one in said[0]), "the plain wording is one for all languages"
-    assert sum(len(some) > 1 for some in said[1]) > 20
 
 
 def test_a_translation_comes_from_another_language_of_the_study():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.data.prompts import encode_prompt, encode_row, fill
+from studykit.data.prompts import encode_prompt, encode_row, render_prompt
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.study.templates import BODIES, HOLES, TEMPLATES, check_template
@@ -29,7 +29,7 @@ def tokenizer():
 
 def example(body: str, target: str = "return a", task: str = "generation") -> Row:
     fields = dict.fromkeys(HOLES[task], "") | {BODIES[task][0]: body, "language": "lua", "source_language": "go"}
-    prompt, span = fill(task, TEMPLATES[task], fields)
+    prompt, span = render_prompt(task, TEMPLATES[task], fields)
     return Row("1", "lua", prompt, target, span)
 
 
@@ -88,7 +88,9 @@ def test_what_a_template_may_not_be(task, template, said):
 
 def test_a_template_of_ones_own():
     template = check_template("translation", "{{{language}}} from {source_language}: {code} ->")
-    prompt, (start, end) = fill("translation", template, {"language": "c#", "source_language": "go", "code": "{x}"})
+    prompt, (start, end) = render_prompt(
+        "translation", template, {"language": "c#", "source_language": "go", "code": "{x}"}
+    )
     assert prompt == "{C#} from Go: {x} ->" and prompt[start:end] == "{x}"
 
 
@@ -173,7 +175,7 @@ def test_no_character_is_cut_in_two(body, limit):
 
 def test_a_body_of_several_holes_is_cut_from_its_end():
     fields = dict.fromkeys(HOLES["xcodeeval"], "") | {"language": "go", "description": "say", "samples": "9 " * 90}
-    prompt, span = fill("xcodeeval", TEMPLATES["xcodeeval"], fields)
+    prompt, span = render_prompt("xcodeeval", TEMPLATES["xcodeeval"], fields)
     row = Row("1", "go", prompt, "x", span)
     ids, cut = encode_prompt(row, tokenizer(), 130)
     text = decoded(ids)

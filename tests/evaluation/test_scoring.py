@@ -18,7 +18,7 @@ def material(language: str = "python", n: int = 5) -> tuple[list[Row], list[dict
     """Rows whose predictions are their targets."""
     rows = [
         Row(f"{language}-{i}", language, "p", program.code(language), check=program.check)
-        for i, program in enumerate(programs(n, 0, "test", 1))
+        for i, program in enumerate(programs(n, 0, "test"))
     ]
     return rows, [{"id": row.id, "text": row.target, "finished": True} for row in rows]
 

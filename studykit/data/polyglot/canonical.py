@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import permutations
 
-from studykit.data.polyglot.syntax import Bin, Cmp, Fn, Function, Logic, Node, Num, Str, Var
+from studykit.data.polyglot.syntax import Bin, Cmp, Fn, Function, If, Node, Num, Str, Var
 
 SPLITS = ("train", "valid", "test")
-COMMUTATIVE = frozenset(("+", "*", "max", "min", "==", "!=", "and", "or"))
+COMMUTATIVE = frozenset(("+", "*", "max", "min", "==", "!="))
 MIRROR = {">": "<", ">=": "<="}
 
 Form = tuple[str, tuple]  # skeleton, constants in the skeleton's order
@@ -28,13 +28,13 @@ def _nodes(nodes: Sequence[Node], names: dict[str, str]) -> Form:
 
 
 def _form(node: Node, names: dict[str, str]) -> Form:
-    """(skeleton, constants) of a node; `names` maps bound names to neutral ones and grows with new locals."""
+    """The skeleton and constants of a node; `names` maps bound names to neutral ones and grows with new locals."""
     kind = type(node)
     if kind is Var:
         return names[node.name], ()
     if kind is Num or kind is Str:
         return "k" if kind is Num else "t", (node.value,)
-    if kind is Bin or kind is Cmp or kind is Logic:
+    if kind is Bin or kind is Cmp:
         op, left, right = node.op, _form(node.left, names), _form(node.right, names)
         if op in MIRROR:
             op, left, right = MIRROR[op], right, left
@@ -53,11 +53,13 @@ def _form(node: Node, names: dict[str, str]) -> Form:
             text, more = _nodes(value, names) if type(value) is tuple else _form(value, names)
             parts.append(text)
             constants += more
+    if kind is If:
+        parts.append("")  # the place of an else, which keeps the keys, and so the splits, of published programs
     return f"{kind.__name__}[{' '.join(parts)}]", constants
 
 
-def _function(function: Function, names: dict[str, str], order: Sequence[int]) -> Form:
-    names = dict(names)
+def _function(function: Function, order: Sequence[int]) -> Form:
+    names: dict[str, str] = {}
     types = []
     for position in order:
         name, kind = function.params[position]
@@ -73,18 +75,9 @@ def _orders(types: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(order for order in permutations(range(len(types))) if types == tuple(types[i] for i in order))
 
 
-def canonical(functions: Sequence[Function]) -> Form:
-    """(skeleton, constants) of a program: equal skeletons are one structure, equal pairs are one program."""
-    names: dict[str, str] = {}
-    skeleton, constants = [], ()
-    *helpers, main = functions
-    for position, helper in enumerate(helpers):  # a helper's own parameter order is part of how it is called
-        text, values = _function(helper, names, range(len(helper.params)))
-        names[helper.name] = f"h{position}"
-        skeleton.append(text)
-        constants += values
-    text, values = min(_function(main, names, order) for order in _orders(tuple(kind for _, kind in main.params)))
-    return "|".join((*skeleton, text)), constants + values
+def canonical(function: Function) -> Form:
+    """The skeleton and constants: equal skeletons are one structure, equal pairs are one program."""
+    return min(_function(function, order) for order in _orders(tuple(kind for _, kind in function.params)))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,37 +1,21 @@
 """Small changes that make a commit: before, after, and the one-line imperative message that a reviewer would expect.
 
-Kinds: another constant, another comparison, another operator, an early return for an edge case, a new name. The program
-after always lies in the split of the program before, so edits keep the splits disjoint by structure on both sides.
+There are five kinds: another constant, another comparison, another operator, an early return for an edge case, and a
+new name. The program after the change always lies in the split of the program before it, so commits keep the splits
+disjoint by structure on both sides.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from studykit.data.polyglot.describe import Wording
-from studykit.data.polyglot.families import HELPERS, WORDS, constant
-from studykit.data.polyglot.program import Program
+from studykit.data.polyglot.describe import Description
+from studykit.data.polyglot.families import WORDS, constant
+from studykit.data.polyglot.program import PolyglotProgram, with_names
 from studykit.data.polyglot.sampler import degenerate
-from studykit.data.polyglot.syntax import (
-    ONE,
-    ZERO,
-    Bin,
-    Cmp,
-    Fn,
-    Function,
-    If,
-    Let,
-    Logic,
-    Node,
-    Num,
-    Return,
-    Str,
-    Update,
-    Var,
-    children,
-)
+from studykit.data.polyglot.syntax import ONE, ZERO, Bin, Cmp, Fn, Function, If, Node, Num, Return, Str, Var, children
 
 NAMES = {"a": ("n", "k"), "b": ("m", "p"), "xs": ("items", "values", "nums"), "s": ("text", "label", "t")}
 FUNCTION_NAMES = ("compute", "evaluate", "result_of")
@@ -44,10 +28,9 @@ CHANGED = {
 }  # fmt: skip
 
 Change = tuple[Function, str]  # the new function and the message
-Kind = Callable[[Function, random.Random], Iterator[Change]]
 
 
-def places(node: Node) -> Iterator[tuple[Node, Callable[[Node], Node]]]:
+def rebuilders(node: Node) -> Iterator[tuple[Node, Callable[[Node], Node]]]:
     """Every node below `node`, each with a function that rebuilds the whole around a replacement."""
     yield node, lambda new: new
     for field, position, child in children(node):
@@ -56,14 +39,14 @@ def places(node: Node) -> Iterator[tuple[Node, Callable[[Node], Node]]]:
             old = getattr(node, field)
             return replace(node, **{field: new if position is None else (*old[:position], new, *old[position + 1 :])})
 
-        for below, outer in places(child):
+        for below, outer in rebuilders(child):
             yield below, lambda new, outer=outer, rebuild=rebuild: rebuild(outer(new))
 
 
 def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
     """Another constant, of a kind that suits its operator."""
-    words = Wording(function, None)
-    for node, rebuild in places(function):
+    words = Description(function)
+    for node, rebuild in rebuilders(function):
         match node:
             case Bin(op, left, Num() | Str() as old):
                 field, sentence = "right", CHANGED[op].format(words.operand(left), "{0}")
@@ -72,10 +55,6 @@ def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
                 sentence = f"Compare {words.expr(left)} with {{0}}"
             case Return(Num() | Str() as old):
                 field, op, sentence = "value", "", "Return {0}"
-            case Let(name, Num() | Str() as old):
-                field, op, sentence = "value", "", f"Start {name} at {{0}}"
-            case Update(name, op, Num() | Str() as old):
-                field, sentence = "value", CHANGED[op].format(name, "{0}")
             case _:
                 continue
         new = rng.choice(WORDS) if type(old) is Str else constant(rng, op)
@@ -84,22 +63,21 @@ def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
             yield rebuild(replace(node, **{field: new})), message
 
 
-def flip_comparison(function: Function, rng: random.Random) -> Iterator[Change]:
-    words = Wording(function, None)
-    for node, rebuild in places(function):
+def change_comparison(function: Function, rng: random.Random) -> Iterator[Change]:
+    """Another comparison of the same values."""
+    words = Description(function)
+    for node, rebuild in rebuilders(function):
         if type(node) is Cmp:
             for op in ORDERINGS if node.op in ORDERINGS else ("!=",) if node.op == "==" else ("==",):
                 if op != node.op:
                     new = replace(node, op=op)
                     yield rebuild(new), f"Check that {words.test(new)}, not that {words.test(node)}"
-        elif type(node) is Logic:
-            new = replace(node, op="or" if node.op == "and" else "and")
-            yield rebuild(new), f"Require {'either' if new.op == 'or' else 'both'} of the conditions"
 
 
-def swap_operator(function: Function, rng: random.Random) -> Iterator[Change]:
-    words = Wording(function, None)
-    for node, rebuild in places(function):
+def change_operator(function: Function, rng: random.Random) -> Iterator[Change]:
+    """Another operator between the same values."""
+    words = Description(function)
+    for node, rebuild in rebuilders(function):
         if type(node) is not Bin:
             continue
         others = ARITHMETIC if node.op in ARITHMETIC else ("max", "min") if node.op in ("max", "min") else ()
@@ -113,7 +91,7 @@ def add_guard(function: Function, rng: random.Random) -> Iterator[Change]:
     """An early return for a negative int, or for an empty list or string."""
     if function.returns == "list":
         return
-    value, words = (ZERO if function.returns == "int" else Str("")), Wording(function, None)
+    value, words = (ZERO if function.returns == "int" else Str("")), Description(function)
     for name, kind in function.params:
         test = Cmp("<", Var(name), ZERO) if kind == "int" else Cmp("==", Fn("len", Var(name)), ZERO)
         what = f"a negative {name}" if kind == "int" else f"an empty {name}"
@@ -121,31 +99,33 @@ def add_guard(function: Function, rng: random.Random) -> Iterator[Change]:
         yield replace(function, body=(guard, *function.body)), f"Return {words.expr(value)} for {what}"
 
 
-def rename(program: Program, rng: random.Random) -> Iterator[tuple[Program, str]]:
-    """A new name for a parameter, a helper or the main function."""
-    options = [(name, new) for name, _ in program.main.params for new in NAMES.get(name, ())]
-    options += [(helper.name, new) for helper in program.functions[:-1] for new in HELPERS if new != helper.name]
-    options += [(program.function, rng.choice(FUNCTION_NAMES))]
+def rename(function: Function, rng: random.Random) -> Iterator[Change]:
+    """A new name for a parameter or the function."""
+    options = [(name, new) for name, _ in function.params for new in NAMES.get(name, ())]
+    options += [(function.name, rng.choice(FUNCTION_NAMES))]
     for old, new in options:
-        yield program.renamed({old: new}), f"Rename {old} to {new}"
+        yield with_names(function, {old: new}), f"Rename {old} to {new}"
 
 
-def within(kind: Kind, program: Program, rng: random.Random) -> Iterator[tuple[Program, str]]:
-    """The changes that `kind` makes to one function, drawn at random, as programs."""
-    position = rng.randrange(len(program.functions))
-    place = f" in {program.functions[position].name}" if position + 1 < len(program.functions) else ""
-    for function, message in kind(program.functions[position], rng):
-        functions = (*program.functions[:position], function, *program.functions[position + 1 :])
-        yield replace(program, functions=functions), message + place
+@dataclass(frozen=True)
+class Commit:
+    """A small change to a program."""
+
+    before: PolyglotProgram
+    after: PolyglotProgram  # in the split of `before`
+    message: str  # one line in the imperative, without a full stop
 
 
-def edit(program: Program, seed: int | random.Random = 0) -> tuple[Program, Program, str]:
-    """(before, after, imperative one-line message): a small change that stays in the program's split; the kind of change, its place and its values are drawn with the seed."""
+def commit(program: PolyglotProgram, seed: int | random.Random = 0) -> Commit:
+    """Draws a small change to the program: its kind, its place and its values follow from the seed."""
     rng = seed if isinstance(seed, random.Random) else random.Random(f"edit {seed}")
-    kinds = [change_constant, flip_comparison, swap_operator, add_guard]
+    kinds = [change_constant, change_comparison, change_operator, add_guard]
     for kind in [*rng.sample(kinds, len(kinds)), rename] if rng.random() < 0.85 else [rename]:
-        changes = list(rename(program, rng) if kind is rename else within(kind, program, rng))
-        for after, message in rng.sample(changes, len(changes)):
+        if kind is not rename:
+            rng.randrange(1)  # decides nothing; without this draw the seed would give other commits than it did
+        changes = list(kind(program.function, rng))
+        for function, message in rng.sample(changes, len(changes)):
+            after = replace(program, function=function)
             if after != program and after.split == program.split and not degenerate(after):
-                return program, after, message
+                return Commit(program, after, message)
     raise AssertionError("a rename is always possible")

@@ -1,4 +1,4 @@
-"""One program: functions over the shared tree, and everything that can be asked of it."""
+"""One program: a function over the shared tree, and everything that can be asked of it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,26 @@ from studykit.data.polyglot.describe import describe
 from studykit.data.polyglot.renderers import COMMENTS, render
 from studykit.data.polyglot.syntax import Evaluator, Function, Node, Num, Str, Undefined, walk
 
-TESTS = 6
-CANDIDATES = 48
+TESTS = 6  # of a program, at most
+CANDIDATES = 48  # random arguments among which the tests are chosen
 
 
 @dataclass(frozen=True)
-class Program:
-    """`functions` holds helpers first, the main function last; `family` and `level` say where the grammar made it."""
+class PolyglotProgram:
+    """A program that can be written in every language of `LANGUAGES`; `family` says how it was drawn."""
 
-    functions: tuple[Function, ...]
+    function: Function
     family: str
-    level: int
 
     @property
-    def main(self) -> Function:
-        return self.functions[-1]
-
-    @property
-    def function(self) -> str:
-        """The main function's name in snake_case; `function_name` gives a language's spelling."""
-        return self.main.name
+    def name(self) -> str:
+        """The function's name in snake_case; `function_name` gives a language's spelling."""
+        return self.function.name
 
     @cached_property
     def canonical(self) -> polyglot_canonical.Form:
-        """(skeleton, constants); two programs with equal canonical forms are the same program."""
-        return polyglot_canonical.canonical(self.functions)
+        """The skeleton and the constants; two programs with equal canonical forms are the same program."""
+        return polyglot_canonical.canonical(self.function)
 
     @property
     def key(self) -> str:
@@ -47,37 +42,39 @@ class Program:
 
     @property
     def split(self) -> str:
+        """The split that the structure belongs to."""
         return polyglot_canonical.split_of(self.key)
 
     def code(self, language: str) -> str:
-        """Idiomatic source, helpers first, without a trailing newline."""
-        return render(self.functions, language)
+        """Idiomatic source without a trailing newline."""
+        return render(self.function, language)
 
-    def description(self, style: str = "plain", seed: int | random.Random = 0) -> str:
-        """What the program does, exactly. `plain` has one wording; `task` draws synonyms, number words and orders."""
-        return describe(self.functions, style, seed)
+    @property
+    def description(self) -> str:
+        """What the program does, exactly."""
+        return describe(self.function)
 
-    def documented(self, language: str, style: str = "plain", seed: int | random.Random = 0) -> str:
+    def documented(self, language: str) -> str:
         """The description as a comment of the language, then the code."""
-        return f"{COMMENTS[language]} {self.description(style, seed)}\n{self.code(language)}"
+        return f"{COMMENTS[language]} {self.description}\n{self.code(language)}"
 
-    def renamed(self, names: Mapping[str, str]) -> Program:
+    def renamed(self, names: Mapping[str, str]) -> PolyglotProgram:
         """The same program with other function, parameter or local names."""
-        return replace(self, functions=tuple(_rename(function, names) for function in self.functions))
+        return replace(self, function=with_names(self.function, names))
 
     def evaluate(self, args: list) -> Any:
-        """The value at `args`. Raises `tree.Undefined` where languages would differ."""
-        return Evaluator(self.functions).call(self.function, args)
+        """The value at `args`. Raises: Undefined where languages would differ."""
+        return Evaluator(self.function).call(args)
 
     @cached_property
     def tests(self) -> list[Call]:
-        """Six calls that meet comparisons below, at and above their boundary as far as possible."""
+        """Six calls at most, which meet comparisons below, at and above their boundary as far as possible."""
         rng = random.Random(repr(self.canonical))
         pool = []
         for _ in range(CANDIDATES):
-            args, evaluator = _arguments(self, rng), Evaluator(self.functions)
+            args, evaluator = _arguments(self, rng), Evaluator(self.function)
             try:
-                expected = evaluator.call(self.function, args)
+                expected = evaluator.call(args)
             except Undefined:
                 continue
             if all(args != test.args for test, _ in pool):
@@ -93,12 +90,12 @@ class Program:
     @property
     def check(self) -> FunctionCheck:
         """The program's tests as a check."""
-        return FunctionCheck(self.function, self.tests)
+        return FunctionCheck(self.name, self.tests)
 
 
-def _arguments(program: Program, rng: random.Random) -> list:
+def _arguments(program: PolyglotProgram, rng: random.Random) -> list:
     """Random arguments, many of them near the program's constants or equal to each other."""
-    nodes = [node for function in program.functions for node in walk(function)]
+    nodes = list(walk(program.function))
     near = sorted({node.value + shift for node in nodes if type(node) is Num for shift in (-1, 0, 1)}) or [0]
     sizes = [value for value in near if 0 <= value <= 9] or [1]
     texts = [node.value for node in nodes if type(node) is Str]
@@ -123,10 +120,10 @@ def _arguments(program: Program, rng: random.Random) -> list:
             return rng.choice(texts)
         return "".join(rng.choice("abcdeXYZ") for _ in range(length()))
 
-    return [argument(kind) for _, kind in program.main.params]
+    return [argument(kind) for _, kind in program.function.params]
 
 
-def _rename(node: Node, names: Mapping[str, str]) -> Node:
+def with_names(node: Node, names: Mapping[str, str]) -> Node:
     """A copy of the tree with names replaced wherever they are bound or used."""
     changes: dict[str, Any] = {}
     for field in node.__slots__:
@@ -134,9 +131,9 @@ def _rename(node: Node, names: Mapping[str, str]) -> Node:
         if field == "params":
             changes[field] = tuple((names.get(name, name), kind) for name, kind in value)
         elif type(value) is tuple:
-            changes[field] = tuple(_rename(item, names) for item in value)
+            changes[field] = tuple(with_names(item, names) for item in value)
         elif hasattr(value, "__slots__"):
-            changes[field] = _rename(value, names)
+            changes[field] = with_names(value, names)
         elif field in ("name", "var"):
             changes[field] = names.get(value, value)
     return replace(node, **changes)

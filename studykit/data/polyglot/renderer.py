@@ -1,6 +1,6 @@
 """Rendering that all languages share: blocks, statements, operators with their precedence, names.
 
-A language (see `languages.py`) is mostly a table of patterns over this base.
+A language (see `renderers`) is mostly a table of patterns over this base.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from studykit.data.polyglot.syntax import (
     ONE,
     Append,
     Bin,
-    Call,
     Cmp,
     Empty,
     Expr,
@@ -21,16 +20,15 @@ from studykit.data.polyglot.syntax import (
     For,
     Function,
     If,
+    Increase,
     Let,
-    Logic,
     Num,
     Range,
     Return,
     Stmt,
     Str,
-    Update,
     Var,
-    lower,
+    as_loop,
 )
 
 CAMEL_CASE = ("javascript", "go")
@@ -55,33 +53,38 @@ class Renderer:
     head: str  # function name, parameters
     end: str | None = "}"
     if_ = "if (%s) {"
-    else_ = "} else {"
     for_list: str  # variable, list
     for_range: str  # variable, stop
     return_ = "return %s"
     let = "%s = %s"
     var = "%s = %s"
     assign = "%s = %s"
-    compound: str | None = "%s %s= %s"
+    compound: str | None = "%s += %s"
     increment: str | None = None
     append: str  # list, value
     empty = "[]"
     infix = {
-        "or": ("||", 1), "and": ("&&", 2), "==": ("==", 3), "!=": ("!=", 3), "<": ("<", 3), ">": (">", 3),
-        "<=": ("<=", 3), ">=": (">=", 3), "+": ("+", 5), "-": ("-", 5), "concat": ("+", 5), "*": ("*", 6),
+        "==": ("==", 3),
+        "!=": ("!=", 3),
+        "<": ("<", 3),
+        ">": (">", 3),
+        "<=": ("<=", 3),
+        ">=": (">=", 3),
+        "+": ("+", 5),
+        "-": ("-", 5),
+        "concat": ("+", 5),
+        "*": ("*", 6),
         "%": ("%", 6),
-    }  # fmt: skip
+    }
     calls = {"max": "max(%s, %s)", "min": "min(%s, %s)"}
 
     def __init__(self):
         self.inlined: dict[str, str] = {}
 
-    def program(self, functions: Sequence[Function]) -> str:
-        return "\n\n".join("\n".join(self.function(function)) for function in functions)
-
-    def function(self, function: Function) -> list[str]:
+    def function(self, function: Function) -> str:
+        """The source of a function, without a trailing newline."""
         lines = [self.signature(function), *self.block(function.body, self.indent, tail=True)]
-        return lines if self.end is None else [*lines, self.end]
+        return "\n".join(lines if self.end is None else [*lines, self.end])
 
     def signature(self, function: Function) -> str:
         return self.head % (self.name(function.name), ", ".join(self.name(name) for name, _ in function.params))
@@ -101,8 +104,8 @@ class Renderer:
             elif kind is Let:
                 pattern = self.var if stmt.mutable else self.let
                 lines.append(pad + pattern % (self.name(stmt.name), self.expr(stmt.value)))
-            elif kind is Update:
-                lines.append(pad + self.update(stmt))
+            elif kind is Increase:
+                lines.append(pad + self.increased(stmt))
             elif kind is Append:
                 lines.append(pad + self.appended(self.name(stmt.name), stmt.value))
             elif kind is For:
@@ -110,11 +113,9 @@ class Renderer:
             else:
                 text = self.fold(stmt)
                 if text is None:
-                    lines += self.block(lower(stmt), pad)
-                elif type(body[position + 1]) is Return:  # its one use
+                    lines += self.block(as_loop(stmt), pad)
+                else:  # it is used once, in the statement that follows
                     self.inlined[stmt.name] = text
-                else:
-                    lines.append(pad + self.let % (self.name(stmt.name), text))
         return lines
 
     def returned(self, text: str, last: bool) -> str:
@@ -122,8 +123,6 @@ class Renderer:
 
     def branch(self, stmt: If, pad: str, last: bool) -> list[str]:
         lines = [pad + self.if_ % self.expr(stmt.test), *self.block(stmt.then, pad + self.indent)]
-        if stmt.orelse:
-            lines += [pad + self.else_, *self.block(stmt.orelse, pad + self.indent)]
         return lines if self.end is None else [*lines, pad + self.end]
 
     def loop(self, stmt: For, pad: str) -> list[str]:
@@ -137,16 +136,14 @@ class Renderer:
     def appended(self, name: str, value: Expr) -> str:
         return self.append % (name, self.expr(value))
 
-    def update(self, stmt: Update) -> str:
+    def increased(self, stmt: Increase) -> str:
         name = self.name(stmt.name)
-        if self.increment and stmt.op == "+" and stmt.value == ONE:
+        if self.increment and stmt.value == ONE:
             return self.increment % name
-        if self.compound and stmt.op in self.infix:
-            return self.compound % (name, self.infix[stmt.op][0], self.expr(stmt.value))
-        if stmt.op in ("+", "concat"):  # associative: no parentheses around `x + 1` in `total + x + 1`
-            symbol, binding = self.infix[stmt.op]
-            return self.assign % (name, f"{name} {symbol} {self.expr(stmt.value, binding)}")
-        return self.assign % (name, self.expr(Bin(stmt.op, Var(stmt.name), stmt.value)))
+        if self.compound:
+            return self.compound % (name, self.expr(stmt.value))
+        symbol, binding = self.infix["+"]  # associative: no parentheses around `x + 1` in `total + x + 1`
+        return self.assign % (name, f"{name} {symbol} {self.expr(stmt.value, binding)}")
 
     def fold(self, fold: Fold) -> str | None:
         """The fold as an expression that binds like a call, or None where the language's idiom is a loop."""
@@ -160,7 +157,7 @@ class Renderer:
             return self.inlined.get(name) or (self.name(name) if "_" in name else name)
         if kind is Num:
             return str(expr.value)
-        if kind is Bin or kind is Cmp or kind is Logic:
+        if kind is Bin or kind is Cmp:
             infix = self.infix.get(expr.op)
             if infix is None:
                 return self.call(self.calls[expr.op], expr.left, expr.right)
@@ -171,8 +168,6 @@ class Renderer:
             return self.call(self.calls[expr.op], expr.arg)
         if kind is Str:
             return f'"{expr.value}"'
-        if kind is Call:
-            return f"{self.name(expr.name)}({', '.join(self.expr(arg) for arg in expr.args)})"
         if kind is Empty:
             return self.empty
         raise TypeError(f"not an expression: {expr!r}")

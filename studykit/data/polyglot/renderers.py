@@ -8,20 +8,16 @@ to older compilers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from studykit.data.polyglot.renderer import ATOM, Renderer
-from studykit.data.polyglot.syntax import Bin, Call, Cmp, Expr, Fn, Fold, For, Function, If, Logic, Range, Var
+from studykit.data.polyglot.syntax import Bin, Cmp, Expr, Fn, Fold, For, Function, If, Range, Var
 from studykit.errors import UserError
 
 
 class Python(Renderer):
     language, comment = "python", "#"
     head, end = "def %s(%s):", None
-    if_, else_ = "if %s:", "else:"
-    for_list, for_range = "for %s in %s:", "for %s in range(1, %s + 1):"
-    append = "%s.append(%s)"
-    infix = Renderer.infix | {"or": ("or", 1), "and": ("and", 2), "repeat": ("*", 6)}
+    if_ = "if %s:"
+    infix = Renderer.infix | {"repeat": ("*", 6)}
     calls = Renderer.calls | {"len": "len(%s)", "first": "%s[0]", "last": "%s[-1]", "upper": "%s.upper()"}
 
     def fold(self, fold: Fold) -> str:
@@ -39,7 +35,7 @@ class JavaScript(Renderer):
     head = "function %s(%s) {"
     for_list, for_range = "for (const %s of %s) {", "for (let %s = 1; %s; %s++) {"
     return_, let, var = "return %s;", "const %s = %s;", "let %s = %s;"
-    assign, compound = "%s = %s;", "%s %s= %s;"
+    assign, compound = "%s = %s;", "%s += %s;"
     increment, append = "%s++;", "%s.push(%s);"
     infix = Renderer.infix | {"==": ("===", 3), "!=": ("!==", 3)}
     calls = {"max": "Math.max(%s, %s)", "min": "Math.min(%s, %s)", "len": "%s.length", "first": "%s[0]",
@@ -55,8 +51,6 @@ class JavaScript(Renderer):
         if type(fold.over) is Range or fold.kind == "sum":
             return None
         text = self.expr(fold.over)
-        if fold.kind in ("max", "min"):
-            return f"Math.{fold.kind}(...{text})"
         if fold.where:
             text += f".filter(({fold.var}) => {self.expr(fold.where)})"
         if fold.kind == "count":
@@ -95,10 +89,7 @@ class Go(Renderer):
         kind = type(expr)
         if kind is Fn:
             return self.calls[expr.op].replace("%s", self.expr(expr.arg, 0, depth))
-        if kind is Call:
-            deeper = depth + (len(expr.args) > 1)
-            return f"{self.name(expr.name)}({', '.join(self.expr(arg, 0, deeper) for arg in expr.args)})"
-        if kind is not Bin and kind is not Cmp and kind is not Logic:
+        if kind is not Bin and kind is not Cmp:
             return super().expr(expr, outer)
         if expr.op not in self.infix:
             return self.calls[expr.op] % (self.expr(expr.left, 0, depth + 1), self.expr(expr.right, 0, depth + 1))
@@ -112,21 +103,19 @@ class Go(Renderer):
         return f"{left} {symbol} {right}" if binding < cutoff else f"{left}{symbol}{right}"
 
     def binding(self, expr) -> int:
-        return self.infix[expr.op][1] if type(expr) in (Bin, Cmp, Logic) and expr.op in self.infix else ATOM
+        return self.infix[expr.op][1] if type(expr) in (Bin, Cmp) and expr.op in self.infix else ATOM
 
     def bindings(self, expr) -> set[int]:
         """Precedences of the operators reached without entering parentheses or calls."""
-        own, left, right = self.binding(expr), self.binding(expr.left), self.binding(expr.right)
-        below = self.bindings(expr.left) if own <= left < ATOM else set()
-        return {own} | below | (self.bindings(expr.right) if own < right < ATOM else set())
+        binding, left, right = self.binding(expr), self.binding(expr.left), self.binding(expr.right)
+        below = self.bindings(expr.left) if binding <= left < ATOM else set()
+        return {binding} | below | (self.bindings(expr.right) if binding < right < ATOM else set())
 
 
 class Ruby(Renderer):
     language, comment = "ruby", "#"
     indent = "  "
     head, end = "def %s(%s)", "end"
-    if_, else_ = "if %s", "else"
-    append = "%s << %s"
     calls = {"max": "[%s, %s].max", "min": "[%s, %s].min", "len": "%s.length", "first": "%s.first", "last": "%s.last",
              "upper": "%s.upcase"}  # fmt: skip
     infix = Renderer.infix | {"repeat": ("*", 6)}
@@ -135,15 +124,8 @@ class Ruby(Renderer):
         return text if last else f"return {text}"
 
     def branch(self, stmt: If, pad: str, last: bool) -> list[str]:
-        if len(stmt.then) == 1 and not stmt.orelse:
-            lines = self.block(stmt.then, pad)
-            if len(lines) == 1:
-                return [f"{lines[0]} if {self.expr(stmt.test)}"]
-        return super().branch(stmt, pad, last)
-
-    def loop(self, stmt: For, pad: str) -> list[str]:
-        head = f"{pad}{self.items(stmt.over)}.each do |{stmt.var}|"
-        return [head, *self.block(stmt.body, pad + self.indent), pad + "end"]
+        (line,) = self.block(stmt.then, pad)
+        return [f"{line} if {self.expr(stmt.test)}"]
 
     def items(self, over: Var | Range) -> str:
         return f"(1..{over.stop.name})" if type(over) is Range else over.name
@@ -163,9 +145,7 @@ class Ruby(Renderer):
 class Julia(Renderer):
     language, comment = "julia", "#"
     head, end = "function %s(%s)", "end"
-    if_, else_ = "if %s", "else"
-    for_list, for_range = "for %s in %s", "for %s in 1:%s"
-    append, empty = "push!(%s, %s)", "Int[]"
+    if_ = "if %s"
     infix = Renderer.infix | {"concat": ("*", 6)}
     calls = Renderer.calls | {"len": "length(%s)", "first": "%s[1]", "last": "%s[end]", "upper": "uppercase(%s)",
                               "repeat": "repeat(%s, %s)"}  # fmt: skip
@@ -174,8 +154,6 @@ class Julia(Renderer):
         over = f"1:{fold.over.stop.name}" if type(fold.over) is Range else fold.over.name
         if fold.kind == "count":
             return f"count({fold.var} -> {self.expr(fold.where)}, {over})"
-        if fold.kind in ("max", "min"):
-            return f"{fold.kind}imum({over})"
         where = f" if {self.expr(fold.where)}" if fold.where else ""
         items = f"{self.expr(fold.value)} for {fold.var} in {over}{where}"
         if fold.kind == "list":
@@ -187,17 +165,14 @@ class Lua(Renderer):
     language, comment = "lua", "--"
     indent = "  "
     head, end = "local function %s(%s)", "end"
-    if_, else_ = "if %s then", "else"
+    if_ = "if %s then"
     for_list, for_range = "for _, %s in ipairs(%s) do", "for %s = 1, %s do"
     let = var = "local %s = %s"
     compound = None
     append, empty = "table.insert(%s, %s)", "{}"
-    infix = Renderer.infix | {"or": ("or", 1), "and": ("and", 2), "!=": ("~=", 3), "concat": ("..", 4)}
+    infix = Renderer.infix | {"!=": ("~=", 3), "concat": ("..", 4)}
     calls = {"max": "math.max(%s, %s)", "min": "math.min(%s, %s)", "len": "#%s", "first": "%s[1]", "last": "%s[#%s]",
              "upper": "%s:upper()", "repeat": "%s:rep(%s)"}  # fmt: skip
-
-    def fold(self, fold: Fold) -> str | None:
-        return f"math.{fold.kind}(table.unpack({self.expr(fold.over)}))" if fold.kind in ("max", "min") else None
 
 
 RENDERERS = {kind.language: kind for kind in (Python, JavaScript, Go, Ruby, Julia, Lua)}
@@ -205,8 +180,8 @@ COMMENTS = {language: kind.comment for language, kind in RENDERERS.items()}
 LANGUAGES = tuple(RENDERERS)
 
 
-def render(functions: Sequence[Function], language: str) -> str:
-    """Source of a program in one of `LANGUAGES`, without a trailing newline."""
+def render(function: Function, language: str) -> str:
+    """The source of a function in one of `LANGUAGES`, without a trailing newline. Raises: UserError for another."""
     if language not in RENDERERS:
         raise UserError(f"language {language!r} is not one of {', '.join(LANGUAGES)}")
-    return RENDERERS[language]().program(functions)
+    return RENDERERS[language]().function(function)

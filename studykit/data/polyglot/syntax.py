@@ -1,9 +1,8 @@
 """The typed syntax tree that all languages share, and its evaluator.
 
-Three types exist: `int` (exact, |value| <= 2^53 so that doubles agree), `list` (of ints) and `string` (ASCII). A
-function is parameters plus statements; a program is a main function after its helpers. Where languages disagree
-(remainders of negatives, an empty list's first element, a negative repeat count, large integers) the evaluator raises
-`Undefined`, so that no test ever depends on it.
+Three types exist: `int` (exact, |value| <= 2^53 so that doubles agree), `list` (of ints) and `string` (ASCII). Where
+languages disagree (remainders of negatives, an empty list's first element, a negative repeat count, large integers) the
+evaluator raises `Undefined`, so that no test ever depends on it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LIMIT = 2**53
+LARGEST_INT = 2**53  # in magnitude
 
 
 class Undefined(ValueError):
@@ -59,28 +58,11 @@ class Cmp:
 
 
 @dataclass(frozen=True, slots=True)
-class Logic:
-    """`op` is and, or."""
-
-    op: str
-    left: Cmp
-    right: Cmp
-
-
-@dataclass(frozen=True, slots=True)
 class Fn:
     """A built-in of one argument: len (list or string), first, last (list), upper (string)."""
 
     op: str
     arg: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call of a helper function."""
-
-    name: str
-    args: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,44 +73,14 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Let:
-    name: str
-    value: Expr
-    mutable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """`name = name op value`."""
-
-    name: str
-    op: str
-    value: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    name: str
-    value: Expr
-
-
-@dataclass(frozen=True, slots=True)
 class If:
-    test: Cmp | Logic
+    test: Cmp
     then: tuple[Stmt, ...]
-    orelse: tuple[Stmt, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class For:
-    var: str
-    over: Var | Range
-    body: tuple[Stmt, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """`name` = the sum, count, list, max or min (`kind`) of `value` for each `var` in `over` where `where` holds."""
+    """`name` = the sum, count or list (`kind`) of `value` for each `var` in `over` where `where` holds."""
 
     name: str
     kind: str
@@ -144,6 +96,36 @@ class Return:
 
 
 @dataclass(frozen=True, slots=True)
+class Let:
+    """A new variable, which only the loop of a fold needs (see `as_loop`), as the next three."""
+
+    name: str
+    value: Expr
+    mutable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Increase:
+    """`name = name + value`."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    var: str
+    over: Var | Range
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """`params` are (name, type) pairs; types are int, list, string."""
 
@@ -153,27 +135,25 @@ class Function:
     body: tuple[Stmt, ...]
 
 
-Expr = Num | Str | Empty | Var | Bin | Fn | Call
-Stmt = Let | Update | Append | If | For | Fold | Return
-Node = Expr | Cmp | Logic | Range | Stmt | Function
+Expr = Num | Str | Empty | Var | Bin | Fn
+Stmt = If | Fold | Return | Let | Increase | Append | For
+Node = Expr | Cmp | Range | Stmt | Function
 
 ZERO, ONE = Num(0), Num(1)
 
 
-def lower(fold: Fold) -> tuple[Stmt, ...]:
+def as_loop(fold: Fold) -> tuple[Stmt, ...]:
     """A fold as a plain loop, for languages without an idiom for it."""
     if fold.kind == "list":
         start, step = Empty(), Append(fold.name, fold.value)
-    elif fold.kind in ("max", "min"):
-        start, step = Fn("first", fold.over), Update(fold.name, fold.kind, fold.value)
     else:
-        start, step = ZERO, Update(fold.name, "+", ONE if fold.kind == "count" else fold.value)
+        start, step = ZERO, Increase(fold.name, ONE if fold.kind == "count" else fold.value)
     body = (If(fold.where, (step,)),) if fold.where else (step,)
     return Let(fold.name, start, mutable=fold.kind != "list"), For(fold.var, fold.over, body)
 
 
 def children(node: Node) -> Iterator[tuple[str, int | None, Node]]:
-    """(field, position or None, child) of every child node, in reading order."""
+    """The field, the position or None, and the node of every child, in reading order."""
     for name in node.__slots__:
         value = getattr(node, name)
         if hasattr(value, "__slots__"):
@@ -190,52 +170,64 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 COMPARE = {
-    "==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge,
-}  # fmt: skip
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+}
 COMPUTE = {
-    "+": operator.add, "concat": operator.add, "-": operator.sub, "*": operator.mul, "repeat": operator.mul,
-    "%": operator.mod, "max": max, "min": min,
-}  # fmt: skip
+    "+": operator.add,
+    "concat": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "repeat": operator.mul,
+    "%": operator.mod,
+    "max": max,
+    "min": min,
+}
 
 
 class Evaluator:
-    """Runs functions; `trace` collects (comparison, sign of left - right): branches taken and boundaries touched."""
+    """Runs a function; `trace` collects (comparison, sign of left - right): branches taken and boundaries touched."""
 
-    def __init__(self, functions: Sequence[Function]):
-        self.functions = {function.name: function for function in functions}
+    def __init__(self, function: Function):
+        self.function = function
         self.trace: set[tuple[Cmp, int]] = set()
 
-    def call(self, name: str, args: Sequence[Any]) -> Any:
-        """The function's value. Raises `Undefined` where languages would differ."""
-        function = self.functions[name]
-        env = {param: value for (param, _), value in zip(function.params, args, strict=True)}
-        return self.block(function.body, env)
+    def call(self, args: Sequence[Any]) -> Any:
+        """The function's value. Raises: Undefined where languages would differ."""
+        env = {param: value for (param, _), value in zip(self.function.params, args, strict=True)}
+        return self.block(self.function.body, env)
 
     def block(self, body: Sequence[Stmt], env: dict[str, Any]) -> Any:
-        """Runs statements; the returned value, or None when none returned."""
+        """Runs statements; returns the value of the first `Return`, or None without one."""
         for stmt in body:
             match stmt:
                 case Return(value):
                     return self.expr(value, env)
                 case Let(name, value):
                     env[name] = self.expr(value, env)
-                case Update(name, op, value):
-                    env[name] = self.binary(op, env[name], self.expr(value, env))
+                case Increase(name, value):
+                    env[name] = self.binary("+", env[name], self.expr(value, env))
                 case Append(name, value):
                     env[name] = [*env[name], self.expr(value, env)]
-                case If(test, then, orelse):
-                    result = self.block(then if self.expr(test, env) else orelse, env)
-                    if result is not None:
-                        return result
+                case If(test, then):
+                    if self.expr(test, env):
+                        result = self.block(then, env)
+                        if result is not None:
+                            return result
                 case For(var, over, loop):
                     for item in self.expr(over, env):
                         env[var] = item
                         self.block(loop, env)
                 case Fold():
-                    self.block(lower(stmt), env)
+                    self.block(as_loop(stmt), env)
         return None
 
     def expr(self, expr: Node, env: dict[str, Any]) -> Any:
+        """The value of an expression where the variables have the values of `env`."""
         match expr:
             case Num(value) | Str(value):
                 return value
@@ -253,30 +245,27 @@ class Evaluator:
                 a, b = self.expr(left, env), self.expr(right, env)
                 self.trace.add((expr, (a > b) - (a < b)))
                 return COMPARE[op](a, b)
-            case Logic(op, left, right):
-                first = self.expr(left, env)
-                return self.expr(right, env) if first == (op == "and") else first
             case Fn(op, arg):
                 return self.builtin(op, self.expr(arg, env))
-            case Call(name, args):
-                return self.call(name, [self.expr(arg, env) for arg in args])
             case Range(stop):
                 return range(1, self.expr(stop, env) + 1)
         raise TypeError(f"not an expression: {expr!r}")
 
     @staticmethod
     def binary(op: str, left: Any, right: Any) -> Any:
+        """The value of an operator. Raises: Undefined where languages would differ."""
         if op == "%" and (left < 0 or right < 1):
             raise Undefined("remainder of a negative")
         if op == "repeat" and right < 0:
             raise Undefined("negative repeat count")
         value = COMPUTE[op](left, right)
-        if type(value) is int and abs(value) > LIMIT:
+        if type(value) is int and abs(value) > LARGEST_INT:
             raise Undefined("beyond 2^53")
         return value
 
     @staticmethod
     def builtin(op: str, value: Any) -> Any:
+        """The value of a built-in function. Raises: Undefined where languages would differ."""
         if op == "len":
             return len(value)
         if op == "upper":

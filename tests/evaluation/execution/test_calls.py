@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from studykit.data.checks import Call, FunctionCheck
-from studykit.data.polyglot import LANGUAGES, LEVELS, SPLITS, Program, commits, programs
+from studykit.data.polyglot import LANGUAGES, SPLITS, PolyglotProgram, programs
+from studykit.data.polyglot.commits import commit
 from studykit.evaluation.execution.calls import problem, quoted, same, script
 
 LUA = shutil.which("lua5.4") or shutil.which("lua")
@@ -50,16 +51,16 @@ def outcome(language: str, code: str, checks: list[FunctionCheck], directory) ->
     return wrong or (done.stderr or "exited" if done.returncode else "")
 
 
-def numbered(found: list[Program]) -> list[Program]:
+def numbered(found: list[PolyglotProgram]) -> list[PolyglotProgram]:
     """Programs under different names, so that they can stand in one file."""
-    return [p.renamed({f.name: f"{f.name}_n{i}" for f in p.functions}) for i, p in enumerate(found)]
+    return [p.renamed({p.name: f"{p.name}_n{i}"}) for i, p in enumerate(found)]
 
 
-@pytest.fixture(scope="module", params=list(LEVELS))
-def batches(request) -> list[list[Program]]:
+@pytest.fixture(scope="module")
+def batches() -> list[list[PolyglotProgram]]:
     sizes = {"train": BATCH, "valid": BATCH // 2, "test": BATCH // 2}
-    found = [p for split in SPLITS for p in programs(sizes[split], seed=11, split=split, level=request.param)]
-    edited = [after for _, after, _ in (commits.edit(program, 7) for program in found[:BATCH])]
+    found = [p for split in SPLITS for p in programs(sizes[split], seed=11, split=split)]
+    edited = [commit(program, 7).after for program in found[:BATCH]]
     return [numbered(found[:BATCH]), numbered(found[BATCH:]), numbered(edited)]
 
 

@@ -129,7 +129,7 @@ def test_only_what_is_right_passes(language, form):
 
 
 def test_the_polyglots_check_and_stdio_go_the_same_way():
-    task = polyglot(1, 0, "test", 1)[0]
+    task = polyglot(1, 0, "test")[0]
     assert statuses("python", task.check, [task.code("python"), "def x(): pass"]) == ["passed", "error"]
     check = StdioCheck((StdioTest("2\n", ("4",)), StdioTest("-1\n", ("-2", "-3"))))
     assert statuses("python", check, ["print(2 * int(input()))", "print(4)"]) == ["passed", "failed"]
