@@ -90,7 +90,7 @@ BAD_STUDIES = {
     "base: 3": "base is 3; it must be text",
     "question: 3": "question is 3; it must be text",
     "members_on: nothing": "members_on is 'nothing'; it must be one of 'task' or 'code'",
-    "data: {level: 1}": "data.level is unknown; did you mean",
+    "data: {level: 1}": "data.level is unknown; known are path, test_path",
     "data: {path: [a]}": "data.path is ['a']; it must be text",
     "base_model: {steps: 1e3}": "base_model.steps is 1000.0; it must be an integer",
     "compare: {confidence: 95}": "compare.confidence is 95; it must be less than 1",
