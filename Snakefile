@@ -1,8 +1,8 @@
 """One rule per notebook, one job per run of a study: `studykit run params/quickstart.yaml` does all of it.
 
-Plain Snakemake works too: `snakemake --configfile params/quickstart.yaml`. What is run is decided in studykit/study/plan.py; a
-run's directory is named by its parameters. So a job is out of date when a run it stands on was made again, or when its
-`code` changed: the notebook's code cells and every library file that they import.
+Plain Snakemake works too: `snakemake --configfile params/quickstart.yaml`. studykit/study/plan.py decides what is run;
+a run's directory is named by its parameters. So a job is out of date when a run that it reads was made again, or when
+its `code` changed: the notebook's code cells and every library file behind them that decides a number.
 """
 
 import os
@@ -26,11 +26,12 @@ RUNS = {run.name: run for run in plan.plan(STUDY)}
 GPUS = process.gpus()
 
 os.environ["STUDYKIT_HOME"] = os.getcwd()
-os.environ.setdefault("STUDYKIT_ENGINE", process.name())
+UNDER_COMMAND = "STUDYKIT_COMMAND" in os.environ  # which writes the report itself, also after a failure
+os.environ.setdefault("STUDYKIT_COMMAND", process.name())
 # Nothing here is compiled by torch, but with its compiler off a library less is imported: a second a notebook.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1", TOKENIZERS_PARALLELISM="false")
-# The kernel `python3` of this very environment, cells saved as they finish, everything said kept beside the log.
+# The kernel `python3` of this very environment, cells saved as they finish, all output kept beside the log.
 PYTHON = sys.executable
 PAPERMILL = f"{PYTHON} -m studykit.workflow.papermill -k python3 -l python --cwd . --no-progress-bar --autosave-cell-every 5"
 
@@ -49,9 +50,18 @@ def given(stage):
         RUNS[f"{stage}/{wildcards.run}"].params, default_flow_style=True, sort_keys=False, width=10**9).strip()
 
 
+NOTEBOOKS = [f"{run.dir}/notebook.ipynb" for run in RUNS.values()]
+INDEX = f"reports/{STUDY.study}/index.html"
+
+
+rule study:
+    default_target: True
+    input: NOTEBOOKS, [] if UNDER_COMMAND else INDEX
+
+
 rule index:
-    input: [f"{run.dir}/notebook.ipynb" for run in RUNS.values()]
-    output: f"reports/{STUDY.study}/index.html"
+    input: NOTEBOOKS
+    output: INDEX
     params: code=renderer_digest(), study=repr(STUDY)
     message: "report {output}"
     shell: "{PYTHON} -m studykit.cli report {STUDY_FILE:q} > /dev/null"

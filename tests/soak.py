@@ -113,7 +113,7 @@ class Stop:
         return None if self.code else engine.stdout.read()
 
     def _start_a_second(self, engine: subprocess.Popen) -> None:
-        while engine.poll() is None and not runs_locks.holder(self.home / "runs/.engine.lock"):
+        while engine.poll() is None and not runs_locks.holder(self.home / "runs/.command.lock"):
             time.sleep(0.05)
         second = studykit(self.home, "run", FILE)
         expected = f"Process {engine.pid} on {socket.gethostname()} is running a study"
@@ -123,7 +123,7 @@ class Stop:
     def _training(self) -> set[str]:
         """Stages of which a run is open and has a checkpoint."""
         locks = {run: self.home / "runs/.staging" / run.name / "lock" for run in self.planned if run.stage in TRAINED}
-        return {run.stage for run, lock in locks.items() if runs_locks.holder(lock) and progress.step_of(run)}
+        return {run.stage for run, lock in locks.items() if runs_locks.holder(lock) and progress.training_step(run)}
 
     def _below(self, engine: subprocess.Popen) -> list[psutil.Process]:
         try:
@@ -138,7 +138,7 @@ class Stop:
         found = []
         for run in open_now:
             writes = runs_locks.holder(self.home / "runs/.staging" / run.name / "lock")
-            step = progress.step_of(run)
+            step = progress.training_step(run)
             where = f"{step.phase} {step.step} of {step.steps}".strip() if step else "writes" if writes else "starts"
             found.append(f"{run.stage} {where}")
         return found or ["between notebooks"]

@@ -60,7 +60,7 @@ def left(home: Path, run: plan.Run) -> Left | None:
     file = home / "runs/.staging" / run.name / "attempt.json"
     if not file.is_file() or (home / run.dir / store.KEPT).is_file():
         return None
-    return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, progress.step_of(run))
+    return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, progress.training_step(run))
 
 
 class Laws:

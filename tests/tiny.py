@@ -14,6 +14,7 @@ from studykit.training.base import load_base
 from studykit.training.batches import encode_rows
 from studykit.training.fusions import new_fusion, save_fusion, save_members
 from studykit.training.pretraining import train_tokenizer
+from tests import made_runs
 from tests.tuners.models import tiny
 
 torch.set_num_threads(1)  # at this size threads only wait for each other
@@ -80,7 +81,7 @@ def adapter_run(home: Path, base: str, language: str, method: str = "bottleneck"
 
 
 def finish(home: Path, place: Path, params: dict) -> str:
-    write_json(place / "manifest.json", {"params": params, "started": "2026-01-01T00:00:00", "seconds": 1.0})
+    made_runs.finish(place, place.parent.name, params)
     return place.relative_to(home).as_posix()
 
 

@@ -30,6 +30,7 @@ from studykit.attention.snapshots import composition
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import store
+from studykit.runs.manifest import finished_run
 from studykit.study.methods import BEFORE_TRAINING, PHASES, parse
 from studykit.training.fusions import load_trained
 from studykit.training.result import TrainingResult
@@ -73,12 +74,12 @@ def require_method(p: Any) -> dict[str, Any]:
     """The parameters of the first of p.trained_runs; UserError unless all are what the parameters of notebook 05 say."""
     if not p.trained_runs:
         raise UserError("trained_runs is empty; it must name at least one fusion run.")
-    made = [store.manifest(checkpoint)["params"] for checkpoint in p.trained_runs]
+    made = [finished_run(checkpoint).params for checkpoint in p.trained_runs]
     asked = parse(p.method)
     wanted = {"method": asked.name, "mask": asked.mask, "variant": asked.variant, "base": p.base,
               "target": made[0].get("target")}  # fmt: skip
     for checkpoint, params, seed in zip(p.trained_runs, made, p.seeds, strict=True):
-        kinds = {store.manifest(member)["params"]["method"] for member in params["members"].values()}
+        kinds = {finished_run(member).params["method"] for member in params["members"].values()}
         if kinds != {asked.members}:
             raise UserError(f"{checkpoint} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
         for key, value in (wanted | {"seed": seed}).items():
@@ -97,7 +98,7 @@ def capture_run(
         base: a model without adapters; it has none afterwards.
         options: batch_size and keep of `capture.capture`.
     """
-    made, records = store.manifest(checkpoint)["params"], {}
+    made, records = finished_run(checkpoint).params, {}
     for phase in PHASES[made["method"]]:
         model = load_trained(base, checkpoint, phase.key)
         if phase.masks_target:

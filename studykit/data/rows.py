@@ -18,7 +18,7 @@ from studykit.data.checks import Check
 from studykit.data.jsonl import json_lines
 from studykit.data.rejects import BadRow
 from studykit.errors import UserError, show
-from studykit.runs import store
+from studykit.runs.manifest import finished_run
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ def read_rows(data_run: str | Path, language: str, split: str, trained_on: str =
 
 def limits(data_run: str | Path) -> tuple[int, int]:
     """The max_prompt_tokens and max_target_tokens of a finished data run."""
-    params = store.manifest(data_run)["params"]
+    params = finished_run(data_run).params
     return params["max_prompt_tokens"], params["max_target_tokens"]
 
 
 def task_of(data_run: str | Path, language: str) -> str:
     """The task of a language's rows; where members are tasks, `language` is one."""
-    params = store.manifest(data_run)["params"]
+    params = finished_run(data_run).params
     return language if params["language"] else params["task"]
 
 

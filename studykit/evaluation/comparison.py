@@ -24,6 +24,7 @@ from studykit.errors import UserError
 from studykit.evaluation import statistics
 from studykit.evaluation.metrics.score import corpus_value
 from studykit.runs import files
+from studykit.runs.manifest import finished_run
 
 ASKED = (("bottleneck", "base"), ("adapterfusion", "bottleneck"),
          ("advfusion_zero", "adapterfusion"), ("advfusion_exclude", "adapterfusion"))  # fmt: skip
@@ -71,9 +72,11 @@ def load(evaluations: Mapping[str, str]) -> dict[str, dict]:
 def read(run: str) -> dict:
     """The `scores.json` of an evaluate run; UserError if there is none."""
     try:
-        return files.read_json(Path(run, "scores.json"))
+        scores = files.read_json(Path(run, "scores.json"))
     except OSError:
         raise UserError(f"{run} has no scores.json; a finished run of 04_evaluate is needed.") from None
+    finished_run(run).verify("scores.json")
+    return scores
 
 
 def by_state(scores: Mapping[str, Any]) -> dict[str, list[dict]]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from studykit.errors import UserError
 from studykit.evaluation.statistics import mean_sd
-from studykit.runs import files, store
+from studykit.runs import files
+from studykit.runs.manifest import Manifest, finished_run
 from studykit.study.methods import PHASE_1
 from studykit.study.parameters import STAGES
 from studykit.training.result import TrainingResult
@@ -84,15 +85,15 @@ def named(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [place for part in value or () for place in named(part)]
 
 
-def manifests(places: Iterable[str]) -> dict[str, dict]:
-    """The manifests of runs and of all that they stand on, by directory."""
-    found: dict[str, dict] = {}
+def manifests(places: Iterable[str]) -> dict[str, Manifest]:
+    """Returns the manifests of runs and of all runs that they read, at any depth, by directory."""
+    found: dict[str, Manifest] = {}
     waiting = list(places)
     while waiting:
         place = waiting.pop()
         if place not in found:
-            found[place] = store.manifest(place)
-            waiting += found[place]["inputs"]
+            found[place] = finished_run(place).manifest
+            waiting += found[place].inputs
     return found
 
 
@@ -100,10 +101,10 @@ def wall_time(places: Iterable[str]) -> list[dict[str, Any]]:
     """Runs, seconds and memory per stage of runs and all that they stand on, in the stages' order; then of all."""
     made = list(manifests(places).values())
 
-    def row(stage: str, of_stage: list[dict]) -> dict[str, Any]:
-        seconds = [m["seconds"] for m in of_stage]
+    def row(stage: str, of_stage: list[Manifest]) -> dict[str, Any]:
+        seconds = [m.seconds for m in of_stage]
         return {"stage": stage, "runs": len(seconds), "seconds": sum(seconds), "slowest": max(seconds),
-                "memory_mb": max(m["peak_memory_mb"] for m in of_stage)}  # fmt: skip
+                "memory_mb": max(m.peak_memory_mb for m in of_stage)}  # fmt: skip
 
-    parts = {stage: [m for m in made if m["stage"] == stage] for stage in STAGES}
+    parts = {stage: [m for m in made if m.stage == stage] for stage in STAGES}
     return [row(stage, part) for stage, part in parts.items() if part] + [row("all", made)]

@@ -16,7 +16,7 @@ import torch
 
 from studykit.data.rows import Row
 from studykit.errors import UserError
-from studykit.runs import store
+from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES
 from studykit.training.batches import Collator, encode_rows, forward, token_losses
 from studykit.training.fusions import load_trained
@@ -48,7 +48,7 @@ def states(p) -> list[State]:
     """
     found = [] if p.trained_runs else [State("base")]
     for seed, run in zip(p.seeds, p.trained_runs, strict=True):
-        made = store.manifest(run)["params"]
+        made = finished_run(run).params
         if Path(made["base"]).name != Path(p.base).name:
             raise UserError(f"{run} was trained on {made['base']}, not on {p.base}; evaluate it on its own base.")
         phases = PHASES.get(made["method"], ())

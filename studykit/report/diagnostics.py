@@ -24,7 +24,8 @@ from safetensors.numpy import load_file
 from studykit.attention import record
 from studykit.attention.record import FusionRecord
 from studykit.report import conclusions
-from studykit.runs import files, store
+from studykit.runs import files
+from studykit.runs.manifest import finished_run
 from studykit.runs.text import plural
 from studykit.study.methods import BEFORE_TRAINING, PHASE_1, PHASES
 from studykit.training.result import TrainingResult
@@ -177,7 +178,7 @@ def detect(
 
 def evidence(method: str, places: Sequence[str], attention: str | None, compared: Sequence = ()) -> Evidence:
     """What the fusion runs of a method (one per seed), and its fusion_attention run, have recorded."""
-    made = [store.manifest(place)["params"] for place in places]
+    made = [finished_run(place).params for place in places]
     phases = [phase.key for phase in PHASES[made[0]["method"]]]
     found = Evidence(method, made[0]["target"], list(made[0]["members"]), compared=compared)
     for place in (files.home() / place for place in places):

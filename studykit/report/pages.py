@@ -31,12 +31,12 @@ from studykit.report import summary
 from studykit.runs import code_digest, provenance
 from studykit.runs import files as run_files
 from studykit.runs import status as runs_status
+from studykit.runs.manifest import Manifest
 from studykit.runs.status import Status
 from studykit.runs.text import format_bytes, format_duration, format_value, plural
-from studykit.study import plan
-from studykit.study.file import Study, load_study
+from studykit.study.file import Study
 from studykit.study.parameters import STAGES, kind
-from studykit.study.plan import Run
+from studykit.study.plan import Run, StudyPlan
 
 FOLDER = Path(__file__).parent
 MARK = "studykit-source"  # name of the <meta> that holds the digest of what a page was made from
@@ -44,23 +44,24 @@ TABLE_FORMATS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}  # endings of a
 NOT_DONE = {  # states in the index, in this order
     "failed": "failed",
     "stopped": "stopped half-way",
+    "damaged": "damaged",
     "outdated": "out of date",
     "running": "running",
     "missing": "not run yet",
 }
 
 
-def write_report(file: str) -> Path:
-    """Renders the report of the study in `file` and returns the path of its index.
+def write_report(planned: StudyPlan) -> Path:
+    """Renders the report of a study and returns the path of its index.
 
-    The report shows as much of the study as has run. Raises UserError if the study file is wrong,
-    or if another study has its name.
+    The report shows as much of the study as has run. Raises UserError if another
+    study has its name.
     """
-    study = load_study(file, run_files.home(), check_paths=False)
+    study, file = planned.study, planned.file
     require_unique_name(file, study)
     folder = run_files.home() / "reports" / study.study
     folder.mkdir(parents=True, exist_ok=True)
-    statuses = runs_status.of_study(plan.plan(study))
+    statuses = runs_status.study_status(planned.runs)
     digest = renderer_digest()
     pages = {run: page_name(run) for run, status in statuses.items() if status.log}
     for run, name in pages.items():
@@ -124,7 +125,8 @@ def _refresh(page: Path, run: Run, status: Status, study: Study, pages: dict[Run
     prose = current.read_bytes() if current.is_file() else b""
     log = status.log.read_bytes()
     links = [pages[need] for need in run.needs if need in pages]
-    shown = json.dumps([study.study, digest, status.state, status.error, status.manifest, run.params, links])
+    record = status.manifest.model_dump() if status.manifest else None
+    shown = json.dumps([study.study, digest, status.state, status.error, record, run.params, links])
     mark = hashlib.sha256(b"\0".join([shown.encode(), prose, log])).hexdigest()
     if _mark_of(page) == mark:
         return
@@ -275,7 +277,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
     """Returns the first page of a study's report."""
     manifests = [status.manifest for status in statuses.values() if status.manifest]
     compare_run, comparison = next((run, status) for run, status in statuses.items() if run.stage == "compare")
-    headline = comparison.manifest["headline"] if comparison.state == "done" else {}
+    headline = comparison.manifest.headline if comparison.state == "done" else {}
     content = _render(
         "index.html.j2",
         study=study,
@@ -288,9 +290,9 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         scores=summary.read_score_table(run_files.home() / compare_run.dir, study.target) if headline else None,
         counts=Counter({"done": 0}) + Counter(status.state for status in statuses.values()),
         not_done=NOT_DONE,
-        unfinished=[(run, status) for run, status in statuses.items() if status.state in ("failed", "stopped")],
+        unfinished=[(run, status) for run, status in statuses.items() if status.state in ("failed", "stopped", "damaged")],
         waiting_for=lambda run: _waiting_for(run, statuses),
-        total_seconds=sum(manifest["seconds"] for manifest in manifests),
+        total_seconds=sum(manifest.seconds for manifest in manifests),
         stage_times=_stage_times(statuses),
         commands=_commands(file, manifests),
         origins=_origins(manifests) if manifests else None,
@@ -310,7 +312,7 @@ def _stage_times(statuses: dict[Run, Status]) -> list[StageTime]:
     seconds: dict[str, list[float]] = {}
     for run, status in statuses.items():
         if status.manifest:
-            seconds.setdefault(run.stage, []).append(status.manifest["seconds"])
+            seconds.setdefault(run.stage, []).append(status.manifest.seconds)
     longest = max(map(sum, seconds.values()), default=0) or 1
     return [
         StageTime(stage, len(seconds[stage]), sum(seconds[stage]), 100 * sum(seconds[stage]) / longest)
@@ -319,22 +321,22 @@ def _stage_times(statuses: dict[Run, Status]) -> list[StageTime]:
     ]
 
 
-def _commands(file: str, manifests: list[Mapping[str, Any]]) -> str:
+def _commands(file: str, manifests: list[Manifest]) -> str:
     """Returns the commands that reproduce a report, with a checkout if all runs are of one commit."""
-    commits = {manifest["commit"]["id"] for manifest in manifests if manifest["commit"]}
+    commits = {manifest.commit.id for manifest in manifests if manifest.commit}
     if not commits and (commit := provenance.commit(run_files.home())):
-        commits = {commit["id"]}
+        commits = {commit.id}
     checkout = f"git checkout {commits.pop()[:12]}\n" if len(commits) == 1 else ""
     return f"{checkout}studykit run {file}"
 
 
-def _origins(manifests: list[Mapping[str, Any]]) -> Origins:
+def _origins(manifests: list[Manifest]) -> Origins:
     return Origins(
-        commits=_counted([manifest["commit"] for manifest in manifests]),
-        versions=_counted([manifest["versions"] for manifest in manifests]),
-        hosts=sorted({manifest["host"] for manifest in manifests}),
-        peak_memory_mb=max(manifest["peak_memory_mb"] for manifest in manifests),
-        with_changes=any(manifest["commit"] and manifest["commit"]["dirty"] for manifest in manifests),
+        commits=_counted([manifest.commit and manifest.commit.model_dump() for manifest in manifests]),
+        versions=_counted([manifest.versions for manifest in manifests]),
+        hosts=sorted({manifest.host for manifest in manifests}),
+        peak_memory_mb=max(manifest.peak_memory_mb for manifest in manifests),
+        with_changes=any(manifest.commit is not None and manifest.commit.dirty for manifest in manifests),
     )
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from pydantic import BaseModel
 
 from studykit.errors import UserError
-from studykit.runs import store
+from studykit.runs.manifest import finished_run
 from studykit.runs.text import format_duration, format_value, plural
 
 NUMERAL = re.compile(r"[-+\u2212]?[\d,]*\.?\d+ ?%?")  # a number that the notebook has formatted itself
@@ -95,17 +95,17 @@ def footer(p: BaseModel) -> None:
     parameters are shown.
     """
     try:
-        manifest = store.manifest(p.out)
+        manifest = finished_run(p.out).manifest
     except UserError:
         manifest = None
     if manifest:
-        commit = manifest.get("commit")
-        changes = " with changes" if commit and commit["dirty"] else ""
-        code = f", from commit {commit['id'][:10]}{changes}" if commit else ""
-        versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+        commit = manifest.commit
+        changes = " with changes" if commit and commit.dirty else ""
+        code = f", from commit {commit.id[:10]}{changes}" if commit else ""
+        versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
         say(
-            f"This run took {format_duration(manifest['seconds'])} on {manifest['started'][:10]}, on "
-            f"{manifest['device']} with {plural(manifest['threads'], 'thread')}{code}. It used {versions}."
+            f"This run took {format_duration(manifest.seconds)} on {manifest.started[:10]}, on "
+            f"{manifest.device} with {plural(manifest.threads, 'thread')}{code}. It used {versions}."
         )
     head = _row(_heading(name, "col") for name in ("parameter", "value", "meaning"))
     fields = type(p).model_fields.items()

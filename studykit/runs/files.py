@@ -1,18 +1,20 @@
-"""Files of the project: where it lies, and files that are written whole or not at all."""
+"""The project's directory, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from studykit.errors import UserError
 
 
 def home() -> Path:
-    """The project's directory: STUDYKIT_HOME, else the nearest parent of the working directory with a Snakefile."""
+    """Returns the project's directory: STUDYKIT_HOME, else the nearest parent of the working directory with a Snakefile."""
     if named := os.environ.get("STUDYKIT_HOME"):
         return Path(named).resolve()
     here = Path.cwd()
@@ -23,27 +25,50 @@ def home() -> Path:
 
 
 def project_path(path: str | Path) -> Path:
+    """Returns a path as it is if it is absolute, else below the project's directory."""
     return Path(path) if Path(path).is_absolute() else home() / path
 
 
+@contextmanager
+def atomic_write(file: str | Path) -> Iterator[BinaryIO]:
+    """Opens a file for writing that takes the place of `file` once it is whole and on the disk; an error leaves the old
+    one. Directories above it are made.
+
+        with atomic_write("reports/quickstart/index.html") as out:
+            out.write(page.encode())
+    """
+    file = project_path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(part, file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(file: str | Path, text: str) -> None:
+    """Writes a text in UTF-8, whole or not at all."""
+    with atomic_write(file) as out:
+        out.write(text.encode())
+
+
 def read_json(file: str | Path) -> Any:
+    """Returns the value in a JSON file."""
     return json.loads(project_path(file).read_text(encoding="utf-8"))
 
 
 def write_json(file: str | Path, value: Any) -> None:
-    """Write JSON whole or not at all. Raises ValueError for NaN and infinity, which are not JSON."""
-    file = project_path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(part, "w", encoding="utf-8") as out:
-        json.dump(value, out, indent=1, ensure_ascii=False, allow_nan=False)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, file)
+    """Writes a value as JSON, whole or not at all. Raises ValueError for NaN and infinity, which are not JSON."""
+    write_text(file, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file, or what a directory lists, is on the disk."""
+    """Waits until a file, or the list of a directory's entries, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -52,9 +77,13 @@ def fsync(path: Path) -> None:
 
 
 def files_below(directory: Path) -> list[Path]:
+    """Returns all files in a directory and below it, sorted."""
     return [path for path in sorted(directory.rglob("*")) if path.is_file()]
 
 
 def sha256(file: Path) -> str | None:
-    """The digest of a file's content; None for no file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    """Returns the SHA-256 of a file's content in hex digits; None for no file."""
+    if not file.is_file():
+        return None
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 """What a notebook owes the workflow engine that started it: to end with it, and to share the host's GPUs.
 
-The engine names itself in STUDYKIT_ENGINE. Without that variable (JupyterLab, plain papermill) nothing here acts.
+The engine names itself in STUDYKIT_COMMAND. Without that variable (JupyterLab, plain papermill) nothing here acts.
 
 A process is known by its pid and its birth. The kernel tells that in ticks since boot, which a clock that is set right
 does not move; a time of day would move with it, and every watchdog would take its engine for dead.
@@ -21,6 +21,7 @@ import psutil
 
 from studykit.runs.locks import take
 
+COMMAND = "STUDYKIT_COMMAND"  # variable that names the command whose end ends a notebook
 GPU_STAGES = ("base_model", "adapter", "fusion", "evaluate", "fusion_attention")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -51,13 +52,18 @@ def _birth(process: psutil.Process) -> str:
     return f"{fields[19]} of {BOOT.read_text().strip() if BOOT.is_file() else 'this boot'}"
 
 
+def is_under_command() -> bool:
+    """Returns whether Snakemake started this notebook; False in JupyterLab and for papermill by hand."""
+    return bool(os.environ.get(COMMAND))
+
+
 _watching: list[threading.Thread] = []
 _gpu: list[BinaryIO] = []  # the lock file of this process's GPU, kept open while the process lives
 
 
 def watch(every: float = 0.5) -> None:
     """End this process when the engine that started it is gone. papermill and its kernel each watch for themselves."""
-    engine = os.environ.get("STUDYKIT_ENGINE")
+    engine = os.environ.get(COMMAND)
     if not engine or _watching:
         return
 
@@ -86,7 +92,7 @@ def claim_gpu(stage: str) -> None:
     """Under an engine on a host with several GPUs: take one that no other run has. The engine counts GPUs but gives
     none by name. Must come before CUDA is first used; the claim ends with the process."""
     free = gpus()
-    if not os.environ.get("STUDYKIT_ENGINE") or stage not in GPU_STAGES or len(free) < 2 or _gpu:
+    if not os.environ.get(COMMAND) or stage not in GPU_STAGES or len(free) < 2 or _gpu:
         return
     while True:
         for gpu in free:

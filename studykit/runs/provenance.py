@@ -10,20 +10,20 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from studykit.runs.manifest import Commit
 
 PACKAGES = ("studykit", "torch", "transformers", "peft", "numpy")
 CODE = ("studykit", "notebooks", "params", "Snakefile")  # a change in any of these makes a commit dirty
 
 
-def commit(home: Path) -> dict[str, Any] | None:
+def commit(home: Path) -> Commit | None:
     """The commit of the project in `home` and whether code, notebooks or studies differ from it; None outside git."""
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=home, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {"id": git("rev-parse", "HEAD"),
-                "dirty": bool(git("status", "--porcelain", "--", *CODE))}
+        return Commit(id=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain", "--", *CODE)))
     except (OSError, subprocess.CalledProcessError):
         return None
 

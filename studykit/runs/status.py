@@ -1,7 +1,8 @@
-"""How the runs of a study stand: done, outdated, running, failed, stopped or missing, and why, in a sentence.
+"""The status of runs: done, outdated, damaged, running, failed, stopped or missing, and why, in a sentence.
 
-A finished run is outdated when it does not stand on what is there now: an input was made again since, is gone or is
+A finished run is outdated when what it depends on is no longer as it was: an input was made again since, is gone or is
 itself outdated, or the code of its notebook has changed. Its numbers are true of the past, and a report must say so.
+A finished run is damaged when its files are not those that it published: it counts as not done.
 """
 
 from __future__ import annotations
@@ -9,114 +10,165 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from studykit.runs import files, locks, store
+from studykit.runs.manifest import MANIFEST, Manifest, damage, read_manifest
 from studykit.study.plan import Run
 
 WORDS = {"missing": "not run", "outdated": "out of date"}  # states in a reader's words
-VERBS = {"missing": "has not run", "failed": "failed", "stopped": "was stopped", "running": "is running",
-         "outdated": "is out of date"}  # fmt: skip
+VERBS = {
+    "missing": "has not run",
+    "failed": "failed",
+    "stopped": "was stopped",
+    "running": "is running",
+    "outdated": "is out of date",
+    "damaged": "is damaged",
+}
+WORK = {  # what the cell that publishes does, in a sentence about a run that was stopped in it
+    "base_model": "training",
+    "data": "preparing rows",
+    "adapter": "training",
+    "fusion": "training",
+    "evaluate": "evaluation",
+    "fusion_attention": "recording fusion weights",
+    "compare": "comparison",
+}
 INTERRUPTED = ("Aborted!", "KeyboardInterrupt")  # papermill's last words; it then calls all cells completed
-STARTS = 10.0  # seconds at most from a log's first byte of nothing to papermill's lock
+LONGEST_START = 10.0  # seconds between a log's creation and papermill's lock, at most
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands: done, outdated (by its inputs or its code), running, failed, stopped (half-way) or missing."""
+    """The status of one run."""
 
-    state: str
-    error: str = ""
-    manifest: dict[str, Any] | None = None
+    state: str  # done, outdated, damaged, running, failed, stopped or missing
+    error: str = ""  # why it is not done, in a sentence
+    manifest: Manifest | None = None  # of a run that is done or outdated
     log: Path | None = None  # the executed notebook: whole when done, else as far as it came
 
 
-def of(directory: str | Path) -> Status:
-    """The state of `runs/<stage>/<run>`, from its manifest, its lock and the notebook that the engine logs."""
+def run_status(directory: str | Path) -> Status:
+    """Returns the status of `runs/<stage>/<run>`, from its manifest, its lock and the notebook that papermill logs."""
     final = files.home() / directory
-    log = files.home() / "logs" / final.parent.name / f"{final.name}.ipynb"
-    if (final / "manifest.json").is_file():
+    stage = final.parent.name
+    log = files.home() / "logs" / stage / f"{final.name}.ipynb"
+    manifest = read_manifest(final)
+    problem = damage(final, manifest) if isinstance(manifest, Manifest) else manifest or ""
+    if isinstance(manifest, Manifest) and not problem:
         notebook = final / "notebook.ipynb"
-        return Status("done", manifest=store.manifest(final), log=notebook if notebook.is_file() else None)
-    if who := locks.holder(files.home() / "runs" / ".staging" / final.parent.name / final.name / "lock"):
-        return Status("running", f"being written by {who}")
+        return Status("done", manifest=manifest, log=notebook if notebook.is_file() else None)
+    if writer := locks.holder(files.home() / "runs" / ".staging" / stage / final.name / "lock"):
+        return Status("running", f"being written by {writer}")
     text = log.with_suffix(".txt")
-    if executing(text):  # and its notebook may be half written
+    if is_executing(text):  # and its notebook may be half written
         return Status("running", "its notebook is being executed")
-    cells = _cells(log)
-    raised = [o for cell in cells or () for o in cell.get("outputs", ()) if o.get("output_type") == "error"]
-    for output in raised:
-        if output.get("ename") != "KeyboardInterrupt":
-            return Status("failed", _error(output.get("ename", ""), output.get("evalue", "")), log=log)
-    said = _last_words(text)
-    if said and said not in INTERRUPTED and not raised:
-        return Status("failed", said, log=None if cells is None else log)
+    if problem:
+        return Status("damaged", problem)
+    return _unfinished(stage, log, text)
+
+
+def _unfinished(stage: str, log: Path, text: Path) -> Status:
+    """The status of a run that is not finished and not running: failed, stopped or missing."""
+    cells = _read_cells(log)
+    errors = [
+        output for cell in cells or () for output in cell.get("outputs", ()) if output.get("output_type") == "error"
+    ]
+    for error in errors:
+        if error.get("ename") != "KeyboardInterrupt":
+            return Status("failed", _sentence(error.get("ename", ""), error.get("evalue", "")), log=log)
+    last_words = _last_words(text)
+    if last_words and last_words not in INTERRUPTED and not errors:
+        return Status("failed", last_words, log=None if cells is None else log)
     if cells is None:
         begun = log.is_file() or text.is_file()
         return Status("stopped", "stopped before its first cell had ended") if begun else Status("missing")
-    ran = [i for i, c in enumerate(cells) if c.get("metadata", {}).get("papermill", {}).get("status") == "completed"]
-    if len(ran) == len(cells) and not raised and not said:  # it came to its end, and what it made is gone
-        return Status("missing")
-    return Status("stopped", f"stopped after cell {max(ran, default=-1) + 1} of {len(cells)} without an error "
-                  "(interrupted, killed, or out of memory)", log=log)  # fmt: skip
+    started = [i for i, cell in enumerate(cells) if _papermill(cell).get("start_time")]
+    ended = [i for i in started if _papermill(cells[i]).get("status") == "completed"]
+    if cells and ended[-1:] == [len(cells) - 1] and not errors and not last_words:
+        return Status("missing")  # it came to its end, and what it made is gone
+    return Status("stopped", _stopped(stage, cells, started), log=log)
 
 
-def executing(text: Path) -> bool:
-    """Whether papermill or its kernel still runs, by papermill's text: they hold it locked, and before that it is empty
-    for the moment in which Python starts."""
+def _stopped(stage: str, cells: list[dict[str, Any]], started: list[int]) -> str:
+    if not started:
+        return "stopped before its first cell had ended"
+    if ".publish(" in "".join(cells[started[-1]].get("source", "")):
+        return f"stopped during {WORK.get(stage, 'its work')}"
+    return f"stopped in cell {started[-1] + 1} of {len(cells)} (interrupted, killed, or out of memory)"
+
+
+def _papermill(cell: dict[str, Any]) -> dict[str, Any]:
+    found = cell.get("metadata", {}).get("papermill", {})
+    return found if isinstance(found, dict) else {}
+
+
+def is_executing(text: Path) -> bool:
+    """Returns whether papermill or its kernel still runs, by papermill's text.
+
+    Both hold it locked; before that it is empty, for the moment in which Python starts.
+    """
     try:
         about = text.stat()
     except FileNotFoundError:
         return False
-    return about.st_size == 0 and time.time() - about.st_mtime < STARTS or locks.holder(text) is not None
+    starting = about.st_size == 0 and time.time() - about.st_mtime < LONGEST_START
+    return starting or locks.file_holder(text) is not None
 
 
-def _cells(log: Path) -> list[dict[str, Any]] | None:
+def _read_cells(log: Path) -> list[dict[str, Any]] | None:
     """The cells of an executed notebook; None if there is none, or if its writer was killed half-way."""
     try:
-        return json.loads(log.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError):
+        cells = json.loads(log.read_text(encoding="utf-8"))["cells"]
+        return [dict(cell, metadata=dict(cell["metadata"]), outputs=list(map(dict, cell.get("outputs", ()))))
+                for cell in cells]  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _last_words(text: Path) -> str:
-    """The error by which papermill itself ended, beside any of a cell; "" if it was killed, or came to the end."""
-    lines = text.read_text(encoding="utf-8", errors="replace").split("\n") if text.is_file() else []
+    """The error with which papermill itself ended, besides any of a cell; "" if it was killed, or came to the end."""
+    try:
+        lines = text.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
     lines = [line.strip() for line in lines if line.strip()]
     if not lines or lines[-1] in INTERRUPTED:
         return "".join(lines[-1:])
     if lines[-1].startswith("nbclient.exceptions.DeadKernelError"):
         return "its kernel died: it was killed, most often because memory ran out"
-    told = any(line.startswith("Traceback") for line in lines)
-    return lines[-1][:300] if told or not any(line.startswith("Input Notebook") for line in lines) else ""
+    raised = any(line.startswith("Traceback") for line in lines)
+    return lines[-1][:300] if raised or not any(line.startswith("Input Notebook") for line in lines) else ""
 
 
-def _error(ename: str, evalue: str) -> str:
-    first = re.sub(r"\x1b\[[0-9;]*m", "", evalue).strip().split("\n")[0]
-    text = first if ename == "UserError" else f"{ename}: {first}" if first else ename
+def _sentence(name: str, message: str) -> str:
+    """An exception in one line without colours, at most 400 characters."""
+    first = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).strip().split("\n")[0]
+    text = first if name == "UserError" else f"{name}: {first}" if first else str(name)
     return text if len(text) <= 400 else text[:397] + "..."
 
 
-def of_study(planned: list[Run]) -> dict[Run, Status]:
-    """How every run of a plan stands, in the plan's order."""
-    found: dict[Run, Status] = {}
+def study_status(planned: Iterable[Run]) -> dict[Run, Status]:
+    """Returns the status of every run of a plan, in the plan's order."""
+    statuses: dict[Run, Status] = {}
     for run in planned:
-        status = of(run.dir)
-        if status.state == "done" and (why := _outdated(run, status.manifest, found)):
+        status = run_status(run.dir)
+        if status.manifest and (why := _outdated(run, status.manifest, statuses)):
             status = replace(status, state="outdated", error=why)
-        found[run] = status
-    return found
+        statuses[run] = status
+    return statuses
 
 
-def _outdated(run: Run, made: dict[str, Any], found: dict[Run, Status]) -> str:
-    """Why a finished run does not stand on what is there now, or ""."""
+def _outdated(run: Run, manifest: Manifest, statuses: dict[Run, Status]) -> str:
+    """Why a finished run does not agree with what is there now; "" if it does."""
     for need in run.needs:
-        if found[need].state != "done":
-            return f"{need.stage} {need.label} {VERBS[found[need].state]}"
-        recorded = made["inputs"].get(need.dir)
-        if recorded and recorded["sha256"] != files.sha256(files.home() / need.dir / "manifest.json"):
+        if statuses[need].state != "done":
+            return f"{need.stage} {need.label} {VERBS[statuses[need].state]}"
+        recorded = manifest.inputs.get(need.dir)
+        if recorded and recorded.sha256 != files.sha256(files.home() / need.dir / MANIFEST):
             return f"{need.stage} {need.label} was made again since"
-    now = store.basis(run.stage, run.params)
-    return next((f"its {what} changed since" for what in now if made.get(what) != now[what]), "")
+    now = store.digests(run.stage, run.params)
+    return next((f"its {name} changed since" for name in now if getattr(manifest, name) != now[name]), "")

@@ -231,6 +231,11 @@ def _problem(error: yaml.YAMLError, text: str) -> str:
             "numbers, lists or mappings, and text with braces must stand in quotes")
 
 
+def dump_study(study: Study) -> str:
+    """Returns a study file with every key and its value."""
+    return yaml.safe_dump(study.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+
+
 def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
     """The study in a YAML file. Relative paths in it are seen from `home` (default: the working directory).
 

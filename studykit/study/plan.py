@@ -15,11 +15,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from studykit.study import methods, parameters
-from studykit.study.file import Study
+from studykit.study.file import Study, load_study
 from studykit.study.parameters import STAGES, kind
 
 SCRATCH_RATE = {"adapter": 5e-3, "fusion": 2e-3}  # learning rates that fit a base of 0.4M parameters
@@ -50,8 +50,23 @@ class Run:
         return f"notebooks/{STAGES[self.stage].notebook}.ipynb"
 
 
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study file, loaded and planned once for a command."""
+
+    file: str  # as the user named it, from the project's directory
+    study: Study
+    runs: list[Run]  # in an order in which they can be made
+
+
+def load_plan(file: str, home: Path | None = None, check_paths: bool = True) -> StudyPlan:
+    """Loads a study file and plans its runs. Raises UserError for anything that cannot be run."""
+    study = load_study(file, home, check_paths)
+    return StudyPlan(file, study, plan(study))
+
+
 def plan(study: Study) -> list[Run]:
-    """The study's runs, each once, in an order in which they can be made."""
+    """Returns the study's runs, each once, in an order in which they can be made."""
     made: dict[str, Run] = {}
 
     def run(stage: str, **given: Any) -> Run:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
 from studykit.errors import UserError
-from studykit.runs.store import manifest
+from studykit.runs.manifest import finished_run
 from studykit.study.parameters import AdapterParams
 from studykit.tuners import PRESETS, BottleneckConfig, load_lora
 
@@ -75,7 +75,7 @@ def adapter_directory(run: str | Path) -> Path:
 def require_base(base: str | Path, trained_runs: Iterable[str | Path]) -> None:
     """Raises UserError unless finished runs were trained on this base run; on another their weights mean nothing."""
     for run in trained_runs:
-        run_base = manifest(run)["params"].get("base")
+        run_base = finished_run(run).params.get("base")
         if run_base is None or Path(run_base) != Path(base):
             raise UserError(f"{run} was trained on base={run_base}, not on {base}; give runs of one base.")
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, set_seed
 
 from studykit.errors import UserError
 from studykit.runs.files import write_json
-from studykit.runs.store import manifest
+from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS
 from studykit.study.parameters import FusionParams
 from studykit.training.adapters import (
@@ -88,6 +88,7 @@ def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = No
     """
     run = Path(run)
     if weights_file := full_weights(run):
+        finished_run(run).verify("adapter")
         return FullWeights(model.eval(), weights_file)
     if (run / "adapter").exists():
         directory = adapter_directory(run)
@@ -98,9 +99,11 @@ def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = No
     phases = [path.parent.name for path in sorted(run.glob(f"*/{FUSION}"))]
     if not phases or phase not in (None, *phases):
         raise UserError(f"{run} has no {phase or 'phase'!r}; it holds {', '.join(phases) or 'no fusion'}.")
-    directory = run / (phase or phases[-1]) / FUSION
+    phase = phase or phases[-1]
+    directory = run / phase / FUSION
+    finished_run(run).verify(phase)
     if (directory / GATE_FILE).exists():
-        method = manifest(run)["params"]["method"]
+        method = finished_run(run).params["method"]
         directories = {member: adapter_directory(member_run) for member, member_run in members.items()}
         peft_model = new_peft_composition(model, method, directories, FUSION)
         copy_parameters(peft_model, load_file(directory / GATE_FILE))

@@ -1,131 +1,146 @@
-"""What lies in runs/ and logs/ that no study needs: found, listed with sizes, removed when asked.
+"""Directories in runs/ and logs/ that no study needs: found, listed with sizes, removed on request.
 
-Needed is every run that a plan of any study file names, with what is staged for it: that is what a killed run goes on
-from. Study files are those in params/ and those elsewhere that were run (see `remember`). A run that is being written
-is never touched, nor what it stands on, and nothing is removed while a study runs.
+A study needs every run that its plan names, together with what is staged for it: a killed run goes on from there. The
+studies are the files in params/ and those elsewhere that were run (see `studies`). A run that is being written is never
+touched, nor are the runs that it reads, and nothing is removed while a study runs. A run that was made by hand, in
+JupyterLab or with papermill, is listed but removed only when it is named.
 
-What is removed is first moved to the trash, each directory in one step, so that an interrupted removal leaves no run
-that is half there; the next one empties the trash.
+The manifest goes first, so an interrupted removal leaves no run that seems finished.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from studykit.errors import UserError
 from studykit.runs import files as run_files
 from studykit.runs import locks, store
+from studykit.runs.manifest import MANIFEST, Manifest, read_attempt, read_manifest
 from studykit.runs.text import format_bytes, plural
 from studykit.study.parameters import STAGES
+from studykit.workflow.lock import only_command
 from studykit.workflow.studies import needed, remembered, write_list
 
-LOCK = 4096  # bytes: a finished run's staging directory holds its lock file and nothing else
+LOCK_SIZE = 4096  # bytes; the staging directory of a finished run holds its lock file and nothing else
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A run that nothing needs; or only what was staged for a run, when that is needed no more."""
+    """A run that no study needs; or only what was staged for a run, when that is needed no more."""
 
     name: str  # stage/label-key
     paths: tuple[Path, ...]  # its directory, its logs, its staging directory
     size: int  # bytes
-    writer: str | None  # who is writing it now
+    kept: str  # why it stays, in a few words; "" if it can go
 
 
-def leftovers() -> list[Leftover]:
-    """Everything that can go, the largest first."""
-    home, found = run_files.home(), []
-    names = {f"{stage}/{at.name}" for stage in STAGES for root in ("runs", "runs/.staging")
-             for at in (home / root / stage).glob("*") if at.is_dir()}  # fmt: skip
-    writers = {name: locks.holder(_staged(name) / "lock") for name in names}
-    keep = needed() | _inputs(name for name in names if writers[name])
-    for name in sorted(names):
-        paths = [_staged(name)]
+def leftovers(named: Sequence[str] = ()) -> list[Leftover]:
+    """Returns everything that no study needs, the largest first; with `named`, these runs alone.
+
+    Raises UserError for a named run that does not exist or that a study needs.
+    """
+    home = run_files.home()
+    names = {
+        f"{stage}/{place.name}"
+        for stage in STAGES
+        for root in ("runs", "runs/.staging")
+        for place in (home / root / stage).glob("*")
+        if place.is_dir()
+    }
+    wanted = [name.strip("/").removeprefix("runs/") for name in named]
+    writers = {name: locks.holder(_staging(name) / "lock") for name in names}
+    by_hand = {name for name in names if _is_by_hand(name)} - set(wanted)
+    keep = needed() | _inputs({name for name in names if writers[name]} | by_hand)
+    for name in wanted:
+        if name not in names:
+            raise UserError(f"{name} is not in runs/; name a run as `studykit clean` lists it.")
+        if name in keep:
+            raise UserError(f"{name} is needed by a study or by another run; it is not removed.")
+    found = []
+    for name in sorted(set(wanted) or names):
+        paths = [_staging(name)]
         if name not in keep:
-            logs = home / "logs" / name
-            logs = [logs.with_name(f"{logs.name}.{kind}") for kind in ("ipynb", "txt")]
+            logs = [home / "logs" / f"{name}.{ending}" for ending in ("ipynb", "txt")]
             paths = [home / "runs" / name, *logs, *paths]
-        elif not (home / "runs" / name / "manifest.json").is_file():
+        elif not (home / "runs" / name / MANIFEST).is_file():
             continue  # a killed run goes on from what is staged
         paths = [path for path in paths if path.exists()]
         size = sum(_size(path) for path in paths)
-        if paths and (name not in keep or size > LOCK):
-            found.append(Leftover(name, tuple(paths), size, writers[name]))
-    return sorted(found, key=lambda one: -one.size)
+        kept = f"it is being written by {writers[name]}" if writers[name] else ""
+        if not kept and name in by_hand:
+            kept = f"it was made by hand; `studykit clean {name} --yes` removes it"
+        if paths and (name not in keep or size > LOCK_SIZE):
+            found.append(Leftover(name, tuple(paths), size, kept))
+    return sorted(found, key=lambda leftover: -leftover.size)
 
 
-def listing() -> str:
-    """A line per leftover and their sum."""
-    found, lines = leftovers(), _said_of_gone()
-    if _trash().exists():
-        lines.append(f"{format_bytes(_size(_trash())):>9}  left in the trash by a removal that was interrupted")
-    if not found and not lines:
+def list_leftovers(named: Sequence[str] = ()) -> str:
+    """Returns a line for each leftover, and their sum."""
+    found, notes = leftovers(named), _notes_on_lost_studies()
+    if not found and not notes:
         return "Nothing is left over: every run is needed by a study."
-    total = format_bytes(sum(one.size for one in found if not one.writer))
-    count = plural(len(found), "run")
-    return "\n".join([*map(_line, found), *lines,
-                      f"{total} in {count} that no study needs; `studykit clean --yes` removes them."])  # fmt: skip
+    removable = [leftover for leftover in found if not leftover.kept]
+    total = format_bytes(sum(leftover.size for leftover in removable))
+    command = " ".join(["studykit clean", *named, "--yes"])
+    last = f"{total} in {plural(len(removable), 'run')} that no study needs; `{command}` removes them."
+    return "\n".join([*map(_line, found), *notes, last])
 
 
-def remove() -> str:
-    """Remove all leftovers that nobody writes; says which."""
-    from studykit.workflow import lock as workflow_lock  # which in its turn remembers studies here
-
-    with workflow_lock.only_engine():
+def remove_leftovers(named: Sequence[str] = ()) -> str:
+    """Removes all leftovers that may go; returns a line for each and the bytes that became free."""
+    with only_command():
         lines, freed = [], 0
-        for one in leftovers():
-            writer = one.writer or _discard(one)
-            lines.append(_line(replace(one, writer=writer)))
-            freed += 0 if writer else one.size
-        if gone := _said_of_gone():
+        for leftover in leftovers(named):
+            kept = leftover.kept or _remove(leftover)
+            lines.append(_line(replace(leftover, kept=kept)))
+            freed += 0 if kept else leftover.size
+        if notes := _notes_on_lost_studies():
             write_list([file for file in remembered() if file.is_file()])
-        if _trash().exists():
-            shutil.rmtree(_trash())
-        return "\n".join([*lines, *gone, f"{format_bytes(freed)} removed."])
+        return "\n".join([*lines, *notes, f"{format_bytes(freed)} removed."])
 
 
-def _discard(one: Leftover) -> str | None:
-    """Move a leftover to the trash, holding its lock; what lies in its staging directory goes last, the lock with it.
-    Who writes it, if somebody has begun to: then nothing is moved."""
-    staged = _staged(one.name)
-    staged.mkdir(parents=True, exist_ok=True)
-    with open(staged / "lock", "ab+") as lock:
-        if not locks.take(lock):
-            return locks.holder(staged / "lock") or "a process"
-        _trash().mkdir(exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=_trash()))
-        for path in dict.fromkeys((*one.paths, staged)):
+def _remove(leftover: Leftover) -> str:
+    """Removes a leftover while holding its lock; returns why it stays if somebody has begun to write it."""
+    staging = _staging(leftover.name)
+    lock = locks.acquire(staging / "lock", "studykit clean")
+    if lock is None:
+        return f"it is being written by {locks.holder(staging / 'lock') or locks.UNNAMED}"
+    try:
+        for path in dict.fromkeys((*leftover.paths, staging)):  # the lock goes last
             if path.is_dir():
-                os.rename(path, place / ("staged" if path == staged else "run"))
+                for name in (store.COPY, MANIFEST):
+                    (path / name).unlink(missing_ok=True)
+                shutil.rmtree(path)
             else:
                 path.unlink()
-    return None
+    finally:
+        lock.release()
+    return ""
+
+
+def _is_by_hand(name: str) -> bool:
+    manifest = read_manifest(run_files.home() / "runs" / name)
+    record = manifest if isinstance(manifest, Manifest) else read_attempt(_staging(name))
+    return record is not None and record.by_hand
 
 
 def _inputs(names: Iterable[str]) -> set[str]:
-    """The runs that these stand on, at any depth: what a manifest names, or an attempt that is under way."""
-    todo, found = list(names), set()
-    while todo:
-        name = todo.pop()
-        for file in (run_files.home() / "runs" / name / "manifest.json", _staged(name) / "attempt.json"):
-            if file.is_file():
-                made = run_files.read_json(file)
-                named = (*made.get("inputs", ()), *store.run_dirs(made.get("params", {})))
-                inputs = {directory.removeprefix("runs/") for directory in named} - found
-                todo += inputs
+    """The runs that these read, at any depth: those that a manifest names, or an attempt that is under way."""
+    waiting, found = list(names), set()
+    while waiting:
+        name = waiting.pop()
+        for record in (read_manifest(run_files.home() / "runs" / name), read_attempt(_staging(name))):
+            if record is not None and not isinstance(record, str):
+                inputs = {directory.removeprefix("runs/") for directory in (*record.inputs, *store.run_dirs(record.params))}
+                waiting += inputs - found
                 found |= inputs
     return found
 
 
-def _trash() -> Path:
-    return run_files.home() / "runs" / ".staging" / ".trash"
-
-
-def _staged(name: str) -> Path:
+def _staging(name: str) -> Path:
     return run_files.home() / "runs" / ".staging" / name
 
 
@@ -134,11 +149,10 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
-def _said_of_gone() -> list[str]:
-    gone = [file for file in remembered() if not file.is_file()]
-    return [f"{file} is gone, a study that was run: what it alone needed is left over." for file in gone]
+def _notes_on_lost_studies() -> list[str]:
+    lost = [file for file in remembered() if not file.is_file()]
+    return [f"{file}, a study that was run, is gone: the runs that it alone needed are left over." for file in lost]
 
 
-def _line(one: Leftover) -> str:
-    writer = f"  kept: it is being written by {one.writer}" if one.writer else ""
-    return f"{format_bytes(one.size):>9}  {one.name}{writer}"
+def _line(leftover: Leftover) -> str:
+    return f"{format_bytes(leftover.size):>9}  {leftover.name}" + (f"  kept: {leftover.kept}" if leftover.kept else "")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import psutil
 
@@ -20,26 +19,24 @@ WAIT = 15.0  # seconds that notebooks of a dead engine get to end; their watchdo
 
 
 @contextmanager
-def only_engine() -> Iterator[BinaryIO]:
-    """Holds runs/.engine.lock: a lock that ends with its process, unlike Snakemake's, which a kill leaves behind."""
-    lock = files.home() / "runs" / ".engine.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with open(lock, "ab+") as file:
-        until = time.monotonic() + WAIT
-        while not locks.take(file):
-            other = locks.holder(lock)
-            if other and not (_is_gone(other) and time.monotonic() < until):  # what is below a dead one ends too
-                raise UserError(f"{other} is running a study in this project; wait for it or stop it.")
-            time.sleep(0.2)
+def only_command() -> Iterator[locks.Lock]:
+    """Holds runs/.command.lock: a lock that ends with its process, unlike Snakemake's, which a kill leaves behind."""
+    file = files.home() / "runs" / ".command.lock"
+    until = time.monotonic() + WAIT
+    while (held := locks.acquire(file, f"Process {os.getpid()} on {os.uname().nodename}")) is None:
+        other = locks.holder(file)
+        if other and not (_is_gone(other) and time.monotonic() < until):  # what is below a dead one ends too
+            raise UserError(f"{other} is running a study in this project; wait for it or stop it.")
+        time.sleep(0.2)
+    try:
         while plain := _plain_snakemakes():
             if time.monotonic() > until:
                 raise UserError(f"Snakemake (process {plain[0]} on {os.uname().nodename}) is running in this project; "
                                 "wait for it or stop it.")  # fmt: skip
             time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"Process {os.getpid()} on {os.uname().nodename}".encode())
-        file.flush()
-        yield file
+        yield held
+    finally:
+        held.release()
 
 
 def _is_gone(holder: str) -> bool:

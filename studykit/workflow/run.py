@@ -1,10 +1,12 @@
-"""Drives a study from the command to its report: one engine per project, Snakemake under it, an end that is clean.
+"""A study run from the command to its report: one command per project, Snakemake below it, an end that is clean.
 
-    this process (the engine)  --- Snakemake --- papermill --- kernel
+    this process (the command)  --- Snakemake --- papermill --- kernel
 
 Snakemake runs in a session of its own, so that Ctrl-C and SIGTERM reach this process alone, which then stops the rest
-in order: notebooks are interrupted, saved as far as they came, and end; what does not end in time is killed. If this
-process is killed itself, everything below it ends within about a second (see `engine.watch`).
+in order: notebooks are interrupted, saved as far as they came, and end; whatever does not end in time is killed. If
+this process is killed itself, everything below it ends within about a second (see `process.watch`).
+
+The study file is read once. Whoever edits it meanwhile is told that the report is of the study as it was.
 """
 
 from __future__ import annotations
@@ -27,51 +29,82 @@ from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import process as runs_process
 from studykit.runs import status as runs_status
-from studykit.study import plan
-from studykit.study.file import load_study
-from studykit.workflow import progress, slurm, snakemake, studies
-from studykit.workflow.lock import only_engine, wait_for_orphans
+from studykit.runs.locks import Lock
+from studykit.runs.manifest import MANIFEST
+from studykit.study.plan import Run, StudyPlan
+from studykit.workflow import display, slurm, snakemake, studies
+from studykit.workflow.lock import only_command, wait_for_orphans
 
-GRACE = 20.0  # seconds that interrupted notebooks get to be saved
+GRACE = 6.0  # seconds that interrupted notebooks get to be saved
+FORCE = ("--forcerun", "-R")
+EMPTY_ERROR = "WorkflowError:\nAt least one job did not complete successfully."
 
 
-def run(file: str, cores: int | None, dry_run: bool, verbose: bool, extra: list[str]) -> int:
-    """Make everything of a study that is missing or out of date, then its report; the exit code."""
-    study = load_study(file)
+def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, extra: list[str]) -> int:
+    """Makes everything of a study that is missing, damaged or out of date, then its report; returns the exit code.
+
+    Args:
+        planned: the study and its runs.
+        cores: notebooks at a time; None means as the profile says.
+        extra: options for Snakemake.
+    """
+    file, study = planned.file, planned.study
     pages.require_unique_name(file, study)
-    planned = plan.plan(study)
     if "--config" in extra or "-C" in extra:
         raise UserError("--config turns numbers into text; write the value into the study file, or a copy of it.")
     options = [*extra, "--cores", str(cores)] if cores else extra
-    asked = snakemake.asked(options)
-    options = ["--configfile", file, *options, *asked.options]
-    # The index is also written after a failure or a stop; it must not pass for a sign that all runs are there.
-    if any(not (files.home() / run.dir / "notebook.ipynb").is_file() for run in planned):
-        options += ["--forcerun", "index"] if "--forcerun" not in extra and "-R" not in extra else []
+    settings = snakemake.read_options(options)
+    options = ["--configfile", file, *options, *settings.options]
+    os.environ[runs_process.COMMAND] = runs_process.name()
     if dry_run:
-        return subprocess.run([*snakemake.COMMAND, "--dry-run", *options]).returncode
-    chatter = Path("logs", f"{study.study}.snakemake.txt")
-    with only_engine() as lock:
+        damaged = [f"{run.dir}/{MANIFEST}" for run in _report_damage(planned.runs)]
+        force = [FORCE[0], *damaged] if damaged and not any(option in extra for option in FORCE) else []
+        return subprocess.run([*snakemake.COMMAND, "--dry-run", *options, *force]).returncode
+    content = _digest(file)
+    log_file = Path("logs", f"{study.study}.snakemake.txt")
+    with only_command() as lock:
         studies.remember(file)
-        os.environ["STUDYKIT_ENGINE"] = runs_process.name()
-        if cancelled := slurm.cancel_left_jobs(asked.executor):
-            _tell(f"studykit: {cancelled}", sys.stderr)
-        wait_for_orphans(planned)
-        with _told(None if verbose else chatter) as log:
-            if any(Path(".snakemake/locks").glob("*")):  # ours is the only engine, so it was left by a dead one
+        if cancelled := slurm.cancel_left_jobs(settings.executor):
+            _print(f"studykit: {cancelled}", sys.stderr)
+        wait_for_orphans(planned.runs)
+        for damaged_run in _report_damage(planned.runs):  # without its outputs Snakemake makes it again
+            for output in (MANIFEST, "notebook.ipynb"):
+                (files.home() / damaged_run.dir / output).unlink(missing_ok=True)
+        with _opened(None if verbose else log_file) as log:
+            if any(Path(".snakemake/locks").glob("*")):  # this is the only command, so a dead one left them
                 subprocess.run([*snakemake.COMMAND, "--unlock", "--quiet", "all", *options], stdout=log, stderr=log)
-            code = _follow([*snakemake.COMMAND, *options], lock, log, planned, asked)
-        index = pages.write_report(file).relative_to(files.home())  # also when something failed, or only prose has changed
+            code = _run_snakemake([*snakemake.COMMAND, *options], lock, log, planned.runs, settings)
+        if code > 128:
+            _report_failures(planned.runs, None)
+            _print(f"studykit: stopped; the same command goes on, `studykit report {file}` shows what there is", sys.stderr)
+            return code
+        index = pages.write_report(planned).relative_to(files.home())  # also when something failed
+    if _digest(file) != content:
+        _print(f"studykit: {file} was edited meanwhile; the runs and the report are of the study as it was when the "
+               "command began, and the same command makes those of the edited one", sys.stderr)
     if code:
-        _say_what_failed(planned, None if verbose or code > 128 else chatter)
-        _tell(f"studykit: not everything ran; what there is stands in {index}", sys.stderr)
+        _report_failures(planned.runs, None if verbose else log_file)
+        _print(f"studykit: not everything ran; the report of what there is: {index}", sys.stderr)
     else:
-        _tell(f"studykit: the report is {index}", sys.stdout)
+        _print(f"studykit: the report is {index}", sys.stdout)
     return code
 
 
-def _tell(line: str, to: TextIO) -> None:
-    """Print a line. A reader that is gone (`| head`, a closed terminal) fails no study: the rest is told to nobody."""
+def _digest(file: str) -> str | None:
+    return files.sha256(files.home() / file)
+
+
+def _report_damage(planned: list[Run]) -> list[Run]:
+    """Prints a sentence for every damaged run of a plan and returns these runs."""
+    statuses = runs_status.study_status(planned)
+    damaged = [run for run, status in statuses.items() if status.state == "damaged"]
+    for run in damaged:
+        _print(f"studykit: {run.name} is damaged ({statuses[run].error}) and is made again", sys.stderr)
+    return damaged
+
+
+def _print(line: str, to: TextIO) -> None:
+    """Prints a line. A reader that is gone (`| head`, a closed terminal) fails no study: later lines go nowhere."""
     try:
         print(line, file=to, flush=True)
     except OSError:
@@ -79,19 +112,20 @@ def _tell(line: str, to: TextIO) -> None:
 
 
 @contextmanager
-def _told(chatter: Path | None) -> Iterator[BinaryIO | None]:
-    """Where Snakemake's own messages go: a file, or the terminal."""
-    if chatter is None:
+def _opened(log_file: Path | None) -> Iterator[BinaryIO | None]:
+    """The file for Snakemake's own messages; None leaves them to the terminal."""
+    if log_file is None:
         yield None
         return
-    chatter.parent.mkdir(exist_ok=True)
-    with open(chatter, "wb") as log:
+    log_file.parent.mkdir(exist_ok=True)
+    with open(log_file, "wb") as log:
         yield log
 
 
-def _follow(command: list[str], lock: BinaryIO, log: BinaryIO | None, planned: list[plan.Run],
-            asked: snakemake.Asked) -> int:  # fmt: skip
-    """Run Snakemake and show how it goes; its exit code, or 128 + the signal that stopped this process."""
+def _run_snakemake(
+    command: list[str], lock: Lock, log: BinaryIO | None, planned: list[Run], settings: snakemake.SnakemakeOptions
+) -> int:
+    """Runs Snakemake and shows how it goes; returns its exit code, or 128 + the signal that stopped this process."""
 
     def stop(number: int, _) -> None:
         raise SystemExit(128 + number)
@@ -100,14 +134,14 @@ def _follow(command: list[str], lock: BinaryIO, log: BinaryIO | None, planned: l
     stopping = [signal.SIGTERM, signal.SIGINT]
     stopping += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     before = {number: signal.signal(number, stop) for number in stopping}
-    # It inherits the lock: a new engine cannot start while anything of this one still writes.
+    # It inherits the lock: no other command can start while anything of this one still writes.
     process = subprocess.Popen(
-        command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()]
+        command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=lock.descriptors
     )
     try:
-        return process.wait() if log is None else _shown(process, log, planned, asked)
-    except SystemExit as told:
-        return int(told.code or 0)
+        return process.wait() if log is None else _show(process, log, planned, settings)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # stopping is under way
@@ -116,20 +150,22 @@ def _follow(command: list[str], lock: BinaryIO, log: BinaryIO | None, planned: l
             signal.signal(number, handler)
 
 
-def _shown(process: subprocess.Popen, log: BinaryIO, planned: list[plan.Run], asked: snakemake.Asked) -> int:
-    """Show how it goes until Snakemake ends; its exit code. Whatever goes wrong with that, hours of computing go on."""
+def _show(
+    process: subprocess.Popen, log: BinaryIO, planned: list[Run], settings: snakemake.SnakemakeOptions
+) -> int:
+    """Shows how Snakemake goes until it ends; returns its exit code. An error of the display does not end the study."""
     try:
-        return progress.follow(process, planned, asked.places, sys.stdout, asked.gpus)
+        return display.follow(process, planned, settings.places, sys.stdout, settings.gpus)
     except Exception as error:
-        said = f"studykit: the study goes on, but how it goes can no longer be shown ({type(error).__name__}: {error})"
-        log.write(f"{said}\n{traceback.format_exc()}".encode())
+        message = f"studykit: the study goes on, but its progress can no longer be shown ({type(error).__name__}: {error})"
+        log.write(f"{message}\n{traceback.format_exc()}".encode())
         log.flush()
-        _tell(said, sys.stderr)
+        _print(message, sys.stderr)
         return process.wait()
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """Interrupt what still runs, as Ctrl-C in a terminal would; kill what has not ended in time."""
+    """Interrupts whatever still runs, as Ctrl-C in a terminal would; kills what has not ended in time."""
     try:
         below = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -142,33 +178,32 @@ def _stop(process: subprocess.Popen) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     _, alive = psutil.wait_procs(below, timeout=2)
-    for one in alive:
+    for child in alive:
         try:
-            one.kill()
+            child.kill()
         except psutil.NoSuchProcess:
             continue  # it has ended by itself meanwhile
     psutil.wait_procs(alive, timeout=2)
 
 
-def _say_what_failed(planned: list[plan.Run], chatter: Path | None) -> None:
-    """The error of every notebook that failed; where none did, Snakemake's own from its log, if there is one."""
-    told = False
-    for run, status in runs_status.of_study(planned).items():
-        if status.state in ("failed", "stopped"):
-            told = True
-            see = status.log.relative_to(files.home()) if status.log else f"logs/{run.name}.txt"
-            _tell(f"studykit: {run.name}: {status.error}\n    see {see}", sys.stderr)
-    if not told and chatter:
-        _tell(f"studykit: Snakemake: {last_error(chatter)}\n    see {chatter}", sys.stderr)
+def _report_failures(planned: list[Run], log_file: Path | None) -> None:
+    """Prints the error of every notebook that failed; where none did, Snakemake's own from its log, if there is one."""
+    failures = {
+        run: status
+        for run, status in runs_status.study_status(planned).items()
+        if status.state in ("failed", "stopped")
+    }
+    for run, status in failures.items():
+        log = status.log.relative_to(files.home()) if status.log else f"logs/{run.name}.txt"
+        _print(f"studykit: {run.name}: {status.error}\n    see {log}", sys.stderr)
+    if not failures and log_file:
+        _print(f"studykit: Snakemake: {last_error(log_file)}\n    see {log_file}", sys.stderr)
 
 
-SAYS_NOTHING = "WorkflowError:\nAt least one job did not complete successfully."
-
-
-def last_error(chatter: Path) -> str:
-    """The sentence in which Snakemake said what was wrong: its last line that speaks of an error, else its last."""
-    text = chatter.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.replace(SAYS_NOTHING, "").split("\n") if line.strip()]
-    at = max((i for i, line in enumerate(lines) if re.search(r"(Error|Exception)\b", line)), default=len(lines) - 1)
-    said = lines[at : at + 2] if lines and lines[at].endswith(":") else lines[at : at + 1]
-    return " ".join(said)[:400] or "it said nothing."
+def last_error(log_file: Path) -> str:
+    """Returns the sentence in which Snakemake says what is wrong: its last line about an error, else its last line."""
+    text = log_file.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.replace(EMPTY_ERROR, "").split("\n") if line.strip()]
+    last = max((i for i, line in enumerate(lines) if re.search(r"(Error|Exception)\b", line)), default=len(lines) - 1)
+    count = 2 if lines and lines[last].endswith(":") else 1
+    return " ".join(lines[last : last + count])[:400] or "it printed nothing."

@@ -1,10 +1,10 @@
-"""Snakemake as the engine starts it: `python -m studykit.workflow.snakemake ...`, options as Snakemake's.
+"""Snakemake as the command starts it: `python -m studykit.workflow.snakemake ...`, with Snakemake's options.
 
-It ends when the engine dies (see `engine`), and it can be interrupted: what a shell starts in the background has Ctrl-C
+It ends when the command dies (see `process`), and it can be interrupted: a shell starts background jobs with Ctrl-C
 ignored, and notebooks would inherit that.
 
-Here is also what the engine must know before: what options and profiles ask for (Snakemake's own parser would tell, but
-takes a second and 100 MB of an engine that lives as long as the study), and which jobs a dead engine left with Slurm.
+The command must know beforehand what options and profiles ask for; `read_options` tells it. Snakemake's own parser would
+take a second, and 100 MB of a process that lives as long as the study.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from studykit.workflow.slurm import job_name
 
 COMMAND = [sys.executable, "-m", "studykit.workflow.snakemake"]
 PREFIX = "--slurm-jobname-prefix"
+UNLIMITED = 10**6  # jobs
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What options and profiles ask for."""
+class SnakemakeOptions:
+    """The settings in options and profiles that the command needs to know."""
 
     executor: str  # local, slurm, ...
     places: int  # jobs at a time: cores on this machine, else jobs in the queue
@@ -38,13 +39,16 @@ class Asked:
 
     @property
     def gpus(self) -> int:
-        """GPUs that jobs share out among themselves; on a cluster that is not ours to do."""
+        """The number of GPUs that jobs share among themselves; 0 on a cluster, which assigns them itself."""
         return len(process.gpus()) if self.executor == "local" else 0
 
     @property
     def options(self) -> list[str]:
-        """Options to give beside the user's: one job per GPU, with the other limits, of which the last list counts
-        alone; names by which the project's jobs are known."""
+        """The options to add to the user's.
+
+        They limit jobs to one per GPU, repeating the other limits, since the last list alone counts; and they name
+        Slurm's jobs after the project.
+        """
         if self.executor == "slurm":
             return [PREFIX, job_name()]
         if self.gpus and not any(limit.startswith("gpu=") for limit in self.resources):
@@ -52,10 +56,11 @@ class Asked:
         return []
 
 
-def asked(options: list[str]) -> Asked:
-    """What `options` say, else the workflow's profile (profiles/default unless another is named), else a general one.
+def read_options(options: list[str]) -> SnakemakeOptions:
+    """Returns the settings of `options`; where they are silent, of the workflow's profile (profiles/default unless
+    another is named), and last of a general profile.
 
-    Raises UserError for a profile that is not YAML, and for an option that only the engine may set.
+    Raises UserError for a profile that is not YAML, and for an option that only the command may set.
     """
     parser = argparse.ArgumentParser(prog="studykit run", add_help=False, allow_abbrev=False)
     parser.add_argument("--profile", nargs="+", default=os.environ.get("SNAKEMAKE_PROFILE", "").split())
@@ -66,7 +71,7 @@ def asked(options: list[str]) -> Asked:
     parser.add_argument("--resources", "--res", nargs="+")
     given = vars(parser.parse_known_args(options)[0])
     if given[PREFIX.strip("-").replace("-", "_")]:
-        raise UserError(f"{PREFIX} is studykit's own: it knows the jobs of a project by it; leave it out.")
+        raise UserError(f"{PREFIX} is set by studykit, which finds the jobs of a project by it; leave it out.")
     settings: dict[str, Any] = {}
     for name in (*given["profile"], given["workflow_profile"]):
         settings |= _profile(name)
@@ -74,7 +79,8 @@ def asked(options: list[str]) -> Asked:
     executor, limits = settings.get("executor", "local"), settings.get("resources", [])
     limits = [f"{k}={v}" for k, v in limits.items()] if isinstance(limits, dict) else limits
     cores = settings.get("cores") or settings.get("jobs", 1)
-    return Asked(executor, _count(cores if executor == "local" else settings.get("jobs", 1)), tuple(map(str, limits)))
+    places = _count(cores if executor == "local" else settings.get("jobs", 1))
+    return SnakemakeOptions(executor, places, tuple(map(str, limits)))
 
 
 def _profile(name: str) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def _count(value: Any) -> int:
     """A number of cores or jobs; `all` are the cores of this machine, and anything else is no limit."""
     if str(value).isdigit():
         return max(1, int(value))
-    return len(os.sched_getaffinity(0)) if value == "all" else 10**6
+    return len(os.sched_getaffinity(0)) if value == "all" else UNLIMITED
 
 
 if __name__ == "__main__":

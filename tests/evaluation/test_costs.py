@@ -9,6 +9,7 @@ import pytest
 from studykit.errors import UserError
 from studykit.evaluation import costs
 from studykit.report import conclusions
+from tests import made_runs
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def test_an_adapter_needs_no_members_and_the_base_costs_nothing(home):
 
 def test_time_counts_every_run_once_however_many_stand_on_it(home):
     def made(name: str, stage: str, seconds: float, inputs=()) -> str:
-        made = {"stage": stage, "seconds": seconds, "peak_memory_mb": int(seconds), "inputs": dict.fromkeys(inputs)}
-        return write(home, f"runs/{name}/manifest.json", made)
+        made_runs.finish(home / "runs" / name, stage, {}, tuple(inputs), seconds=seconds)
+        return f"runs/{name}"
 
     base = made("base", "base_model", 100)
     adapters = [made(f"a{i}", "adapter", 10 + i, [base]) for i in range(2)]

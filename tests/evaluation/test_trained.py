@@ -156,7 +156,7 @@ def test_scoring_anew_takes_over_completions_that_would_be_written_the_same(advf
     place = files.home() / p.out
     assert (place / "predictions" / "s0.jsonl").exists()
     calls = written(monkeypatch)
-    for file in ("manifest.json", store.KEPT):
+    for file in ("manifest.json", store.COPY):
         (place / file).unlink()
     second = evaluated(p)
     assert sum(calls) == 2 * len(first["ids"])  # the batch check alone, each prompt singly and in a batch
@@ -164,7 +164,7 @@ def test_scoring_anew_takes_over_completions_that_would_be_written_the_same(advf
         del state["seconds"], state["batches"]
     assert first == second
     monkeypatch.setattr(evaluate.code_digest, "digest_modules", lambda *_: "the code that writes is another")
-    for file in ("manifest.json", store.KEPT):
+    for file in ("manifest.json", store.COPY):
         (place / file).unlink()
     evaluated(p)
     assert sum(calls) == 5 * len(first["ids"])
@@ -223,7 +223,7 @@ def test_completions_of_other_settings_or_torn_ones_are_written_again_by_the_sam
             raise KeyboardInterrupt
     found = evaluated(p)
     assert found["states"][0]["scores"] == whole["states"][0]["scores"]
-    for file in ("manifest.json", store.KEPT):
+    for file in ("manifest.json", store.COPY):
         (files.home() / p.out / file).unlink()
 
 

@@ -12,6 +12,7 @@ from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.report import diagnostics
 from studykit.report.diagnostics import Evidence, judge
 from studykit.training.result import TrainingResult
+from tests import made_runs
 
 MEMBERS = ["python", "go", "lua"]
 
@@ -111,7 +112,7 @@ def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     run, seen = tmp_path / "runs/fusion/a", tmp_path / "runs/fusion_attention/a"
     params = {"target": "lua", "members": dict.fromkeys(MEMBERS, "x"), "method": "adapterfusion"}
-    for file, value in {run / "manifest.json": {"params": params}, run / "fusion/training.json": vars(training(1, 1, 1)),
+    for file, value in {run / "fusion/training.json": vars(training(1, 1, 1)),
                         seen / "summary.json": {"phases": {"x": {"weights": [[[1.0, 0, 0]]]}}}}.items():  # fmt: skip
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))
@@ -120,6 +121,7 @@ def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
     save_file(tensors, run / "fusion/fusion/adapter_model.safetensors")
     record([0.3, 0.3, 0.4]).save(run / "attention/init.npz")
     record([0.3, 0.31, 0.39]).save(run / "attention/fusion.npz")
+    made_runs.finish(run, "fusion", params)
     found = diagnostics.detect({"adapterfusion": ["runs/fusion/a"]}, {"adapterfusion": "runs/fusion_attention/a"})
     assert [one["sign"] for one in found] == ["loss does not fall", "collapsed attention", "unmoved attention",
                                               "value off identity"]  # fmt: skip

@@ -29,7 +29,7 @@ def devices():
     started: list[subprocess.Popen] = []
 
     def claim(stage: str = "adapter", under: str | None = None) -> subprocess.Popen:
-        variables = {"CUDA_VISIBLE_DEVICES": ",".join(names), "STUDYKIT_ENGINE": under or runs_process.name()}
+        variables = {"CUDA_VISIBLE_DEVICES": ",".join(names), "STUDYKIT_COMMAND": under or runs_process.name()}
         started.append(subprocess.Popen([sys.executable, "-c", CLAIM, stage], env=os.environ | variables, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE))  # fmt: skip
         return started[-1]
@@ -64,7 +64,7 @@ def test_a_stage_without_a_model_claims_nothing(devices):
 
 def test_one_device_is_shared_by_nobody_to_claim(devices, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    monkeypatch.setenv("STUDYKIT_ENGINE", runs_process.name())
+    monkeypatch.setenv("STUDYKIT_COMMAND", runs_process.name())
     runs_process.claim_gpu("adapter")  # the engine starts one such job at a time
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7" and runs_process.gpus() == ["7"]
 

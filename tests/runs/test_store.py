@@ -22,6 +22,7 @@ from studykit.errors import UserError
 from studykit.runs import code_digest, files, locks, provenance, store
 from studykit.runs import process as runs_process
 from studykit.runs import status as runs_status
+from studykit.runs.manifest import InputRecord, finished_run
 
 ROOT = Path(__file__).parents[2]
 OUT = "runs/adapter/lua-bottleneck-s0-0123456789"
@@ -31,7 +32,7 @@ PARAMS = {"steps": 60, "base": "runs/base_model/x-1111111111", "learning_rate": 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.delenv("STUDYKIT_ENGINE", raising=False)
+    monkeypatch.delenv("STUDYKIT_COMMAND", raising=False)
     return tmp_path
 
 
@@ -72,16 +73,16 @@ def test_a_run_is_published_whole(home, capsys):
         assert not run.done and not run.dir.exists()
         run.path("deep", "er", "file.txt").write_text("content")
         run.checkpoints.joinpath("step-1").write_text("x")
-        with pytest.raises(UserError, match="is no finished run"):
-            store.manifest(OUT)
+        with pytest.raises(UserError, match="is not a finished run"):
+            finished_run(OUT)
         run.publish(headline={"loss": 1.25})
         assert run.done and run.path("deep", "er", "file.txt").read_text() == "content"
     assert (home / OUT / "deep/er/file.txt").read_text() == "content"
     assert not list(home.glob("runs/.staging/**/checkpoints")) and not list(home.glob("runs/.staging/**/publish"))
-    made = store.manifest(OUT)
-    assert made["stage"] == "adapter" and made["params"] == PARAMS and made["headline"] == {"loss": 1.25}
-    assert made["inputs"] == {PARAMS["base"]: {"key": "1111111111", "sha256": None}}
-    assert made["versions"]["python"] and made["seconds"] >= 0 and made["peak_memory_mb"] > 5 and made["threads"] >= 1
+    made = finished_run(OUT).manifest
+    assert made.stage == "adapter" and made.params == PARAMS and made.headline == {"loss": 1.25}
+    assert made.inputs == {PARAMS["base"]: InputRecord(key="1111111111", sha256=None)}
+    assert made.versions["python"] and made.seconds >= 0 and made.peak_memory_mb > 5 and made.threads >= 1
     assert "starts." in capsys.readouterr().out
 
 
@@ -89,12 +90,12 @@ def test_a_finished_run_is_shown_and_never_overwritten(capsys):
     with opened() as run:
         files.write_json(run.path("value.json"), [1])
         run.publish()
-    before = store.manifest(OUT)
+    before = finished_run(OUT).manifest
     with opened() as run:
         assert run.done and run.read_json("value.json") == [1]
         with pytest.raises(UserError, match="is finished and is never overwritten"):
             run.publish()
-    assert store.manifest(OUT) == before and "finished on" in capsys.readouterr().out
+    assert finished_run(OUT).manifest == before and "finished on" in capsys.readouterr().out
 
 
 def test_a_directory_of_another_run_is_refused():
@@ -111,10 +112,10 @@ def test_what_the_engine_leaves_there_is_replaced(home):
     with opened() as run:
         assert not run.done
         run.publish()
-    assert {p.name for p in (home / OUT).iterdir()} == {"manifest.json", store.KEPT}
+    assert {p.name for p in (home / OUT).iterdir()} == {"manifest.json", store.COPY}
 
 
-@pytest.mark.parametrize("at", ["json.dump", "os.fsync", "os.rename", "os.replace"])
+@pytest.mark.parametrize("at", ["json.dumps", "os.fsync", "os.rename", "os.replace"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_death_at_any_point_of_publishing_leaves_all_or_nothing(home, at, call):
     code = f"""
@@ -133,21 +134,35 @@ def test_death_at_any_point_of_publishing_leaves_all_or_nothing(home, at, call):
     (home / OUT).mkdir(parents=True)  # so that publishing renames twice
     script(code, home).wait()
     if (home / OUT / "manifest.json").exists():
-        assert store.manifest(OUT)["params"] == PARAMS and (home / OUT / "artefact").read_text() == "whole"
+        assert finished_run(OUT).params == PARAMS and (home / OUT / "artefact").read_text() == "whole"
     with opened() as run:  # and in every case the next writer can finish
         if not run.done:
             run.path("artefact").write_text("whole")
             run.publish()
-    assert (home / OUT / "artefact").read_text() == "whole" and runs_status.of(OUT).state == "done"
+    assert (home / OUT / "artefact").read_text() == "whole" and runs_status.run_status(OUT).state == "done"
 
 
 def test_a_second_writer_is_refused_with_process_and_host(writer):
-    assert runs_status.of(OUT).state == "running" and str(writer.pid) in runs_status.of(OUT).error
+    assert runs_status.run_status(OUT).state == "running" and str(writer.pid) in runs_status.run_status(OUT).error
     with pytest.raises(UserError, match=rf"being written by process {writer.pid} on \S+; wait for it or stop it"):
         with opened(wait=0.3):
             pass
     with pytest.raises(UserError, match=f"process {writer.pid}"):
         locks.wait_for_writer("adapter/lua-bottleneck-s0-0123456789", wait=0)
+
+
+def test_deleting_the_lock_of_a_writer_admits_no_second_one(home, writer):
+    for lock in home.glob("runs/.staging/**/lock"):
+        lock.unlink()
+    assert runs_status.run_status(OUT).state == "running"
+    with pytest.raises(UserError, match="is being written by another process; wait for it or stop it"):
+        with opened(wait=0.3):
+            pass
+    with pytest.raises(UserError, match="another process"):
+        locks.wait_for_writer("adapter/lua-bottleneck-s0-0123456789", wait=0)
+    os.kill(writer.pid, signal.SIGKILL)
+    with opened(wait=5) as run:
+        run.publish()
 
 
 def test_a_second_writer_gets_in_when_the_first_is_killed(writer, capsys):
@@ -157,7 +172,7 @@ def test_a_second_writer_gets_in_when_the_first_is_killed(writer, capsys):
         assert not run.path("half").exists(), "what was half-written does not"
         assert run.attempt == 2
         run.publish()
-    assert store.manifest(OUT)["attempt"] == 2 and "goes on, attempt 2" in capsys.readouterr().out
+    assert finished_run(OUT).manifest.attempt == 2 and "goes on, attempt 2" in capsys.readouterr().out
 
 
 def test_a_failing_cell_releases_the_lock_and_keeps_checkpoints():
@@ -207,7 +222,7 @@ def test_checkpoints_of_other_inputs_are_dropped(home, capsys, change):
     assert kept == (change == "nothing") and run.attempt == 1 + kept
     assert ("its checkpoints are dropped" in said) != kept
     assert f": {change} changed since the last attempt" in said or not change.startswith("its")
-    assert store.manifest(out)["inputs"][PARAMS["base"]]["sha256"] == files.sha256(base)
+    assert finished_run(out).manifest.inputs[PARAMS["base"]].sha256 == files.sha256(base)
 
 
 def test_an_input_that_is_made_again_meanwhile_is_not_the_one_that_was_read(home):
@@ -218,7 +233,7 @@ def test_an_input_that_is_made_again_meanwhile_is_not_the_one_that_was_read(home
     with opened() as run:
         base.write_text('{"made": "again"}')
         run.publish()
-    assert store.manifest(OUT)["inputs"][PARAMS["base"]]["sha256"] == read != files.sha256(base)
+    assert finished_run(OUT).manifest.inputs[PARAMS["base"]].sha256 == read != files.sha256(base)
 
 
 def test_what_killed_and_failed_attempts_took_is_counted(home, writer):
@@ -235,8 +250,8 @@ def test_what_killed_and_failed_attempts_took_is_counted(home, writer):
     os.utime(note, times=(0, note.stat().st_mtime + 1000))  # this one ended after its last checkpoint
     with opened() as run:
         run.publish()
-    made = store.manifest(OUT)
-    assert made["attempt"] == 3 and 1000.3 <= made["seconds"] < 1100 and made["peak_memory_mb"] == 10**6
+    made = finished_run(OUT).manifest
+    assert made.attempt == 3 and 1000.3 <= made.seconds < 1100 and made.peak_memory_mb == 10**6
 
 
 def test_all_that_is_published_is_on_the_disk_before_it_counts(home, monkeypatch):
@@ -280,7 +295,7 @@ def test_one_who_only_looks_at_a_lock_is_no_writer(home, capsys, seconds):
     closing = probed(home, seconds)
     with opened(wait=5):
         closing.join()
-    assert ("waiting for process 1 on host" in capsys.readouterr().out) == (seconds > locks.TOLD)
+    assert ("waiting for another process" in capsys.readouterr().out) == (seconds > locks.NOTICE_AFTER)
 
 
 def test_a_lock_that_was_moved_away_is_not_waited_for(home):
@@ -303,13 +318,6 @@ def test_json_is_written_whole_or_not_at_all(home):
     assert files.read_json("a.json") == {"x": 1}
 
 
-def test_a_damaged_manifest_is_named(home):
-    (home / OUT).mkdir(parents=True)
-    (home / OUT / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        store.manifest(OUT)
-
-
 def logged(home: Path, *cells: dict) -> None:
     log = home / "logs/adapter" / f"{Path(OUT).name}.ipynb"
     log.parent.mkdir(parents=True)
@@ -317,7 +325,8 @@ def logged(home: Path, *cells: dict) -> None:
 
 
 def cell(status: str, *outputs: dict) -> dict:
-    return {"cell_type": "code", "metadata": {"papermill": {"status": status}}, "outputs": list(outputs)}
+    about = {"status": status, "start_time": None if status == "pending" else "2026-01-01T00:00:00"}
+    return {"cell_type": "code", "metadata": {"papermill": about}, "outputs": list(outputs)}
 
 
 def error(ename: str, evalue: str) -> dict:
@@ -332,20 +341,20 @@ def error(ename: str, evalue: str) -> dict:
 ])  # fmt: skip
 def test_a_failed_run_tells_its_error_in_a_sentence(home, raised, said):
     logged(home, cell("completed"), cell("failed", raised))
-    assert (runs_status.of(OUT).state, runs_status.of(OUT).error) == ("failed", said)
+    assert (runs_status.run_status(OUT).state, runs_status.run_status(OUT).error) == ("failed", said)
 
 
 def test_a_killed_run_is_told_from_a_failed_one(home):
     logged(home, cell("completed"), cell("completed"), cell("failed", error("KeyboardInterrupt", "")), cell("pending"))
-    assert runs_status.of(OUT).state == "stopped" and "after cell 2 of 4" in runs_status.of(OUT).error
+    assert runs_status.run_status(OUT).state == "stopped" and "in cell 3 of 4" in runs_status.run_status(OUT).error
 
 
 def test_a_run_that_papermill_could_not_begin(home):
-    assert runs_status.of(OUT) == runs_status.Status("missing")
+    assert runs_status.run_status(OUT) == runs_status.Status("missing")
     text = home / "logs/adapter" / f"{Path(OUT).name}.txt"
     text.parent.mkdir(parents=True)
     text.write_text("Traceback\n  line\nNoSuchKernel: python3\n\n")
-    assert runs_status.of(OUT) == runs_status.Status("failed", "NoSuchKernel: python3")
+    assert runs_status.run_status(OUT) == runs_status.Status("failed", "NoSuchKernel: python3")
 
 
 def test_outside_of_a_project(tmp_path, monkeypatch):
@@ -373,9 +382,9 @@ def test_commit_and_dirt(tmp_path):
     git("commit", "-qm", "one")
     (tmp_path / "notes.txt").write_text("not code")
     clean = provenance.commit(tmp_path)
-    assert len(clean["id"]) == 40 and clean["dirty"] is False
+    assert len(clean.id) == 40 and clean.dirty is False
     (tmp_path / "Snakefile").write_text("y")
-    assert provenance.commit(tmp_path) == clean | {"dirty": True}
+    assert provenance.commit(tmp_path) == clean.model_copy(update={"dirty": True})
 
 
 # The engine's death, and GPUs
@@ -383,7 +392,7 @@ def test_commit_and_dirt(tmp_path):
 
 def test_a_notebook_ends_with_its_engine(home):
     dying = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    orphan = script(HOLD, home, STUDYKIT_ENGINE=runs_process.name(dying.pid))
+    orphan = script(HOLD, home, STUDYKIT_COMMAND=runs_process.name(dying.pid))
     assert "goes on" in orphan.stdout.readline() or "holding" in orphan.stdout.readline()
     time.sleep(1.2)
     assert orphan.poll() is None, "it lives while its engine lives"
@@ -401,7 +410,7 @@ def test_a_notebook_of_a_dead_engine_does_not_begin(home):
     assert not runs_process.alive(name) and runs_process.alive(runs_process.name())
     assert runs_process.alive("elsewhere|1|0"), "an engine on another host is believed"
     assert not runs_process.alive(runs_process.name().rsplit("|", 1)[0] + "|1"), "a reused pid is no engine"
-    assert script(HOLD, home, STUDYKIT_ENGINE=name).wait(timeout=10) == -signal.SIGKILL
+    assert script(HOLD, home, STUDYKIT_COMMAND=name).wait(timeout=10) == -signal.SIGKILL
     assert not (home / "runs").exists()
 
 
@@ -426,7 +435,7 @@ def test_two_runs_get_two_gpus(home):
         print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
         time.sleep(60)
     """
-    cards = {"STUDYKIT_ENGINE": runs_process.name(), "CUDA_VISIBLE_DEVICES": f"a{os.getpid()},b{os.getpid()}"}
+    cards = {"STUDYKIT_COMMAND": runs_process.name(), "CUDA_VISIBLE_DEVICES": f"a{os.getpid()},b{os.getpid()}"}
     first, second = script(code, home, **cards), script(code, home, **cards)
     try:
         got = {first.stdout.readline().strip(), second.stdout.readline().strip()}
@@ -462,7 +471,7 @@ def finished(home):
 
 
 def test_results_are_taken_up_when_only_showing_has_changed(home, finished, capsys):
-    before = (home / OUT / store.KEPT).read_bytes()
+    before = (home / OUT / store.COPY).read_bytes()
     finished("x = 1", "run.publish()", "from studykit.report import figures", "figures.other()")
     with opened() as run:
         assert run.done and run.path("artefact").read_text() == "costly"
@@ -487,9 +496,9 @@ def test_results_are_computed_anew_when_anything_else_has(home, finished, change
     elif change == "file cut short":
         (home / OUT / "artefact").write_text("cost")
     elif change == "copy gone":
-        (home / OUT / store.KEPT).unlink()
+        (home / OUT / store.COPY).unlink()
     else:
-        (home / OUT / store.KEPT).write_text("{")
+        (home / OUT / store.COPY).write_text("{")
     with opened(params=params) as run:
         assert not run.done and not run.path("artefact").exists()
 

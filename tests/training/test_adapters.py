@@ -13,7 +13,7 @@ from studykit.study.parameters import AdapterParams, FusionParams
 from studykit.training import adapters, fusions
 from studykit.training.base import load_base
 from studykit.tuners import fusion_members
-from tests import tiny
+from tests import made_runs, tiny
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,7 @@ def fusion_run(home, model, runs: dict, phases: tuple[str, ...]):
         fusions.save_fusion(model, place / phase)
         expected[phase] = logits(model.train().eval())
     fusions.save_members(place, members(runs))
+    made_runs.finish(place, "fusion", {"base": runs["base"]})
     return place, expected
 
 
@@ -160,4 +161,4 @@ def test_runs_of_another_base_are_refused(runs, home):
     adapters.require_base(runs["base"] + "/", members(runs).values())
     other = tiny.base_run(home, seed=1)
     refused("was trained on base=.*, not on", lambda: adapters.require_base(other, members(runs).values()))
-    refused("is no finished run", lambda: adapters.require_base(runs["base"], ["runs/adapter/absent"]))
+    refused("is not a finished run", lambda: adapters.require_base(runs["base"], ["runs/adapter/absent"]))

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ import pytest
 from studykit.runs import status
 from studykit.study import plan
 from studykit.study.file import Study
-from studykit.workflow import progress
+from studykit.workflow import display, progress
 from studykit.workflow import run as workflow_run
+from tests import made_runs
+from tests.project import ROOT
 
 SMALL = {"study": "small", "task": "generation", "languages": ["python"], "target": "lua", "seeds": [0],
          "methods": ["base", "bottleneck", "advfusion_zero"], "evaluate": {"sources": []}}  # fmt: skip
@@ -51,97 +54,103 @@ def checkpoint(home, run: plan.Run, step: int, steps: int, loss: float, phase: s
 
 def finish(home, run: plan.Run, seconds: float = 10.0) -> None:
     (home / run.dir).mkdir(parents=True)
-    made = {"seconds": seconds, "headline": {"validation loss": 0.51234, "rows": 7}, "params": run.params, "inputs": {}}
-    (home / run.dir / "manifest.json").write_text(json.dumps(made))
+    headline = {"validation loss": 0.51234, "rows": 7}
+    made_runs.finish(home / run.dir, run.stage, run.params, seconds=seconds, headline=headline)
     (home / run.dir / "notebook.ipynb").write_text("{}")
 
 
 def test_a_step_is_that_of_the_newest_whole_checkpoint(home, planned):
     adapter = of(planned, "adapter")
-    assert progress.step_of(adapter) is None
+    assert progress.training_step(adapter) is None
     checkpoint(home, adapter, 20, 60, 1.25)
     torn = home / "runs/.staging" / adapter.name / "checkpoints/checkpoint-40"
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"global_step": 4')
-    assert str(progress.step_of(adapter)) == "step 20 of 60, loss 1.250"
+    assert str(progress.training_step(adapter)) == "step 20 of 60, loss 1.250"
 
 
 def test_phases_are_named_and_each_is_half_of_the_way(home, planned):
     fusion = of(planned, "fusion")
     checkpoint(home, fusion, 50, 100, 1.0, "phase1")
-    step = progress.step_of(fusion)
+    step = progress.training_step(fusion)
     assert (str(step), step.share) == ("phase 1, step 50 of 100, loss 1.000", 0.25)
     time.sleep(0.02)
     checkpoint(home, fusion, 20, 100, 0.5, "phase2")
-    assert progress.step_of(fusion).phase == "phase 2" and progress.step_of(fusion).share == pytest.approx(0.6)
+    assert progress.training_step(fusion).phase == "phase 2" and progress.training_step(fusion).share == pytest.approx(0.6)
 
 
-def test_the_time_left_follows_finished_runs_and_what_can_run_at_once(home, planned):
+def test_the_time_left_is_what_runs_of_a_stage_took_divided_by_the_places(home, planned):
     base, data, *rest = planned
-    around = progress.AROUND
+    one = 10 + progress.STARTUP
     adapters = [run for run in rest if run.stage == "adapter"]
     for run in (base, data, adapters[0]):
         finish(home, run, 10)
-    todo = {run: "waiting" for run in adapters[1:]}
-    assert progress.time_left(planned, todo, {}, 1) == (10 + around, True)
+    assert progress.time_left(planned, {adapters[1]: "waiting"}, {}, 1) == (one, True)
     both = {run: "waiting" for run in adapters}
-    assert progress.time_left(planned, both, {}, 1)[0] == 2 * (10 + around)
-    assert progress.time_left(planned, both, {}, 2)[0] == 10 + around
+    assert progress.time_left(planned, both, {}, 1)[0] == 2 * one
+    assert progress.time_left(planned, both, {}, 2)[0] == one
+    assert progress.time_left(planned, both, {}, 8)[0] == one, "no shorter than the longest run"
+    assert progress.time_left(planned, both, {}, 8, gpus=1)[0] == 2 * one, "a GPU holds one run at a time"
+    assert progress.time_left(planned, both, {}, 1, gpus=8)[0] == 2 * one, "a GPU is no core"
     running = {adapters[1]: "running"}
-    assert progress.time_left(planned, running, {adapters[1]: 4.0}, 2)[0] == 6 + around
-    assert progress.time_left(planned, {base: "", data: ""}, {}, 2)[0] == 2 * (10 + around), "data waits for the base"
+    assert progress.time_left(planned, running, {adapters[1]: 4.0}, 2)[0] == one - 4
     seconds, complete = progress.time_left(planned, {run: "waiting" for run in rest}, {}, 2)
-    assert not complete and seconds >= 10 + around, "nothing is known of fusions yet"
-    checkpoint(home, of(planned, "fusion"), 50, 100, 1.0, "phase1")
-    fusion = {of(planned, "fusion"): "running"}
-    assert progress.time_left(planned, fusion, {of(planned, "fusion"): 30.0}, 2) == (pytest.approx(90.0, abs=1), True)
+    assert not complete and seconds >= one, "nothing is known of fusions yet"
+    assert progress.time_left(planned, {}, {}, 2) == (0.0, True)
 
 
 def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
-    adapters = [run for run in planned if run.stage == "adapter"]
-    finish(home, adapters[0], 1000)
-    running = {adapters[1]: "running"}
+    adapter = of(planned, "adapter")
 
     def left(spent: float) -> float:
-        return progress.time_left(planned, running, {adapters[1]: spent}, 1)[0]
+        return progress.time_left(planned, {adapter: "running"}, {adapter: spent}, 1)[0]
 
-    checkpoint(home, adapters[1], 2, 100, 1.0)
-    assert left(10) == 990 + progress.AROUND, "at 2 % nothing is known of it"
-    checkpoint(home, adapters[1], 50, 100, 1.0)
-    assert left(10) == pytest.approx(10, abs=1), "others took a hundred times as long"
+    checkpoint(home, adapter, 2, 100, 1.0)
+    assert left(10) == 0, "at 2 % nothing is known of it"
+    checkpoint(home, adapter, 50, 100, 1.0)
+    assert left(10) == pytest.approx(10, abs=1)
     for at, written in (("2", 10), ("50", 6)):
-        state = next(home.glob(f"runs/.staging/{adapters[1].name}/checkpoints/checkpoint-{at}/*.json"))
+        state = next(home.glob(f"runs/.staging/{adapter.name}/checkpoints/checkpoint-{at}/*.json"))
         os.utime(state, (time.time() - written,) * 2)
     assert left(16) == pytest.approx(10 - 6, abs=1), "the half was done when its checkpoint was written"
-    (home / "runs/.staging" / adapters[1].name / "attempt.json").write_text('{"attempt": 2, "seconds": 50}')
-    assert left(16) == pytest.approx(60 - 6, abs=1), "and an earlier attempt did most of it"
-    assert left(2) == pytest.approx(50 - 2, abs=1), "or all of it"
 
 
 def test_other_studies_tell_only_how_long_it_takes_at_least(home, planned):
     base = planned[0]
-    other = home / "runs/base_model/other-0123456789"
-    other.mkdir(parents=True)
-    (other / "manifest.json").write_text('{"seconds": 30}')
-    (home / "runs/base_model/torn-0123456789").mkdir()
+    (home / "runs/base_model/torn-0123456789").mkdir(parents=True)
     (home / "runs/base_model/torn-0123456789/manifest.json").write_text('{"seco')
-    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (30 + progress.AROUND, False)
-    (home / base.dir).mkdir()
-    (home / base.dir / "manifest.json").write_text('{"seconds": 10}')
-    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (10 + progress.AROUND, True)
+    made_runs.finish(home / "runs/base_model/other-0123456789", "base_model", {}, seconds=30)
+    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (30 + progress.STARTUP, False)
+    finish(home, base, 10)
+    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (10 + progress.STARTUP, True)
 
 
-def test_gpus_are_places_only_for_what_uses_them(home, planned):
-    adapters = [run for run in planned if run.stage == "adapter"]
-    compare = of(planned, "compare")
-    finish(home, adapters[0], 10)
-    finish(home, compare, 10)
-    todo = {run: "waiting" for run in adapters}
-    one = 10 + progress.AROUND
-    assert progress.time_left(planned, todo, {}, 8)[0] == one
-    assert progress.time_left(planned, todo, {}, 8, gpus=1)[0] == len(adapters) * one
-    assert progress.time_left(planned, {compare: "", of(planned, "data"): ""}, {}, 8, gpus=1)[0] == one
-    assert progress.time_left(planned, todo, {}, 1, gpus=8)[0] == len(adapters) * one, "a GPU is no core"
+def test_checkpoints_may_vanish_while_the_display_reads_them(home, planned, monkeypatch):
+    """A training prunes its checkpoints at any moment, also between the listing and the reading of a directory."""
+    base = planned[0]
+    folder = home / "runs/.staging" / base.name / "checkpoints"
+    for step in range(1, 40):
+        checkpoint(home, base, step, 40, 1.0)
+    ending = threading.Event()
+
+    def prune() -> None:
+        while not ending.is_set():
+            for step in range(1, 40):
+                shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
+            for step in range(1, 40):
+                checkpoint(home, base, step, 40, 1.0)
+
+    pruning = threading.Thread(target=prune)
+    pruning.start()
+    try:
+        for _ in range(300):
+            step = progress.training_step(base)
+            assert step is None or step.steps == 40
+    finally:
+        ending.set()
+        pruning.join()
+    shutil.rmtree(folder)
+    assert progress.training_step(base) is None
 
 
 def test_what_stands_on_a_failed_run_is_left_out(planned):
@@ -150,13 +159,6 @@ def test_what_stands_on_a_failed_run_is_left_out(planned):
     assert {run for run in planned if adapter in run.needs} <= cannot and of(planned, "compare") in cannot
     assert adapter not in cannot and not {of(planned, "base_model"), of(planned, "data")} & cannot
     assert progress.blocked(planned, set()) == set()
-
-
-def test_all_cores_of_the_profile_are_a_number(home):
-    assert progress.cores() == 1, "without a profile"
-    (home / "profiles/default").mkdir(parents=True)
-    (home / "profiles/default/config.yaml").write_text("cores: all")
-    assert progress.cores() == len(os.sched_getaffinity(0))
 
 
 @contextlib.contextmanager
@@ -178,14 +180,14 @@ DEAD = f"{BEGUN}Traceback (most recent call last):\n  x\nnbclient.exceptions.Dea
 
 
 def cells(*done: str) -> str:
-    return json.dumps({"cells": [{"metadata": {"papermill": {"status": state}}} for state in done]})
+    return json.dumps({"cells": [{"metadata": {"papermill": {"status": state, "start_time": "12:00"}}} for state in done]})
 
 
 @pytest.mark.parametrize("text, notebook, then", [
     (BEGUN, None, "stopped before its first cell had ended"),
     (BEGUN, '{"cells": [{"cell', "stopped before its first cell had ended"),
-    (BEGUN, cells("completed", "running"), "stopped after cell 1 of 2 without an error"),
-    (f"{BEGUN}Aborted!", cells("completed", "completed"), "stopped after cell 2 of 2 without an error"),
+    (BEGUN, cells("completed", "running"), "stopped in cell 2 of 2"),
+    (f"{BEGUN}Aborted!", cells("completed", "completed"), "stopped in cell 2 of 2"),
     (DEAD, cells("completed", "completed"), "its kernel died: it was killed, most often because memory ran out"),
     (DEAD.replace("nbclient.exceptions.DeadKernelError: Kernel died", "OSError: No space"), '{"c', "OSError: No space"),
     ("python: No module named studykit.workflow.papermill", None, "python: No module named studykit.workflow.papermill"),
@@ -194,10 +196,10 @@ def test_a_notebook_has_failed_only_when_papermill_has_ended(home, planned, text
     base, ended = planned[0], {}
     since = time.time() - 1
     with logged(home, base, text, notebook):
-        assert status.of(base.dir).state == "running" and progress._state(base, since, ended) == "starting"
-    said = status.of(base.dir)
+        assert status.run_status(base.dir).state == "running" and display._state(base, since, ended) == "starting"
+    said = status.run_status(base.dir)
     assert said.state in ("failed", "stopped") and said.error.startswith(then)
-    assert progress._state(base, since, ended) == "failed" and ended[base][1] == said.error
+    assert display._state(base, since, ended) == "failed" and ended[base][1] == said.error
     assert (said.state == "failed") == (not then.startswith("stopped"))
 
 
@@ -206,8 +208,8 @@ def test_what_begins_or_has_just_ended_has_not_failed(home, planned, text, noteb
     """The shell has made the log and Python starts; or the manifest of another host is not seen yet."""
     with logged(home, planned[0], text, notebook):
         pass
-    assert status.of(planned[0].dir).state in ("running", "missing")
-    assert progress._state(planned[0], time.time() - 1, {}) == "starting"
+    assert status.run_status(planned[0].dir).state in ("running", "missing")
+    assert display._state(planned[0], time.time() - 1, {}) == "starting"
 
 
 def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
@@ -220,20 +222,21 @@ def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
     since = time.time() - 1
     with open(log.with_suffix(".txt"), "w") as text:
         command = [sys.executable, "-m", "studykit.workflow.papermill", "-k", "python3", "a.ipynb", str(log)]
-        process = subprocess.Popen(command, cwd=home, stdout=text, stderr=text)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(command, cwd=home, stdout=text, stderr=text, env=environment)
     seen = set()
     while not (log.is_file() and '"completed"' in log.read_text()):
-        seen.add((status.of(base.dir).state, progress._state(base, since, {})))
+        seen.add((status.run_status(base.dir).state, display._state(base, since, {})))
         assert process.poll() is None, log.with_suffix(".txt").read_text()
     assert seen == {("running", "starting")}
     (home / "die").touch()
     assert process.wait(30) != 0
-    assert status.of(base.dir).error.startswith("its kernel died") and progress._state(base, since, {}) == "failed"
+    assert status.run_status(base.dir).error.startswith("its kernel died") and display._state(base, since, {}) == "failed"
     out = io.StringIO()
     os.utime(log.with_suffix(".txt"), (1, 1))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])
     threading.Timer(1, os.utime, [log.with_suffix(".txt")]).start()
-    assert progress.follow(child, planned, 2, out) == 0
+    assert display.follow(child, planned, 2, out) == 0
     assert "base_model scratch-s0 failed: its kernel died" in out.getvalue()
 
 
@@ -242,7 +245,7 @@ def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
     (9000, True, "about 2.5 h left"),
 ])  # fmt: skip
 def test_the_time_left_in_words(seconds, complete, said):
-    assert progress.about(seconds, complete) == said
+    assert progress.describe_time_left(seconds, complete) == said
 
 
 class Terminal(io.StringIO):
@@ -267,7 +270,7 @@ def followed(home, planned, out) -> str:
     worker = threading.Thread(target=work)
     worker.start()
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3)"])
-    assert progress.follow(child, planned, 2, out) == 0
+    assert display.follow(child, planned, 2, out) == 0
     worker.join()
     return out.getvalue()
 
@@ -295,7 +298,7 @@ def test_in_a_terminal_few_lines_are_rewritten(home, planned, monkeypatch):
 
 
 def test_status_has_a_row_per_stage_and_what_runs(home, planned, monkeypatch):
-    monkeypatch.setattr("studykit.runs.store.basis", lambda *_: {})
+    monkeypatch.setattr("studykit.runs.store.digests", lambda *_: {})
     finish(home, planned[0])
     adapter = of(planned, "adapter")
     checkpoint(home, adapter, 20, 60, 1.25)
@@ -303,20 +306,20 @@ def test_status_has_a_row_per_stage_and_what_runs(home, planned, monkeypatch):
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("process 12 on host")
         lock.flush()
-        said = progress.table(planned).split("\n")
+        said = progress.status_table(planned).split("\n")
     assert said[0].split() == ["stage", "done", "running", "failed", "not", "run"]
     rows = {line.split()[0]: line.split()[1:] for line in said[1:8]}
     assert rows["base_model"] == ["1", "-", "-", "-"] and rows["adapter"] == ["-", "1", "-", "1"]
     assert f"running: adapter {adapter.label}: step 20 of 60, loss 1.250; being written by process 12 on host" in said
     assert said[-1].startswith(f"{len(planned) - 1} of {len(planned)} runs are to do")
-    assert "no engine is running" in said[-1]
+    assert "no study is running" in said[-1]
 
 
 @pytest.mark.parametrize("text, said", [
     ("Building DAG\nMissingInputException in rule data:\nMissing input files\nComplete log(s): x\n",
      "MissingInputException in rule data: Missing input files"),
     ("Error in rule x:\n  a\nWorkflowError:\nAt least one job did not complete successfully.\n", "Error in rule x: a"),
-    ("", "it said nothing."),
+    ("", "it printed nothing."),
 ])  # fmt: skip
 def test_an_error_of_snakemake_is_told_in_a_sentence(tmp_path, text, said):
     (tmp_path / "log.txt").write_text(text)

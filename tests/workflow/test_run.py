@@ -14,18 +14,22 @@ from studykit.errors import UserError
 from studykit.report import pages
 from studykit.runs import locks
 from studykit.study.file import load_study
+from studykit.study.plan import load_plan
 from studykit.workflow import lock, run, slurm, snakemake
-from tests.project import STUDY
+from tests.project import ROOT, STUDY
 
 # Follows a child that takes 1.5 s and ends with 3, as Snakemake would be followed; what the driver says goes to a pipe.
 FOLLOWING = """
 import signal, sys
+from pathlib import Path
+from studykit.runs import locks
 from studykit.workflow import run, snakemake
 signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
 child = [sys.executable, "-c", "import sys, time; time.sleep(1.5); sys.exit(3)"]
-with open("lock", "wb") as lock, open("log", "wb") as log:
-    code = run._follow(child, lock, log, [], snakemake.Asked("local", 1, ()))
-run._tell("the end", sys.stdout)
+lock = locks.acquire(Path("lock"), "a test")
+with open("log", "wb") as log:
+    code = run._run_snakemake(child, lock, log, [], snakemake.SnakemakeOptions("local", 1, ()))
+run._print("the end", sys.stdout)
 sys.exit(code)
 """
 
@@ -44,7 +48,7 @@ def home(tmp_path, monkeypatch):
 
 def following(hangup: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", FOLLOWING, hangup], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)  # fmt: skip
+                            text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
 
 
 @pytest.mark.parametrize("hangup, code", [("SIG_IGN", 3), ("SIG_DFL", 129)])
@@ -62,7 +66,7 @@ def test_a_reader_that_goes_away_ends_nothing(home):
     process.stdout.close()
     assert process.wait(30) == 3, "the exit code is the study's own"
     said = process.stderr.read()
-    assert said.count("\n") == 1 and "can no longer be shown (BrokenPipeError" in said
+    assert said.count("\n") == 1 and "its progress can no longer be shown (BrokenPipeError" in said
     assert "can no longer be shown" in (home / "log").read_text()
 
 
@@ -70,10 +74,10 @@ def test_an_error_of_the_display_ends_nothing(home, monkeypatch, capsys):
     def broken(*_):
         raise ValueError("no such number")
 
-    monkeypatch.setattr("studykit.workflow.progress.follow", broken)
+    monkeypatch.setattr("studykit.workflow.display.follow", broken)
     child = subprocess.Popen([sys.executable, "-c", "import sys, time; time.sleep(0.5); sys.exit(3)"])
     with open(home / "log", "wb") as log:
-        assert run._shown(child, log, [], snakemake.Asked("local", 1, ())) == 3
+        assert run._show(child, log, [], snakemake.SnakemakeOptions("local", 1, ())) == 3
     assert "(ValueError: no such number)" in capsys.readouterr().err
     assert "Traceback" in (home / "log").read_text()
 
@@ -87,26 +91,26 @@ FAR = ["--workflow-profile", "profiles/far"]
     (["--workflow-profile", "none", "-j", "5"], "local", 5), (["--profile", "profiles/far", "-R", "x"], "slurm", 8),
 ])  # fmt: skip
 def test_options_go_before_profiles(home, options, executor, places):
-    found = snakemake.asked(options)
+    found = snakemake.read_options(options)
     assert (found.executor, found.places) == (executor, places)
 
 
 def test_the_limit_of_gpus_stands_beside_other_limits_and_only_on_this_machine(home, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for options, limits in [([], ["mem_mb=900"]), (["--resources", "mem_mb=7", "x=1"], ["mem_mb=7", "x=1"])]:
-        assert snakemake.asked(options).options == ["--resources", *limits, "gpu=2"]
-    assert snakemake.asked(["--res", "gpu=1"]).options == [], "the user's own"
-    assert snakemake.asked(FAR).options[:1] == ["--slurm-jobname-prefix"] and snakemake.asked(FAR).gpus == 0
+        assert snakemake.read_options(options).options == ["--resources", *limits, "gpu=2"]
+    assert snakemake.read_options(["--res", "gpu=1"]).options == [], "the user's own"
+    assert snakemake.read_options(FAR).options[:1] == ["--slurm-jobname-prefix"] and snakemake.read_options(FAR).gpus == 0
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert snakemake.asked([]).options == []
+    assert snakemake.read_options([]).options == []
 
 
 def test_a_wrong_profile_and_a_taken_option_are_told_in_a_sentence(home):
-    with pytest.raises(UserError, match="slurm-jobname-prefix is studykit's own"):
-        snakemake.asked([*FAR, "--slurm-jobname-prefix", "mine"])
+    with pytest.raises(UserError, match="slurm-jobname-prefix is set by studykit"):
+        snakemake.read_options([*FAR, "--slurm-jobname-prefix", "mine"])
     (home / "profiles/far/config.yaml").write_text("jobs: [8")
     with pytest.raises(UserError, match="profiles/far/config.yaml is not YAML"):
-        snakemake.asked(FAR)
+        snakemake.read_options(FAR)
 
 
 @pytest.fixture
@@ -129,18 +133,18 @@ def test_another_snakemake_is_waited_for_and_then_named(home, plain, monkeypatch
     monkeypatch.setattr(lock, "WAIT", 1.0)
     process = plain(60)
     with pytest.raises(UserError, match=rf"Snakemake \(process {process.pid} on {os.uname().nodename}\) is running"):
-        with lock.only_engine():
+        with lock.only_command():
             pass
     process.kill()
     plain(0.5)
-    with lock.only_engine():
-        assert locks.holder(home / "runs/.engine.lock") == f"Process {os.getpid()} on {os.uname().nodename}"
+    with lock.only_command():
+        assert locks.holder(home / "runs/.command.lock") == f"Process {os.getpid()} on {os.uname().nodename}"
 
 
 def test_the_snakemake_of_a_single_job_is_no_engine(home, plain):
     process = plain(60, "--target-jobs", "adapter:run=x", "--mode", "remote")
     began = time.monotonic()
-    with lock.only_engine():
+    with lock.only_command():
         assert process.poll() is None and time.monotonic() - began < 5
 
 
@@ -194,7 +198,7 @@ def test_a_slurm_that_does_not_answer_is_told_to_who_wants_it(home, queue):
 
 
 @pytest.mark.parametrize("command", [
-    lambda: run.run("params/copy.yaml", None, True, False, []), lambda: pages.write_report("params/copy.yaml"),
+    lambda: run.run(load_plan("params/copy.yaml"), None, True, False, []), lambda: pages.write_report(load_plan("params/copy.yaml")),
 ])  # fmt: skip
 def test_two_studies_of_one_name_are_refused(home, command):
     (home / "params/broken.yaml").write_text("study: [")

@@ -21,7 +21,7 @@ from studykit.data import rows as data_rows
 from studykit.data.prompts import EncodedRow
 from studykit.errors import UserError
 from studykit.report.explorer.page import explore
-from studykit.runs import store
+from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASE_1, PHASES
 
 
@@ -42,7 +42,7 @@ class Bench:
     def __init__(self, base: str | Path, data: str | Path, checkpoints: Sequence[str | Path]):
         """Nothing is loaded yet. `checkpoints` are fusion runs on the base run `base`."""
         self.base, self.limits = base, data_rows.limits(data)
-        self.made = {Path(run).name: store.manifest(run)["params"] for run in checkpoints}
+        self.made = {Path(run).name: finished_run(run).params for run in checkpoints}
         self.runs = {Path(run).name: run for run in checkpoints}
         self._loaded = self._model = self._state = None
 
