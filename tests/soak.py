@@ -49,7 +49,7 @@ base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps:
 data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
 adapter: {steps: 800, target_steps: 800, eval_every: 20, patience: 0, batch_size: 4}
 fusion: {steps: 400, eval_every: 20, patience: 0, batch_size: 4}
-evaluate: {sources: [], max_new_tokens: 8, allow_unsandboxed: true}
+evaluate: {sources: [], max_new_tokens: 8}
 fusion_attention: {samples: 4}
 compare: {resamples: 100}
 """

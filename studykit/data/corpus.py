@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from studykit.data.jsonl import json_lines
-from studykit.data.languages import display_name
+from studykit.data.languages import canonical, display_name
 from studykit.data.polyglot import PolyglotProgram, programs
 from studykit.errors import UserError
 
@@ -60,8 +60,9 @@ def file_documents(
 ) -> list[Document]:
     """`content` of `<directory>/<language>.jsonl`, shuffled; of the target only a `target_share` of its files."""
     documents: list[Document] = []
+    named = {canonical(file.stem): file for file in directory.glob("*.jsonl")}  # "cpp.jsonl" holds c++, too
     for language in languages:
-        path = directory / f"{language}.jsonl"
+        path = named.get(canonical(language), directory / f"{language}.jsonl")
         rows = list(json_lines(path))
         if language == target:
             rows = rows[: max(1, round(target_share * len(rows))) if target_share else 0]

@@ -17,9 +17,11 @@ from pathlib import Path
 from time import monotonic
 
 from studykit.data import rows as data_rows
+from studykit.data.languages import canonical
 from studykit.errors import UserError
 from studykit.evaluation import samples
 from studykit.evaluation.execution import execute
+from studykit.evaluation.execution.sandbox import NoSandboxError
 from studykit.evaluation.scoring import evaluate_predictions
 from studykit.evaluation.trained import State, completion_losses, loaded, loss_entry, states
 from studykit.runs import code_digest, files, store
@@ -31,13 +33,17 @@ from studykit.tuners import fusion_layers
 WRITING = ("evaluation.trained", "training.generate")  # the modules, with what they import, that decide completions
 
 
-def why_not_executed(rows: Sequence[data_rows.Row], languages: Sequence[str] | None = None) -> str | None:
-    """Why pass@1 of rows that have tests is not known; None when it is, or nothing has tests.
+def why_not_executed(
+    rows: Sequence[data_rows.Row], languages: Sequence[str] | None = None, allow_unsandboxed: bool = False
+) -> str | None:
+    """Returns why pass@1 of rows that have tests is not known; None when it is, or nothing has tests.
 
     Args:
         languages: those whose programs may be run; None: all that have a runtime on this machine.
+        allow_unsandboxed: whether programs may be run where no sandbox works.
     """
-    for language in sorted({row.language for row in rows if row.check}):
+    tested = sorted({canonical(row.language) for row in rows if row.check})
+    for language in tested:
         if languages is not None and language not in languages:
             named = ", ".join(languages) or "no language"
             return f"evaluate.execute names {named}, so programs in {language} are not run."
@@ -45,6 +51,11 @@ def why_not_executed(rows: Sequence[data_rows.Row], languages: Sequence[str] | N
             execute.runtime_version(language)
         except UserError as error:
             return str(error)
+    try:
+        if tested:
+            execute.isolation(allow_unsandboxed)
+    except NoSandboxError as error:
+        return str(error)
     return None
 
 
@@ -71,7 +82,7 @@ def evaluate(p, run: store.OpenRun) -> dict:
         "reason", where they cannot be run.
     """
     rows = data_rows.read_rows(p.data, p.language, "test")[: p.limit]
-    limits, reason = data_rows.limits(p.data), why_not_executed(rows, p.execute)
+    limits, reason = data_rows.limits(p.data), why_not_executed(rows, p.execute, p.allow_unsandboxed)
     checks = any(row.check for row in rows)
     isolation = execute.isolation(p.allow_unsandboxed) if checks and not reason else None
     base = tokenizer = None

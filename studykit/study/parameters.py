@@ -210,8 +210,8 @@ class EvaluateParams(Section):
     limit: int | None = Field(None, ge=1, description="rows, at most; None: all")
     execute: list[Runnable] | None = Field(None, description="whose programs are run; None: all with a runtime")
     allow_unsandboxed: bool = Field(False, description="run generated code even where no sandbox works (recorded)")
-    timeout: float = Field(4.0, gt=0, description="seconds per program")
-    memory_mb: int = Field(512, ge=64, description="memory per program")
+    timeout: float = Field(4.0, gt=0, le=3600, description="seconds of processor time per run of a program")
+    memory_mb: int = Field(512, ge=64, le=65536, description="megabytes of memory per program, its files included")
     out: str | None = run_dir("directory of this run")
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps:
 data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
 adapter: {steps: 6, target_steps: 4, eval_every: 2, patience: 2, batch_size: 4}
 fusion: {steps: 4, eval_every: 2, batch_size: 4}
-evaluate: {sources: [], max_new_tokens: 8, allow_unsandboxed: true}
+evaluate: {sources: [], max_new_tokens: 8}
 fusion_attention: {samples: 4}
 compare: {resamples: 100}
 """

@@ -33,6 +33,10 @@ NAMED = "STUDYKIT_ISOLATION"  # environment variable
 PROBES = 3  # times that a level which does not answer in time is tried
 
 
+class NoSandboxError(UserError):
+    """No sandbox that is allowed works on this machine."""
+
+
 @functools.cache
 def probe(sandbox: Sandbox) -> str:
     """Runs a program in `sandbox` and returns "" when it passes, else the reason why it does not work here.
@@ -90,7 +94,7 @@ def candidates(allow_unsandboxed: bool = False) -> list[Sandbox]:
 def choose(allow_unsandboxed: bool = False) -> Sandbox:
     """Returns the best sandbox that works on this machine.
 
-    UserError where none works, or only `rlimits` and that is not allowed.
+    NoSandboxError where none works, or only `rlimits` and that is not allowed; UserError where one is too slow to tell.
     """
     reasons = {}
     for sandbox in candidates(allow_unsandboxed):
@@ -99,6 +103,6 @@ def choose(allow_unsandboxed: bool = False) -> Sandbox:
         reasons[str(sandbox)] = reason
     tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     advice = "" if allow_unsandboxed else ", or set allow_unsandboxed: true to run them with limits only, not isolated"
-    raise UserError(
+    raise NoSandboxError(
         f"no sandbox for model-written programs works on this machine ({tried}): install bubblewrap{advice}"
     )
