@@ -69,7 +69,7 @@ def adapters(case: dict) -> dict:
 def predict(case: dict) -> dict[str, float]:
     need = estimate.training(
         config(case), adapters(case), half=CUDA, batch=case["batch"], length=LENGTH, optimizer=case["optimizer"],
-        checkpointing=case["checkpointing"], penalty=case["kind"] == "fusion",
+        checkpointing=case["checkpointing"], value_penalty=case["kind"] == "fusion",
     )  # fmt: skip
     return {"saved": need.activations / MB, "peak": need.peak / MB}
 
@@ -90,7 +90,7 @@ def measure(case: dict) -> dict[str, float]:
     forget_peak()
     with tempfile.TemporaryDirectory() as directory:
         train(model, SimpleNamespace(pad_token_id=0), rows, rows, settings, steps=2, trainer_state_dir=Path(directory),
-              seed=0, penalty=0.01 if case["kind"] == "fusion" else 0.0)  # fmt: skip
+              seed=0, value_regularizer=0.01 if case["kind"] == "fusion" else 0.0)  # fmt: skip
     peak = torch.cuda.max_memory_allocated() if CUDA else resident("VmHWM") - before
     return {"saved": saved(model, Collator(0)(rows[: case["batch"]]), case) / MB, "peak": peak / MB}
 
@@ -139,7 +139,7 @@ def warm() -> None:
     rows = [{"input_ids": [1] * 8, "labels": [1] * 8}] * 4
     with tempfile.TemporaryDirectory() as directory:
         train(model, SimpleNamespace(pad_token_id=0), rows, rows, TrainingSettings(1e-4, batch_size=2), steps=1,
-              trainer_state_dir=Path(directory), seed=0, penalty=0.01)  # fmt: skip
+              trainer_state_dir=Path(directory), seed=0, value_regularizer=0.01)  # fmt: skip
     del model
     gc.collect()
     if sys.platform == "linux":

@@ -19,6 +19,7 @@ from studykit.attention.token_kinds import OTHER, token_kinds
 from studykit.data.prompts import EncodedRow, encode_row
 from studykit.data.rows import Row
 from studykit.errors import UserError
+from studykit.training.batches import pad
 from studykit.tuners import fusion_layers, record_fusion
 
 
@@ -70,9 +71,12 @@ def capture(
         with torch.no_grad(), tqdm(total=len(rows), desc=f"fusion weights, {phase}", disable=not progress) as bar:
             for start in range(0, len(rows), batch_size):
                 chosen = by_length[start : start + batch_size]
-                padded, attended = _right_padded([encoded[i].input_ids for i in chosen], tokenizer.pad_token_id or 0)
+                ids = [encoded[i].input_ids for i in chosen]
+                batch = {
+                    "input_ids": pad(ids, tokenizer.pad_token_id or 0),
+                    "attention_mask": pad([[1] * len(row) for row in ids], 0),
+                }
                 with record_fusion(model) as seen:
-                    batch = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(attended)}
                     model(**{name: tensor.to(device) for name, tensor in batch.items()}, **_cheap(model))
                 if record is None:
                     ids = [row.id for row in rows]
@@ -97,13 +101,6 @@ def capture(
     record.place = layers[0].placements[fusion]
     record.mask, record.masked = mode if masked else "none", [record.members[n] for n in masked]
     return record
-
-
-def _right_padded(sequences: list[list[int]], pad: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids and attention mask, (B, T) each, padded on the right as in training."""
-    longest = max(map(len, sequences))
-    ids = [sequence + [pad] * (longest - len(sequence)) for sequence in sequences]
-    return ids, [[int(t < len(sequence)) for t in range(longest)] for sequence in sequences]
 
 
 def _cheap(model: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from studykit.evaluation.trained import State, completion_losses, loaded, loss_e
 from studykit.runs import code_digest, files, store
 from studykit.training.base import load_base
 from studykit.training.decoding import Decoding
-from studykit.training.generate import alone, predict, settings_of
+from studykit.training.generate import batch_consistency, predict, settings_of
 from studykit.tuners import fusion_layers
 
 WRITING = ("evaluation.trained", "training.generate")  # the modules, with what they import, that decide completions
@@ -66,7 +66,7 @@ class Written:
     predictions: list[dict]
     losses: list[list]
     folded: bool
-    batches: dict | None  # see `generate.alone`
+    batches: dict | None  # see `generate.batch_consistency`
     settings: dict  # see `generate.settings_of`
     seconds: float
 
@@ -120,7 +120,7 @@ def write(base, tokenizer, state: State, rows, limits, decoding: Decoding, p, ru
         known = [] if all(row.no_reference for row in rows) else rows
         losses = completion_losses(model, tokenizer, known, limits, p.batch_size)
         n = p.batch_check if last else 0
-        batches = alone(model, tokenizer, rows, predictions, decoding, n=n, **options)
+        batches = batch_consistency(model, tokenizer, rows, predictions, decoding, n=n, **options)
     return Written(predictions, losses, folded, batches, settings, monotonic() - began)
 
 

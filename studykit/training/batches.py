@@ -1,7 +1,7 @@
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,25 @@ from studykit.data.prompts import encode_row
 from studykit.data.rows import Row
 
 
-def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[dict]:
-    """Rows as examples for `train`: input_ids and labels."""
+class Example(TypedDict):
+    """One sequence to train on; both lists have its length."""
+
+    input_ids: list[int]
+    labels: list[int]  # token ids, or -100 where no loss is counted
+
+
+def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[Example]:
+    """Returns rows as examples for `train`, cut to these numbers of tokens."""
     encoded = [encode_row(row, tokenizer, max_prompt_tokens, max_target_tokens) for row in rows]
     return [{"input_ids": e.input_ids, "labels": e.labels} for e in encoded]
+
+
+def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
+    """Returns sequences of token ids, labels or flags as one tensor (B, T), filled up with `value` to the longest."""
+    length = max(map(len, sequences))
+    fill = [[value] * (length - len(sequence)) for sequence in sequences]
+    pairs = zip(sequences, fill, strict=True)
+    return torch.tensor([[*more, *sequence] if left else [*sequence, *more] for sequence, more in pairs])
 
 
 class Collator:
@@ -23,40 +38,42 @@ class Collator:
 
     `loss_on` decides which of them Trainer counts as the items of a batch and trains on; both are (B, T).
 
-    With `packing` the examples of a batch share rows as long as its longest example. None sees another: positions
-    start anew and the attention mask is block-diagonal, so loss and gradients are those of the padded batch.
+    With `packing` the examples of a batch share rows as long as its longest example. No example sees another: positions
+    start again at 0 and the attention mask is block-diagonal, so loss and gradients are those of the padded batch.
     """
 
     def __init__(self, pad_token_id: int, loss_on: str = "completion", packing: bool = False):
         self.pad_token_id, self.loss_on, self.packing = pad_token_id, loss_on, packing
 
-    def __call__(self, examples: list[dict]) -> dict[str, Tensor]:
+    def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
+        """Returns the batch of a list of examples."""
         rows = pack(examples) if self.packing else [[example] for example in examples]
-        length = max(sum(len(e["input_ids"]) for e in row) for row in rows)
 
-        def lay(piece: Callable[[dict], list[int]], value: int) -> Tensor:
-            joined = [[x for example in row for x in piece(example)] for row in rows]
-            return torch.tensor([row + [value] * (length - len(row)) for row in joined])
+        def joined(part: Callable[[Example], list[int]], fill: int) -> Tensor:  # (B, T)
+            return pad([[x for example in row for x in part(example)] for row in rows], fill)
 
-        completion = lay(lambda e: [-100, *e["labels"][1:]], -100)  # nothing predicts a first token
-        sequence = lay(lambda e: [-100, *e["input_ids"][1:]], -100)
+        completion = joined(lambda e: [-100, *e["labels"][1:]], -100)  # nothing predicts a first token
+        sequence = joined(lambda e: [-100, *e["input_ids"][1:]], -100)
         batch = {
-            "input_ids": lay(lambda e: e["input_ids"], self.pad_token_id),
-            "attention_mask": lay(lambda e: [1] * len(e["input_ids"]), 0),
+            "input_ids": joined(lambda e: e["input_ids"], self.pad_token_id),
+            "attention_mask": joined(lambda e: [1] * len(e["input_ids"]), 0),
             "labels": completion if self.loss_on == "completion" else sequence,
             "completion_labels": completion,
             "sequence_labels": sequence,
         }
         if self.packing:
-            number = [[[at] * len(e["input_ids"]) for at, e in enumerate(row)] for row in rows]
-            of = torch.tensor([(flat := sum(row, [])) + [-1] * (length - len(flat)) for row in number])  # (B, T)
-            batch["attention_mask"] = torch.tril(of[:, None, :, None] == of[:, None, None, :])  # (B, 1, T, T)
-            batch["position_ids"] = lay(lambda e: list(range(len(e["input_ids"]))), 0)
+            numbers = [[n for n, e in enumerate(row) for _ in e["input_ids"]] for row in rows]
+            number = pad(numbers, -1)  # (B, T): which example of its row a token belongs to
+            batch["attention_mask"] = torch.tril(number[:, None, :, None] == number[:, None, None, :])  # (B, 1, T, T)
+            batch["position_ids"] = joined(lambda e: list(range(len(e["input_ids"]))), 0)
         return batch
 
 
-def pack(examples: list[dict]) -> list[list[dict]]:
-    """The examples in rows, none longer than the longest example: first fit, the longest first (Johnson 1973)."""
+def pack(examples: list[Example]) -> list[list[Example]]:
+    """Returns the examples in rows, none longer than the longest example.
+
+    Each example, the longest first, goes into the first row that has room (first-fit decreasing, Johnson 1973).
+    """
     ordered = sorted(examples, key=lambda e: -len(e["input_ids"]))
     capacity, rows, room = len(ordered[0]["input_ids"]), [], []
     for example in ordered:
@@ -71,13 +88,18 @@ def pack(examples: list[dict]) -> list[list[dict]]:
 
 
 def forward(model, batch: dict[str, Tensor]) -> ModelOutput:
-    """The model on a batch of `Collator`, without a cache."""
+    """Runs the model on a batch of `Collator`, without a cache."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
     return model(**inputs, use_cache=False)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the next token, (B, T-1), 0 where the label is -100. logits (B, T, V), labels (B, T)."""
+    """Returns the cross entropy of each next token in nats, (B, T-1); it is 0 where the label is -100.
+
+    Args:
+        logits: (B, T, V); they are converted to fp32.
+        labels: (B, T).
+    """
     labels = labels[:, 1:].to(logits.device)
     logits = logits[:, :-1].float().flatten(0, 1)
     losses = F.cross_entropy(logits, labels.flatten(), ignore_index=-100, reduction="none")

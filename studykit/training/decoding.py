@@ -1,8 +1,8 @@
-"""How tokens are chosen: greedily or by sampling, and where a completion stops.
+"""The choice of tokens, greedy or by sampling, and the end of a completion.
 
 Sampling adds Gumbel noise to the tempered logits and takes the largest, which draws from their softmax (Gumbel 1954;
-Maddison et al. 2014, arXiv 1411.0030). Each completion has a noise generator of its own, seeded by its row, sample and
-the study's seed: what is drawn for it depends neither on its batch nor on where a killed run went on.
+Maddison et al. 2014, arXiv 1411.0030). Each completion has its own generator of noise, seeded by its row, its sample
+and the study's seed, so it depends neither on its batch nor on where a killed run resumed.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from transformers import LogitsProcessor, StoppingCriteria, TopPLogitsWarper
 
 @dataclass(frozen=True)
 class Decoding:
-    """What decides a completion beside model and prompt."""
+    """The settings that decide a completion, besides model and prompt."""
 
     max_new_tokens: int
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0  # in (0, 1]; the smallest set of tokens with this much probability is drawn from
     samples: int = 1  # completions per prompt
-    seed: int = 0  # of the draws
-    stop: tuple[str, ...] | None = None  # strings that end a completion; None: those of the row
+    seed: int = 0  # of the noise
+    stop: tuple[str, ...] | None = None  # strings that end a completion; None: the row's own
 
     def settings(self) -> dict:
-        """For the record. Not `samples`: a first sample is the same whether or not there is a second."""
-        drawn = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        stop = {} if self.stop is None else {"stop": list(self.stop)}
-        greedy = {"decoding": "greedy"} if not self.temperature else {"decoding": "sampling", **drawn}
-        return {**greedy, "max_new_tokens": self.max_new_tokens, **stop}
+        """Returns the settings for the record, without `samples`: a first sample does not depend on a second one."""
+        settings: dict = {"decoding": "greedy"}
+        if self.temperature:
+            sampling = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+            settings = {"decoding": "sampling", **sampling}
+        settings["max_new_tokens"] = self.max_new_tokens
+        if self.stop is not None:
+            settings["stop"] = list(self.stop)
+        return settings
 
 
-class Draw(LogitsProcessor):
-    """Turns logits (B, V) into ones whose largest entry is a draw, with one generator per row of the batch."""
+class GumbelDraw(LogitsProcessor):
+    """Adds noise to logits (B, V), so that their largest entry is a draw; each row of the batch has its generator."""
 
     def __init__(self, decoding: Decoding, seeds: Sequence[int]):
         self.temperature = decoding.temperature
@@ -51,21 +55,21 @@ class Draw(LogitsProcessor):
         return logits + noise.to(logits.device)
 
 
-class Stops(StoppingCriteria):
-    """Ends each row of a batch (B,) once its own stop strings occur in its new text."""
+class StopStrings(StoppingCriteria):
+    """Ends each row of a batch (B,) once one of its own stop strings occurs in its new text."""
 
     def __init__(self, tokenizer, stops: Sequence[Sequence[str]], start: int):
         self.tokenizer, self.stops, self.start = tokenizer, stops, start
         longest = max((len(text.encode()) for stop in stops for text in stop), default=0)
-        self.window = longest + 8  # a token holds a byte or more; some of them are part of one character
+        self.window = longest + 8  # tokens: each holds a byte or more; 8 more, as several may form one character
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_) -> Tensor:
         tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.window :])
-        met = [any(text in tail for text in stop) for tail, stop in zip(tails, self.stops, strict=True)]
-        return torch.tensor(met, device=input_ids.device)
+        ended = [any(text in tail for text in stop) for tail, stop in zip(tails, self.stops, strict=True)]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """The text up to its first stop string, and whether there is one."""
-    places = [place for place in map(text.find, stop) if place >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+    """Returns the text up to its first stop string, and whether there is one."""
+    starts = [start for start in map(text.find, stop) if start >= 0]
+    return (text[: min(starts)], True) if starts else (text, False)

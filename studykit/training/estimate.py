@@ -73,7 +73,7 @@ class Job:
     checkpointing: bool = False
     accumulation: int = 1
     bf16: bool = False  # autocast
-    penalty: bool = False
+    value_penalty: bool = False
     full: bool = False  # all weights of the base train, in fp32
     scored: int = 0  # tokens per row whose loss is measured beside generation
 
@@ -139,7 +139,7 @@ class Job:
         if any(p.requires_grad for p in model.parameters()):
             step = memory.training_step(
                 model, self.batch, self.length, bf16=self.bf16, checkpointing=self.checkpointing,
-                accumulation=self.accumulation, penalty=self.penalty, **options,
+                accumulation=self.accumulation, value_penalty=self.value_penalty, **options,
             )  # fmt: skip
             found = {"saved": step.saved, "early": step.early, "late": step.late}
         return found | {"passing": passing}
@@ -212,7 +212,7 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
             kinds = sorted({made[directory].label for directory in p.members.values()} - {"bottleneck"})
             label = " ".join([f"{p.method}{variant} of {len(members)}", *kinds])
             job = Job(run.stage, label, adapters=members | {FUSION: fusion_config(p)},
-                      penalty=p.value_regularizer > 0, **on, **trains)  # fmt: skip
+                      value_penalty=p.value_regularizer > 0, **on, **trains)  # fmt: skip
         else:
             trained = [made[directory] for directory in p.trained_runs or [] if directory in made]
             if p.trained_runs and not trained:

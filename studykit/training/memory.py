@@ -213,7 +213,7 @@ def training_step(
     bf16: bool = False,
     checkpointing: bool = False,
     accumulation: int = 1,
-    penalty: bool = False,
+    value_penalty: bool = False,
     quantization: str = "none",
 ) -> Step:
     """One step of `training.train` on rows of full length, as `trainer.StudyTrainer` computes its loss.
@@ -222,7 +222,7 @@ def training_step(
         model: a skeleton; what requires a gradient trains.
         batch, length: rows per forward pass and tokens per row, B and T.
         bf16: autocast, as Trainer runs the forward pass.
-        penalty: whether the value penalty is part of the loss.
+        value_penalty: whether the value penalty is part of the loss.
     """
     model.train()
     if checkpointing:
@@ -237,7 +237,7 @@ def training_step(
             for _ in range(min(2, accumulation)):
                 before = live.now
                 loss = _loss(model, ids, bf16)
-                if penalty:
+                if value_penalty:
                     loss = loss + value_deviation(model)
                 saved = live.now - before
                 loss.backward()

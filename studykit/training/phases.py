@@ -1,7 +1,8 @@
 """The phases in which a fusion is trained.
 
-AdvFusion (arXiv 2307.07854): phase 1 with the target's member masked, phase 2 with it restored. AdapterFusion trains
-once, for as many steps as both phases together: the published comparison gave AdvFusion twice the budget.
+AdvFusion (arXiv 2307.07854) trains phase 1 with the target's member masked, and phase 2 with it restored. AdapterFusion
+trains once, for as many steps as both phases together, so that budgets are equal: the published comparison gave
+AdvFusion twice the steps.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from peft import PeftModel
-from torch import Tensor
 
 from studykit.data.rows import read_rows
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
@@ -19,6 +19,7 @@ from studykit.training.batches import encode_rows
 from studykit.training.fusions import save_fusion
 from studykit.training.result import TrainingResult
 from studykit.training.train import train
+from studykit.training.trainer import AdamState
 from studykit.tuners import fusion_members
 
 
@@ -48,20 +49,22 @@ def training_phases(p: FusionParams) -> list[TrainingPhase]:
     return described
 
 
-def train_phases(model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int, int], run) -> Iterator[tuple[TrainingPhase, TrainingResult]]:
-    """Trains phase after phase; yields after each, when the model has its weights and its mask is still set.
+def train_phases(
+    model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int, int], run
+) -> Iterator[tuple[TrainingPhase, TrainingResult]]:
+    """Trains phase after phase and yields each with its result, when the model has its weights and its mask is set.
 
-    What a killed run had done is loaded, so it yields the same in the same order.
+    A killed run that is continued loads what it had finished, so it yields the same in the same order.
 
     Args:
         limits: max_prompt_tokens, max_target_tokens of the data.
-        run: the open run; its checkpoints survive a kill, what is saved to its path is published.
+        run: the open run; its checkpoints survive a kill, and the files in its path are published.
     """
-    moments = None
+    adam_state = None
     for phase in training_phases(p):
-        result, moments = train_phase(model, tokenizer, phase, p, limits, run, moments)
+        result, adam_state = train_phase(model, tokenizer, phase, p, limits, run, adam_state)
         if not p.carry_optimizer:
-            moments = None
+            adam_state = None
         yield phase, result
 
 
@@ -72,17 +75,21 @@ def train_phase(
     p: FusionParams,
     limits: tuple[int, int],
     run,
-    moments: dict[str, dict[str, Tensor]] | None = None,
-) -> tuple[TrainingResult, dict[str, dict[str, Tensor]]]:
-    """Trains one phase and saves it to `<run>/<phase>/`; returns the result and AdamW's moments, see `training.train`.
+    adam_state: AdamState | None = None,
+) -> tuple[TrainingResult, AdamState]:
+    """Trains one phase and saves it to `<run>/<phase>/`.
 
     Args:
-        moments: those that phase 1 ended with: the published behaviour, where one Trainer ran both phases.
+        adam_state: AdamW's state at the end of phase 1, for `carry_optimizer`: the published behaviour, in which one
+            Trainer ran both phases.
+
+    Returns: the result of the training, and AdamW's state at its end.
     """
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
+    has_value = p.method in ("adapterfusion", "advfusion") and p.variant != "static"
     rows = [row for language in phase.languages for row in read_rows(p.data, language, "train")]
-    result, moments = train(
+    result, adam_state = train(
         model,
         tokenizer,
         encode_rows(rows, tokenizer, *limits),
@@ -91,9 +98,9 @@ def train_phase(
         steps=phase.steps,
         trainer_state_dir=run.checkpoints / phase.phase.key,
         seed=p.seed,
-        penalty=p.value_regularizer if p.method in ("adapterfusion", "advfusion") and p.variant != "static" else 0.0,
-        moments=moments,
+        value_regularizer=p.value_regularizer if has_value else 0.0,
+        adam_state=adam_state,
     )
     save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))
-    return result, moments
+    return result, adam_state

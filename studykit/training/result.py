@@ -27,8 +27,8 @@ class LogEntry(TypedDict, total=False):
 class TrainingResult:
     """The result of one training, of an adapter, of one phase of a fusion, or of a base.
 
-        result = TrainingResult.read("runs/fusion/lua-advfusion_zero-s0-.../phase1/training.json")
-        gain = result.validation_loss(0) - result.validation_loss()
+    result = TrainingResult.read("runs/fusion/lua-advfusion_zero-s0-.../phase1/training.json")
+    gain = result.validation_loss(0) - result.validation_loss()
     """
 
     log: list[LogEntry]  # in the order of the steps
@@ -67,7 +67,9 @@ class TrainingResult:
         """Reads a result of this kind, or of one with more fields; raises UserError if a field is missing."""
         values = read_json(Path(file))
         if missing := [field.name for field in fields(cls) if field.name not in values]:
-            raise UserError(f"{file} has no {', '.join(missing)}; it was not written by this version: make its run again.")
+            raise UserError(
+                f"{file} has no {', '.join(missing)}; it was not written by this version: make its run again."
+            )
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 

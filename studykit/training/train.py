@@ -1,9 +1,9 @@
 """Training of a base model, an adapter or one phase of a fusion, by transformers.Trainer.
 
-The log holds the loss that trains and, beside it, both validation losses: that of the completion, and that of prompt
-and completion, so that curves of differently trained runs stand on one scale. Every run is stopped and selected on its
-validation rows. A killed run continues from its last checkpoint and ends as if it had not been killed; on a CPU that
-is true of every bit.
+The log holds the loss that is trained and both validation losses: that of the completion, and that of prompt and
+completion, so that curves of differently trained runs can be compared. The validation loss of the completion decides
+which step's weights are kept and when a training stops early. A killed training resumes from its last checkpoint and
+ends as if it had not been killed; on a CPU that holds bit by bit.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studykit.errors import UserError
 from studykit.runs import provenance
-from studykit.study.parameters import Training
+from studykit.study.parameters import BaseModelParams, Training
 from studykit.training.base import half_precision
-from studykit.training.batches import Collator
+from studykit.training.batches import Collator, Example
 from studykit.training.result import TrainingResult
 from studykit.training.trainer import (
     OPTIMIZERS,
-    WEIGHTS,
+    TRAINED_WEIGHTS_FILE,
+    AdamState,
     Meter,
     Patience,
     Progress,
@@ -42,31 +43,31 @@ CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs"
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What `train` is told beside steps and seed; the names are those of the notebooks' parameters."""
+    """The settings of a training besides steps and seed, under the names of the notebooks' parameters."""
 
-    learning_rate: float  # peak, linear decay
+    learning_rate: float  # at its peak, after the warm-up; it falls linearly to 0
     batch_size: int = 16  # examples per forward pass
     gradient_accumulation: int = 1  # forward passes per optimizer step
-    warmup_ratio: float = 0.03  # share of the steps
+    warmup_ratio: float = 0.03  # share of the steps in which the learning rate rises
     optimizer: str = "adamw"  # a key of OPTIMIZERS
     weight_decay: float = 0.0
-    eval_every: int = 20  # steps
-    patience: int = 0  # evaluations without a gain until the end; 0: never
-    loss_on: str = "completion"  # or sequence
-    packing: bool = False  # examples of a batch share rows, without seeing each other
-    precision: str = "auto"  # fp32 | bf16; auto: bf16 where the hardware is fast with it
+    eval_every: int = 20  # optimizer steps between evaluations
+    patience: int = 0  # evaluations in a row without a better loss after which it stops; 0: it never stops early
+    loss_on: str = "completion"  # completion | sequence: the tokens that count in the loss
+    packing: bool = False  # whether examples of a batch share rows, without attending to each other
+    precision: str = "auto"  # fp32 | bf16 | auto: bf16 where the hardware is fast with it
     gradient_checkpointing: bool = False
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm
     adam_beta2: float = 0.999
 
     @classmethod
-    def of(cls, p, **instead) -> TrainingSettings:
-        """The settings among the parameters of a notebook; what it does not have takes the default, or `instead`."""
+    def of(cls, p: TrainingSettings | Training | BaseModelParams, **overrides) -> TrainingSettings:
+        """Returns the settings among the parameters of a notebook; a setting that they lack keeps its default."""
         known = {f.name: getattr(p, f.name) for f in fields(cls) if hasattr(p, f.name)}
-        return cls(**{**known, **instead})
+        return cls(**{**known, **overrides})
 
 
-def tokens_per_second(result: TrainingResult, examples: list[dict], p: TrainingSettings | Training) -> float:
+def tokens_per_second(result: TrainingResult, examples: list[Example], p: TrainingSettings | Training) -> float:
     """Returns the trained tokens per second, padding excluded, of a training that drew its examples evenly."""
     settings = TrainingSettings.of(p)
     mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
@@ -74,30 +75,36 @@ def tokens_per_second(result: TrainingResult, examples: list[dict], p: TrainingS
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint from which a training can go on. A kill may tear the newest one, and a power cut leave any
-    of its files empty or cut short: it is passed over for an older one."""
+    """Returns the newest checkpoint from which a training can resume; None if there is none.
+
+    A kill may leave the newest one half-written, and a power cut may leave any of its files empty or cut short: then an
+    older one is taken.
+    """
     for path in sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True):
         if is_whole(path):
             return path
-        print(f"{path.name} is not whole and is passed over.")
+        print(f"{path.name} is incomplete; an older checkpoint is taken.")
     return None
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all files of a checkpoint open, and the best weights until then, which lie in it or in an older one."""
+    """Returns whether all files of a checkpoint open, those of the best weights included.
+
+    The best weights until then lie in this checkpoint or in an older one.
+    """
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         for step in {state["global_step"], state["best_global_step"] or state["global_step"]}:
-            with safe_open(checkpoint.with_name(f"checkpoint-{step}") / WEIGHTS, "pt"):
-                pass  # the header was read, and the file is as long as that says
+            with safe_open(checkpoint.with_name(f"checkpoint-{step}") / TRAINED_WEIGHTS_FILE, "pt"):
+                pass  # opening it reads the header and compares it with the size of the file
     except (OSError, ValueError, SafetensorError):
         return False
     states = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
-    return all(zipfile.is_zipfile(file) for file in states)  # whose directory stands at its end
+    return all(zipfile.is_zipfile(file) for file in states)  # a zip file has its directory at its end
 
 
 def has_ended(checkpoint: Path, steps: int, patience: int) -> bool:
-    """Whether a training of so many steps had nothing left to do at this checkpoint."""
+    """Returns whether a training of this many steps had nothing left to do at this checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state["global_step"] >= steps or is_exhausted(state["log_history"], patience)
 
@@ -105,39 +112,43 @@ def has_ended(checkpoint: Path, steps: int, patience: int) -> bool:
 def train(
     model: nn.Module,
     tokenizer,
-    train_examples: list[dict],
-    valid_examples: list[dict],
+    train_examples: list[Example],
+    valid_examples: list[Example],
     p: TrainingSettings | Training,
     *,
     steps: int,
     trainer_state_dir: Path,
     seed: int,
-    penalty: float = 0.0,
-    moments: dict[str, dict[str, Tensor]] | None = None,
-) -> tuple[TrainingResult, dict[str, dict[str, Tensor]]]:
-    """Trains what is trainable in `model`, in place, and leaves it with its best weights on the validation examples.
+    value_regularizer: float = 0.0,
+    adam_state: AdamState | None = None,
+) -> tuple[TrainingResult, AdamState]:
+    """Trains the trainable parameters of `model` in place; afterwards it has its best weights on the validation rows.
 
     Args:
         train_examples, valid_examples: from `encode_rows` or `packed_blocks`.
-        p: `TrainingSettings`, or the parameters of a notebook.
+        p: the settings, or the parameters of a notebook that hold them.
         steps: optimizer steps at most; 0 only measures the validation losses.
-        trainer_state_dir: where a killed run of the same parameters left its state, and will find it.
-        moments: AdamW's state by parameter name to go on with, as an earlier call returned it; none: it starts afresh.
-            The schedule is always new.
+        trainer_state_dir: the directory of checkpoints, from which a killed training with these parameters resumes.
+        value_regularizer: factor of the value penalty; only for fusions that have a value matrix.
+        adam_state: AdamW's state by parameter name to start with, as an earlier call returned it; None: a new one. The
+            learning-rate schedule is always a new one.
 
-    Returns: the result, and the moments after the last step.
-    Raises: UserError if the optimizer does not work here, or the loss is not finite.
+    Returns: the result, and AdamW's state after the last step.
+    Raises: UserError if the optimizer does not work on this machine, the batch cannot be shared out, or the loss is
+        not finite.
     """
     p = TrainingSettings.of(p)
     require_optimizer(p.optimizer)
-    if p.packing and (found := model.config._attn_implementation) != "sdpa":
-        raise UserError(f"packing is true, but the model's attention is {found!r}; packed rows need 'sdpa'.")
+    if p.packing and (attention := model.config._attn_implementation) != "sdpa":
+        raise UserError(f"packing is true, but the model's attention is {attention!r}; packed rows need 'sdpa'.")
     set_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # more under `accelerate launch`, see `parallel`
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # more than one under `accelerate launch`, see `distributed`
     if p.batch_size % processes:
-        raise UserError(f"batch_size is {p.batch_size}; {processes} processes need one that they can share out evenly.")
+        raise UserError(
+            f"batch_size is {p.batch_size}; {processes} processes need a batch size that they can share evenly."
+        )
     bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
     every = min(p.eval_every, max(1, steps))
     resumed = last_checkpoint(trainer_state_dir)
@@ -160,18 +171,18 @@ def train(
         eval_on_start=resumed is None,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=None,  # StudyTrainer lets older ones go
+        save_total_limit=None,  # StudyTrainer removes older ones
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
-        # Divides `every`, so that a checkpoint never stands amid the steps over which a logged loss is the mean.
+        # It divides `every`, so that no checkpoint falls among the steps whose mean loss is logged.
         logging_steps=next(n for n in range(max(1, every // 4), 0, -1) if every % n == 0),
-        logging_nan_inf_filter=False,  # which would hide a diverged run
+        logging_nan_inf_filter=False,  # the filter would hide a diverged run
         remove_unused_columns=False,
         label_names=["labels"],
         seed=seed,
         data_seed=seed,
         report_to="none",
-        disable_tqdm=True,  # our own bar instead
+        disable_tqdm=True,  # `Progress` shows a bar
         use_cpu=not torch.cuda.is_available(),
         **(CHECKPOINTING if p.gradient_checkpointing else {}),
     )
@@ -186,8 +197,8 @@ def train(
         eval_dataset=valid_examples,
         data_collator=Collator(tokenizer.pad_token_id, p.loss_on, p.packing),
         callbacks=[Progress, Patience(p.patience), meter],
-        penalty=penalty,
-        moments=moments,
+        value_regularizer=value_regularizer,
+        adam_state=adam_state,
     )
     trainer.remove_callback(PrinterCallback)
     if resumed and has_ended(resumed, steps, p.patience):
@@ -197,7 +208,7 @@ def train(
             print(f"Resuming from step {step_of(resumed)}.")
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     result = TrainingResult(
-        log=[row for row in trainer.state.log_history if "train_runtime" not in row],
+        log=[entry for entry in trainer.state.log_history if "train_runtime" not in entry],
         best_step=trainer.state.best_global_step,
         steps=trainer.state.global_step,
         trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
@@ -205,13 +216,17 @@ def train(
     )
     model.eval()
     state = trainer.optimizer.state
-    return result, {name: state[weight] for name, weight in model.named_parameters() if weight in state}
+    return result, {name: state[parameter] for name, parameter in model.named_parameters() if parameter in state}
 
 
-def _untrained(model: nn.Module, tokenizer, valid_examples: list[dict], p, arguments: TrainingArguments) -> TrainingResult:
+def _untrained(
+    model: nn.Module, tokenizer, valid_examples: list[Example], p: TrainingSettings, arguments: TrainingArguments
+) -> TrainingResult:
     """Returns the result of a training of no steps: the validation losses alone."""
     collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)
     trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
-    losses = trainer.evaluate()
-    return TrainingResult([{**losses, "step": 0}], 0, 0, 0.0, 0, provenance.peak_memory_mb())
+    entry = {**trainer.evaluate(), "step": 0}
+    return TrainingResult(
+        [entry], best_step=0, steps=0, seconds=0.0, trainable=0, peak_memory_mb=provenance.peak_memory_mb()
+    )

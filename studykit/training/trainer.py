@@ -1,7 +1,8 @@
-"""The trainer under `training`: transformers' Trainer with another loss, evaluation and checkpoint, and its callbacks.
+"""The trainer behind `train`: transformers' Trainer with another loss, evaluation and checkpoint, and its callbacks.
 
-The loss is a mean over tokens, exact under gradient accumulation. For a fusion the penalty, factor times
-sum_l ||W_v - I||_F^2, is a term of it and stands in the log. A checkpoint holds the weights that train and no others.
+The loss is a mean over tokens, exact under gradient accumulation. For a fusion, the value penalty
+`value_regularizer` * sum_l ||W_v - I||_F^2 is a term of the loss and is in the log. A checkpoint holds the weights that
+train and no others.
 """
 
 from __future__ import annotations
@@ -26,57 +27,67 @@ from studykit.runs.files import fsync, write_json
 from studykit.training.batches import forward, token_losses
 from studykit.tuners import value_deviation
 
-WEIGHTS = "trained.safetensors"
-# Our words for Trainer's. bitsandbytes keeps moments of fewer than 4096 entries (biases, narrow adapters) in fp32.
+TRAINED_WEIGHTS_FILE = "trained.safetensors"  # the trainable parameters, in every checkpoint
+AdamState = dict[str, dict[str, Tensor]]  # parameter -> its state in AdamW: step, exp_avg, exp_avg_sq ...
+# The studies' words for Trainer's. In 8 bits, bitsandbytes keeps the state of tensors with fewer than 4096 entries
+# (biases, narrow adapters) in fp32.
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
 class StudyTrainer(Trainer):
-    """Trainer with a token-mean loss, the penalty on W_v, exact evaluation, and checkpoints of what trains alone."""
+    """Trainer with a token-mean loss, the value penalty, exact evaluation, and checkpoints of the trained weights.
 
-    def __init__(self, *args, penalty: float = 0.0, moments: dict[str, dict[str, Tensor]] | None = None, **kwargs):
+    Args:
+        value_regularizer: factor of the value penalty; 0: there is none.
+        adam_state: AdamW's state to start with; None: a new one.
+    """
+
+    def __init__(self, *args, value_regularizer: float = 0.0, adam_state: AdamState | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.penalty, self.moments = penalty, moments or {}
-        self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True  # it counts the items of all micro-batches
-        self.last_penalty: float | None = None
+        self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
+        # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
+        self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
+        self.last_value_penalty: float | None = None
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
         for name, parameter in self.model.named_parameters():
-            if name in self.moments:
-                optimizer.state[parameter] = copy.deepcopy(self.moments[name])
+            if name in self.adam_state:
+                optimizer.state[parameter] = copy.deepcopy(self.adam_state[name])
         return optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Returns the mean loss per token of the whole batch, with the value penalty once per optimizer step."""
         labels = inputs["labels"]
         outputs = forward(model, inputs)
         items = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = token_losses(outputs.logits, labels).sum() / items
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        if self.penalty:
-            penalty = self.penalty * value_deviation(model)
-            self.last_penalty = penalty.item()
-            loss = loss + penalty / self.current_gradient_accumulation_steps
+        if self.value_regularizer:
+            value_penalty = self.value_regularizer * value_deviation(model)
+            self.last_value_penalty = value_penalty.item()
+            loss = loss + value_penalty / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Adds the value penalty to an entry of the log; raises UserError for a loss that is not finite."""
         for name in ("loss", "eval_loss"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise UserError(
                     f"The {name} is {logs[name]} after step {self.state.global_step}, with learning_rate="
                     f"{self.args.learning_rate}; it stays finite with a lower one, or with precision: fp32."
                 )
-        if "loss" in logs and self.last_penalty is not None:
-            logs = {**logs, "value_penalty": self.last_penalty}
+        if "loss" in logs and self.last_value_penalty is not None:
+            logs = {**logs, "value_penalty": self.last_value_penalty}
         super().log(logs, *args, **kwargs)
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """Token means of the completion loss (`eval_loss`) and of the whole sequence (`eval_sequence_loss`).
+        """Measures the mean loss per token of completions (`eval_loss`) and of sequences (`eval_sequence_loss`).
 
-        Of several processes each takes all rows: shared out among them, the last batches would be filled up with rows
-        that were counted before.
+        With several processes each one takes all rows: if they were shared out, the last batches would be filled up
+        with rows that are counted already.
         """
         self.model.eval()
         sums = {"completion": [0.0, 0], "sequence": [0.0, 0]}
@@ -99,17 +110,19 @@ class StudyTrainer(Trainer):
         return metrics
 
     def get_decay_parameter_names(self, model) -> list[str]:
-        """W_v belongs near the identity, not near zero: it is never decayed."""
+        """Returns the parameters that weight decay pulls to zero: never W_v, which belongs near the identity."""
         return [name for name in super().get_decay_parameter_names(model) if ".value." not in name]
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         directory = Path(output_dir or self.args.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(trained_weights(self.model), directory / WEIGHTS)
+        save_file(trained_weights(self.model), directory / TRAINED_WEIGHTS_FILE)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Leaves this checkpoint and the best one, or one before where this is the best. It is on the disk before
-        others go: a power cut may come at any time."""
+        """Writes a checkpoint and removes all others but the best one; if this is the best, one before it is kept.
+
+        The new checkpoint is on the disk before others are removed, since a power cut may come at any time.
+        """
         super()._save_checkpoint(model, trial)
         if not self.args.should_save:
             return
@@ -128,7 +141,7 @@ class StudyTrainer(Trainer):
         load_trained_weights(self.model, Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}"))
 
     def restore_end(self, checkpoint: Path) -> None:
-        """State, optimizer and best weights of a training that had ended at this, its last, checkpoint."""
+        """Restores state, optimizer and best weights of a training that had ended at this, its last, checkpoint."""
         self.state = TrainerState.load_from_json(checkpoint / "trainer_state.json")
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
@@ -136,30 +149,35 @@ class StudyTrainer(Trainer):
 
 
 def step_of(checkpoint: Path) -> int:
+    """Returns the step of a directory `checkpoint-<step>`."""
     return int(checkpoint.name.split("-")[1])
 
 
 def require_optimizer(name: str) -> None:
-    """UserError unless an optimizer, by a key of OPTIMIZERS, works on this machine."""
+    """Raises UserError unless an optimizer, named by a key of OPTIMIZERS, works on this machine."""
     if name == "adamw":
         return
     if name.startswith("paged") and not torch.cuda.is_available():
-        raise UserError(f"optimizer is {name!r}, whose moments may leave the GPU, but this machine has no CUDA device; "
-                        "adamw or adamw_8bit is accepted here.")  # fmt: skip
+        raise UserError(
+            f"optimizer is {name!r}, whose state may leave the GPU, but this machine has no CUDA device; adamw or "
+            "adamw_8bit is accepted here."
+        )
     weight = nn.Parameter(torch.zeros(4096, device="cuda" if torch.cuda.is_available() else "cpu"))
     weight.grad = torch.ones_like(weight)
     try:
         from bitsandbytes.optim import AdamW8bit
 
         AdamW8bit([weight]).step()
-    except Exception as error:  # whatever a library does that was built for another machine
-        raise UserError(f"optimizer is {name!r}, which bitsandbytes cannot run on this machine "
-                        f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); adamw is accepted "
-                        "everywhere.") from None  # fmt: skip
+    except Exception as error:  # a library that was built for another machine may raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"optimizer is {name!r}, which bitsandbytes cannot run on this machine ({reason}); adamw is accepted "
+            "everywhere."
+        ) from None
 
 
 class Progress(ProgressCallback):
-    """One bar with the newest losses, instead of a line per log entry."""
+    """A bar with the newest losses, in place of a line per log entry."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and self.training_bar is not None:
@@ -168,9 +186,9 @@ class Progress(ProgressCallback):
 
 
 class Patience(TrainerCallback):
-    """Ends a training after so many evaluations in a row without a gain.
+    """Ends a training after a number of evaluations in a row without a better loss.
 
-    It counts in the log, which a checkpoint keeps; transformers' own callback counts in itself and forgets.
+    It counts in the log, which a checkpoint keeps; transformers' own callback loses its count when a run is killed.
     """
 
     def __init__(self, patience: int):
@@ -182,45 +200,55 @@ class Patience(TrainerCallback):
 
 
 def is_exhausted(log: list[dict], patience: int) -> bool:
-    """Whether the last `patience` evaluations after step 0 are all no better than the one before them; 0: never."""
-    losses = [row["eval_loss"] for row in log if "eval_loss" in row and row["step"] > 0]
+    """Returns whether the last `patience` evaluations are all no better than the best one before them.
+
+    The evaluation at step 0 does not count; with a patience of 0 it is never exhausted.
+    """
+    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry and entry["step"] > 0]
     return bool(patience and losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 class Meter(TrainerCallback):
-    """Time and memory over all attempts: what earlier ones took until their last checkpoint, and this one."""
+    """A meter of time and memory over all attempts: the earlier ones until their last checkpoint, and this one.
+
+    Args:
+        path: the file that hands the readings of one attempt on to the next.
+    """
 
     def __init__(self, path: Path):
         self.path, self.started = path, time.monotonic()
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self.before, self.peak_before = before.get("seconds", 0.0), before.get("peak_memory_mb", 0.0)
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.earlier_seconds, self.earlier_peak = earlier.get("seconds", 0.0), earlier.get("peak_memory_mb", 0.0)
 
     def read(self) -> dict[str, float]:
-        seconds = self.before + time.monotonic() - self.started
-        return {"seconds": seconds, "peak_memory_mb": max(self.peak_before, peak_memory_mb())}
+        """Returns `seconds` and `peak_memory_mb` of all attempts until now."""
+        seconds = self.earlier_seconds + time.monotonic() - self.started
+        return {"seconds": seconds, "peak_memory_mb": max(self.earlier_peak, peak_memory_mb())}
 
     def on_save(self, args, state, control, **kwargs):
         write_json(self.path, self.read())
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Every trainable parameter by name."""
+    """Returns every trainable parameter by name."""
     return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
+@torch.no_grad()
 def load_trained_weights(model: nn.Module, directory: Path) -> None:
-    given, own = load_file(directory / WEIGHTS), trained_weights(model)
-    if given.keys() != own.keys():
-        other = sorted(given.keys() ^ own.keys())
-        raise ValueError(f"{directory / WEIGHTS} does not hold the parameters that train now: {other}")
+    """Copies the weights of a checkpoint into the parameters that train; raises ValueError if they are others."""
+    file = directory / TRAINED_WEIGHTS_FILE
+    saved, trainable = load_file(file), trained_weights(model)
+    if saved.keys() != trainable.keys():
+        differing = sorted(saved.keys() ^ trainable.keys())
+        raise ValueError(f"{file} does not hold the parameters that train now; these are on one side only: {differing}")
     for name, parameter in model.named_parameters():
-        if name in given:
-            with torch.no_grad():
-                parameter.copy_(given[name])
+        if name in saved:
+            parameter.copy_(saved[name])
 
 
 def peak_memory_mb() -> float:
-    """Peak memory in MiB: what was allocated on the GPU, or the resident set of this process."""
+    """Returns the peak memory in MiB: of what was allocated on the GPU, or of this process where there is none."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

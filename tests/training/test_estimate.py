@@ -50,7 +50,7 @@ def test_counts_of_deepseek_coder(presets, fusion, expected):
     assert {p.device.type for p in model.parameters()} == {"meta"}
 
 
-def kept(model, penalty: bool) -> int:
+def kept(model, value_penalty: bool) -> int:
     """Bytes that a forward pass on real numbers keeps for its backward pass, by autograd's own hooks."""
     own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     for layer in fusion_layers(model):
@@ -69,7 +69,7 @@ def kept(model, penalty: bool) -> int:
     mask[0, -1] = 0
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = token_losses(model(input_ids=ids, attention_mask=mask, use_cache=False).logits, ids).sum()
-        loss = loss + value_deviation(model) if penalty else loss
+        loss = loss + value_deviation(model) if value_penalty else loss
     return sum(storage.nbytes() for storage in found.values())
 
 
@@ -80,7 +80,7 @@ def test_what_is_kept_for_the_backward_pass(family, kind):
     base = models.tiny(family).requires_grad_(False)
     model = memory.attach(base, adapters(kind)).train()
     blank = memory.attach(memory.skeleton(models.tiny(family).config, torch.float32), adapters(kind))
-    step = memory.training_step(blank, BATCH, LENGTH, penalty=kind == "fusion")
+    step = memory.training_step(blank, BATCH, LENGTH, value_penalty=kind == "fusion")
     assert step.saved == pytest.approx(kept(model, kind == "fusion"), rel=0.05)
     assert step.gradients == 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert step.peak >= step.saved + step.gradients // 2
@@ -99,7 +99,7 @@ def test_the_rule_of_thumb_in_the_docstring():
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_deep_models_are_told_by_shallow_ones(monkeypatch, accumulation):
-    settings = {"half": False, "batch": 2, "length": 16, "penalty": True, "accumulation": accumulation}
+    settings = {"half": False, "batch": 2, "length": 16, "value_penalty": True, "accumulation": accumulation}
     told = estimate.training(config(layers=11), adapters("fusion"), **settings)
     monkeypatch.setattr(estimate, "DEPTHS", (4, 11))
     assert estimate.training(config(layers=11), adapters("fusion"), **settings) == told
@@ -140,7 +140,7 @@ def test_bytes_of_moments(optimizer, entries):
 
 def test_each_remedy_takes_less_and_all_of_them_least():
     job = estimate.Job("fusion", "adapterfusion", config(layers=4, hidden_size=128, head_dim=32), adapters("fusion"),
-                       True, batch=8, length=64, bf16=True, penalty=True)  # fmt: skip
+                       True, batch=8, length=64, bf16=True, value_penalty=True)  # fmt: skip
     need = job.need()
     found = {name: other.need().peak for name, other in estimate.remedies(job)}
     assert [name.split(":")[0] for name in found] == [

@@ -14,7 +14,7 @@ from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training import generate as training_generate
 from studykit.training.decoding import Decoding, cut
-from studykit.training.generate import alone, generate, predict
+from studykit.training.generate import batch_consistency, generate, predict
 from tests.tuners.models import fused
 
 WORDS = ["<pad>", "<end>", *(f"w{i}" for i in range(38))]
@@ -229,8 +229,8 @@ def test_stop_strings_end_a_completion_before_them(model, tokenizer, tmp_path):
 
 def test_a_batch_is_compared_with_single_prompts(model, tokenizer, tmp_path):
     records = predict(model, tokenizer, ROWS, tmp_path / "p.jsonl", Decoding(6), batch_size=12)
-    found = alone(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=4)
+    found = batch_consistency(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=4)
     assert (found["rows"], found["same"]) == (4, 4) and set(found["prompts_per_second"]) == {"alone", "batched"}
     records[0]["tokens"] = [5]
-    assert alone(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=4)["same"] == 3
-    assert alone(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=0) is None
+    assert batch_consistency(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=4)["same"] == 3
+    assert batch_consistency(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=0) is None

@@ -101,16 +101,16 @@ def test_phase_2_begins_with_new_moments_unless_they_are_carried(home, monkeypat
     seen, real = [], train.train
 
     def spy(*args, **kwargs):
-        result, moments = real(*args, **kwargs)
-        seen.append(moments)
-        return result, moments
+        result, adam_state = real(*args, **kwargs)
+        seen.append(adam_state)
+        return result, adam_state
 
     monkeypatch.setattr(phases, "train", spy)
     p = tiny.fusion_params(home, carry_optimizer=carry)
     model, tokens = start(p)
     with store.open_run(p.out, stage="fusion", params=p) as run:
         found = list(phases.train_phases(model, tokens, p, tiny.LIMITS, run))
-    assert [next(iter(moments.values()))["step"].item() for moments in seen] == count
+    assert [next(iter(adam_state.values()))["step"].item() for adam_state in seen] == count
     for _, result in found:  # a new schedule either way: from the peak down
         rates = [row["learning_rate"] for row in result.log if "loss" in row]
         assert rates[0] == p.learning_rate and rates == sorted(rates, reverse=True)

@@ -47,7 +47,7 @@ def fusion(tokens):
 
 
 def wide_fusion(tokens):
-    """A fusion with matrices of 4096 entries, the fewest of which bitsandbytes keeps moments in 8 bits."""
+    """A fusion with matrices of 4096 entries, the fewest of which bitsandbytes keeps adam_state in 8 bits."""
     special = {"pad_token_id": tokens.pad_token_id, "eos_token_id": tokens.eos_token_id, "bos_token_id": None}
     base = models.tiny(hidden_size=64, vocab_size=len(tokens), **special).requires_grad_(False)
     model = new_adapter(base, AdapterParams(language="lua", reduction_factor=4))
@@ -56,11 +56,11 @@ def wide_fusion(tokens):
     return model
 
 
-def run(model, tokens, checkpoints, steps=8, n=10, penalty=0.0, moments=None, seed=0, valid="lua", **settings):
+def run(model, tokens, checkpoints, steps=8, n=10, value_regularizer=0.0, adam_state=None, seed=0, valid="lua", **settings):
     p = TrainingSettings(**USUAL | settings)
     train_rows, valid_rows = tiny.examples(tokens, n), tiny.examples(tokens, 5, valid, first=n)
     return train(model, tokens, train_rows, valid_rows, p, steps=steps, trainer_state_dir=checkpoints, seed=seed,
-                 penalty=penalty, moments=moments)  # fmt: skip
+                 value_regularizer=value_regularizer, adam_state=adam_state)  # fmt: skip
 
 
 def weights(model) -> dict:
@@ -161,9 +161,9 @@ def test_two_times_four_is_eight(tokens, tmp_path):
     made = {}
     for batch, accumulation in ((8, 1), (4, 2), (2, 4)):
         model = fusion(tokens)
-        result, moments = run(model, tokens, tmp_path / str(batch), n=8, steps=3, eval_every=3, penalty=0.1,
+        result, adam_state = run(model, tokens, tmp_path / str(batch), n=8, steps=3, eval_every=3, value_regularizer=0.1,
                                batch_size=batch, gradient_accumulation=accumulation)  # fmt: skip
-        first = {name: state["exp_avg"] for name, state in moments.items()}
+        first = {name: state["exp_avg"] for name, state in adam_state.items()}
         made[batch] = (weights(model), first, [row["loss"] for row in result.log if "loss" in row])
     for batch in (4, 2):
         for mine, theirs in zip(made[batch][:2], made[8][:2], strict=True):
@@ -176,7 +176,7 @@ def test_two_times_four_is_eight(tokens, tmp_path):
 def test_a_killed_run_ends_bit_for_bit_like_another(tokens, tmp_path, killed, method, kill):
     """Kills before the first checkpoint, between two and at the border of an epoch (3 steps); dropout draws on."""
     whole = adapter(tokens, method)
-    expected, moments = run(whole, tokens, tmp_path / "whole", steps=12, eval_every=3, n=12)
+    expected, adam_state = run(whole, tokens, tmp_path / "whole", steps=12, eval_every=3, n=12)
     killed(lambda: run(adapter(tokens, method), tokens, tmp_path / "cut", steps=12, eval_every=3, n=12), kill)
     torch.manual_seed(99)
     resumed = adapter(tokens, method)
@@ -184,7 +184,7 @@ def test_a_killed_run_ends_bit_for_bit_like_another(tokens, tmp_path, killed, me
     assert equal(weights(resumed), weights(whole))
     assert result.log == expected.log
     assert (result.best_step, result.steps) == (expected.best_step, expected.steps)
-    assert all(equal(found[name], moments[name]) for name in moments)
+    assert all(equal(found[name], adam_state[name]) for name in adam_state)
 
 
 def test_a_killed_run_is_patient_for_as_long_as_another(tokens, tmp_path, killed):
@@ -222,7 +222,7 @@ def test_a_torn_checkpoint_is_passed_over(tokens, tmp_path, killed):
     for number, state in ((5, None), (6, '{"global_step"')):
         torn = tmp_path / f"cut/checkpoint-{number}"
         torn.mkdir()
-        (torn / trainer.WEIGHTS).write_bytes(b"half")
+        (torn / trainer.TRAINED_WEIGHTS_FILE).write_bytes(b"half")
         if state:
             (torn / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
@@ -231,7 +231,7 @@ def test_a_torn_checkpoint_is_passed_over(tokens, tmp_path, killed):
     assert equal(weights(resumed), weights(whole))
 
 
-@pytest.mark.parametrize("torn", [trainer.WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("torn", [trainer.TRAINED_WEIGHTS_FILE, "optimizer.pt", "scheduler.pt", "rng_state.pth"])
 @pytest.mark.parametrize("left", [0.0, 0.5])
 def test_after_a_power_cut_an_older_checkpoint_is_taken(tokens, tmp_path, killed, torn, left):
     """Which left `trainer_state.json` whole and another file empty, or half of it."""
@@ -249,7 +249,7 @@ def test_after_a_power_cut_an_older_checkpoint_is_taken(tokens, tmp_path, killed
 def test_no_checkpoint_is_taken_without_the_best_weights_until_then(tokens, tmp_path):
     result, _ = run(adapter(tokens), tokens, tmp_path, **IMPATIENT)
     assert last_checkpoint(tmp_path).name == f"checkpoint-{result.steps}"
-    (tmp_path / f"checkpoint-{result.best_step}" / trainer.WEIGHTS).write_bytes(b"")
+    (tmp_path / f"checkpoint-{result.best_step}" / trainer.TRAINED_WEIGHTS_FILE).write_bytes(b"")
     assert result.best_step < result.steps and last_checkpoint(tmp_path) is None
 
 
@@ -280,7 +280,7 @@ def test_seconds_and_memory_count_all_attempts(tokens, tmp_path, killed):
 def test_the_penalty_is_in_the_loss_and_in_the_log(tokens, tmp_path):
     logs = {}
     for factor in (0.0, 0.5):
-        result, _ = run(fusion(tokens), tokens, tmp_path / str(factor), penalty=factor, n=4, eval_every=1, steps=4)
+        result, _ = run(fusion(tokens), tokens, tmp_path / str(factor), value_regularizer=factor, n=4, eval_every=1, steps=4)
         logs[factor] = [row for row in result.log if "loss" in row]
     # Before the first step W_v is the identity but for its 1e-6; after it, the penalty is what the loss has more.
     model = fusion(tokens)
@@ -295,7 +295,7 @@ def test_a_larger_penalty_keeps_w_v_nearer_to_the_identity(tokens, tmp_path):
     far = {}
     for factor in (0.0, 10.0):
         model = fusion(tokens)
-        run(model, tokens, tmp_path / str(factor), penalty=factor, steps=12)
+        run(model, tokens, tmp_path / str(factor), value_regularizer=factor, steps=12)
         far[factor] = value_deviation(model).item()
     assert far[10.0] < far[0.0] / 2
 
@@ -349,18 +349,18 @@ def test_patience_counts_looks_after_step_0_without_a_gain(losses, patience, sto
 
 
 def test_moments_can_be_carried_into_the_next_training(tokens, tmp_path):
-    """Carried: the second training's Adam goes on counting from the first's moments; by default it starts afresh."""
+    """Carried: the second training's Adam goes on counting from the first's adam_state; by default it starts afresh."""
     model = fusion(tokens)
-    _, first = run(model, tokens, tmp_path / "first", steps=5, eval_every=5, penalty=0.1, weight_decay=0.1)
+    _, first = run(model, tokens, tmp_path / "first", steps=5, eval_every=5, value_regularizer=0.1, weight_decay=0.1)
     start = weights(model)
     made = {}
-    for kind, moments in (("carried", first), ("fresh", None)):
+    for kind, adam_state in (("carried", first), ("fresh", None)):
         again = fusion(tokens)
         for name, parameter in again.named_parameters():
             if name in start:
                 parameter.data.copy_(start[name])
         before = {name: {key: value.clone() for key, value in state.items()} for name, state in first.items()}
-        result, then = run(again, tokens, tmp_path / kind, steps=1, moments=moments, penalty=0.1, weight_decay=0.1)
+        result, then = run(again, tokens, tmp_path / kind, steps=1, adam_state=adam_state, value_regularizer=0.1, weight_decay=0.1)
         assert all(equal(first[name], before[name]) for name in first)  # a copy was carried
         made[kind] = then
         # whatever is carried, the schedule begins anew
@@ -378,8 +378,8 @@ def test_moments_in_8_bits_take_a_fourth_and_find_nearly_the_same_weights(tokens
     found, size = {}, {}
     for optimizer in ("adamw", "adamw_8bit"):
         model = wide_fusion(tokens)
-        result, moments = run(model, tokens, tmp_path / optimizer, steps=12, optimizer=optimizer)
-        kept = [value for state in moments.values() for value in state.values() if torch.is_tensor(value)]
+        result, adam_state = run(model, tokens, tmp_path / optimizer, steps=12, optimizer=optimizer)
+        kept = [value for state in adam_state.values() for value in state.values() if torch.is_tensor(value)]
         size[optimizer] = sum(value.nbytes for value in kept if value.numel() > 256)  # without tables and biases
         found[optimizer] = (result.validation_loss(), result.validation_loss(0))
     assert found["adamw_8bit"][0] == pytest.approx(found["adamw"][0], rel=0.02)
@@ -389,21 +389,21 @@ def test_moments_in_8_bits_take_a_fourth_and_find_nearly_the_same_weights(tokens
 
 def test_moments_in_8_bits_survive_a_kill_and_a_second_training(tokens, tmp_path, killed):
     """Bit for bit, as in fp32; carried, they go on counting."""
-    eight = {"optimizer": "adamw_8bit", "steps": 8, "eval_every": 2, "weight_decay": 0.1, "penalty": 0.1}
+    eight = {"optimizer": "adamw_8bit", "steps": 8, "eval_every": 2, "weight_decay": 0.1, "value_regularizer": 0.1}
     whole = wide_fusion(tokens)
-    expected, moments = run(whole, tokens, tmp_path / "whole", **eight)
-    assert {state["state1"].dtype for name, state in moments.items() if "weight" in name} == {torch.uint8}
+    expected, adam_state = run(whole, tokens, tmp_path / "whole", **eight)
+    assert {state["state1"].dtype for name, state in adam_state.items() if "weight" in name} == {torch.uint8}
     killed(lambda: run(wide_fusion(tokens), tokens, tmp_path / "cut", **eight), 5)
     resumed = wide_fusion(tokens)
     result, found = run(resumed, tokens, tmp_path / "cut", **eight)
     assert equal(weights(resumed), weights(whole)) and result.log == expected.log
     assert all(torch.equal(found[name][key], value) if torch.is_tensor(value) else found[name][key] == value
-               for name, state in moments.items() for key, value in state.items())  # fmt: skip
-    before = copy.deepcopy(moments)
-    _, then = run(resumed, tokens, tmp_path / "next", **eight | {"steps": 2}, moments=moments)
+               for name, state in adam_state.items() for key, value in state.items())  # fmt: skip
+    before = copy.deepcopy(adam_state)
+    _, then = run(resumed, tokens, tmp_path / "next", **eight | {"steps": 2}, adam_state=adam_state)
     for name, state in then.items():
-        assert state["step"] == 10 and moments[name]["step"] == 8
-        assert torch.equal(moments[name]["state1"], before[name]["state1"])  # a copy was carried
+        assert state["step"] == 10 and adam_state[name]["step"] == 8
+        assert torch.equal(adam_state[name]["state1"], before[name]["state1"])  # a copy was carried
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="pages where there is a GPU")
