@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from os import _exit  # a program may replace the module's
 
 from studykit.evaluation.execution import confinement
 from studykit.evaluation.execution.confinement import libc
@@ -40,7 +41,7 @@ def keep(setup: dict, job: dict, control: socket.socket) -> None:
     while True:
         word, files, _, _ = socket.recv_fds(control, 64, 8)
         if not word:
-            os._exit(0)
+            _exit(0)
         trouble = os.pipe()  # closed when the program starts
         pid = os.fork()
         if pid == 0:
@@ -50,7 +51,7 @@ def keep(setup: dict, job: dict, control: socket.socket) -> None:
             except BaseException as error:
                 os.write(trouble_file, f"{type(error).__name__}: {error}".encode()[:1000])
             finally:
-                os._exit(127)
+                _exit(127)
         os.close(trouble[1])
         for file in files:
             os.close(file)
@@ -113,7 +114,7 @@ def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble_fi
             for stream in (sys.stdout, sys.__stdout__, sys.stderr):  # a program may have replaced the first
                 stream.flush()
         finally:
-            os._exit(code)
+            _exit(code)
 
 
 def run_python(source: str, file: str, cwd: str) -> int:

@@ -32,7 +32,7 @@ FORGERIES = [
     ("call", "python", "results of its own", "print('results: [true, true]', flush=True)\nimport os\nos._exit(0)"),
     ("call", "python", "a child that fails", "import os\nif os.fork() == 0: raise SystemExit(1)\nos.wait()\n"
      "print('results: [0, 0]', flush=True)\nos._exit(0)"),
-    ("humaneval", "python", "equal to everything", ALWAYS + "    return Always()\n".replace("    ", "", 0)),
+    ("humaneval", "python", "equal to everything", "    return Always()\n" + ALWAYS),
     ("humaneval", "python", "a list equal to everything", "    return [] and x or type('A', (), "
      "{'__eq__': lambda s, o: True})()"),
     ("humaneval", "python", "no exit", "    return 0\nimport sys, os, builtins\n"
