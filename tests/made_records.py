@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from studykit.attention.record import FusionRecord, Sample, token_marks
+from studykit.attention.record import POOLS, FusionRecord, Sample, mean_weights, token_marks
 from studykit.attention.token_kinds import token_kinds
 
 MEMBERS = ("python", "ruby", "lua")
@@ -63,3 +63,16 @@ def large_record(layers: int, tokens: int, members: int, samples: int = 1) -> Fu
     """A record as large as asked, of tokens that look like some."""
     texts = [[f" name{(i + j) % 89}" for j in range(tokens)] for i in range(samples)]
     return made_record(texts, layers=layers, members=[f"member {i}" for i in range(members)])
+
+
+def sample_means(record: FusionRecord, tokens: str = "completion") -> np.ndarray:
+    """The mean weights of each sample alone, (S, L, A); NaN where it has no such tokens."""
+    count = record.counts[:, POOLS[tokens]].sum(1)[:, None, None]
+    sums = record.weight_sums[:, POOLS[tokens]].sum(1)
+    return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+
+
+def mean_and_sd(records: Sequence[FusionRecord], quantity: Callable = mean_weights) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd (n - 1) of a quantity over the records of several seeds."""
+    values = np.stack([quantity(record) for record in records])
+    return values.mean(0), values.std(0, ddof=1)

@@ -1,4 +1,15 @@
-"""Snapshots of a fusion in training: its attention and its texts, before it and after each phase."""
+"""Snapshots of a fusion in training: its weights and its completions, before training and after each phase.
+
+Notebook 03 keeps in a fusion run, besides what it trained,
+
+    sizes.json            parameters of the base, the members and the fusion
+    texts.json            completions of the first validation rows, by "base" or a phase
+    attention/<key>.npz   a FusionRecord on the target's validation rows, for each of the keys
+        init              before training, no member masked
+        phase1-masked     after phase 1, as it was trained
+        phase1            the same weights with the target's member restored: what phase 2 starts from
+        phase2, fusion    after the last phase
+"""
 
 from __future__ import annotations
 
@@ -7,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from studykit.attention.capture import capture
+from studykit.attention.record import FusionRecord, Origin
 from studykit.data.rows import read_rows
 from studykit.runs import files, store
-from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS
+from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES
 from studykit.study.parameters import FusionParams
 from studykit.training.fusions import FUSION
 from studykit.training.generate import complete
@@ -19,7 +31,14 @@ from studykit.tuners import fusion_members
 EXAMPLES = 3  # validation rows whose completions are kept
 
 
-def look(
+def record_base(base: Any, tokenizer: Any, p: FusionParams, limits: tuple[int, int], run: store.OpenRun) -> None:
+    """Writes the size of the base, and what it completes without adapters."""
+    rows = read_rows(p.data, p.target, "valid")
+    files.write_json(run.path("sizes.json"), {"base": base.num_parameters()})
+    files.write_json(run.path("texts.json"), {"base": complete(base, tokenizer, rows[:EXAMPLES], limits)})
+
+
+def record_snapshots(
     model: Any,
     tokenizer: Any,
     p: FusionParams,
@@ -27,50 +46,70 @@ def look(
     run: store.OpenRun,
     trained: TrainingPhase | None = None,
 ) -> None:
-    """Record attention and texts of a fusion in training: before it (`trained` None), or after a phase, mask still set.
+    """Writes the weights and the completions of a fusion in training; it leaves the model as it was.
 
-    After phase 1 the text is written under the mask. A composition by PEFT gives members no weights to record.
-    Leaves the model as it was.
+    A composition by PEFT has no weights per member, so only its completions are kept.
+
+    Args:
+        limits: maximum number of prompt tokens and of target tokens of a row.
+        trained: the phase that was trained last and whose mask is still set; None before the first. The completions
+            after phase 1 are made under its mask.
     """
     rows = read_rows(p.data, p.target, "valid")
     texts = run.read_json("texts.json")
     phase = trained.phase if trained else BEFORE_TRAINING
     if trained is None:
-        files.write_json(run.path("sizes.json"), sizes(model, run.read_json("sizes.json")["base"]))
-        states = {phase.key: ()}
+        files.write_json(run.path("sizes.json"), parameter_counts(model, run.read_json("sizes.json")["base"]))
+        masks = {phase.key: ()}
     else:
         texts[phase.key] = complete(model, tokenizer, rows[:EXAMPLES], limits)
-        states = ({f"{phase.key}-masked": trained.masked} if trained.masked else {}) | {phase.key: ()}
+        masks = ({f"{phase.key}-masked": trained.masked} if trained.masked else {}) | {phase.key: ()}
     files.write_json(run.path("texts.json"), texts)
     if p.method in PEFT_COMPOSITIONS:
         return
-    for moment, masked in states.items():
+    origin = Origin(composition(p.model_dump()), Path(p.out).name, Path(p.base).name, p.seed)
+    for key, masked in masks.items():
         fusion_members(model, masked, trained.mode if trained else "zero")
         record = capture(
-            model, tokenizer, rows, target=p.target, phase=phase.recorded_as,
-            max_prompt_tokens=limits[0], max_target_tokens=limits[1], batch_size=p.batch_size, keep=0,
-            method=composition(p.model_dump()), checkpoint=Path(p.out).name, base=Path(p.base).name, seed=p.seed,
+            model,
+            tokenizer,
+            rows,
+            target=p.target,
+            phase=phase.recorded_as,
+            limits=limits,
+            batch_size=p.batch_size,
+            keep=0,
+            origin=origin,
             progress=False,
-        )  # fmt: skip
-        record.save(run.path("attention", f"{moment}.npz"))
+        )
+        record.save(run.path("attention", f"{key}.npz"))
     if trained:
         fusion_members(model, trained.masked, trained.mode)
 
 
-def look_at_base(base: Any, tokenizer: Any, p: FusionParams, limits: tuple[int, int], run: store.OpenRun) -> None:
-    """Keep what the base writes without adapters, and its size."""
-    rows = read_rows(p.data, p.target, "valid")
-    files.write_json(run.path("sizes.json"), {"base": base.num_parameters()})
-    files.write_json(run.path("texts.json"), {"base": complete(base, tokenizer, rows[:EXAMPLES], limits)})
+def snapshot_titles(method: str) -> dict[str, str]:
+    """Returns the titles of a method's snapshots in figures by the keys of their files, in order."""
+    titles = {BEFORE_TRAINING.key: BEFORE_TRAINING.title}
+    for phase in PHASES[method]:
+        if phase.masks_target:
+            titles[f"{phase.key}-masked"] = f"{phase.title}, masked"
+        titles[phase.key] = f"{phase.title}, restored" if phase.masks_target else phase.title
+    return titles
 
 
-def sizes(model: Any, base: int) -> dict[str, int]:
-    """Parameters of the base, of the members together and of what composes them."""
-    trained, everything = model.get_nb_trainable_parameters()
-    fusion = trained or sum(p.numel() for name, p in model.named_parameters() if f".{FUSION}." in name)
-    return {"base": base, "members": everything - base - fusion, "fusion": fusion}
+def load_snapshots(run_dir: str | Path, method: str) -> dict[str, FusionRecord]:
+    """Loads the records of a fusion run by the titles of its snapshots, in order; a composition by PEFT has none."""
+    records = {title: Path(run_dir, "attention", f"{key}.npz") for key, title in snapshot_titles(method).items()}
+    return {title: FusionRecord.load(file) for title, file in records.items() if file.exists()}
 
 
-def composition(made: Mapping[str, Any]) -> str:
-    """What composes the members, from the parameters of a fusion run: "advfusion", "adapterfusion-lowrank"."""
-    return made["method"] + f"-{made['variant']}" * (made["variant"] != "full")
+def parameter_counts(model: Any, base: int) -> dict[str, int]:
+    """Returns the number of parameters of the base, of all members together, and of their composition."""
+    trainable, total = model.get_nb_trainable_parameters()
+    fusion = trainable or sum(p.numel() for name, p in model.named_parameters() if f".{FUSION}." in name)
+    return {"base": base, "members": total - base - fusion, "fusion": fusion}
+
+
+def composition(params: Mapping[str, Any]) -> str:
+    """Returns the composition of members that the parameters of a fusion run name, as "adapterfusion-lowrank"."""
+    return params["method"] + f"-{params['variant']}" * (params["variant"] != "full")

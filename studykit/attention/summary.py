@@ -1,178 +1,228 @@
-"""What is looked at in fusion runs: attention and texts while one trains, then one method's attention over its seeds.
+"""AttentionSummary: the fusion weights of one method on test rows, over its seeds (notebook 05).
 
-A fusion run (notebook 03) keeps, beside what it trained, `sizes.json` (parameters of base, members and fusion),
-`texts.json` (base or phase -> completions of the first validation rows) and `attention/<moment>.npz`, a FusionRecord on
-the target's validation rows for each of
+A fusion_attention run holds `records/s<seed>-<phase>.npz`, one FusionRecord per seed and phase, phase 1 under its mask,
+and `summary.json`, an AttentionSummary:
 
-    init              before training, no member masked
-    phase1-masked     after phase 1, as it was trained
-    phase1            the same weights, the target's member restored: what phase 2 starts from
-    phase2, fusion    after the last phase
-
-A fusion_attention run (notebook 05) keeps `records/s<seed>-<phase>.npz` on test rows, phase 1 under its mask, and
-`summary.json`: method, mask, target, members, layers, tokens, samples, seeds, checkpoints, and for each phase, all by
-seed: `weights` and `shares` (norm-weighted), each layers x members; `own` and `own_share`, the target's own adapter
-over all layers; `entropy` per layer, in bits.
+    summary = AttentionSummary.read("runs/fusion_attention/lua-advfusion_zero-.../summary.json")
+    summary.phases["phase 2"].weights.mean(0)  # (L, A), mean over seeds
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
-from studykit.attention.record import FusionRecord
-from studykit.attention.snapshots import composition
+from studykit.attention.record import FusionRecord, Origin, check_record, target_weights
+from studykit.attention.snapshots import composition, load_snapshots
 from studykit.data.rows import Row
 from studykit.errors import UserError
-from studykit.runs import store
+from studykit.runs import files, store
 from studykit.runs.manifest import finished_run
-from studykit.study.methods import BEFORE_TRAINING, PHASES, parse
+from studykit.study.methods import PHASES, parse
+from studykit.study.parameters import FusionAttentionParams
 from studykit.training.fusions import load_trained
-from studykit.training.result import TrainingResult
+from studykit.training.result import read_phase_results
 from studykit.tuners import fusion_members
 
 
-def snapshot_titles(method: str) -> dict[str, str]:
-    """Returns the titles of a method's snapshots in figures by the stems of their files, in order."""
-    titles = {BEFORE_TRAINING.key: BEFORE_TRAINING.title}
-    for phase in PHASES[method]:
-        if phase.masks_target:
-            titles[f"{phase.key}-masked"] = f"{phase.title}, masked"
-        titles[phase.key] = f"{phase.title}, restored" if phase.masks_target else phase.title
-    return titles
+@dataclass(frozen=True)
+class PhaseSummary:
+    """The mean weights at the end of one phase, for each of S seeds, over L layers and A members."""
+
+    weights: np.ndarray  # (S, L, A), mean softmax weights
+    shares: np.ndarray  # (S, L, A), mean norm-weighted shares
+    own_weight: np.ndarray  # (S,), weight of the target's own adapter, mean over layers
+    own_share: np.ndarray  # (S,), norm-weighted share of the target's own adapter, mean over layers
+    entropy: np.ndarray  # (S, L), mean entropy of a token's weights, in bits
+
+    @classmethod
+    def from_records(cls, records: Sequence[FusionRecord], tokens: str) -> Self:
+        """Returns the means over `tokens` of the records of one phase, one record per seed, to 8 digits."""
+
+        def by_seed(quantity: Callable[[FusionRecord], np.ndarray]) -> np.ndarray:
+            return np.round(np.stack([quantity(record) for record in records]), 8)
+
+        return cls(
+            weights=by_seed(lambda record: attention_record.mean_weights(record, tokens)),
+            shares=by_seed(lambda record: attention_record.mean_weights(record, tokens, weighted=True)),
+            own_weight=by_seed(lambda record: target_weights(record, tokens).mean()),
+            own_share=by_seed(lambda record: target_weights(record, tokens, weighted=True).mean()),
+            entropy=by_seed(lambda record: attention_record.entropy(record, tokens)),
+        )
 
 
-def observed(run_dir: str | Path, method: str) -> dict[str, FusionRecord]:
-    """The records of a fusion run by the titles of its snapshots, in order; a composition by PEFT has none."""
-    files = {title: Path(run_dir, "attention", f"{stem}.npz") for stem, title in snapshot_titles(method).items()}
-    return {title: FusionRecord.load(file) for title, file in files.items() if file.exists()}
+@dataclass(frozen=True)
+class AttentionSummary:
+    """The mean fusion weights of one method, by phase and seed."""
+
+    method: str  # the study's word, as "advfusion_zero"
+    target: str  # the member whose language is the target
+    members: list[str]  # A names, in the order of the last axis
+    layers: list[str]  # L labels
+    tokens: str  # pool of tokens that the means are over: "completion", "prompt" or "both"
+    samples: int  # number of test rows
+    seeds: list[int]  # S seeds, in the order of the first axis
+    mask: str  # mask of phase 1: "none", "zero" or "exclude"
+    checkpoints: list[str]  # names of the fusion runs, by seed
+    phases: dict[str, PhaseSummary]  # by the title of the phase, in order
+
+    @classmethod
+    def from_records(cls, method: str, records: Mapping[str, Sequence[FusionRecord]], tokens: str) -> Self:
+        """Returns the summary of records by phase and seed; raises UserError unless all have the same samples."""
+        every = [record for of_phase in records.values() for record in of_phase]
+        attention_record.require_comparable(*every)
+        first = next(iter(records.values()))
+        return cls(
+            method=method,
+            target=first[0].target,
+            members=first[0].members,
+            layers=first[0].layers,
+            tokens=tokens,
+            samples=len(first[0].ids),
+            seeds=[record.seed for record in first],
+            mask=next((record.mask for record in every if record.masked), "none"),
+            checkpoints=[record.checkpoint for record in first],
+            phases={title: PhaseSummary.from_records(of_phase, tokens) for title, of_phase in records.items()},
+        )
+
+    def headline(self) -> dict[str, float]:
+        """Returns what the index of a study shows: the own adapter's weight after each phase, the last one first, and
+        its norm-weighted share after the last."""
+        weights = {
+            f"own weight, {title}": float(phase.own_weight.mean()) for title, phase in reversed(self.phases.items())
+        }
+        last = list(self.phases)[-1]
+        return weights | {f"own norm-weighted, {last}": float(self.phases[last].own_share.mean())}
+
+    def write(self, file: str | Path) -> None:
+        """Writes the summary as JSON, arrays as nested lists."""
+        phases = {
+            title: {name: array.tolist() for name, array in asdict(phase).items()}
+            for title, phase in self.phases.items()
+        }
+        files.write_json(file, asdict(self) | {"phases": phases})
+
+    @classmethod
+    def read(cls, file: str | Path) -> Self:
+        """Reads a file of `write`; raises UserError for a file of another version."""
+        try:
+            values = files.read_json(file)
+            phases = {
+                title: PhaseSummary(**{name: np.array(array) for name, array in phase.items()})
+                for title, phase in values["phases"].items()
+            }
+            return cls(**values | {"phases": phases})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{file} is no summary of this version ({error}); make its run again.") from None
 
 
-def trained(run_dir: str | Path, method: str) -> dict[str, TrainingResult]:
-    """Returns the training result of each phase of a fusion run by the phase's title in figures, in order."""
-    files = {phase.title: Path(run_dir, phase.key, "training.json") for phase in PHASES[method]}
-    return {title: TrainingResult.read(file) for title, file in files.items() if file.exists()}
+def snapshot_headline(run_dir: str | Path, method: str) -> dict[str, float]:
+    """Returns what the index of a study shows of a fusion run: the validation loss after each phase, and the own
+    adapter's weight on completion tokens in each snapshot, the last one first."""
+    records, results = load_snapshots(run_dir, method), read_phase_results(run_dir, method)
+    losses = {f"validation loss, {title}": result.validation_loss() for title, result in results.items()}
+    weights = {f"own weight, {title}": float(target_weights(record).mean()) for title, record in records.items()}
+    last = dict(list(weights.items())[-1:])
+    return losses | last | weights
 
 
-def headline(run_dir: str | Path, method: str) -> dict[str, float]:
-    """Validation loss and the own adapter's share, both after each phase; the share is of completion tokens."""
-    records, phases = observed(run_dir, method), trained(run_dir, method)
-    losses = {f"validation loss, {name}": result.validation_loss() for name, result in phases.items()}
-    if not records:
-        return losses
-    shares = {f"own share, {name}": float(attention_record.target_share(r).mean()) for name, r in records.items()}
-    last = list(shares)[-1]
-    return losses | {last: shares[last]} | shares
+def require_method(p: FusionAttentionParams) -> dict[str, Any]:
+    """Returns the parameters of the first of `p.trained_runs`.
 
-
-def require_method(p: Any) -> dict[str, Any]:
-    """The parameters of the first of p.trained_runs; UserError unless all are what the parameters of notebook 05 say."""
+    Raises UserError unless all of these runs have the method, base and seeds of `p`, and one target.
+    """
     if not p.trained_runs:
         raise UserError("trained_runs is empty; it must name at least one fusion run.")
-    made = [finished_run(checkpoint).params for checkpoint in p.trained_runs]
-    asked = parse(p.method)
-    wanted = {"method": asked.name, "mask": asked.mask, "variant": asked.variant, "base": p.base,
-              "target": made[0].get("target")}  # fmt: skip
-    for checkpoint, params, seed in zip(p.trained_runs, made, p.seeds, strict=True):
+    all_params = [finished_run(run).params for run in p.trained_runs]
+    method = parse(p.method)
+    wanted = {
+        "method": method.name,
+        "mask": method.mask,
+        "variant": method.variant,
+        "base": p.base,
+        "target": all_params[0].get("target"),
+    }
+    for run, params, seed in zip(p.trained_runs, all_params, p.seeds, strict=True):
         kinds = {finished_run(member).params["method"] for member in params["members"].values()}
-        if kinds != {asked.members}:
-            raise UserError(f"{checkpoint} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
+        if kinds != {method.members}:
+            raise UserError(f"{run} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
         for key, value in (wanted | {"seed": seed}).items():
             if params.get(key) != value:
-                raise UserError(f"{checkpoint} has {key} {params.get(key)!r}, not {value!r}; trained_runs must be runs "
-                                f"of {p.method} on one base and target, in the order of seeds.")  # fmt: skip
-    return made[0]
+                raise UserError(
+                    f"{run} has {key} {params.get(key)!r}, not {value!r}; trained_runs must be runs of {p.method} on "
+                    f"one base and target, in the order of seeds."
+                )
+    return all_params[0]
 
 
 def capture_run(
-    base: Any, tokenizer: Any, checkpoint: str | Path, rows: Sequence[Row], limits: tuple[int, int], **options: Any
+    base: Any, tokenizer: Any, fusion_run: str | Path, rows: Sequence[Row], limits: tuple[int, int], **options: Any
 ) -> dict[str, FusionRecord]:
-    """Records of a finished fusion run's phases by their names, each in the state in which it was trained.
+    """Returns a record for each phase of a finished fusion run by the phase's title, under the mask that it had.
 
     Args:
         base: a model without adapters; it has none afterwards.
-        options: batch_size and keep of `capture.capture`.
+        limits: maximum number of prompt tokens and of target tokens of a row.
+        options: batch_size, keep and progress of `capture.capture`.
     """
-    made, records = finished_run(checkpoint).params, {}
-    for phase in PHASES[made["method"]]:
-        model = load_trained(base, checkpoint, phase.key)
+    params, records = finished_run(fusion_run).params, {}
+    origin = Origin(composition(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
+    for phase in PHASES[params["method"]]:
+        model = load_trained(base, fusion_run, phase.key)
         if phase.masks_target:
-            fusion_members(model, [made["target"]], made["mask"])
-        records[phase.title] = capture(
-            model, tokenizer, rows, target=made["target"], phase=phase.recorded_as, max_prompt_tokens=limits[0],
-            max_target_tokens=limits[1], method=composition(made), checkpoint=Path(checkpoint).name,
-            base=Path(made["base"]).name, seed=made["seed"], **options,
-        )  # fmt: skip
+            fusion_members(model, [params["target"]], params["mask"])
+        about = {"target": params["target"], "phase": phase.recorded_as, "limits": limits, "origin": origin}
+        records[phase.title] = capture(model, tokenizer, rows, **about, **options)
         model.unload()
     return records
 
 
 def save_records(records: Sequence[Mapping[str, FusionRecord]], run: store.OpenRun) -> None:
-    """`records/s<seed>-<phase>.npz` of each seed's records."""
+    """Writes `records/s<seed>-<phase>.npz` for each seed's records by phase."""
     for of_seed in records:
-        for name, record in of_seed.items():
-            record.save(run.path("records", f"s{record.seed}-{name.replace(' ', '')}.npz"))
+        for title, record in of_seed.items():
+            record.save(run.path("records", _file_name(record.seed, title)))
 
 
 def load_records(run_dir: str | Path, seeds: Sequence[int]) -> dict[str, list[FusionRecord]]:
-    """What `save_records` wrote: phase -> a record per seed."""
+    """Loads the records of `save_records`: by the title of the phase a list with one record per seed."""
     titles = dict.fromkeys(phase.title for phases in PHASES.values() for phase in phases)
-    files = {title: [Path(run_dir, "records", f"s{seed}-{title.replace(' ', '')}.npz") for seed in seeds]
-             for title in titles}  # fmt: skip
-    return {name: [FusionRecord.load(f) for f in of_seed] for name, of_seed in files.items() if of_seed[0].exists()}
-
-
-def summary(records: Mapping[str, Sequence[FusionRecord]], tokens: str) -> dict[str, Any]:
-    """What `summary.json` says of phase -> records of the seeds (see above), without method and checkpoints."""
-    attention_record.require_comparable(*(record for of_phase in records.values() for record in of_phase))
-    first = next(iter(records.values()))
-    about = {"target": first[0].target, "members": first[0].members, "layers": first[0].layers, "tokens": tokens,
-             "samples": len(first[0].ids), "seeds": [record.seed for record in first],
-             "mask": next((r.mask for of_phase in records.values() for r in of_phase if r.masked), "none"),
-             "checkpoints": [record.checkpoint for record in first]}  # fmt: skip
-
-    def by_seed(of_phase: Sequence[FusionRecord], quantity) -> list:
-        return np.round(np.stack([quantity(record) for record in of_phase]), 8).tolist()
-
-    phases = {
-        name: {
-            "weights": by_seed(of_phase, lambda r: attention_record.mean(r, tokens)),
-            "shares": by_seed(of_phase, lambda r: attention_record.mean(r, tokens, weighted=True)),
-            "own": by_seed(of_phase, lambda r: attention_record.target_share(r, tokens).mean()),
-            "own_share": by_seed(of_phase, lambda r: attention_record.target_share(r, tokens, weighted=True).mean()),
-            "entropy": by_seed(of_phase, lambda r: attention_record.entropy(r, tokens)),
-        }
-        for name, of_phase in records.items()
+    paths = {title: [Path(run_dir, "records", _file_name(seed, title)) for seed in seeds] for title in titles}
+    return {
+        title: [FusionRecord.load(path) for path in of_seeds]
+        for title, of_seeds in paths.items()
+        if of_seeds[0].exists()
     }
-    return about | {"phases": phases}
 
 
-def headline_of(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The own adapter's mean weight after each phase, the last first, and its norm-weighted share after the last."""
-    phases = dict(reversed(summary["phases"].items()))
-    weights = {f"own weight, {name}": float(np.mean(phase["own"])) for name, phase in phases.items()}
-    last = next(iter(phases))
-    return weights | {f"own norm-weighted, {last}": float(np.mean(phases[last]["own_share"]))}
+def _file_name(seed: int, title: str) -> str:
+    return f"s{seed}-{title.replace(' ', '')}.npz"
 
 
-def sanity(records: Mapping[str, Sequence[FusionRecord]], tokens: str = "completion") -> list[dict[str, Any]]:
-    """A row per phase and seed that says why its weights can be believed, or cannot; all tokens are checked.
+def check_rows(records: Mapping[str, Sequence[FusionRecord]], tokens: str = "completion") -> list[dict[str, Any]]:
+    """Returns the rows of a table, one per phase and seed, that shows whether the weights can be believed.
 
-    The weight on masked members alone is a mean over `tokens`, as the weights of notebook 05 are.
+    All tokens are checked; only the weight on masked members is a mean over `tokens`, as all of notebook 05 is.
     """
     rows = []
-    for name, of_phase in records.items():
+    for title, of_phase in records.items():
         for record in of_phase:
-            found, hidden = attention_record.checks(record), [record.members.index(name) for name in record.masked]
-            percent = 100 * float(attention_record.mean(record, tokens)[:, hidden].sum(-1).mean())
-            rows.append({
-                "phase": name, "seed": record.seed, "run": record.checkpoint.rpartition("-")[2], "mask": record.mask,
-                "largest miss of 1": found["sum_error"],
-                "weight on masked (%)": percent if record.masked else None, "sound": found["ok"],
-            })  # fmt: skip
+            check, hidden = check_record(record), [record.members.index(name) for name in record.masked]
+            percent = 100 * float(attention_record.mean_weights(record, tokens)[:, hidden].sum(-1).mean())
+            row = {
+                "phase": title,
+                "seed": record.seed,
+                "run": record.checkpoint.rpartition("-")[2],
+                "mask": record.mask,
+                "largest |sum - 1|": check.sum_error,
+                "weight on masked (%)": percent if record.masked else None,
+                "sound": check.ok,
+            }
+            rows.append(row)
     return rows

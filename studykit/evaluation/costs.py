@@ -66,9 +66,9 @@ def own_attention(attention: Mapping[str, str]) -> list[dict[str, Any]]:
         try:
             found = files.read_json(file)
             for phase, values in found["phases"].items():
-                (own, sd), (share, _) = mean_sd(values["own"]), mean_sd(values["own_share"])
-                rows.append({"method": method, "phase": phase, "own": own, "sd": sd if len(values["own"]) > 1 else None,
-                             "own_share": share, "by_seed": values["own"],
+                (own, sd), (share, _) = mean_sd(values["own_weight"]), mean_sd(values["own_share"])
+                rows.append({"method": method, "phase": phase, "own": own, "sd": sd if len(values["own_weight"]) > 1 else None,
+                             "own_share": share, "by_seed": values["own_weight"],
                              **{name: found[name] for name in ("samples", "tokens")},
                              "empty slot": phase == PHASE_1.title and found["mask"] == "zero"})  # fmt: skip
         except OSError:

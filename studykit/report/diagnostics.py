@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 
 from studykit.attention import record
 from studykit.attention.record import FusionRecord
+from studykit.attention.summary import AttentionSummary
 from studykit.report import conclusions
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
@@ -192,14 +193,14 @@ def evidence(method: str, places: Sequence[str], attention: str | None, compared
             found.moved.append(_distance(*(FusionRecord.load(file) for file in seen)))
         found.value += _value(place / phases[-1])
     if attention:
-        last = list(files.read_json(Path(attention, "summary.json"))["phases"].values())[-1]
-        found.weights = [np.array(weights) for weights in last["weights"]]
+        last = list(AttentionSummary.read(Path(attention, "summary.json")).phases.values())[-1]
+        found.weights = list(last.weights)
     return found
 
 
 def _distance(before: FusionRecord, after: FusionRecord) -> float:
     """Total variation distance between mean weights, in the layer where it is largest."""
-    return float(np.abs(record.mean(before) - record.mean(after)).sum(-1).max() / 2)
+    return float(np.abs(record.mean_weights(before) - record.mean_weights(after)).sum(-1).max() / 2)
 
 
 def _value(phase: Path) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Required, Self, TypedDict
 
 from studykit.errors import UserError
 from studykit.runs.files import read_json, write_json
+from studykit.study.methods import PHASES
 
 
 class LogEntry(TypedDict, total=False):
@@ -93,3 +94,9 @@ class BaseTrainingResult(TrainingResult):
     block_tokens: float  # mean tokens of a training block
     tokens_per_second: float  # trained tokens, padding excluded
     corpus: list[dict]  # a row per language: documents, of which kinds, and characters
+
+
+def read_phase_results(run_dir: str | Path, method: str) -> dict[str, TrainingResult]:
+    """Reads the results of a fusion run by the titles of its phases in figures, in order."""
+    results = {phase.title: Path(run_dir, phase.key, "training.json") for phase in PHASES[method]}
+    return {title: TrainingResult.read(file) for title, file in results.items() if file.exists()}

@@ -15,16 +15,17 @@ from transformers import PreTrainedTokenizerFast
 
 from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
-from studykit.attention.record import COMPLETION, LAST, PROMPT, FusionRecord
+from studykit.attention.record import COMPLETION, LAST, PROMPT, FusionRecord, Origin
 from studykit.attention.token_kinds import KINDS, OTHER
 from studykit.data.prompts import encode_row
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.tuners import fusion_members, record_fusion
+from tests.made_records import sample_means
 from tests.tuners.models import fused
 
 MEMBERS = ["python", "ruby", "lua"]
-LIMITS = {"max_prompt_tokens": 40, "max_target_tokens": 12}
+LIMITS = (40, 12)  # tokens of a prompt and of a target
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ ROWS = [row(i) for i in range(7)]
 
 
 def recorded(model, tokenizer, rows=ROWS, **options) -> FusionRecord:
-    options = {"target": "lua", "phase": "phase 2", "progress": False, **LIMITS, **options}
+    options = {"target": "lua", "phase": "phase 2", "progress": False, "limits": LIMITS, **options}
     return capture(model, tokenizer, rows, **options)
 
 
@@ -78,7 +79,7 @@ def weight_lists(draw):
 
 def test_completion_positions_are_those_whose_next_token_has_a_label(tokenizer):
     for item in ROWS:
-        encoded = encode_row(item, tokenizer, **LIMITS)
+        encoded = encode_row(item, tokenizer, *LIMITS)
         marks = attention_record.token_marks(encoded.prompt_length, len(encoded.input_ids))
         labelled = [label != -100 for label in encoded.labels[1:]]
         assert (marks[:-1] == COMPLETION).tolist() == labelled
@@ -91,14 +92,14 @@ def test_means_are_those_of_samples_run_alone(model, tokenizer):
     record = recorded(model, tokenizer, batch_size=3, keep=2)
     sums, tokens = 0, 0
     for i, item in enumerate(ROWS):
-        encoded = encode_row(item, tokenizer, **LIMITS)
-        with torch.no_grad(), record_fusion(model) as seen:
+        encoded = encode_row(item, tokenizer, *LIMITS)
+        with torch.no_grad(), record_fusion(model) as last_pass:
             model(input_ids=torch.tensor([encoded.input_ids]))
-        alone = np.stack([seen.weights[layer, "output"][0].numpy() for layer in (0, 1)])  # (L, T, A)
+        alone = np.stack([last_pass.weights[layer, "output"][0].numpy() for layer in (0, 1)])  # (L, T, A)
         part = alone[:, encoded.prompt_length - 1 : -1]
-        np.testing.assert_allclose(attention_record.sample_means(record)[i], part.mean(1), atol=1e-5)
+        np.testing.assert_allclose(sample_means(record)[i], part.mean(1), atol=1e-5)
         sums, tokens = sums + part.sum(1), tokens + part.shape[1]
-    np.testing.assert_allclose(attention_record.mean(record), sums / tokens, atol=1e-5)
+    np.testing.assert_allclose(attention_record.mean_weights(record), sums / tokens, atol=1e-5)
     assert record.ids == [item.id for item in ROWS]
     assert record.layers == ["L1", "L2"] and record.members == MEMBERS
 
@@ -107,7 +108,7 @@ def test_means_are_those_of_samples_run_alone(model, tokenizer):
 def test_batching_changes_nothing(model, tokenizer, tokens):
     one, many = (recorded(model, tokenizer, batch_size=size) for size in (1, 7))
     for weighted in (False, True):
-        a, b = (attention_record.mean(record, tokens, weighted) for record in (one, many))
+        a, b = (attention_record.mean_weights(record, tokens, weighted) for record in (one, many))
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(a.sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(one.counts, many.counts)
@@ -116,7 +117,7 @@ def test_batching_changes_nothing(model, tokenizer, tokens):
 def test_kept_samples_are_the_first_rows_in_full(model, tokenizer):
     record = recorded(model, tokenizer, batch_size=2, keep=3)
     assert [sample.id for sample in record.samples] == ["r0", "r1", "r2"]
-    for sample, means in zip(record.samples, attention_record.sample_means(record), strict=False):
+    for sample, means in zip(record.samples, sample_means(record), strict=False):
         assert sample.weights.dtype == np.float16
         assert sample.weights.shape == (2, len(sample.tokens), 3) == (2, len(sample.marks), 3)
         np.testing.assert_allclose(sample.weights.astype(float).sum(-1), 1, atol=attention_record.SUM_TOLERANCE)
@@ -127,7 +128,7 @@ def test_kept_samples_are_the_first_rows_in_full(model, tokenizer):
 
 
 def test_chosen_samples_are_kept_by_their_ids(model, tokenizer):
-    record = recorded(model, tokenizer, batch_size=2, keep=["r5", "r2"], base="tiny-0")
+    record = recorded(model, tokenizer, batch_size=2, keep=["r5", "r2"], origin=Origin(base="tiny-0"))
     assert [sample.id for sample in record.samples] == ["r2", "r5"] and record.base == "tiny-0"
     assert recorded(model, tokenizer, keep=0).samples == []
     with pytest.raises(UserError, match="'r9', which is not among the 7 rows"):
@@ -143,11 +144,11 @@ def test_sums_by_kind_of_token_add_up_and_are_those_of_the_tokens(model, tokeniz
         here = [(s.weights.astype(float), (s.marks == COMPLETION) & (s.kinds == KINDS.index(kind)))
                 for s in record.samples]  # fmt: skip
         tokens = np.concatenate([weights[:, mine] for weights, mine in here], axis=1)
-        np.testing.assert_allclose(attention_record.mean(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
-    np.testing.assert_allclose(attention_record.mean(record, kinds=KINDS), attention_record.mean(record), rtol=1e-12)
-    assert np.isnan(attention_record.mean(record, "prompt", kinds=["comment"])).all()
+        np.testing.assert_allclose(attention_record.mean_weights(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
+    np.testing.assert_allclose(attention_record.mean_weights(record, kinds=KINDS), attention_record.mean_weights(record), rtol=1e-12)
+    assert np.isnan(attention_record.mean_weights(record, "prompt", kinds=["comment"])).all()
     with pytest.raises(UserError, match="'verb' is none of them"):
-        attention_record.mean(record, kinds=["verb"])
+        attention_record.mean_weights(record, kinds=["verb"])
     ends = [sample.kinds[-1] for sample in record.samples]
     assert set(ends) == {OTHER}, "the end of text is no code"
 
@@ -156,16 +157,17 @@ def test_excluded_member_is_exactly_zero_and_a_zeroed_one_adds_nothing(model, to
     fusion_members(model, masked=["lua"], mode="exclude")
     excluded = recorded(model, tokenizer, phase="phase 1")
     assert (excluded.mask, excluded.masked) == ("exclude", ["lua"])
-    assert not attention_record.target_share(excluded, "both").any()
-    found = attention_record.checks(excluded)
-    assert found["ok"] and found["excluded_is_zero"] and found["masked_share"] == 0
+    assert not attention_record.target_weights(excluded, "both").any()
+    check = attention_record.check_record(excluded)
+    assert check.ok and check.excluded_is_zero and check.masked_weight == 0
 
     fusion_members(model, masked=["lua"], mode="zero")
     zeroed = recorded(model, tokenizer, phase="phase 1")
     assert (zeroed.mask, zeroed.masked) == ("zero", ["lua"])
-    assert (attention_record.target_share(zeroed) > 0).all()
-    assert not attention_record.target_share(zeroed, weighted=True).any()
-    assert attention_record.checks(zeroed)["masked_share"] > 0 and attention_record.checks(zeroed)["excluded_is_zero"] is None
+    assert (attention_record.target_weights(zeroed) > 0).all()
+    assert not attention_record.target_weights(zeroed, weighted=True).any()
+    check = attention_record.check_record(zeroed)
+    assert check.masked_weight > 0 and check.excluded_is_zero is None
 
     fusion_members(model, masked=[])
     assert (recorded(model, tokenizer).mask, recorded(model, tokenizer).masked) == ("none", [])
@@ -182,16 +184,16 @@ def test_the_model_is_left_as_it_was_and_can_train(model, tokenizer):
 
 def test_a_checks_failure_is_seen():
     weights = np.full((1, 5, 3), 1 / 3)
-    assert attention_record.checks(made([weights]))["ok"]
-    assert not attention_record.checks(made([weights * 1.01]))["ok"]
+    assert attention_record.check_record(made([weights])).ok
+    assert not attention_record.check_record(made([weights * 1.01])).ok
     broken = weights.copy()
     broken[0, -1] = np.nan  # even where no mean looks
-    assert not attention_record.checks(made([broken]))["ok"]
-    assert not attention_record.checks(made([weights], mask="exclude", masked=["lua"]))["ok"]
+    assert not attention_record.check_record(made([broken])).ok
+    assert not attention_record.check_record(made([weights], mask="exclude", masked=["lua"])).ok
 
 
 def test_the_file_holds_everything_and_needs_neither_pickle_nor_torch(model, tokenizer, tmp_path):
-    record = recorded(model, tokenizer, keep=2, checkpoint="lua-s0-abc", seed=4)
+    record = recorded(model, tokenizer, keep=2, origin=Origin("advfusion", "lua-s0-abc", "tiny-0", 4))
     path = record.save(tmp_path / "deep/record.npz")
     assert [file.name for file in path.parent.iterdir()] == ["record.npz"]
     again = FusionRecord.load(path)
@@ -202,7 +204,7 @@ def test_the_file_holds_everything_and_needs_neither_pickle_nor_torch(model, tok
         for name, value in vars(old).items():
             np.testing.assert_array_equal(getattr(new, name), value)
     code = (
-        "import sys; from studykit.attention import record; r = record.FusionRecord.load(sys.argv[1]); record.mean(r);"
+        "import sys; from studykit.attention import record; r = record.FusionRecord.load(sys.argv[1]); record.mean_weights(r);"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
@@ -259,7 +261,7 @@ def test_entropy_at_the_ends():
     halves = np.array([[[0.5, 0.5, 0.0]] * 5])  # uniform over those that take part
     masked = {"mask": "exclude", "masked": ["lua"]}
     np.testing.assert_allclose(attention_record.entropy(made([halves], **masked), normalised=True), 1)
-    assert [made([halves], **mask).taking_part for mask in ({}, masked, masked | {"mask": "zero"})] == [3, 2, 3]
+    assert [made([halves], **mask).active_member_count for mask in ({}, masked, masked | {"mask": "zero"})] == [3, 2, 3]
     with pytest.raises(UserError, match="accepted"):
         attention_record.entropy(made([uniform]), of="layers")
 
@@ -270,12 +272,12 @@ def test_the_mean_is_the_token_weighted_mean_of_samples(weights):
     record = made(weights)
     for tokens in ("prompt", "completion", "both"):
         count = record.counts[:, attention_record.POOLS[tokens]].sum(1)
-        pooled = np.average(attention_record.sample_means(record, tokens), axis=0, weights=count)
-        np.testing.assert_allclose(attention_record.mean(record, tokens), pooled, atol=1e-12)
-    np.testing.assert_allclose(attention_record.target_share(record), attention_record.mean(record)[:, -1])
+        pooled = np.average(sample_means(record, tokens), axis=0, weights=count)
+        np.testing.assert_allclose(attention_record.mean_weights(record, tokens), pooled, atol=1e-12)
+    np.testing.assert_allclose(attention_record.target_weights(record), attention_record.mean_weights(record)[:, -1])
     prompt, completion = record.counts.sum(0)
-    parts = prompt * attention_record.mean(record, "prompt") + completion * attention_record.mean(record, "completion")
-    np.testing.assert_allclose(parts / (prompt + completion), attention_record.mean(record, "both"), atol=1e-12)
+    parts = prompt * attention_record.mean_weights(record, "prompt") + completion * attention_record.mean_weights(record, "completion")
+    np.testing.assert_allclose(parts / (prompt + completion), attention_record.mean_weights(record, "both"), atol=1e-12)
 
 
 def test_equal_norms_leave_weights_alone_and_a_tiny_output_takes_its_share():
@@ -290,25 +292,18 @@ def test_equal_norms_leave_weights_alone_and_a_tiny_output_takes_its_share():
 def test_a_sample_without_completion_tokens_is_nan_and_not_zero():
     record = made([np.full((1, 5, 3), 1 / 3), np.full((1, 2, 3), 1 / 3)])
     assert record.counts.tolist() == [[1, 3], [1, 0]]
-    assert np.isnan(attention_record.sample_means(record)[1]).all()
-    assert np.isfinite(attention_record.mean(record)).all()
+    assert np.isnan(sample_means(record)[1]).all()
+    assert np.isfinite(attention_record.mean_weights(record)).all()
     with pytest.raises(UserError, match="accepted are prompt, completion, both"):
-        attention_record.mean(record, "generated")
+        attention_record.mean_weights(record, "generated")
 
 
-def test_seeds_are_averaged_only_over_equal_conditions():
-    one, two = (made([np.array([[[a, 0.0, 1 - a]] * 5])], seed=seed) for seed, a in enumerate((0.25, 0.75)))
-    middle, spread = attention_record.across([one, two])
-    np.testing.assert_allclose(middle, [[0.5, 0, 0.5]])
-    np.testing.assert_allclose(spread, [[np.sqrt(0.125), 0, np.sqrt(0.125)]])
-    shares, _ = attention_record.across([one, two], attention_record.target_share)
-    np.testing.assert_allclose(shares, [0.5])
-    assert np.isnan(attention_record.across([one])[1]).all()
-    with pytest.raises(UserError, match="phases phase 1, phase 2"):
-        attention_record.across([one, made([np.full((1, 5, 3), 1 / 3)], phase="phase 1")])
+def test_records_are_compared_only_on_the_same_samples_and_tokens():
+    one = made([np.full((1, 5, 3), 1 / 3)])
+    attention_record.require_comparable(one, made([np.full((1, 5, 3), 1 / 3)], seed=1, phase="phase 1"))
     with pytest.raises(UserError, match="differ in ids"):
         attention_record.require_comparable(one, made([np.full((1, 5, 3), 1 / 3)], ids=["else"]))
     with pytest.raises(UserError, match="differ in counts"):
         attention_record.require_comparable(one, made([np.full((1, 6, 3), 1 / 3)]))
     with pytest.raises(UserError, match="at least one"):
-        attention_record.across([])
+        attention_record.require_comparable()

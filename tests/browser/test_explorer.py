@@ -24,7 +24,7 @@ from studykit.attention import record as attention_record
 from studykit.report import pages
 from studykit.report.explorer.payload import RAMP
 from studykit.report.figures import style
-from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record
+from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record, mean_and_sd, sample_means
 
 PAIR = {"phase 1": [made_record(phase="phase 1", mask="exclude", seed=seed) for seed in (0, 1)],
         "phase 2": [made_record(seed=seed) for seed in (0, 1)]}  # fmt: skip
@@ -150,7 +150,7 @@ def test_the_heatmap_says_its_numbers_and_what_they_stand_on(show):
         record = PAIR["phase 1"][0]
         assert len(page.cells("phase 1 · L")) == len(record.layers) * len(MEMBERS)
         index, words = page.cells("phase 1 · L2 · ruby")[0]
-        mean = np.mean([attention_record.mean(r)[1, 1] for r in PAIR["phase 1"]])
+        mean = np.mean([attention_record.mean_weights(r)[1, 1] for r in PAIR["phase 1"]])
         assert f"{100 * mean:.1f} %" in words and page.hover(index) == words
         assert page.hover(page.cells("phase 1 · L2 · lua")[0][0]).startswith("phase 1 · L2 · lua (target): 0.0 %")
         for said in ("n = 3 samples", f"{record.counts[:, 1].sum()} completion tokens", "padding excluded",
@@ -163,33 +163,33 @@ def test_exported_numbers_are_those_of_the_records(show):
     record = PAIR["phase 2"][1]
     with show(PAIR) as page:
         values = matrix(page.rows(), record)
-        np.testing.assert_allclose(values, attention_record.across(PAIR["phase 2"])[0], atol=1e-6)
+        np.testing.assert_allclose(values, mean_and_sd(PAIR["phase 2"])[0], atol=1e-6)
         spread = [row["sd_over_seeds"] for row in page.rows(layer="L1")]
-        np.testing.assert_allclose(spread, attention_record.across(PAIR["phase 2"])[1][0], atol=1e-6)
+        np.testing.assert_allclose(spread, mean_and_sd(PAIR["phase 2"])[1][0], atol=1e-6)
         page.choose(seed="1")
         for pool in attention_record.POOLS:
             page.choose(pool=pool)
-            np.testing.assert_allclose(matrix(page.rows(), record), attention_record.mean(record, pool), atol=1e-6)
+            np.testing.assert_allclose(matrix(page.rows(), record), attention_record.mean_weights(record, pool), atol=1e-6)
         for kind, name in ((0, "keyword"), (1, "identifier"), (3, "comment")):
             page.choose(kind=str(kind))
-            expected = attention_record.mean(record, "both", kinds=[name])
+            expected = attention_record.mean_weights(record, "both", kinds=[name])
             np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=1e-6)
             assert f"of kind {name}" in page.caption()
         page.choose(kind="-1", sample="2", pool="completion")
-        expected = attention_record.sample_means(record)[2]
+        expected = sample_means(record)[2]
         np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=5e-3)
         page.choose(sample="-1", quantity="share")
         shares = [row["share"] for row in page.rows(layer="L1")]
-        np.testing.assert_allclose(shares, attention_record.mean(record, weighted=True)[0], atol=1e-6)
+        np.testing.assert_allclose(shares, attention_record.mean_weights(record, weighted=True)[0], atol=1e-6)
         page.choose(quantity="weight")
         with page.saved("CSV").path().open(newline="") as file:
             rows = [row | {"weight": float(row["weight"])} for row in csv.DictReader(file)]
-        np.testing.assert_allclose(matrix(rows, record), attention_record.mean(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(rows, record), attention_record.mean_weights(record), atol=1e-6)
 
 
 def test_what_is_painted_is_what_is_said(show):
     record = PAIR["phase 2"][0]
-    mean = attention_record.mean(record)
+    mean = attention_record.mean_weights(record)
     for scheme, turned in (("light", False), ("dark", True)):
         with show(record, scheme=scheme) as page:
             for most, choice in ((1.0, "full"), (mean.max(), "most")):
@@ -213,7 +213,7 @@ def test_what_is_painted_is_what_is_said(show):
 def test_panels_share_one_scale(show):
     with show(PAIR, view="all") as page:
         page.choose(scale="most")
-        means = {phase: np.mean([attention_record.mean(r) for r in records], 0) for phase, records in PAIR.items()}
+        means = {phase: np.mean([attention_record.mean_weights(r) for r in records], 0) for phase, records in PAIR.items()}
         most = max(mean.max() for mean in means.values())
         for phase, mean in means.items():
             (index, _) = page.cells(f"{phase} · L1 · python")[0]
@@ -274,11 +274,11 @@ def test_phases_are_compared_on_the_same_samples(show):
     with show(PAIR, view=None) as page:
         assert page.frame.get_attribute("#tab-compare", "aria-selected") == "true", "the first view of a pair"
         record = PAIR["phase 1"][0]
-        means = [np.mean([attention_record.mean(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
+        means = [np.mean([attention_record.mean_weights(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
         rows = page.rows(series="phase 2 − phase 1")
         np.testing.assert_allclose(matrix(rows, record, "weight_difference"), means[1] - means[0], atol=1e-6)
         assert rows[0]["checkpoints"] == "lua-made-s0 lua-made-s1 less lua-made-s0 lua-made-s1"
-        by_seed = [attention_record.mean(b) - attention_record.mean(a) for a, b in zip(*PAIR.values(), strict=True)]
+        by_seed = [attention_record.mean_weights(b) - attention_record.mean_weights(a) for a, b in zip(*PAIR.values(), strict=True)]
         spread = np.std(by_seed, axis=0, ddof=1)
         np.testing.assert_allclose(matrix(rows, record, "sd_over_seeds"), spread, atol=1e-6)
         assert "The same samples in both" in page.caption()
@@ -306,9 +306,9 @@ def test_small_multiples_by_run_and_by_member(show):
 def test_depth_has_entropy_target_share_and_the_spread_of_seeds(show):
     with show(PAIR, view="depth") as page:
         records = PAIR["phase 2"]
-        for quantity, of in (("target_weight", attention_record.target_share), ("entropy_bits", attention_record.entropy)):
+        for quantity, of in (("target_weight", attention_record.target_weights), ("entropy_bits", attention_record.entropy)):
             rows = page.rows(series="phase 2", quantity=quantity)
-            middle, spread = attention_record.across(records, of)
+            middle, spread = mean_and_sd(records, of)
             np.testing.assert_allclose([row["value"] for row in rows], middle, atol=1e-5)
             np.testing.assert_allclose([row["sd_over_seeds"] for row in rows], spread, atol=1e-5)
         assert any("2 seeds: " in words and "of uniform" in words for _, words in page.cells("phase 2 · L1"))
@@ -525,7 +525,7 @@ def test_weights_that_do_not_add_up_are_told_at_once(show):
 
 def test_without_kept_samples_means_are_there_and_tokens_say_why_not(show):
     with show(made_record(keep=0)) as page:
-        np.testing.assert_allclose(matrix(page.rows(), made_record()), attention_record.mean(made_record()), atol=1e-6)
+        np.testing.assert_allclose(matrix(page.rows(), made_record()), attention_record.mean_weights(made_record()), atol=1e-6)
         page.view("tokens")
         assert page.caption() == "No sample of phase 2 is kept token by token."
 

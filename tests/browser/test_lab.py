@@ -101,7 +101,7 @@ def explore_as_a_reader(shown, records):
     first, last = records.values()
     shown.view("compare")
     difference = [row for row in shown.rows() if row["series"] not in records]
-    change = attention_record.mean(last) - attention_record.mean(first)
+    change = attention_record.mean_weights(last) - attention_record.mean_weights(first)
     np.testing.assert_allclose(matrix(difference, last, "weight_difference"), change, atol=1e-6)
     shown.view("layers")
     for number, (name, record) in enumerate(records.items()):
@@ -111,13 +111,13 @@ def explore_as_a_reader(shown, records):
         index, words = shown.cells(f"{name} · {record.layers[layer]} · {record.members[member]}")[0]
         assert shown.hover(index) == words
         said = float(re.search(r": ([\d.]+) %", words)[1])
-        assert said == pytest.approx(100 * attention_record.mean(record)[layer, member], abs=0.051)
-        np.testing.assert_allclose(matrix(shown.rows(), record), attention_record.mean(record), atol=1e-6)
-        np.testing.assert_allclose(matrix(shown.csv(), record), attention_record.mean(record), atol=1e-6)
+        assert said == pytest.approx(100 * attention_record.mean_weights(record)[layer, member], abs=0.051)
+        np.testing.assert_allclose(matrix(shown.rows(), record), attention_record.mean_weights(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(shown.csv(), record), attention_record.mean_weights(record), atol=1e-6)
     shown.choose(kind=str(KINDS.index("literal")))
-    expected = attention_record.mean(last, kinds=["literal"])
+    expected = attention_record.mean_weights(last, kinds=["literal"])
     np.testing.assert_allclose(matrix(shown.rows(), last), expected, atol=1e-6)
-    assert abs(expected - attention_record.mean(last)).max() > 1e-4 and "of kind literal" in shown.caption()
+    assert abs(expected - attention_record.mean_weights(last)).max() > 1e-4 and "of kind literal" in shown.caption()
     shown.choose(kind="-1")
     shown.view("tokens")
     for layer, name in enumerate(last.layers):

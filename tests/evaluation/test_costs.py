@@ -67,7 +67,7 @@ def test_time_counts_every_run_once_however_many_stand_on_it(home):
 
 
 def summary(**phases) -> dict:
-    said = {name.replace("_", " "): {"own": own, "own_share": own} for name, own in phases.items()}
+    said = {name.replace("_", " "): {"own_weight": own, "own_share": own} for name, own in phases.items()}
     return {"mask": "zero", "samples": 64, "tokens": "completion", "phases": said}
 
 
@@ -85,7 +85,7 @@ def test_the_own_adapters_share_by_phase(home):
 
 @pytest.mark.parametrize("content, said", [
     ({"mask": "none"}, "summary.json has no 'phases'"),
-    ({"mask": "none", "phases": {"phase 1": {"own": [0.1]}}}, "summary.json has no 'own_share'"),
+    ({"mask": "none", "phases": {"phase 1": {"own_weight": [0.1]}}}, "summary.json has no 'own_share'"),
     (None, "does not exist; a finished run of 05_fusion_attention"),
 ])  # fmt: skip
 def test_what_a_summary_lacks_is_named(home, content, said):

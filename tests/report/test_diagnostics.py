@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from studykit.attention.record import COMPLETION, FusionRecord
+from studykit.attention.summary import AttentionSummary
 from studykit.report import diagnostics
 from studykit.report.diagnostics import Evidence, judge
 from studykit.training.result import TrainingResult
@@ -112,10 +111,8 @@ def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     run, seen = tmp_path / "runs/fusion/a", tmp_path / "runs/fusion_attention/a"
     params = {"target": "lua", "members": dict.fromkeys(MEMBERS, "x"), "method": "adapterfusion"}
-    for file, value in {run / "fusion/training.json": vars(training(1, 1, 1)),
-                        seen / "summary.json": {"phases": {"x": {"weights": [[[1.0, 0, 0]]]}}}}.items():  # fmt: skip
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(value))
+    training(1, 1, 1).write(run / "fusion/training.json")
+    AttentionSummary.from_records("adapterfusion", {"x": [record([1.0, 0, 0])]}, "completion").write(seen / "summary.json")
     (run / "fusion/fusion").mkdir()
     tensors = {"layers.0.fusions.value.weight": np.eye(4) * 2, "layers.1.fusions.value.weight": np.eye(4)}
     save_file(tensors, run / "fusion/fusion/adapter_model.safetensors")

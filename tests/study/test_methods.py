@@ -16,6 +16,7 @@ from studykit.study import methods
 from studykit.study.parameters import AdapterParams
 from studykit.training import adapters, batches, fusions, phases, train
 from studykit.training.base import load_base
+from studykit.training.result import read_phase_results
 from tests import tiny
 
 COMPOSED = ["adapterfusion", "adapterfusion-static", "adapterfusion-lowrank", "average", "scalar_mix"]
@@ -85,13 +86,13 @@ def compose(home, word: str):
     p = p.model_copy(update={"members": members})
     with store.open_run(p.out, stage="fusion", params=p) as run:
         base, tokens = load_base(p.base)
-        snapshots.look_at_base(base, tokens, p, tiny.LIMITS, run)
+        snapshots.record_base(base, tokens, p, tiny.LIMITS, run)
         model = fusions.new_fusion(base, p)
-        snapshots.look(model, tokens, p, tiny.LIMITS, run)
+        snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run)
         for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
-            snapshots.look(model, tokens, p, tiny.LIMITS, run, phase)
+            snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run, phase)
         fusions.save_members(run.path(), p.members)
-        run.publish(headline=summary.headline(run.path(), p.method))
+        run.publish(headline=summary.snapshot_headline(run.path(), p.method))
     return p, logits(model.eval())
 
 
@@ -107,9 +108,9 @@ def test_every_composition_trains_and_comes_back(home, word):
         torch.testing.assert_close(logits(loaded), trained, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(trained, bare)
     assert torch.equal(logits(base), bare) and base.config.use_cache, "the base is bare again"
-    steps = {result.steps for result in summary.trained(p.out, p.method).values()}
+    steps = {result.steps for result in read_phase_results(p.out, p.method).values()}
     assert steps == ({0} if p.method in methods.UNTRAINED else {4} if p.method == "advfusion" else {8})
-    records = summary.observed(p.out, p.method)
+    records = snapshots.load_snapshots(p.out, p.method)
     assert bool(records) == methods.parse(word).has_weights
     assert set(json.loads((home / p.out / "texts.json").read_text())) > {"base"}
 

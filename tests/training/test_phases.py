@@ -15,6 +15,7 @@ from studykit.runs import store
 from studykit.study.parameters import FusionAttentionParams
 from studykit.training import fusions, phases, train, trainer
 from studykit.training.base import load_base
+from studykit.training.result import read_phase_results
 from studykit.tuners import fusion_layers
 from tests import tiny
 
@@ -40,15 +41,15 @@ def fuse(p, after=lambda phase: None) -> dict:
     with store.open_run(p.out, stage="fusion", params=p) as run:
         if not run.done:
             base, tokens = load_base(p.base)
-            snapshots.look_at_base(base, tokens, p, tiny.LIMITS, run)
+            snapshots.record_base(base, tokens, p, tiny.LIMITS, run)
             model = fusions.new_fusion(base, p)
-            snapshots.look(model, tokens, p, tiny.LIMITS, run)
+            snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run)
             for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
-                snapshots.look(model, tokens, p, tiny.LIMITS, run, phase)
+                snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run, phase)
                 after(phase)
             fusions.save_members(run.path(), p.members)
             run.publish(headline={})
-    return summary.trained(run.dir, p.method)
+    return read_phase_results(run.dir, p.method)
 
 
 @pytest.mark.parametrize("given, expected", [
@@ -164,25 +165,25 @@ def test_a_killed_fusion_ends_like_another(home, monkeypatch, carry):
     assert files(home / cut.out) == whole
 
 
-def test_what_is_looked_at_in_a_fusion_run(home):
+def test_the_snapshots_of_a_fusion_run(home):
     p = tiny.fusion_params(home, mask="exclude")
     fuse(p)
-    records = summary.observed(p.out, p.method)
+    records = snapshots.load_snapshots(p.out, p.method)
     assert list(records) == ["initialisation", "phase 1, masked", "phase 1, restored", "phase 2"]
-    own = {name: attention_record.target_share(record) for name, record in records.items()}
+    own = {name: attention_record.target_weights(record) for name, record in records.items()}
     assert (own["phase 1, masked"] == 0).all()
     assert all((own[name] > 0).all() for name in own if name != "phase 1, masked")
-    assert all(attention_record.checks(record)["ok"] for record in records.values())
+    assert all(attention_record.check_record(record).ok for record in records.values())
     assert records["phase 1, masked"].masked == ["lua"] and records["phase 1, restored"].masked == []
     model, tokens = start(p)
-    fresh = capture(model, tokens, tiny.rows(4, first=8), target="lua", phase="init", max_prompt_tokens=24,
-                    max_target_tokens=24, progress=False)  # fmt: skip
-    assert (attention_record.mean(fresh) == attention_record.mean(records["initialisation"])).all()
+    fresh = capture(model, tokens, tiny.rows(4, first=8), target="lua", phase="init", limits=(24, 24),
+                    progress=False)  # fmt: skip
+    assert (attention_record.mean_weights(fresh) == attention_record.mean_weights(records["initialisation"])).all()
     texts = json.loads((home / p.out / "texts.json").read_text())
     assert {name: len(said) for name, said in texts.items()} == {"base": 3, "phase1": 3, "phase2": 3}
-    headline = summary.headline(p.out, p.method)
-    assert list(headline)[:3] == ["validation loss, phase 1", "validation loss, phase 2", "own share, phase 2"]
-    assert headline["own share, phase 1, masked"] == 0
+    headline = summary.snapshot_headline(p.out, p.method)
+    assert list(headline)[:3] == ["validation loss, phase 1", "validation loss, phase 2", "own weight, phase 2"]
+    assert headline["own weight, phase 1, masked"] == 0
 
 
 def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
@@ -197,19 +198,22 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
         summary.save_records(records, run)
         run.publish()
     by_phase = summary.load_records(run.dir, [0])
-    made = summary.summary(by_phase, "completion")
-    assert made["members"] == tiny.MEMBERS and made["mask"] == "zero" and made["samples"] == 4
-    json.dumps(made, allow_nan=False)
-    for name, phase in made["phases"].items():
+    attention = summary.AttentionSummary.from_records("advfusion_zero", by_phase, "completion")
+    assert attention.members == tiny.MEMBERS and attention.mask == "zero" and attention.samples == 4
+    attention.write(home / "summary.json")
+    again = summary.AttentionSummary.read(home / "summary.json")
+    assert repr(again) == repr(attention)
+    for name, phase in again.phases.items():
         record = by_phase[name][0]
-        assert phase["own"] == [pytest.approx(attention_record.target_share(record).mean(), abs=1e-7)]
-        assert torch.tensor(phase["weights"]).sum(-1).allclose(torch.ones(1, 2))
-    assert made["phases"]["phase 1"]["own_share"] == [0] and made["phases"]["phase 1"]["own"][0] > 0
-    seen = summary.sanity(by_phase, "completion")
-    assert [row["sound"] for row in seen] == [True, True] and seen[1]["weight on masked (%)"] is None
-    assert seen[0]["weight on masked (%)"] == pytest.approx(100 * made["phases"]["phase 1"]["own"][0], abs=1e-5)
-    both = summary.sanity(by_phase, "both")[0]["weight on masked (%)"]
-    assert both == pytest.approx(100 * attention_record.target_share(by_phase["phase 1"][0], "both").mean())
+        assert phase.own_weight == [pytest.approx(attention_record.target_weights(record).mean(), abs=1e-7)]
+        assert torch.tensor(phase.weights).sum(-1).allclose(torch.ones(1, 2, dtype=torch.float64))
+    first = again.phases["phase 1"]
+    assert first.own_share == [0] and first.own_weight[0] > 0
+    checks = summary.check_rows(by_phase, "completion")
+    assert [row["sound"] for row in checks] == [True, True] and checks[1]["weight on masked (%)"] is None
+    assert checks[0]["weight on masked (%)"] == pytest.approx(100 * first.own_weight[0], abs=1e-5)
+    both = summary.check_rows(by_phase, "both")[0]["weight on masked (%)"]
+    assert both == pytest.approx(100 * attention_record.target_weights(by_phase["phase 1"][0], "both").mean())
 
 
 def test_notebook_05_refuses_runs_of_another_method(home):

@@ -20,6 +20,7 @@ import numpy as np
 from studykit.attention import record as attention_record
 from studykit.errors import UserError
 from studykit.report.explorer.payload import Series, payload, series_of
+from studykit.runs.files import write_text
 
 SCRIPTS = ("data", "colours", "pens", "views", "tokens", "page")  # joined in this order: each uses those before it
 AT_THE_END = """})().catch(error => {
@@ -51,12 +52,9 @@ class Explorer:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write the document as a file that any browser opens; whole or not at all."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(self.html, encoding="utf-8")
-        part.replace(path)
-        return path
+        """Writes the document as a file that any browser opens, whole or not at all."""
+        write_text(Path(path).absolute(), self.html)
+        return Path(path)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/html": self.frame, "text/plain": f"[{self.title}] {self.summary}"}
@@ -97,7 +95,7 @@ def explore(
 
 def _said(one: Series, tokens: str) -> str:
     first = one.records[0]
-    own = np.mean([attention_record.target_share(record, tokens).mean() for record in one.records])
+    own = np.mean([attention_record.target_weights(record, tokens).mean() for record in one.records])
     return (f"{one.label}: {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; "
             f"the target's own adapter, {first.target}, gets {own:.1%} on {tokens} tokens")  # fmt: skip
 

@@ -66,7 +66,7 @@ def series_of(what: Any) -> list[Series]:
 def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRecord]]:
     if isinstance(what, FusionRecord):
         masked = f", {' and '.join(what.masked)} masked ({what.mask})" if what.masked else ""
-        yield " · ".join(names) or what.moment + masked, what
+        yield " · ".join(names) or what.title + masked, what
     elif isinstance(what, Mapping):
         for name, inside in what.items():
             yield from _labelled(inside, (*names, str(name)))
@@ -82,14 +82,14 @@ def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRe
 
 
 def _stored(path: Path) -> FusionRecord | dict[str, list[FusionRecord]]:
-    """The records of a file, of a fusion_attention run (phase -> seeds) or of a fusion run (moment -> record)."""
+    """The records of a file, of a fusion_attention run (phase -> seeds) or of a fusion run (snapshot -> record)."""
     if path.suffix == ".npz":
         return FusionRecord.load(path)
     found: dict[str, list[FusionRecord]] = {}
     for file in sorted([*path.glob("records/*.npz"), *path.glob("attention/*.npz")]):
         record = FusionRecord.load(file)
-        of_moment = file.parent.name == "attention"
-        name = file.stem if of_moment else record.moment + f", masked ({record.mask})" * bool(record.masked)
+        is_snapshot = file.parent.name == "attention"
+        name = file.stem if is_snapshot else record.title + f", masked ({record.mask})" * bool(record.masked)
         found.setdefault(name, []).append(record)
     if not found:
         raise UserError(f"{path} holds no fusion records; expected a run of fusion or fusion_attention, or an .npz")
@@ -102,7 +102,7 @@ def _are_seeds(records: Sequence[FusionRecord]) -> bool:
         attention_record.require_comparable(*records)
     except UserError:
         return False
-    alike = {(r.phase, r.mask, r.method, r.place, r.base, *r.masked) for r in records}
+    alike = {(r.phase, r.mask, r.method, r.placement, r.base, *r.masked) for r in records}
     return len(set(seeds)) == len(seeds) and len(alike) == 1
 
 
@@ -143,7 +143,7 @@ def payload(series: Sequence[Series], *, title: str, tokens: str, budget: int) -
 
 def _series(series: Series, packed: _Packed) -> dict[str, Any]:
     first = series.records[0]
-    about = ("members", "target", "phase", "method", "layers", "mask", "masked", "place")
+    about = ("members", "target", "phase", "method", "layers", "mask", "masked", "placement")
     told = {name: getattr(first, name) for name in about}
     stands_on = json.dumps([first.ids, first.counts.tolist()]).encode()
     records = []
@@ -158,7 +158,9 @@ def _series(series: Series, packed: _Packed) -> dict[str, Any]:
                    "same": hashlib.sha256(stands_on).hexdigest()[:16]}  # fmt: skip
 
 
-def _by_importance(series: Sequence[Series]) -> Iterator[tuple[bool, int, list[tuple[int, int, attention_record.Sample]]]]:
+def _by_importance(
+    series: Sequence[Series],
+) -> Iterator[tuple[bool, int, list[tuple[int, int, attention_record.Sample]]]]:
     """What is kept first: whether always, the place in PARTS, and every series' copy of a sample of one seed, each
     with the places of its series and record."""
     copies: dict[tuple, list] = {}  # (seed, sample) -> copies

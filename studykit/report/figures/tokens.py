@@ -95,7 +95,7 @@ def token_strip(
         how = f"the {quantity} of {member}"
     cut = f", the first {limit} tokens" if len(kept.tokens) > limit else f", {len(tokens)} tokens"
     where = ", ".join(record.layers[layer] for layer in chosen)
-    of = record.moment + (f", seed {record.seed}" if record.seed is not None else "")
+    of = record.title + (f", seed {record.seed}" if record.seed is not None else "")
     own = values[chosen][:, kept.marks == COMPLETION, record.target_index].mean()
     alt = (
         f"Tokens of sample {kept.id}, {of}, coloured by {how}, in {where}; n = 1 sample{cut}. The target "
@@ -113,7 +113,7 @@ def _block(
     axes: Axes, tokens, places, values: np.ndarray, marks: np.ndarray, record: FusionRecord, member: str | None
 ) -> None:
     """Boxes and texts of one layer; values (T, A)."""
-    uniform = 1 / record.taking_part
+    uniform = 1 / record.active_member_count
     for i, (token, (line, column, width)) in enumerate(zip(tokens, places, strict=True)):
         if member is None:
             best = int(values[i].argmax())

@@ -18,7 +18,7 @@ TEXT = {"prompt": "count to 3 in lua, case 2\n", "completion": "lua: 0 1 2", "ch
 
 
 @pytest.fixture(scope="module")
-def able(tmp_path_factory):
+def reader(tmp_path_factory):
     """A bench over two fusion runs of two phases with random weights."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
@@ -28,20 +28,20 @@ def able(tmp_path_factory):
         yield Bench(p.base, p.data, [p.out, other.out])
 
 
-def test_own_text_is_read_as_it_was_trained(able):
-    (reading,) = able.read(**TEXT, phase="phase2")
+def test_own_text_is_read_as_it_was_trained(reader):
+    (reading,) = reader.read(**TEXT, phase="phase2")
     (sample,) = reading.record.samples
     assert "".join(sample.tokens).startswith(TEXT["prompt"] + TEXT["completion"])
-    assert record.checks(reading.record)["ok"] and reading.loss > 0 and not reading.cut
+    assert record.check_record(reading.record).ok and reading.loss > 0 and not reading.cut
     assert (reading.record.checkpoint, reading.record.seed, reading.record.mask) == (RUN, 0, "none")
-    assert able.read(**TEXT, phase="phase2")[0].loss == reading.loss
-    (first,) = able.read(**TEXT, phase="phase1")
+    assert reader.read(**TEXT, phase="phase2")[0].loss == reading.loss
+    (first,) = reader.read(**TEXT, phase="phase1")
     assert (first.record.mask, first.record.masked) == ("zero", ["lua"]), "phase 1 under its own mask"
     assert first.loss != reading.loss
 
 
-def test_a_muted_member_counts_for_nothing_and_text_loss_and_weights_change(able):
-    trained, muted = able.read(**TEXT, phase="phase2", muted=["lua"])
+def test_a_muted_member_counts_for_nothing_and_text_loss_and_weights_change(reader):
+    trained, muted = reader.read(**TEXT, phase="phase2", muted=["lua"])
     own = trained.record.target_index
     assert trained.record.samples[0].weights[..., own].any() and not muted.record.samples[0].weights[..., own].any()
     others = np.delete(trained.record.samples[0].weights[0], own, axis=-1).astype(float)
@@ -49,15 +49,15 @@ def test_a_muted_member_counts_for_nothing_and_text_loss_and_weights_change(able
     np.testing.assert_allclose(np.delete(muted.record.samples[0].weights[0], own, axis=-1), expected, atol=2e-3)
     assert muted.loss != trained.loss and "lua muted" in muted.state
     assert trained.record.samples[0].tokens == muted.record.samples[0].tokens, "the same text"
-    assert able.read(**TEXT, phase="phase2")[0].loss == trained.loss, "no parameter was touched"
+    assert reader.read(**TEXT, phase="phase2")[0].loss == trained.loss, "no parameter was touched"
 
 
 @pytest.mark.parametrize("muted", SUBSETS, ids=", ".join)
 @pytest.mark.parametrize("checkpoint, phase, own", [
     (RUN, "phase1", ("zero", ["lua"])), (OTHER, "phase1", ("exclude", ["lua"])), (RUN, "phase2", ("none", [])),
 ])  # fmt: skip
-def test_from_one_reading_to_the_next_one_thing_changes(able, checkpoint, phase, own, muted):
-    readings = able.read(**TEXT | {"checkpoint": checkpoint}, phase=phase, muted=muted)
+def test_from_one_reading_to_the_next_one_thing_changes(reader, checkpoint, phase, own, muted):
+    readings = reader.read(**TEXT | {"checkpoint": checkpoint}, phase=phase, muted=muted)
     states = [(r.record.mask, r.record.masked) for r in readings]
     assert states[0] == own and states[-1][1] == muted, "from the phase's own mask to what was asked"
     assert len({r.state for r in readings}) == len(readings)
@@ -68,23 +68,23 @@ def test_from_one_reading_to_the_next_one_thing_changes(able, checkpoint, phase,
         assert then in ("exclude", "none"), "who is muted is excluded"
 
 
-def test_a_zeroed_target_is_excluded_before_another_member_is(able):
-    readings = able.read(**TEXT, phase="phase1", muted=["python", "lua"])
+def test_a_zeroed_target_is_excluded_before_another_member_is(reader):
+    readings = reader.read(**TEXT, phase="phase1", muted=["python", "lua"])
     assert [r.state for r in readings] == ["as it was trained, lua zeroed", "lua muted", "python, lua muted"]
-    assert [record.target_share(r.record).any() for r in readings] == [True, False, False]
+    assert [record.target_weights(r.record).any() for r in readings] == [True, False, False]
     assert len({r.loss for r in readings}) == 3
 
 
-def test_each_checkpoint_is_read_with_its_own_weights(able):
-    first, other, again = (able.read(**TEXT | {"checkpoint": name}, phase="phase2")[0] for name in (RUN, OTHER, RUN))
+def test_each_checkpoint_is_read_with_its_own_weights(reader):
+    first, other, again = (reader.read(**TEXT | {"checkpoint": name}, phase="phase2")[0] for name in (RUN, OTHER, RUN))
     assert first.loss != other.loss and again.loss == first.loss
     np.testing.assert_array_equal(again.record.weight_sums, first.record.weight_sums)
     assert abs(other.record.weight_sums - first.record.weight_sums).max() > 1e-3
 
 
-def test_without_a_completion_all_states_read_what_the_model_wrote(able):
+def test_without_a_completion_all_states_read_what_the_model_wrote(reader):
     prompt = TEXT["prompt"]
-    trained, restored, muted = able.read(prompt, checkpoint=RUN, phase="phase1", muted=["python"])
+    trained, restored, muted = reader.read(prompt, checkpoint=RUN, phase="phase1", muted=["python"])
     assert trained.written and trained.record.counts[0, record.COMPLETION] > 1
     assert trained.record.samples[0].tokens == restored.record.samples[0].tokens == muted.record.samples[0].tokens
 
@@ -93,15 +93,15 @@ def test_without_a_completion_all_states_read_what_the_model_wrote(able):
     ({"prompt": " \n"}, "the prompt is empty"), ({"muted": tiny.MEMBERS}, "all members are muted"),
     ({"muted": ["go"]}, "'go', which is no member"),
 ])  # fmt: skip
-def test_mistakes_get_a_sentence(able, given, sentence):
+def test_mistakes_get_a_sentence(reader, given, sentence):
     with pytest.raises(UserError, match=sentence):
-        able.read(**TEXT | {"phase": "phase2"} | given)
+        reader.read(**TEXT | {"phase": "phase2"} | given)
 
 
-def test_the_widgets_load_nothing_until_they_are_asked(able, monkeypatch):
+def test_the_widgets_load_nothing_until_they_are_asked(reader, monkeypatch):
     pytest.importorskip("ipywidgets")
     monkeypatch.setattr("studykit.training.base.load_base", lambda *_: pytest.fail("loaded before the button was pressed"))
-    box = bench(able.base, "runs/data/tiny-0000000002", list(able.runs.values()))
+    box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
     prompt, completion, chosen, silent, button, _ = box.children
     assert prompt.value == tiny.rows(1, first=12)[0].prompt and completion.value
     checkpoint, phase = chosen.children
@@ -113,12 +113,12 @@ def test_the_widgets_load_nothing_until_they_are_asked(able, monkeypatch):
     assert not any(switch.value for switch in switches.values())
 
 
-def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(able, monkeypatch):
+def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(reader, monkeypatch):
     pytest.importorskip("ipywidgets")
     shown = []
     monkeypatch.setattr("studykit.report.explorer.live._show", lambda read, checkpoint, phase, muted: shown.append(
         read(checkpoint=checkpoint, phase=phase, muted=muted)))  # fmt: skip
-    box = bench(able.base, "runs/data/tiny-0000000002", list(able.runs.values()))
+    box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
     prompt, completion, chosen, silent, button, _ = box.children
     prompt.value, completion.value = TEXT["prompt"], TEXT["completion"]
     checkpoint, phase = chosen.children
@@ -129,7 +129,7 @@ def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(able,
     phase.value = "phase1"
     silent.children[1].value = True  # python, beside the target
     button.click()
-    expected = [able.read(**TEXT | {"checkpoint": name}, phase="phase2") for name in (OTHER, RUN)]
-    expected.append(able.read(**TEXT, phase="phase1", muted=["python", "lua"]))
-    told, wanted = ([[(r.state, r.loss) for r in one] for one in readings] for readings in (shown, expected))
-    assert told == wanted
+    expected = [reader.read(**TEXT | {"checkpoint": name}, phase="phase2") for name in (OTHER, RUN)]
+    expected.append(reader.read(**TEXT, phase="phase1", muted=["python", "lua"]))
+    shown_losses, expected_losses = ([[(r.state, r.loss) for r in one] for one in readings] for readings in (shown, expected))
+    assert shown_losses == expected_losses

@@ -70,7 +70,7 @@ def test_a_page_holds_the_sums_and_the_tokens_of_its_record():
             for kinds in (KINDS, ["identifier"]):
                 chosen = np.ix_(pools, [KINDS.index(kind) for kind in kinds])
                 value = sums[chosen].sum((0, 1)) / np.array(held["counts"])[chosen].sum()
-                np.testing.assert_allclose(value, attention_record.mean(record, tokens, weighted, kinds), atol=1e-6)
+                np.testing.assert_allclose(value, attention_record.mean_weights(record, tokens, weighted, kinds), atol=1e-6)
     for i, sample in enumerate(record.samples):
         assert data["texts"][i]["tokens"] == sample.tokens and data["texts"][i]["id"] == sample.id
         assert [int(mark) for mark in data["texts"][i]["marks"]] == sample.marks.tolist()

@@ -234,8 +234,8 @@ function told(whole) { // the rows, and all that tells what they are of
   const of = {layers: [focus()], compare: [D.series[S.a], D.series[S.b]],
     tokens: S.show === "diff" ? [D.series[S.a], D.series[S.b]] : [focus()]}[S.view] || D.series;
   const runs = records => records.map(({seed, checkpoint, base}) => ({seed, checkpoint, base}));
-  const series = of.map(({label, method, phase, place, target, mask, masked, n, records}) =>
-    ({label, method, phase, place, target, mask, masked, samples: n, records: runs(records)}));
+  const series = of.map(({label, method, phase, placement, target, mask, masked, n, records}) =>
+    ({label, method, phase, placement, target, mask, masked, samples: n, records: runs(records)}));
   const sample = S.view === "tokens" ? tokensOf().sample ?? S.sample : S.sample;
   return {title: D.title, view: S.view, quantity: S.quantity, tokens: S.pool, seed: S.seed,
     kind: S.kind < 0 ? "every" : D.kinds[S.kind], sample: sample < 0 ? "all" : D.texts[sample].id,

@@ -32,7 +32,7 @@ function standsParts(series, m) { // what the numbers of a series stand on: its 
   const told = runs.length > 3 ? `${runs[0]} and ${runs.length - 1} more` : runs.join(", ");
   return [`${of}, ${number(m.n)} ${pool} tokens${kind}, padding excluded`,
     `${seedsSaid(series, m)}; checkpoint ${told}${base ? ` on base ${base}` : ""}` +
-    (series.place === "output" ? "" : `; fused at ${series.place}`) +
+    (series.placement === "output" ? "" : `; fused at ${series.placement}`) +
     (series.masked.length ? `; ${series.masked.join(", ")} masked (${series.mask})` : "")];
 }
 function stands(shown) { // of several [series, mean]; what they share but once
