@@ -1,4 +1,4 @@
-"""The parameters of a notebook that is run by hand or by the engine: checked, and filled in from a study."""
+"""The parameters of a notebook, run by hand or by Snakemake: checked, and completed from a study."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import os
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 from studykit.errors import UserError, show
 from studykit.runs import files, process
+from studykit.runs.manifest import Manifest, read_manifest
 from studykit.study import parameters
-from studykit.study.file import load_study
+from studykit.study.file import Study, load_study
+from studykit.study.methods import ATTENTIVE
 from studykit.study.parameters import STAGES, kind
-from studykit.study.plan import directory, plan, without_silent
+from studykit.study.plan import Run, directory, plan, without_silent
 
 QUICKSTART = "params/quickstart.yaml"
 KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's names
@@ -35,29 +39,83 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     return values
 
 
-ROLES = {
-    "adapter": ("language",),
-    "fusion": ("target", "seed"),
-    "evaluate": ("language", "method"),
-    "fusion_attention": ("method",),
+# Parameters that say which run of the study lends its inputs: those that must be equal, then those that should be.
+ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "adapter": (("language",), ("method", "seed")),
+    "fusion": (("target", "seed"), ("method", "mask", "variant")),
+    "evaluate": (("language", "method"), ()),
+    "fusion_attention": (("method",), ()),
 }
 
 
-def _lent(stage: str, values: dict[str, Any], study: str) -> dict[str, Any]:
-    """The parameters of the study's run that stands on what this one should stand on."""
-    roles = {n: values[n] for n in ROLES.get(stage, ()) if values[n] is not None}
-    asked = load_study(study, files.home())
-    rates = {"full": asked.adapter.full_learning_rate, "scalar_mix": asked.fusion.scalar_mix_learning_rate}
-    mine = [r for r in plan(asked) if r.stage == stage]
-    like = [r for r in mine if all(r.params[n] == v for n, v in roles.items())]
-    if like:  # the nearest: of the same method, if the study has one
-        alike = ("method", "mask", "variant")
-        lender = max(like, key=lambda r: sum(r.params.get(n) == values.get(n) for n in alike))
-        own = {"learning_rate": rates[values["method"]]} if values.get("method") in rates else {}
-        return lender.params | own
-    wanted = ", ".join(f"{n}={show(v)}" for n, v in roles.items())
-    has = "; ".join(dict.fromkeys(", ".join(show(r.params[n]) for n in roles) for r in mine))
-    raise UserError(f"{STAGES[stage].notebook}: {study} has no run with {wanted}; it has {has or 'none at all'}.")
+def _lent(stage: str, values: dict[str, Any], file: str) -> dict[str, Any]:
+    """The parameters of the study's run whose inputs this one should have.
+
+    A seed or a method that the study does not have is added to it: the runs that are then needed are named by their
+    content, so those that were made by hand are found. Raises UserError if they are not finished yet.
+    """
+    study = load_study(file, files.home())
+    planned = plan(study)
+    required, preferred = ROLES.get(stage, ((), ()))
+    roles = {name: values[name] for name in required if values[name] is not None}
+    wanted = roles | {name: values[name] for name in preferred if values.get(name) is not None}
+    lender = _lender(planned, stage, wanted)
+    if lender is None:
+        widened = _widened(study, stage, values)
+        lender = _lender(plan(widened), stage, wanted) if widened else None
+        if lender:
+            _require_finished(stage, file, lender, {run.dir for run in planned}, widened)
+    lender = lender or _lender(planned, stage, roles)
+    if lender is None:
+        asked = ", ".join(f"{name}={show(value)}" for name, value in roles.items())
+        present = dict.fromkeys(
+            ", ".join(show(run.params[name]) for name in roles) for run in planned if run.stage == stage
+        )
+        raise UserError(f"{STAGES[stage].notebook}: {file} has no run with {asked}; it has "
+                        f"{'; '.join(present) or 'none at all'}. For another one, name a study that has it in `study`.")
+    rates = {"full": study.adapter.full_learning_rate, "scalar_mix": study.fusion.scalar_mix_learning_rate}
+    method = values.get("method")
+    return lender.params | ({"learning_rate": rates[method]} if method in rates else {})
+
+
+def _lender(planned: list[Run], stage: str, wanted: dict[str, Any]) -> Run | None:
+    """The first run of a stage with these parameters."""
+    alike = (run for run in planned if run.stage == stage)
+    return next((run for run in alike if all(run.params[name] == value for name, value in wanted.items())), None)
+
+
+def _widened(study: Study, stage: str, values: dict[str, Any]) -> Study | None:
+    """The study with the seed and the method of a notebook added; None if it cannot have them."""
+    word = values.get("method")
+    if stage == "fusion":
+        masks = {method: word for word, method in ATTENTIVE.items()}
+        word = masks.get((values["method"], values["mask"]), values["method"])
+        word += f"-{values['variant']}" if values["variant"] != "full" else ""
+    raw = study.model_dump()
+    for key, value in (("seeds", values.get("seed")), ("methods", word)):
+        if value is not None and value not in raw[key]:
+            raw[key] = [*raw[key], value]
+    try:
+        return Study.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def _require_finished(stage: str, file: str, run: Run, planned: set[str], widened: Study) -> None:
+    """Raises UserError if a run needs one that neither the study plans nor anybody has made."""
+    missing = [
+        need
+        for need in run.needs
+        if need.dir not in planned and not isinstance(read_manifest(files.home() / need.dir), Manifest)
+    ]
+    if missing:
+        names = ", ".join(need.name for need in missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
+        notebook = STAGES[missing[0].stage].notebook
+        raise UserError(
+            f"{STAGES[stage].notebook}: {file} does not have these parameters, and what they need is not made yet "
+            f"({names}); make it with {notebook}, or with `studykit run` and a copy of the study that has "
+            f"seeds: {widened.seeds} and methods: [{', '.join(widened.methods)}]."
+        )
 
 
 def from_notebook(stage: str, names: dict[str, Any]) -> Any:

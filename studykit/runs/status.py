@@ -37,6 +37,7 @@ WORK = {  # what the cell that publishes does, in a sentence about a run that wa
     "fusion_attention": "recording fusion weights",
     "compare": "comparison",
 }
+INTERRUPTIONS = ("KeyboardInterrupt", "Interrupted")  # exceptions of a notebook that was stopped
 INTERRUPTED = ("Aborted!", "KeyboardInterrupt")  # papermill's last words; it then calls all cells completed
 LONGEST_START = 10.0  # seconds between a log's creation and papermill's lock, at most
 
@@ -78,7 +79,7 @@ def _unfinished(stage: str, log: Path, text: Path) -> Status:
         output for cell in cells or () for output in cell.get("outputs", ()) if output.get("output_type") == "error"
     ]
     for error in errors:
-        if error.get("ename") != "KeyboardInterrupt":
+        if error.get("ename") not in INTERRUPTIONS:
             return Status("failed", _sentence(error.get("ename", ""), error.get("evalue", "")), log=log)
     last_words = _last_words(text)
     if last_words and last_words not in INTERRUPTED and not errors:

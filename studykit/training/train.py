@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
-from studykit.errors import UserError
+from studykit.errors import Interrupted, UserError
 from studykit.runs import provenance
 from studykit.study.parameters import BaseModelParams, Training
 from studykit.training.base import half_precision
@@ -206,7 +206,11 @@ def train(
     else:
         if resumed:
             print(f"Resuming from step {step_of(resumed)}.")
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        except KeyboardInterrupt:
+            step = trainer.state.global_step
+            raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
     result = TrainingResult(
         log=[entry for entry in trainer.state.log_history if "train_runtime" not in entry],
         best_step=trainer.state.best_global_step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from studykit.runs import notebook
 from studykit.study import file, parameters, plan
 from studykit.study import methods as study_methods
 from studykit.study.parameters import POLYGLOT, STAGES
+from tests import made_runs
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
@@ -232,6 +234,33 @@ def test_a_new_seed_stands_on_the_same_data():
     assert new.data == QUICKSTART[1].dir and new.out.startswith("runs/adapter/lua-bottleneck-s99-")
 
 
+def test_a_fusion_of_a_new_seed_finds_the_adapters_that_were_made_by_hand(tmp_path, monkeypatch):
+    """Each is named by its content, so the fusion knows them as soon as they are finished."""
+    (tmp_path / "params").mkdir()
+    shutil.copy(ROOT / "params/quickstart.yaml", tmp_path / "params")
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    languages = ["python", "javascript", "go", "ruby", "julia", "lua"]
+    adapter, fusion = notebook.defaults("adapter"), notebook.defaults("fusion")
+    for language in languages:
+        with pytest.raises(UserError, match=f"not made yet .adapter/{language}-bottleneck-s7-"):
+            by_hand("fusion", **fusion | {"seed": 7})
+        made = by_hand("adapter", **adapter | {"language": language, "seed": 7})
+        made_runs.finish(tmp_path / made.out, "adapter", made.model_dump())
+    made = by_hand("fusion", **fusion | {"seed": 7, "method": "advfusion", "mask": "exclude"})
+    assert list(made.members) == languages and all("-s7-" in run for run in made.members.values())
+    seeds = [0, 1, 2, 7]
+    study = file.load_study("params/quickstart.yaml", tmp_path).model_copy(update={"seeds": seeds})
+    assert made.out in {run.dir for run in plan.plan(study)}, "a study with that seed uses the same run"
+
+
+def test_a_new_method_by_hand_is_the_run_that_a_study_would_make():
+    mixed = by_hand("fusion", **notebook.defaults("fusion") | {"method": "scalar_mix"})
+    study = file.load_study("params/quickstart.yaml", ROOT)
+    wide = study.model_copy(update={"methods": [*study.methods, "scalar_mix"]})
+    assert mixed.out in {run.dir for run in plan.plan(wide)} and mixed.learning_rate == 0.05
+
+
 def test_given_paths_are_kept():
     p = by_hand("adapter", base="runs/base_model/mine-0123456789", out="runs/adapter/mine")
     assert (p.base, p.out, p.data) == ("runs/base_model/mine-0123456789", "runs/adapter/mine", QUICKSTART[1].dir)
@@ -249,7 +278,11 @@ def test_a_complete_notebook_reads_no_study():
     ("adapter", {"study": 3}, "02_adapter: study is 3; it must be a study file"),
     ("adapter", {"study": "params/absent.yaml"}, "params/absent.yaml cannot be read"),
     ("adapter", {"language": "perl"}, "02_adapter: params/quickstart.yaml has no run with language='perl'; it has"),
-    ("fusion", {"seed": 77}, "has no run with seed=77; it has"),
+    ("fusion", {"seed": 77}, "03_fusion: params/quickstart.yaml does not have these parameters, and what they need is "
+     "not made yet (adapter/python-bottleneck-s77-"),
+    ("fusion", {"seed": 77}, "make it with 02_adapter, or with `studykit run` and a copy of the study that has seeds: "
+     "[0, 1, 2, 77]"),
+    ("fusion", {"target": "perl"}, "has no run with target='perl', seed=0; it has 'lua', 0"),
     ("evaluate", {"method": "lora", "language": "python"}, "has no run with language='python', method='lora'"),
 ], ids=str)  # fmt: skip
 def test_what_a_notebook_may_not_say(stage, values, said):

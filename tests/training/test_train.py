@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from studykit.errors import UserError
+from studykit.errors import Interrupted, UserError
 from studykit.runs import files
 from studykit.study.parameters import AdapterParams
 from studykit.training import batches, trainer
@@ -98,7 +98,7 @@ def killed(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(trainer.StudyTrainer, "__init__", patched)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(Interrupted, match="Stopped at step .*; run this cell again to go on."):
                 work()
 
     return with_kill

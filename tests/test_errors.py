@@ -1,0 +1,30 @@
+"""Errors for the user are shown by IPython in one sentence, and values as the user would write them."""
+
+from __future__ import annotations
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from studykit.errors import Interrupted, UserError, show
+
+
+@pytest.mark.parametrize("error, line", [
+    (UserError("steps is 0; it must be at least 1."), "UserError: steps is 0; it must be at least 1."),
+    (Interrupted("Stopped at step 120; run this cell again to go on."),
+     "Stopped at step 120; run this cell again to go on."),
+])  # fmt: skip
+def test_a_notebook_shows_the_sentence_alone(capsys, error, line):
+    shell = InteractiveShell.instance()
+    shell.user_ns["fail"] = lambda: (_ for _ in ()).throw(error)
+    shell.run_cell("def work():\n    next(fail())\n\nwork()")
+    assert capsys.readouterr().out.strip() == line
+    InteractiveShell.clear_instance()
+
+
+def test_an_interruption_is_one():
+    assert issubclass(Interrupted, KeyboardInterrupt) and not issubclass(Interrupted, Exception)
+
+
+@pytest.mark.parametrize("value, text", [(True, "true"), (None, "null"), ("x", "'x'"), (3, "3"), ("y" * 99, "'" + "y" * 56 + "...")])
+def test_values_are_shown_as_they_are_written(value, text):
+    assert show(value) == text
