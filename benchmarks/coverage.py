@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studykit.evaluation import statistics
+from studykit.evaluation import effects, statistics
 from studykit.evaluation.metrics.bleu import add1_bleu
 from studykit.evaluation.metrics.score import token_mean
 
@@ -29,7 +29,7 @@ RESAMPLES = 1000
 Sampler = Callable[[np.random.Generator], bool]  # one experiment: whether the interval held, or the test rejected
 
 
-def held(found: statistics.Interval, truth: float) -> bool:
+def held(found: statistics.Estimate, truth: float) -> bool:
     return found.low <= truth <= found.high
 
 
@@ -112,7 +112,7 @@ def passes_difference(rng: np.random.Generator, n: int, apart: float) -> bool:
 
 
 def mcnemar(rng: np.random.Generator, n: int, apart: float) -> bool:
-    return statistics.mcnemar(*statistics.discordant(*paired_passes(rng, n, apart))) < 0.05
+    return effects.mcnemar(*effects.discordant(*paired_passes(rng, n, apart))) < 0.05
 
 
 def cases() -> list[tuple[str, str, int, float, Sampler]]:

@@ -1,7 +1,7 @@
 """Seconds that each metric takes for 1,000 pairs of programs of 50 lines; torch is not needed.
 
 Programs are made from a seed: functions of loops, choices and assignments in Python, Java and Go. A prediction is its
-reference with every eighth line changed. The whole `score`, in one process, is to take at most 20 s.
+reference with every eighth line changed. The whole of `score_texts`, in one process, is to take at most 20 s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from studykit.evaluation.metrics import bleu, codebleu, overlap
-from studykit.evaluation.metrics.score import score
+from studykit.evaluation.metrics.score import score_texts
 
 LINES = {
     "python": ("{i}for {a} in range({n}):", "{i}if {a} > {n}:", "{i}{a} = {b} * {n} + {c}", "{i}print({a}, {b})", ""),
@@ -49,7 +49,7 @@ def pairs(language: str, n: int, lines: int, seed: int = 0) -> tuple[list[str], 
 
 
 def measures(language: str) -> dict[str, Callable[[str, str], object]]:
-    """What is computed for each pair; the rest of `score` is sums."""
+    """What is computed for each pair; the rest of `score_texts` is sums."""
     return {
         "BLEU (paper), sacreBLEU": lambda p, r: bleu.counts(bleu.words_13a(p), bleu.words_13a(r)),
         "B-Norm": lambda p, r: bleu.counts(bleu.words_norm(p), bleu.words_norm(r)),
@@ -76,8 +76,8 @@ def main() -> None:
                 measure(prediction, reference)
             print(f"  {name:<24} {time.perf_counter() - began:6.2f}")
         began = time.perf_counter()
-        score(predictions, references, language)
-        print(f"  {'score, all of it':<24} {time.perf_counter() - began:6.2f}")
+        score_texts(predictions, references, language)
+        print(f"  {'all metrics':<24} {time.perf_counter() - began:6.2f}")
 
 
 if __name__ == "__main__":

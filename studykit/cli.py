@@ -164,8 +164,8 @@ def _clean(args: argparse.Namespace) -> int:
 def _check_references(args: argparse.Namespace) -> int:
     from studykit.evaluation import references  # execution and metrics: other commands do without
 
-    rows = references.read(args.path, args.language)
-    print(references.table(references.verify_references(rows, allow_unsandboxed=args.allow_unsandboxed)))
+    rows = references.read_references(args.path, args.language)
+    print(references.format_references(references.verify_references(rows, allow_unsandboxed=args.allow_unsandboxed)))
     return 0
 
 

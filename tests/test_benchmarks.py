@@ -98,9 +98,9 @@ def test_gpu_without_one_says_so_in_a_sentence():
 def test_scoring_names_every_metric_and_makes_programs_that_parse():
     done = run("scoring.py", "--pairs", "2", "--lines", "50")
     assert done.returncode == 0, done.stderr
-    for name in ("sacreBLEU", "B-Norm", "CodeXGLUE", "ROUGE-L", "chrF", "edit similarity", "CodeBLEU", "score, all"):
+    for name in ("sacreBLEU", "B-Norm", "CodeXGLUE", "ROUGE-L", "chrF", "edit similarity", "CodeBLEU", "all metrics"):
         assert done.stdout.count(name) == 3
-    code = "import scoring; p = scoring.pairs('{0}', 3, 50); print(scoring.score(*p, '{0}')['parse_ok']['value'])"
+    code = "import scoring; p = scoring.pairs('{0}', 3, 50); print(scoring.score_texts(*p, '{0}')['parse_ok'].value)"
     for language in ("python", "java", "go"):
         environment = {"PYTHONPATH": f"{BENCHMARKS}:{BENCHMARKS.parent}", "PATH": "/usr/bin:/bin"}
         seen = subprocess.run(

@@ -1,303 +1,348 @@
-"""Methods side by side: scores with intervals, and paired differences.
+"""Methods side by side: scores with their intervals, and paired differences with their verdicts.
 
-Two uncertainties are kept apart. **Test rows**: they could have been others; a method's interval resamples rows, each
-row's score being its mean over the seeds, and a difference resamples rows as pairs. Rows of one group (a problem, a
-repository) are resampled together. **Seeds**: the training could have gone otherwise; their spread is a standard
-deviation, their differences get a t interval. A difference counts as found when its Holm-corrected p over the rows is
-small enough and the interval over the seeds agrees.
+Two uncertainties are kept apart. **Test rows**: the study could have drawn other rows. A method's interval resamples
+rows, where a row's score is its mean over the seeds; a difference resamples the rows in pairs. Rows of one group (a
+problem, a repository) are resampled together. **Seeds**: another training could have ended elsewhere. Scores get a
+standard deviation over the seeds, differences Student's t interval.
 
-It reads what `evaluation.states.evaluate` wrote (`scores.json`) and needs no torch.
+A method is better or worse than another when the p value over rows, after Holm's correction, is below 1 - confidence
+and the interval over rows excludes 0. `verdict` decides this; the interval over seeds says whether the finding holds
+for other seeds too.
+
+The functions read the `scores.json` of evaluate runs and need no torch:
+
+    scores = read_comparable({"lora": "runs/evaluate/...", "adapterfusion": "runs/evaluate/..."})
+    comparison = compare(scores, "pass_at_1", baseline="adapterfusion", confidence=0.95, resamples=2000)
+    str(comparison.contrast("lora", "adapterfusion").verdict)  # "worse"
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
+from studykit.data.languages import display_name
 from studykit.errors import UserError
-from studykit.evaluation import statistics
+from studykit.evaluation import effects, statistics
+from studykit.evaluation.metrics.properties import is_rate, less_is_better, pass_k, sort_key, unit
 from studykit.evaluation.metrics.score import corpus_value
-from studykit.runs import files
-from studykit.runs.manifest import finished_run
+from studykit.evaluation.results import (
+    Contrast,
+    Direction,
+    Interval,
+    MethodSummary,
+    MetricComparison,
+    SourceScores,
+    TestFamily,
+    Verdict,
+)
+from studykit.evaluation.scores import CheckpointScores, EvaluationScores, read_scores
 
-ASKED = (("bottleneck", "base"), ("adapterfusion", "bottleneck"),
-         ("advfusion_zero", "adapterfusion"), ("advfusion_exclude", "adapterfusion"))  # fmt: skip
-# pass@k stands before all of these, and what is not named here before the loss
-ORDER = ("exact_match", "codebleu", "codebleu_compat", "codebleu_3", "bleu_paper", "bleu_paper_sentence",
-         "bleu_codexglue", "b_norm", "sacrebleu", "chrf", "rouge_l", "edit_similarity", "parse_ok")  # fmt: skip
-RATES = {"exact_match", "parse_ok"}  # and pass@k: shares of rows
-LESS_IS_BETTER = {"loss"}
-POWER = 0.8  # with which a detectable difference would have been found
-SAME = ("language", "ids", "groups", "settings", "isolation")  # what compared evaluations must share
-
-
-def pass_k(metric: str) -> int | None:
-    """The k of a metric "pass_at_<k>"; None for any other."""
-    found = re.fullmatch(r"pass_at_(\d+)", metric)
-    return int(found[1]) if found else None
-
-
-def is_rate(metric: str) -> bool:
-    """Whether the metric is a share of rows: what a row scores is 0 or 100, or a mean of such."""
-    return metric in RATES or pass_k(metric) is not None
+# The pairs that the study's questions are about, besides those with the baseline.
+QUESTION_PAIRS = (
+    ("bottleneck", "base"),
+    ("adapterfusion", "bottleneck"),
+    ("advfusion_zero", "adapterfusion"),
+    ("advfusion_exclude", "adapterfusion"),
+)
+POWER = 0.8  # the probability with which the rows reveal a difference of the detectable size
+MUST_AGREE = ("language", "ids", "groups", "settings", "isolation")  # fields of evaluations that can be compared
 
 
-def place(metric: str) -> tuple:
-    """Where a metric stands in tables, to sort by: pass@k by k, then `ORDER`, then others, the loss last."""
-    if (k := pass_k(metric)) is not None:
-        return 0, k
-    return (2, 0) if metric == "loss" else (1, ORDER.index(metric) if metric in ORDER else len(ORDER), metric)
+@dataclass(frozen=True)
+class Resampling:
+    """The options of all intervals of a comparison."""
+
+    confidence: float = 0.95
+    resamples: int = 2000  # bootstrap draws
+    groups: Sequence | None = None  # a label per row, see `EvaluationScores.groups_of`; None: rows are independent
 
 
-def load(evaluations: Mapping[str, str]) -> dict[str, dict]:
-    """`scores.json` by method. UserError unless all are of the same rows, generated and run under the same settings."""
-    found = {method: read(run) for method, run in evaluations.items()}
-    if not found:
+def read_comparable(evaluations: Mapping[str, str]) -> dict[str, EvaluationScores]:
+    """Reads the scores of evaluate runs by method.
+
+    Raises UserError unless all are of the same rows, generated and run under the same settings.
+    """
+    if not evaluations:
         raise UserError("evaluations is empty; it must name at least one method's evaluate run.")
-    first, *others = found
+    scores = {method: read_scores(run) for method, run in evaluations.items()}
+    first, *others = scores
     for method in others:
-        for key in SAME:
-            if found[method].get(key) != found[first].get(key):
-                raise UserError(f"{evaluations[method]} and {evaluations[first]} differ in their {key}; methods are "
-                                "compared on the same rows under the same settings.")  # fmt: skip
-    return found
-
-
-def read(run: str) -> dict:
-    """The `scores.json` of an evaluate run; UserError if there is none."""
-    try:
-        scores = files.read_json(Path(run, "scores.json"))
-    except OSError:
-        raise UserError(f"{run} has no scores.json; a finished run of 04_evaluate is needed.") from None
-    finished_run(run).verify("scores.json")
+        for field in MUST_AGREE:
+            if getattr(scores[method], field) != getattr(scores[first], field):
+                raise UserError(
+                    f"{evaluations[method]} and {evaluations[first]} differ in their {field}; methods are compared on "
+                    "the same rows under the same settings."
+                )
     return scores
 
 
-def by_state(scores: Mapping[str, Any]) -> dict[str, list[dict]]:
-    """The states of a `scores.json` by name, each with an entry per seed; the last name is the method's own score."""
-    found: dict[str, list[dict]] = {}
-    for state in scores["states"]:
-        found.setdefault(state["name"], []).append(state)
-    return found
+def shared_metrics(scores: Sequence[EvaluationScores]) -> list[str]:
+    """Returns the metrics that every checkpoint of every method has a value for, in the order of tables."""
+    entries = [checkpoint.scores for of_method in scores for checkpoint in of_method.checkpoints]
+    shared = [m for m in entries[0] if all(m in entry and entry[m].value is not None for entry in entries)]
+    return sorted(shared, key=sort_key)
 
 
-def final(scores: Mapping[str, Any]) -> list[dict]:
-    """The last state of every seed: what the method is judged by."""
-    return list(by_state(scores).values())[-1]
+def main_metric(scores: Sequence[EvaluationScores]) -> str:
+    """Returns the metric that methods are judged by: of those that all of them share, pass@k with the smallest k, else
+    BLEU (paper), else the first one.
 
-
-def shared_metrics(scores: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Metrics that every state of every method has a value for, in the order of tables."""
-    entries = [state["scores"] for of_method in scores for state in of_method["states"]]
-    shared = [m for m in entries[0] if all(e.get(m, {}).get("value") is not None for e in entries)]
-    return sorted(shared, key=place)
-
-
-def main_metric(scores: Sequence[Mapping[str, Any]]) -> str:
-    """What methods are judged by, of what all have: pass@k with the smallest k, else BLEU (paper), else the first.
-
-    UserError where they share no metric.
+    Raises UserError where the methods share no metric.
     """
     shared = shared_metrics(scores)
     if not shared:
-        raise UserError("The evaluations share no metric that all of their states have a value for, so nothing can be "
-                        "compared; evaluate the methods with one code and one configuration.")  # fmt: skip
+        raise UserError(
+            "The evaluations share no metric that all of their checkpoints have a value for, so nothing can be "
+            "compared; evaluate the methods with the same code and configuration."
+        )
     return "bleu_paper" if pass_k(shared[0]) is None and "bleu_paper" in shared else shared[0]
 
 
-def title(scores: Mapping[str, Any], metric: str) -> str:
-    return scores["states"][0]["scores"][metric]["label"]
-
-
-def unit(metric: str) -> str:
-    return "nats per token" if metric in LESS_IS_BETTER else "%" if is_rate(metric) else "points"
-
-
-def rounded(value: float | None, metric: str) -> str:
-    """A score or a difference as text: three decimals for a loss, one for everything else; a dash for None."""
-    return "–" if value is None else f"{value:.{3 if metric in LESS_IS_BETTER else 1}f}"
-
-
-def headline(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Means over the seeds for the index of a study: the main metric, and exact match and the loss where known."""
+def evaluation_headline(scores: EvaluationScores) -> dict[str, float]:
+    """Returns means over the seeds for the index of a study: the main metric, and exact match and loss if known."""
     known = shared_metrics([scores])
-    shown = dict.fromkeys([main_metric([scores]), *(m for m in ("exact_match", "loss") if m in known)])
-    return {title(scores, m).lower(): float(np.mean([s["scores"][m]["value"] for s in final(scores)])) for m in shown}
+    metrics = dict.fromkeys([main_metric([scores]), *(m for m in ("exact_match", "loss") if m in known)])
+    return {
+        scores.score(m).label.lower(): float(np.mean([checkpoint.scores[m].value for checkpoint in scores.final]))
+        for m in metrics
+    }
 
 
-def material(metric: str, states: Sequence[dict]) -> tuple[np.ndarray, Callable | None]:
-    """Rows to resample, and how their sums become the mean score over the seeds (None: by a plain mean).
+def comparison_headline(comparison: MetricComparison) -> dict[str, float]:
+    """Returns the mean of every method for the index of a study."""
+    return {f"{row.method} {comparison.label}": row.mean for row in comparison.summaries if row.final}
 
-    (n,) mean scores of the rows, or (n, seeds * k) counts for a corpus metric.
+
+def row_scores(metric: str, checkpoints: Sequence[CheckpointScores]) -> tuple[np.ndarray, Callable | None]:
+    """Returns the rows to resample, and the function from their sums to the mean score over the seeds.
+
+    The rows are (n,) means over the seeds, with None for a plain mean; of a corpus metric (n, seeds * k) counts.
     """
-    entries = [state["scores"][metric] for state in states]
-    if "per_example" in entries[0]:
-        return np.mean([entry["per_example"] for entry in entries], axis=0), None
-    counts = np.concatenate([np.asarray(entry["statistics"], float) for entry in entries], axis=1)
-    width, score = len(entries[0]["statistics"][0]), corpus_value(metric)
-    return counts, lambda sums: score(sums.reshape(*sums.shape[:-1], -1, width)).mean(-1)
+    scores = [checkpoint.scores[metric] for checkpoint in checkpoints]
+    if scores[0].per_example is not None:
+        return np.mean([score.per_example for score in scores], axis=0), None
+    counts = np.concatenate([np.asarray(score.statistics, float) for score in scores], axis=1)
+    width, value = len(scores[0].statistics[0]), corpus_value(metric)
+    return counts, lambda sums: value(sums.reshape(*sums.shape[:-1], -1, width)).mean(-1)
 
 
-def clusters(scores: Mapping[str, Any], metric: str) -> list | None:
-    """The groups of the rows that a metric covers, from "groups" beside "ids"; None where rows are independent.
+def summarize(
+    method: str,
+    metric: str,
+    checkpoints: Sequence[CheckpointScores],
+    options: Resampling = Resampling(),  # noqa: B008 (it is frozen)
+    *,
+    final: bool = True,
+) -> MethodSummary:
+    """Returns the mean of a method over its seeds, with the interval over rows and the deviation over seeds.
 
-    An entry that covers a part of the rows names them by "rows", their indices; UserError where it does not.
+    checkpoints: one per seed. Rates get Wilson's interval, other scores the bootstrap's.
     """
-    groups, entry = scores.get("groups"), scores["states"][0]["scores"][metric]
-    if groups is None or entry.get("n") in (None, len(groups)):
-        return groups
-    if len(entry.get("rows", ())) != entry["n"]:
-        raise UserError(f"{entry['label']} covers {entry['n']} of {len(groups)} rows and does not say which, so the "
-                        "rows cannot be put into their groups; evaluate again.")  # fmt: skip
-    return [groups[i] for i in entry["rows"]]
-
-
-def summary(
-    metric: str, states: Sequence[dict], confidence: float = 0.95, resamples: int = 2000, groups: Sequence | None = None
-) -> dict:
-    """mean and sd over seeds (None for one), points (one per seed), and the interval low..high over n test rows in
-    clusters (None: every row is one).
-
-    low and high are None for a single row or cluster. groups: a label per row, see `clusters`. components: the parts
-    of the score, means over the seeds, where the metric has any.
-    """
-    entries = [state["scores"][metric] for state in states]
-    points = [entry["value"] for entry in entries]
-    rows, aggregate = material(metric, states)
+    scores = [checkpoint.scores[metric] for checkpoint in checkpoints]
+    points = [score.value for score in scores]
+    rows, aggregate = row_scores(metric, checkpoints)
     if is_rate(metric):
-        found, scale = statistics.proportion(np.clip(rows / 100, 0, 1), groups, confidence), 100
+        estimate = statistics.proportion(np.clip(rows / 100, 0, 1), options.groups, options.confidence)
+        scale = 100
     else:
-        options = {"clusters": groups, "confidence": confidence, "resamples": resamples}
-        found, scale = statistics.bootstrap(rows, aggregate, **options), 1
+        estimate = statistics.bootstrap(
+            rows,
+            aggregate,
+            clusters=options.groups,
+            confidence=options.confidence,
+            resamples=options.resamples,
+        )
+        scale = 1
     mean, sd = statistics.mean_sd(points)
-    parts = [entry.get("components") or {} for entry in entries]
+    parts = [score.components or {} for score in scores]
     shared = [name for name in parts[0] if all(part.get(name) is not None for part in parts)]
-    return {"mean": mean, "sd": _known(sd), "points": points, "low": _known(scale * found.low),
-            "high": _known(scale * found.high), "n": found.n, "clusters": found.clusters, "interval": found.method,
-            "components": {name: float(np.mean([part[name] for part in parts])) for name in shared}}  # fmt: skip
+    return MethodSummary(
+        method=method,
+        final=final,
+        mean=mean,
+        sd=None if math.isnan(sd) else sd,
+        points=points,
+        interval=_interval(scale * estimate.low, scale * estimate.high),
+        interval_method=estimate.method,
+        n=estimate.n,
+        clusters=estimate.clusters,
+        components={name: float(np.mean([part[name] for part in parts])) for name in shared},
+    )
 
 
-def _known(value: float) -> float | None:
-    """nan as None: JSON has no nan, and tables show a dash."""
-    return None if math.isnan(value) else value
+def _interval(low: float, high: float) -> Interval | None:
+    """Bounds that are nan say that one row, one cluster or one seed is all there is."""
+    return None if math.isnan(low) else Interval(low=low, high=high)
 
 
-def of_sources(sources: Mapping[str, str]) -> list[dict]:
-    """The source adapters on their own languages: language, method, n, runtime, reason (why nothing was run), and a
-    summary per metric that is known."""
+def summarize_sources(sources: Mapping[str, str]) -> list[SourceScores]:
+    """Reads the evaluate runs of source adapters, by language, and returns their scores on their own languages."""
     rows = []
     for language, run in sources.items():
-        scores = read(run)
-        ran = final(scores)[0]["execution"]
-        found = {metric: summary(metric, final(scores), groups=clusters(scores, metric))
-                 for metric in shared_metrics([scores])}  # fmt: skip
-        rows.append({"language": language, "method": scores["method"], "n": len(scores["ids"]), **found,
-                     "runtime": ran and ran["runtimes"].get(language), "reason": scores["not_executed"]})  # fmt: skip
+        scores = read_scores(run)
+        execution = scores.final[0].execution
+        summaries = {
+            metric: summarize(scores.method, metric, scores.final, Resampling(groups=scores.groups_of(metric)))
+            for metric in shared_metrics([scores])
+        }
+        row = SourceScores(
+            language=language,
+            method=scores.method,
+            n=len(scores.ids),
+            summaries=summaries,
+            runtime=execution.runtimes.get(language) if execution else None,
+            not_executed=scores.not_executed,
+        )
+        rows.append(row)
     return rows
 
 
-def pairs(methods: Sequence[str], baseline: str) -> list[tuple[str, str]]:
-    """What is compared with what: all methods with the baseline, and those that the study's questions are about."""
-    found = [(method, baseline) for method in methods if method != baseline]
-    asked = [pair for pair in ASKED if set(pair) <= set(methods)]
-    return found + [(a, b) for a, b in asked if (a, b) not in found and (b, a) not in found]
+def method_pairs(methods: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+    """Returns the pairs that are compared: every method with the baseline, and those of the study's questions."""
+    with_baseline = [(method, baseline) for method in methods if method != baseline]
+    questions = [pair for pair in QUESTION_PAIRS if set(pair) <= set(methods)]
+    return with_baseline + [(a, b) for a, b in questions if (a, b) not in with_baseline and (b, a) not in with_baseline]
 
 
-def contrast(
-    metric: str, a: Sequence[dict], b: Sequence[dict], confidence: float, resamples: int, groups: Sequence | None = None
-) -> dict:
-    """Score of a minus score of b over the same n rows: value, low..high, p and its test, effect and effect_name, and
-    the difference seed by seed.
+def measure_contrast(
+    metric: str,
+    method: str,
+    against: str,
+    checkpoints: Mapping[str, Sequence[CheckpointScores]],
+    options: Resampling,
+) -> Contrast:
+    """Returns the difference between two methods on the same n rows, with the verdict of a family of one test.
 
-    by_seed is empty unless both have the same seeds or one has none (the base); seeds_low..seeds_high is its t
-    interval, None below two seeds. detectable: the difference that would have been found with a power of 0.8, without
-    correction; None where no row tells the two apart. Where both have one run and rows either pass or fail, p is
-    McNemar's and discordant has the rows that a alone and b alone pass; else p is the bootstrap's and discordant None.
+    checkpoints: by method, one per seed. Differences by seed need the same seeds on both sides, or none on one (the
+    base). Where each side has one run and every row passes or fails, p is McNemar's, otherwise the bootstrap's. The
+    detectable difference widens the interval over rows from its confidence to a power of 80 %.
     """
-    (rows_a, aggregate), (rows_b, _) = material(metric, a), material(metric, b)
-    options = {"clusters": groups, "confidence": confidence, "resamples": resamples}
-    found = statistics.paired_bootstrap(rows_a, rows_b, aggregate, **options)
-    z, width = NormalDist().inv_cdf(0.5 + confidence / 2), (found.high - found.low) / 2
-    values = [{state["seed"]: state["scores"][metric]["value"] for state in side} for side in (a, b)]
-    seeds = max(values, key=len)
-    alike = all(side.keys() in (seeds.keys(), {None}) for side in values)
-    by_seed = [values[0].get(s, values[0].get(None)) - values[1].get(s, values[1].get(None)) for s in seeds if alike]
+    a, b = checkpoints[method], checkpoints[against]
+    (rows_a, aggregate), (rows_b, _) = row_scores(metric, a), row_scores(metric, b)
+    confidence = options.confidence
+    difference = statistics.paired_bootstrap(
+        rows_a,
+        rows_b,
+        aggregate,
+        clusters=options.groups,
+        confidence=confidence,
+        resamples=options.resamples,
+    )
+    z, half_width = NormalDist().inv_cdf(0.5 + confidence / 2), (difference.high - difference.low) / 2
+    by_seed = _differences_by_seed(metric, a, b)
     t = statistics.across_seeds(by_seed, confidence) if len(by_seed) > 1 else None
-    return {"value": found.value, "low": _known(found.low), "high": _known(found.high), "n": found.n,
-            "clusters": found.clusters, "p": found.p, "test": "paired bootstrap",
-            **_effect(metric, rows_a, rows_b, aggregate, exact=len(a) == len(b) == 1 and found.clusters is None),
-            "detectable": width * (1 + NormalDist().inv_cdf(POWER) / z) if width > 1e-9 else None,
-            "by_seed": by_seed, "seeds_low": t and t.low, "seeds_high": t and t.high}  # fmt: skip
+    one_run_each = len(a) == len(b) == 1 and difference.clusters is None
+    measured = {
+        "p": difference.p,
+        "test": "paired bootstrap",
+        **_effect(metric, rows_a, rows_b, aggregate, exact=one_run_each),
+    }
+    contrast = Contrast(
+        method=method,
+        against=against,
+        value=difference.value,
+        interval=_interval(difference.low, difference.high),
+        n=difference.n,
+        clusters=difference.clusters,
+        detectable=half_width * (1 + NormalDist().inv_cdf(POWER) / z) if half_width > 1e-9 else None,
+        by_seed=by_seed,
+        seed_interval=t and _interval(t.low, t.high),
+        verdict=Verdict(direction="undecided", seeds_confirm=False, p_holm=measured["p"]),
+        **measured,
+    )
+    return contrast.model_copy(update={"verdict": verdict(metric, contrast, contrast.p, confidence)})
+
+
+def _differences_by_seed(metric: str, a: Sequence[CheckpointScores], b: Sequence[CheckpointScores]) -> list[float]:
+    values = [{checkpoint.seed: checkpoint.scores[metric].value for checkpoint in side} for side in (a, b)]
+    seeds = max(values, key=len)
+    if not all(side.keys() in (seeds.keys(), {None}) for side in values):
+        return []
+    first, second = ([side.get(seed, side.get(None)) for seed in seeds] for side in values)
+    return [x - y for x, y in zip(first, second, strict=True)]
 
 
 def _effect(metric: str, a: np.ndarray, b: np.ndarray, aggregate: Callable | None, exact: bool) -> dict:
-    """The size of a difference; p and test too, where an exact one exists."""
+    """The size of a difference, and p and test too where an exact test exists; the keys are fields of a Contrast."""
     if not is_rate(metric):
-        each = [rows if aggregate is None else aggregate(rows) for rows in (a, b)]  # (n,) the rows' own scores
-        return {"effect": statistics.within_rows_delta(*each), "effect_name": "Cliff's delta", "discordant": None}
-    found = {"effect": statistics.odds_ratio(a / 100, b / 100), "effect_name": "odds ratio", "discordant": None}
+        of_rows = [rows if aggregate is None else aggregate(rows) for rows in (a, b)]  # (n,) the rows' own scores
+        return {"effect": effects.within_rows_delta(*of_rows), "effect_name": "Cliff's delta", "discordant": None}
+    effect = {"effect": effects.odds_ratio(a / 100, b / 100), "effect_name": "odds ratio", "discordant": None}
     if exact and np.isin([a, b], (0, 100)).all():
-        only = statistics.discordant(a, b)
-        found |= {"discordant": list(only), "p": statistics.mcnemar(*only), "test": "McNemar, exact"}
-    return found
+        discordant = effects.discordant(a, b)
+        effect |= {"discordant": discordant, "p": effects.mcnemar(*discordant), "test": "McNemar, exact"}
+    return effect
 
 
-def compare(scores: Mapping[str, dict], metric: str, baseline: str, confidence: float, resamples: int) -> dict:
-    """All about one metric: "rows" (a summary per method and state), "contrasts" (with p_holm and verdict; also of a
-    method with its own earlier states), and "family", the tests that p_holm is corrected for: these contrasts."""
-    about = scores[baseline]
-    options = (confidence, resamples, clusters(about, metric))
-    states, earlier = {}, []  # by label: a method's last state bears its name
+def compare(
+    scores: Mapping[str, EvaluationScores], metric: str, baseline: str, confidence: float, resamples: int
+) -> MetricComparison:
+    """Returns all methods compared by one metric, Holm's correction taken over all of its contrasts.
+
+    A method that was scored after several phases is compared with its own earlier phases too. Its last phase has the
+    method's name; the others are labelled "<method>, <phase>".
+    """
+    first = scores[baseline]
+    options = Resampling(confidence, resamples, first.groups_of(metric))
+    checkpoints, earlier = {}, []  # by label
     for method, of_method in scores.items():
-        *before, last = by_state(of_method).items()
-        labelled = {f"{method}, {name}": of_name for name, of_name in before}
-        states |= {**labelled, method: last[1]}
-        earlier += [(method, label) for label in labelled]
-    rows = [{"method": label, "final": label in scores, **summary(metric, of_label, *options)}
-            for label, of_label in states.items()]  # fmt: skip
-    found = [{"method": a, "against": b, **contrast(metric, states[a], states[b], *options)}
-             for a, b in pairs(list(scores), baseline) + earlier]  # fmt: skip
-    compared = {"metric": metric, "label": title(about, metric), "unit": unit(metric), "baseline": baseline,
-                "language": about["language"], "signature": about["states"][0]["scores"][metric]["signature"],
-                "confidence": confidence, "rows": rows, "contrasts": found}  # fmt: skip
-    correct([compared])
-    return compared
+        *before, (_, last) = of_method.by_name.items()
+        for name, of_phase in before:
+            checkpoints[f"{method}, {name}"] = of_phase
+            earlier.append((method, f"{method}, {name}"))
+        checkpoints[method] = last
+    pairs = method_pairs(list(scores), baseline) + earlier
+    score = first.score(metric)
+    comparison = MetricComparison(
+        metric=metric,
+        label=score.label,
+        unit=unit(metric),
+        baseline=baseline,
+        language=first.language,
+        signature=score.signature,
+        confidence=confidence,
+        summaries=[
+            summarize(label, metric, of_label, options, final=label in scores)
+            for label, of_label in checkpoints.items()
+        ],
+        contrasts=[measure_contrast(metric, a, b, checkpoints, options) for a, b in pairs],
+        family=TestFamily(tests=0, description=""),
+    )
+    return correct([comparison])[0]
 
 
-def correct(family: Sequence[dict]) -> None:
-    """Holm's correction over all contrasts of `family` (results of `compare`: one, or one per language), in place.
+def correct(comparisons: Sequence[MetricComparison]) -> list[MetricComparison]:
+    """Returns the comparisons with Holm's correction over all of their contrasts together: one family of tests.
 
-    Sets p_holm and verdict of each contrast, and "family" of each result: {tests, said}.
+    Pass one comparison, or one per language.
     """
-    found = [(compared, one) for compared in family for one in compared["contrasts"]]
-    adjusted = statistics.holm([one["p"] for _, one in found])
-    for (compared, one), p in zip(found, adjusted, strict=True):
-        one["p_holm"] = p
-        one["verdict"] = verdict(compared["metric"], one, compared["confidence"])
-    labels, languages = (list(dict.fromkeys(c[key] for c in family)) for key in ("label", "language"))
-    said = f"all differences in {' and '.join(labels)} on {', '.join(languages)}"
-    for compared in family:
-        compared["family"] = {"tests": len(found), "said": said}
+    adjusted = iter(statistics.holm([contrast.p for one in comparisons for contrast in one.contrasts]))
+    labels = " and ".join(dict.fromkeys(one.label for one in comparisons))
+    languages = ", ".join(dict.fromkeys(display_name(one.language) for one in comparisons))
+    family = TestFamily(
+        tests=sum(len(one.contrasts) for one in comparisons),
+        description=f"all differences in {labels} on {languages}",
+    )
+    corrected = []
+    for one in comparisons:
+        contrasts = [
+            c.model_copy(update={"verdict": verdict(one.metric, c, next(adjusted), one.confidence)})
+            for c in one.contrasts
+        ]
+        corrected.append(one.model_copy(update={"contrasts": contrasts, "family": family}))
+    return corrected
 
 
-def verdict(metric: str, found: Mapping[str, Any], confidence: float) -> str:
-    """better, worse or undecided: of `method` against `against`, on other rows and with other seeds.
-
-    "better on these seeds" where the rows are sure of it after correction, and the interval over the seeds is not.
-    """
-    if found["p_holm"] >= 1 - confidence or found["low"] is None or found["low"] <= 0 <= found["high"]:
-        return "undecided"
-    word = "better" if (found["value"] > 0) != (metric in LESS_IS_BETTER) else "worse"
-    certain = found["seeds_low"] is not None and not found["seeds_low"] <= 0 <= found["seeds_high"]
-    return word if certain else f"{word} on these seeds"
-
-
-def headline_of(compared: Mapping[str, Any]) -> dict[str, float]:
-    """Mean of every method for the index of a study."""
-    return {f"{row['method']} {compared['label']}": row["mean"] for row in compared["rows"] if row["final"]}
+def verdict(metric: str, contrast: Contrast, p_holm: float, confidence: float) -> Verdict:
+    """Decides a contrast: better or worse where p after correction is below 1 - confidence and the interval over rows
+    excludes 0, otherwise undecided. The seeds confirm it where their interval excludes 0 as well."""
+    direction: Direction = "undecided"
+    if p_holm < 1 - confidence and contrast.interval and not contrast.interval.includes(0):
+        direction = "better" if (contrast.value > 0) != less_is_better(metric) else "worse"
+    seeds_confirm = contrast.seed_interval is not None and not contrast.seed_interval.includes(0)
+    return Verdict(direction=direction, seeds_confirm=seeds_confirm, p_holm=p_holm)

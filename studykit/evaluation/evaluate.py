@@ -1,9 +1,10 @@
-"""The evaluation of one method on one test split: completions are written, then scored, state by state.
+"""The evaluation of one method on one test split: completions are generated, then scored, checkpoint by checkpoint.
 
-Each step can be repeated alone. Completions lie in `predictions/<state>.jsonl` beside the settings that made them; a
-killed run goes on behind its last whole line, and a run that is made again, because a metric or a test's harness has
-changed, takes them over and scores them anew. Written with other settings, as on another device, they are dropped.
-Scores of a state are kept until the run is published; they go with the run's checkpoints when an input is made again.
+Both steps can be repeated alone. Completions are kept in `predictions/<checkpoint>.jsonl`, together with the settings
+that decided them. A killed run continues after the last whole line of that file. A run that is made again because a
+metric or a test harness has changed takes the completions over and scores them again; completions that were generated
+with other settings, on another device for instance, are dropped. The scores of a checkpoint are kept until the run is
+published.
 """
 
 from __future__ import annotations
@@ -15,32 +16,112 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
+
+import torch
 
 from studykit.data import rows as data_rows
 from studykit.data.languages import canonical
 from studykit.errors import UserError
-from studykit.evaluation import samples
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.sandbox import NoSandboxError
-from studykit.evaluation.scoring import evaluate_predictions
-from studykit.evaluation.trained import State, completion_losses, loaded, loss_entry, states
+from studykit.evaluation.samples import ReferenceLoss, write_samples
+from studykit.evaluation.scores import BatchConsistency, CheckpointScores, EvaluationScores, Score, Seconds
+from studykit.evaluation.scoring import can_run, score_predictions
+from studykit.evaluation.trained import EvaluatedCheckpoint, evaluated_checkpoints, loaded
 from studykit.runs import code_digest, files, store
+from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
+from studykit.training.batches import Collator, encode_rows, forward, token_losses
 from studykit.training.decoding import Decoding
 from studykit.training.generate import batch_consistency, predict, settings_of
 from studykit.tuners import fusion_layers
 
-WRITING = ("evaluation.trained", "training.generate")  # the modules, with what they import, that decide completions
+COMPLETION_MODULES = ("evaluation.trained", "training.generate")  # they and their imports decide completions
+
+
+@dataclass(frozen=True)
+class Task:
+    """The part of an evaluation that is the same for all of its checkpoints."""
+
+    p: EvaluateParams
+    run: store.OpenRun
+    rows: list[data_rows.Row]
+    limits: tuple[int, int]  # tokens of a prompt and of a target, at most
+    program_language: str | None  # of the targets, if they are programs
+    decoding: Decoding
+    not_executed: str | None  # why rows that have tests have no pass@k
+
+    def predictions_file(self, checkpoint: EvaluatedCheckpoint) -> Path:
+        """The completions of a checkpoint until the run is published."""
+        return self.run.checkpoints / f"{checkpoint.file_stem}.jsonl"
+
+    def samples_file(self, checkpoint: EvaluatedCheckpoint) -> Path:
+        """The samples of a checkpoint until the run is published."""
+        return self.run.checkpoints / f"{checkpoint.file_stem}.samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Completions:
+    """The completions of one checkpoint, and its losses on the references."""
+
+    predictions: list[dict]  # the records of `predict`
+    losses: list[ReferenceLoss]  # one per row; empty where no row has a reference
+    folded: bool  # whether the fusion was folded before generation
+    batches: BatchConsistency | None  # None: not examined
+    settings: dict[str, Any]  # see `generate.settings_of`
+    seconds: float
+
+
+def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
+    """Generates and scores the completions of every checkpoint, and returns the content of `scores.json`.
+
+    Writes `predictions/<checkpoint>.jsonl` and `samples/<checkpoint>.jsonl` into the run.
+    """
+    rows = data_rows.read_rows(p.data, p.language, "test")[: p.limit]
+    stop = None if p.stop is None else tuple(p.stop)
+    task = Task(
+        p=p,
+        run=run,
+        rows=rows,
+        limits=data_rows.limits(p.data),
+        program_language=rows[0].language if data_rows.are_programs(p.data, p.language) else None,
+        decoding=Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed, stop),
+        not_executed=why_not_executed(rows, p.execute, p.allow_unsandboxed),
+    )
+    runs_programs = not task.not_executed and any(map(can_run, rows))
+    isolation = execute.isolation(p.allow_unsandboxed) if runs_programs else None
+    checkpoints = evaluated_checkpoints(p)
+    base, scores = None, []
+    for checkpoint in checkpoints:
+        kept = run.checkpoints / f"{checkpoint.file_stem}.scores.json"
+        if not kept.exists():
+            base = base or load_base(p.base)
+            completions = generate_completions(task, *base, checkpoint, check_batches=checkpoint is checkpoints[-1])
+            files.write_json(kept, score_completions(task, checkpoint, completions).model_dump(mode="json"))
+        scores.append(CheckpointScores.model_validate_json(kept.read_bytes()))
+    for checkpoint in checkpoints:
+        name = f"{checkpoint.file_stem}.jsonl"
+        shutil.copyfile(task.predictions_file(checkpoint), run.path("predictions", name))
+        shutil.copyfile(task.samples_file(checkpoint), run.path("samples", name))
+    return EvaluationScores(
+        method=p.method,
+        language=p.language,
+        ids=[row.id for row in rows],
+        groups=[row.group for row in rows],
+        isolation=isolation,
+        not_executed=task.not_executed,
+        checkpoints=scores,
+    )
 
 
 def why_not_executed(
     rows: Sequence[data_rows.Row], languages: Sequence[str] | None = None, allow_unsandboxed: bool = False
 ) -> str | None:
-    """Returns why pass@1 of rows that have tests is not known; None when it is, or nothing has tests.
+    """Returns the reason why rows that have tests get no pass@k; None where they get it, or have no tests.
 
-    Args:
-        languages: those whose programs may be run; None: all that have a runtime on this machine.
-        allow_unsandboxed: whether programs may be run where no sandbox works.
+    languages: those whose programs may be run; None: all that have a runtime on this machine.
+    allow_unsandboxed: whether programs may be run where no sandbox works.
     """
     tested = sorted({canonical(row.language) for row in rows if row.check})
     for language in tested:
@@ -59,125 +140,133 @@ def why_not_executed(
     return None
 
 
-@dataclass
-class Written:
-    """The completions of a state: the records of `predict`, and the losses of the references."""
+def generate_completions(
+    task: Task, base: torch.nn.Module, tokenizer: Any, checkpoint: EvaluatedCheckpoint, *, check_batches: bool
+) -> Completions:
+    """Completes the prompts of all rows by one checkpoint and measures its loss on their references.
 
-    predictions: list[dict]
-    losses: list[list]
-    folded: bool
-    batches: dict | None  # see `generate.batch_consistency`
-    settings: dict  # see `generate.settings_of`
-    seconds: float
-
-
-def evaluate(p, run: store.OpenRun) -> dict:
-    """Write and score every state; the content of `scores.json`.
-
-    Writes `predictions/<state>.jsonl` and `outcomes/<state>.jsonl` into the run, see `generate` and `outcomes`.
-
-    Returns: method, language, ids and groups of the rows, settings, isolation, not_executed (a reason or None), and
-        "states": a list of {name, seed, run, phase, file, folded, batches, scores, counts, execution, seconds}, where
-        scores holds `metrics.score`, "loss", and "pass_at_<k>" if rows have tests: its value is None, beside a
-        "reason", where they cannot be run.
+    check_batches: whether some rows are completed again one by one, to see whether batches change completions.
     """
-    rows = data_rows.read_rows(p.data, p.language, "test")[: p.limit]
-    limits, reason = data_rows.limits(p.data), why_not_executed(rows, p.execute, p.allow_unsandboxed)
-    checks = any(row.check for row in rows)
-    isolation = execute.isolation(p.allow_unsandboxed) if checks and not reason else None
-    base = tokenizer = None
-    found, wanted = [], states(p)
-    decoding = Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed,
-                        None if p.stop is None else tuple(p.stop))  # fmt: skip
-    for state in wanted:
-        kept = run.checkpoints / f"{state.file}.scores.json"
-        if not kept.exists():
-            if base is None:
-                base, tokenizer = load_base(p.base)
-            written = write(base, tokenizer, state, rows, limits, decoding, p, run, last=state is wanted[-1])
-            files.write_json(kept, score(state, rows, written, reason, p, run))
-        found.append(files.read_json(kept))
-    for state in wanted:
-        shutil.copyfile(_predictions(run, state), run.path("predictions", f"{state.file}.jsonl"))
-        shutil.copyfile(_outcomes(run, state), run.path("outcomes", f"{state.file}.jsonl"))
-    settings = found[-1].pop("settings")
-    for state in found[:-1]:
-        del state["settings"]
-    groups = [row.group for row in rows]
-    return {"method": p.method, "language": p.language, "ids": [row.id for row in rows], "groups": groups,
-            "settings": settings, "isolation": isolation, "not_executed": reason, "states": found}  # fmt: skip
-
-
-def write(base, tokenizer, state: State, rows, limits, decoding: Decoding, p, run, last: bool) -> Written:
-    """Complete the rows' prompts in this state; `last`: also see whether batches change completions."""
-    began = monotonic()
-    options = {"batch_size": p.batch_size, "max_prompt_tokens": limits[0]}
-    with loaded(base, state) as model:
+    began, p, rows = monotonic(), task.p, task.rows
+    options = {"batch_size": p.batch_size, "max_prompt_tokens": task.limits[0]}
+    with loaded(base, checkpoint) as model:
         folded = any(layer.folded(name) for layer in fusion_layers(model) for name in layer.active_adapters)
-        place, made_by, settings = _predictions(run, state), about(state, p), settings_of(model, decoding, **options)
-        _take_over(run.dir / "predictions" / place.name, place, made_by | settings)
-        predictions = predict(model, tokenizer, rows, place, decoding, settings=made_by, **options)
-        known = [] if all(row.no_reference for row in rows) else rows
-        losses = completion_losses(model, tokenizer, known, limits, p.batch_size)
-        n = p.batch_check if last else 0
-        batches = batch_consistency(model, tokenizer, rows, predictions, decoding, n=n, **options)
-    return Written(predictions, losses, folded, batches, settings, monotonic() - began)
+        file, origin = task.predictions_file(checkpoint), completion_origin(checkpoint, p)
+        settings = settings_of(model, task.decoding, **options)
+        _take_over(task.run.dir / "predictions" / file.name, file, origin | settings)
+        predictions = predict(model, tokenizer, rows, file, task.decoding, settings=origin, **options)
+        with_reference = [] if all(row.no_reference for row in rows) else rows
+        losses = reference_losses(model, tokenizer, with_reference, task.limits, p.batch_size)
+        n = p.batch_check if check_batches else 0
+        batches = batch_consistency(model, tokenizer, rows, predictions, task.decoding, n=n, **options)
+    consistency = batches and BatchConsistency.model_validate(batches)
+    return Completions(predictions, losses, folded, consistency, settings, monotonic() - began)
 
 
-def score(state: State, rows: Sequence[data_rows.Row], written: Written, reason: str | None, p, run) -> dict:
-    """All scores of a state's completions, JSON; its rows' outcomes are left beside them."""
-    began = monotonic()
-    limits = {"timeout": p.timeout, "memory_mb": p.memory_mb, "allow_unsandboxed": p.allow_unsandboxed}
-    language = rows[0].language if data_rows.are_programs(p.data, p.language) else None
-    scored = evaluate_predictions(
-        rows, written.predictions, language=language, run=not reason, samples=p.samples, pass_k=p.pass_k, **limits
+@torch.inference_mode()
+def reference_losses(
+    model: torch.nn.Module, tokenizer: Any, rows: Sequence[data_rows.Row], limits: tuple[int, int], batch_size: int
+) -> list[ReferenceLoss]:
+    """Returns the loss of each row's target under its prompt, row by row.
+
+    sum(nats) / sum(tokens) is the validation loss of training. limits: max_prompt_tokens and max_target_tokens of the
+    data; longer texts are cut, as in training.
+    """
+    examples = encode_rows(rows, tokenizer, *limits)
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
+    collate, device = Collator(tokenizer.pad_token_id), model.get_input_embeddings().weight.device
+    losses: dict[int, ReferenceLoss] = {}
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        batch = collate([examples[i] for i in indices])
+        logits = forward(model, {name: value.to(device) for name, value in batch.items()}).logits
+        nats = token_losses(logits, batch["labels"]).double().sum(1).tolist()  # (B, T-1) -> (B,)
+        tokens = (batch["labels"][:, 1:] != -100).sum(1).tolist()  # (B,)
+        losses |= dict(zip(indices, map(ReferenceLoss, nats, tokens), strict=True))
+    return [losses[i] for i in range(len(examples))]
+
+
+def score_completions(task: Task, checkpoint: EvaluatedCheckpoint, completions: Completions) -> CheckpointScores:
+    """Scores the completions of one checkpoint and writes its samples."""
+    began, p = monotonic(), task.p
+    result = score_predictions(
+        task.rows,
+        completions.predictions,
+        language=task.program_language,
+        run=not task.not_executed,
+        samples=p.samples,
+        pass_k=p.pass_k,
+        timeout=p.timeout,
+        memory_mb=p.memory_mb,
+        allow_unsandboxed=p.allow_unsandboxed,
     )
-    if written.losses:
-        scored["scores"]["loss"] = loss_entry(written.losses)
-    if reason:
-        checks = sum(row.check is not None for row in rows)
+    scores = dict(result.scores)
+    if completions.losses:
+        scores["loss"] = loss_score(completions.losses)
+    if task.not_executed:
+        n = sum(row.check is not None for row in task.rows)
         for k in p.pass_k:
-            scored["scores"][f"pass_at_{k}"] = {"label": f"pass@{k}", "value": None, "reason": reason, "n": checks}
-    samples.write(_outcomes(run, state), rows, written.predictions, written.losses, scored["execution"])
-    files.fsync(_outcomes(run, state))  # before the scores: where those are kept, these are not written again
-    execution = scored["execution"] and {n: v for n, v in scored["execution"].items() if n not in ("verdicts", "ids")}
-    seconds = {"generation": round(written.seconds, 2), "scoring": round(monotonic() - began, 2)}
-    return {"name": state.name, "seed": state.seed, "run": state.run, "phase": state.phase, "file": state.file,
-            "folded": written.folded, "batches": written.batches, "seconds": seconds, **scored,
-            "execution": execution, "settings": written.settings}  # fmt: skip
+            scores[f"pass_at_{k}"] = Score(label=f"pass@{k}", value=None, reason=task.not_executed, n=n)
+    file = task.samples_file(checkpoint)
+    write_samples(file, task.rows, completions.predictions, completions.losses, result.programs)
+    files.fsync(file)  # before the scores: where those are kept, the samples are not written again
+    return CheckpointScores(
+        name=checkpoint.name,
+        seed=checkpoint.seed,
+        run=checkpoint.run,
+        phase=checkpoint.phase,
+        file_stem=checkpoint.file_stem,
+        folded=completions.folded,
+        batches=completions.batches,
+        seconds=Seconds(generation=round(completions.seconds, 2), scoring=round(monotonic() - began, 2)),
+        scores=scores,
+        counts=result.counts,
+        execution=result.execution,
+        settings=completions.settings,
+    )
 
 
-def about(state: State, p) -> dict:
-    """What completions depend on beside prompts and settings: the weights, by the manifests of their runs, and code."""
-    named = [p.base, state.run] if state.run else [p.base]
-    weights = "".join(str(files.sha256(files.home() / directory / "manifest.json")) for directory in named)
-    return {"run": state.run, "phase": state.phase, "base": p.base, "data": p.data,
-            "weights": hashlib.sha256(weights.encode()).hexdigest()[:16],
-            "code": code_digest.digest_modules(*WRITING)}  # fmt: skip
+def loss_score(losses: Sequence[ReferenceLoss]) -> Score:
+    """Returns the completion loss, of which less is better, as a score."""
+    nats, tokens = map(sum, zip(*losses, strict=True))
+    return Score(
+        label="Completion loss",
+        value=nats / tokens,
+        statistics=[list(loss) for loss in losses],
+        signature=f"loss|nats per token|level:corpus|tokens:{tokens}|n:{len(losses)}",
+        n=len(losses),
+    )
 
 
-def _take_over(old: Path, new: Path, settings: dict) -> None:
-    """Completions of an earlier attempt, or of an earlier run of the same directory, if they were written as they would
-    be now; others of an attempt are dropped."""
-    if new.exists() and not _written_with(new, settings):
-        print(f"{new.name}: its completions were written with other settings; they are dropped.")
-        new.unlink()
-    if not new.exists() and old.exists() and _written_with(old, settings):
-        shutil.copyfile(old, new)  # of half a copy, whole lines count
+def completion_origin(checkpoint: EvaluatedCheckpoint, p: EvaluateParams) -> dict[str, Any]:
+    """Returns everything besides prompts and settings that decides completions: the code, and the weights, which the
+    manifests of their runs stand for."""
+    run_dirs = [p.base, checkpoint.run] if checkpoint.run else [p.base]
+    manifests = "".join(str(files.sha256(files.home() / run_dir / "manifest.json")) for run_dir in run_dirs)
+    return {
+        "run": checkpoint.run,
+        "phase": checkpoint.phase,
+        "base": p.base,
+        "data": p.data,
+        "weights": hashlib.sha256(manifests.encode()).hexdigest()[:16],
+        "code": code_digest.digest_modules(*COMPLETION_MODULES),
+    }
 
 
-def _written_with(file: Path, settings: dict) -> bool:
-    """Whether a file of predictions says of these settings that they made it; a torn one need not say anything."""
+def _take_over(published: Path, file: Path, settings: dict[str, Any]) -> None:
+    """Keeps the completions of an earlier attempt, or copies those of an earlier run of the same directory, if they
+    were generated with these settings; drops those of an attempt that were not."""
+    if file.exists() and not _has_settings(file, settings):
+        print(f"{file.name}: its completions were generated with other settings; they are dropped.")
+        file.unlink()
+    if not file.exists() and published.exists() and _has_settings(published, settings):
+        shutil.copyfile(published, file)  # of a copy that is killed half-way, the whole lines count
+
+
+def _has_settings(file: Path, settings: dict[str, Any]) -> bool:
+    """Whether the first line of a file of predictions holds these settings; the line may be torn."""
     try:
         with file.open(encoding="utf-8") as lines:
             return json.loads(next(lines, "{}")).get("settings") == json.loads(json.dumps(settings))
     except ValueError:
         return False
-
-
-def _predictions(run: store.OpenRun, state: State) -> Path:
-    return run.checkpoints / f"{state.file}.jsonl"
-
-
-def _outcomes(run: store.OpenRun, state: State) -> Path:
-    return run.checkpoints / f"{state.file}.outcomes.jsonl"

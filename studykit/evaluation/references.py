@@ -1,13 +1,14 @@
-"""Whether the references of a benchmark pass their own tests here.
+"""The references of a benchmark, run against their own tests on this machine.
 
-Every row's target is run as its completion. What fails is the fault of the data, of the runtime's version, or of a
-package that is not there; a model cannot score more than the references do.
+Every row's target is run as if it were its completion. A reference that fails points to a fault of the data, to the
+version of the runtime, or to a missing package; no model can score more than the references do.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from studykit.data.jsonl import json_lines
@@ -20,6 +21,32 @@ from studykit.evaluation import samples, scoring
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.programs import executable
 
+IDS_SHOWN = 5  # of the references that fail for one reason
+
+
+@dataclass(frozen=True)
+class ReferenceFailure:
+    """References of one language that fail for the same reason."""
+
+    status: str  # see `executable.Verdict`
+    message: str  # see `samples.error_message`
+    ids: list[str]  # of their rows
+
+
+@dataclass(frozen=True)
+class LanguageReferences:
+    """The references of one language, as they were run."""
+
+    language: str
+    rows: int
+    checked: int  # rows whose tests can be run
+    failures: list[ReferenceFailure]  # the most frequent first
+
+    @property
+    def passed(self) -> int:
+        """The number of references that pass their tests."""
+        return self.checked - sum(len(failure.ids) for failure in self.failures)
+
 
 def verify_references(
     rows: Sequence[Row],
@@ -28,77 +55,72 @@ def verify_references(
     memory_mb: int = 512,
     allow_unsandboxed: bool = False,
     workers: int | None = None,
-) -> list[dict]:
-    """One entry per language: {"language", "rows", "checked", "passed", "failures"}.
+) -> list[LanguageReferences]:
+    """Runs the references of all rows whose tests can be run, and returns the results language by language.
 
-    failures: {"status", "message", "n", "ids"}, the most frequent first; rows without a check are not run. UserError
-    when programs cannot be run here.
+    Raises UserError when programs cannot be run on this machine.
     """
     checked = [row for row in rows if scoring.can_run(row)]
     programs = [executable(row.language, row.target, row.check) for row in checked]
-    verdicts = execute.execute(programs, timeout=timeout, memory_mb=memory_mb, workers=workers,
-                               allow_unsandboxed=allow_unsandboxed)  # fmt: skip
-    failures: dict[str, dict] = defaultdict(lambda: defaultdict(list))
+    verdicts = execute.execute(
+        programs, timeout=timeout, memory_mb=memory_mb, workers=workers, allow_unsandboxed=allow_unsandboxed
+    )
+    failures: dict[str, dict[tuple[str, str], list]] = defaultdict(lambda: defaultdict(list))
     for row, verdict in zip(checked, verdicts, strict=True):
         if not verdict.passed:
-            way = scoring.status(verdict), samples.message(verdict.stderr_tail)
-            failures[row.language][way].append(row.id)
-    of_language = Counter(row.language for row in rows)
-    with_check = Counter(row.language for row in checked)
-    return [
-        {
-            "language": language, "rows": n, "checked": with_check[language],
-            "passed": with_check[language] - sum(map(len, failures[language].values())),
-            "failures": [
-                {"status": status, "message": message, "n": len(ids), "ids": ids}
-                for (status, message), ids in sorted(failures[language].items(), key=lambda item: -len(item[1]))
-            ],
-        }
-        for language, n in of_language.items()
-    ]  # fmt: skip
+            reason = scoring.program_status(verdict), samples.error_message(verdict.stderr_tail)
+            failures[row.language][reason].append(row.id)
+    with_tests = Counter(row.language for row in checked)
+    results = []
+    for language, n in Counter(row.language for row in rows).items():
+        by_frequency = sorted(failures[language].items(), key=lambda item: -len(item[1]))
+        reasons = [ReferenceFailure(status, message, ids) for (status, message), ids in by_frequency]
+        results.append(LanguageReferences(language, n, with_tests[language], reasons))
+    return results
 
 
-def read(path: str | Path, languages: Sequence[str] = ()) -> list[Row]:
-    """Rows of a data run (its test rows), of a JSON lines file of rows, or of HumanEval-X (its folder or one file).
+def read_references(path: str | Path, languages: Sequence[str] = ()) -> list[Row]:
+    """Reads the test rows of a data run, a JSON lines file of rows, or HumanEval-X (its folder or one of its files).
 
-    UserError for what is none of these, and for a language that is not there.
+    Raises UserError for any other file, and for a language that the rows do not have.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("rows/*/test.jsonl")) or sorted(path.glob("*.jsonl"))
-    rows = [row_of(line, file, place) for file in files for place, line in json_lines(file)]
-    there = sorted({row.language for row in rows})
-    if not rows or set(languages) - set(there):
-        missing = ", ".join(sorted(set(languages) - set(there))) or "any language"
+    rows = [row_of(line, file, location) for file in files for location, line in json_lines(file)]
+    known = sorted({row.language for row in rows})
+    if not rows or set(languages) - set(known):
+        missing = ", ".join(sorted(set(languages) - set(known))) or "any language"
         raise UserError(
-            f"{path} has no rows of {missing}{'; it has ' + ', '.join(there) if there else ''}. Accepted are a data "
+            f"{path} has no rows of {missing}{'; it has ' + ', '.join(known) if known else ''}. Accepted are a data "
             "run, a .jsonl file of rows with checks, and HumanEval-X, a .jsonl file or a folder of them."
         )
     return [row for row in rows if not languages or row.language in languages]
 
 
-def row_of(line: dict, file: Path, place: str) -> Row:
-    """A row as it is, or one of HumanEval-X, whose file has the name of the language."""
+def row_of(line: dict, file: Path, location: str) -> Row:
+    """Returns the row of a line, which is a row already or a problem of HumanEval-X, whose file names the language.
+
+    Raises UserError that names the file and the line, for anything else.
+    """
     if {"id", "language", "target"} <= line.keys():
         try:
             return row_from_json(line)
         except BadRow as bad:
-            raise bad.at(place) from None
+            raise bad.at(location) from None
     if not {"task_id", "prompt", "canonical_solution", "test"} <= line.keys():
         raise UserError(f"{file} holds neither rows nor HumanEval-X: a line has the fields {', '.join(line)}")
     language = canonical(file.stem)
     prompt = given(line)
-    check = humaneval_x_check(line, prompt)
-    return Row(line["task_id"], language, prompt, line["canonical_solution"], check=check)
+    return Row(line["task_id"], language, prompt, line["canonical_solution"], check=humaneval_x_check(line, prompt))
 
 
-def table(entries: Sequence[dict]) -> str:
-    """What `verify_references` found, as text: a line per language, and one per reason of a failure."""
+def format_references(results: Sequence[LanguageReferences]) -> str:
+    """Returns the results as text: a line per language, and one per reason of a failure."""
     lines = []
-    for entry in entries:
-        without = entry["rows"] - entry["checked"]
-        lines.append(f"{entry['language']:12} {entry['passed']:5} of {entry['checked']} references pass"
-                     + (f", {without} rows have no test" if without else ""))  # fmt: skip
-        for failure in entry["failures"]:
-            some = ", ".join(map(str, failure["ids"][:5])) + (", ..." if failure["n"] > 5 else "")
-            lines.append(f"    {failure['n']:4} {failure['status']}: {failure['message']} ({some})")
+    for one in results:
+        untested = f", {one.rows - one.checked} rows have no test" if one.rows > one.checked else ""
+        lines.append(f"{one.language:12} {one.passed:5} of {one.checked} references pass{untested}")
+        for failure in one.failures:
+            ids = ", ".join(map(str, failure.ids[:IDS_SHOWN])) + (", ..." if len(failure.ids) > IDS_SHOWN else "")
+            lines.append(f"    {len(failure.ids):4} {failure.status}: {failure.message} ({ids})")
     return "\n".join(lines)

@@ -1,7 +1,9 @@
-"""Row by row: what was asked, expected and written, and how it ended. JSON lines, one file per state.
+"""The samples of an evaluation: prompt, reference and prediction of every row, and how the prediction ended.
 
-A line has id, prompt, reference, sample, prediction, finished, prompt_cut, nats and tokens (the loss of the reference,
-None without one), and status and stderr of its execution, None where nothing ran. All text in it is untrusted.
+They lie in `samples/<checkpoint>.jsonl` of an evaluate run, one per line. All text in them is untrusted.
+
+    samples = read_samples(run.dir, scores.final[0])
+    count_endings(samples)  # {"passed": 31, "failed": 9, ..., "empty": 0, "cut off": 2, "prompt cut": 0}
 """
 
 from __future__ import annotations
@@ -10,111 +12,186 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from studykit.data.rows import Row
+from studykit.evaluation.scores import CheckpointScores
+from studykit.evaluation.scoring import ProgramEnd, can_run
 
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "output")
+TELLING = re.compile(r"error|expected|attempt|undefined", re.IGNORECASE)  # words of the line that names an error
+MESSAGE_CHARACTERS = 120  # of an error message that are kept
 
 
-def write(path: Path, rows: Sequence[Row], predictions: Sequence[dict], losses, execution: dict | None) -> None:
-    """One line per prediction, of which there are as many per row as samples; `losses` per row, or none at all."""
-    verdicts, samples, lines = iter(execution["verdicts"] if execution else ()), len(predictions) // len(rows), []
-    for at, prediction in enumerate(predictions):
-        row, (nats, tokens) = rows[at // samples], losses[at // samples] if losses else (None, None)
-        verdict = next(verdicts) if execution and row.check else {}
-        lines.append(json.dumps({
-            "id": row.id, "prompt": row.prompt, "reference": row.target, "prediction": prediction["text"],
-            "sample": prediction["sample"], "finished": prediction["finished"], "prompt_cut": prediction["prompt_cut"],
-            "nats": nats, "tokens": tokens, "status": verdict.get("status"), "stderr": verdict.get("stderr"),
-        }, ensure_ascii=False) + "\n")  # fmt: skip
+class ReferenceLoss(NamedTuple):
+    """The loss of one reference under its prompt, summed over its tokens."""
+
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prediction beside its prompt and reference."""
+
+    id: str  # of the row
+    prompt: str
+    reference: str  # "" where the row is judged by its tests alone
+    prediction: str
+    sample: int  # its number among the predictions of the row
+    finished: bool  # whether it ended by itself; otherwise max_new_tokens cut it off
+    prompt_cut: bool  # whether the prompt was too long and was cut
+    nats: float | None  # the loss of the reference; None without one
+    tokens: int | None  # of the reference
+    status: str | None  # of its program, one of STATUSES; None: it was not run
+    stderr: str | None
+
+    @property
+    def equals_reference(self) -> bool:
+        """Whether there is a reference and the prediction repeats it, apart from white space around it."""
+        return self.prediction.strip() == self.reference.strip() != ""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the prediction passed its tests; without tests, whether it equals the reference."""
+        return self.status == "passed" if self.status else self.equals_reference
+
+    @property
+    def ending(self) -> str:
+        """How the prediction ended, in words."""
+        if not self.prediction.strip():
+            return "empty"
+        if self.is_right:
+            return "same" if self.equals_reference else "passed, written differently"
+        return (self.status or "another text") + ("" if self.finished else ", cut off")
+
+
+class FrequentError(NamedTuple):
+    """An error message that several programs share."""
+
+    message: str
+    programs: int
+    example: str  # the id of one row
+
+
+class LengthBin(NamedTuple):
+    """The rows whose references are of similar length."""
+
+    shortest: int  # reference, in tokens
+    longest: int
+    rows: int
+    right: float  # percent of the predictions
+    loss: float  # nats per token
+
+
+def write_samples(
+    path: Path,
+    rows: Sequence[Row],
+    predictions: Sequence[dict],
+    losses: Sequence[ReferenceLoss],
+    programs: Sequence[ProgramEnd],
+) -> None:
+    """Writes one line per prediction.
+
+    predictions: as many per row as samples. losses: one per row, or none at all. programs: the ends of the predictions
+    of rows whose tests can be run, or none at all.
+    """
+    ends, per_row, lines = iter(programs), len(predictions) // len(rows), []
+    for number, prediction in enumerate(predictions):
+        row = rows[number // per_row]
+        nats, tokens = losses[number // per_row] if losses else (None, None)
+        end = next(ends) if programs and can_run(row) else None
+        sample = Sample(
+            id=row.id,
+            prompt=row.prompt,
+            reference=row.target,
+            prediction=prediction["text"],
+            sample=prediction["sample"],
+            finished=prediction["finished"],
+            prompt_cut=prediction["prompt_cut"],
+            nats=nats,
+            tokens=tokens,
+            status=end and end.status,
+            stderr=end and end.stderr,
+        )
+        lines.append(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def read(run_dir: str | Path, state: dict) -> list[dict]:
-    """The rows of one of the states in a run's `scores.json`."""
-    text = Path(run_dir, "outcomes", f"{state['file']}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+def read_samples(run_dir: str | Path, checkpoint: CheckpointScores) -> list[Sample]:
+    """Reads the samples of one checkpoint of an evaluate run."""
+    text = Path(run_dir, "samples", f"{checkpoint.file_stem}.jsonl").read_text(encoding="utf-8")
+    return [Sample(**json.loads(line)) for line in text.split("\n") if line]
 
 
-def is_right(row: dict) -> bool:
-    """Passed its tests; without a test, equals its reference."""
-    return row["status"] == "passed" if row["status"] else _same(row)
-
-
-def _same(row: dict) -> bool:
-    """Whether a reference exists and was written."""
-    return row["prediction"].strip() == row["reference"].strip() != ""
-
-
-def endings(rows: Sequence[dict]) -> dict[str, int]:
-    """How completions ended: statuses of their execution, if they were run, then empty, cut off, and cut prompts."""
-    found = Counter(row["status"] for row in rows if row["status"])
-    return {status: found[status] for status in STATUSES if found} | {
-        "empty": sum(not row["prediction"].strip() for row in rows),
-        "cut off": sum(not row["finished"] for row in rows),
-        "prompt cut": sum(row["prompt_cut"] for row in rows),
+def count_endings(samples: Sequence[Sample]) -> dict[str, int]:
+    """Counts how predictions ended: by the status of their programs, if they were run, then empty predictions, those
+    that were cut off, and prompts that were cut."""
+    statuses = Counter(sample.status for sample in samples if sample.status)
+    return {status: statuses[status] for status in STATUSES if statuses} | {
+        "empty": sum(not sample.prediction.strip() for sample in samples),
+        "cut off": sum(not sample.finished for sample in samples),
+        "prompt cut": sum(sample.prompt_cut for sample in samples),
     }
 
 
-def message(stderr: str) -> str:
-    """What an error says, without the names, places and values that differ from program to program."""
+def error_message(stderr: str) -> str:
+    """Returns the line that names an error, without the names, paths and values that differ between programs."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = (line for line in lines if re.search(r"error|expected|attempt|undefined", line, re.IGNORECASE))
-    said = re.sub(r"^.*:\d+: ", "", next(telling, lines[-1] if lines else "(no message)"))
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", re.sub(r"\d+", "N", said))[:120]
+    last = lines[-1] if lines else "(no message)"
+    message = re.sub(r"^.*:\d+: ", "", next((line for line in lines if TELLING.search(line)), last))
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", re.sub(r"\d+", "N", message))[:MESSAGE_CHARACTERS]
 
 
-def messages(rows: Sequence[dict], most: int = 5) -> list[dict]:
-    """The most frequent errors: {"error", "rows", "for example"}."""
+def frequent_errors(samples: Sequence[Sample], most: int = 5) -> list[FrequentError]:
+    """Returns the most frequent error messages, the most frequent first."""
     counts, example = Counter(), {}
-    for row in rows:
-        if row["status"] == "error":
-            said = message(row["stderr"] or "")
-            counts[said] += 1
-            example.setdefault(said, row["id"])
-    return [{"error": said, "rows": n, "for example": example[said]} for said, n in counts.most_common(most)]
+    for sample in samples:
+        if sample.status == "error":
+            message = error_message(sample.stderr or "")
+            counts[message] += 1
+            example.setdefault(message, sample.id)
+    return [FrequentError(message, n, example[message]) for message, n in counts.most_common(most)]
 
 
-def by_length(of_seeds: Sequence[Sequence[dict]], parts: int = 3) -> list[dict]:
-    """Rows in equal parts by the length of their reference in tokens: rows, share that is right (%), and loss.
+def bin_by_length(of_seeds: Sequence[Sequence[Sample]], parts: int = 3) -> list[LengthBin]:
+    """Divides the rows into equal parts by the length of their references, the shortest first.
 
-    of_seeds: the same rows, as each seed answered them. Nothing without references.
+    of_seeds: the samples of each seed, of the same rows. The list is empty where rows have no references.
     """
-    if of_seeds[0][0]["tokens"] is None:
+    first = of_seeds[0]
+    if first[0].tokens is None:
         return []
-    order = np.argsort([row["tokens"] for row in of_seeds[0]], kind="stable")
-    found = []
+    order = np.argsort([sample.tokens for sample in first], kind="stable")
+    bins = []
     for part in np.array_split(order, min(parts, len(order))):
-        rows = [rows[i] for rows in of_seeds for i in part]
-        lengths = [of_seeds[0][i]["tokens"] for i in part]
-        ids = {of_seeds[0][i]["id"] for i in part}
-        found.append({
-            "tokens of the reference": f"{min(lengths)} to {max(lengths)}", "rows": len(ids),
-            "right (%)": round(100 * float(np.mean([is_right(row) for row in rows])), 1),
-            "loss": round(sum(row["nats"] for row in rows) / sum(row["tokens"] for row in rows), 3),
-        })  # fmt: skip
-    return found
+        samples = [samples[i] for samples in of_seeds for i in part]
+        lengths = [first[i].tokens for i in part]
+        one = LengthBin(
+            shortest=min(lengths),
+            longest=max(lengths),
+            rows=len({first[i].id for i in part}),
+            right=100 * float(np.mean([sample.is_right for sample in samples])),
+            loss=sum(sample.nats for sample in samples) / sum(sample.tokens for sample in samples),
+        )
+        bins.append(one)
+    return bins
 
 
-def examples(rows: Sequence[dict], right: bool, most: int = 3) -> list[dict]:
-    """The first rows that are right, or those that are wrong, in as many ways as there are, as blocks of text."""
+def choose_examples(samples: Sequence[Sample], right: bool, most: int = 3) -> list[dict[str, str]]:
+    """Returns the first samples that are right, or those that are wrong, as blocks of text for `tables.texts`.
+
+    The samples end in as many different ways as possible.
+    """
     seen: Counter = Counter()
-    turns = []  # how often the way of a row was seen before it
-    chosen = [row for row in rows if is_right(row) == right]
-    for row in chosen:
-        turns.append(seen[way(row)])
-        seen[way(row)] += 1
-    return [{"prompt": row["prompt"], "reference": row["reference"], f"prediction: {way(row)}": row["prediction"]}
-            for row in (chosen[i] for i in np.argsort(turns, kind="stable")[:most])]  # fmt: skip
-
-
-def way(row: dict) -> str:
-    """How a row ended, in words."""
-    if not row["prediction"].strip():
-        return "empty"
-    if is_right(row):
-        return "same" if _same(row) else "passed, written otherwise"
-    return (row["status"] or "another text") + ("" if row["finished"] else ", cut off")
+    turns = []  # the number of earlier samples with the same ending
+    chosen = [sample for sample in samples if sample.is_right == right]
+    for sample in chosen:
+        turns.append(seen[sample.ending])
+        seen[sample.ending] += 1
+    picked = [chosen[i] for i in np.argsort(turns, kind="stable")[:most]]
+    return [{"prompt": s.prompt, "reference": s.reference, f"prediction: {s.ending}": s.prediction} for s in picked]

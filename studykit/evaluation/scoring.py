@@ -1,6 +1,6 @@
-"""All scores of one file of predictions:
+"""All scores of one file of predictions: text metrics, and pass@k where rows have tests.
 
-text metrics, and pass@k where rows bring tests. Needs no torch, so it can be redone any time.
+The module needs no torch, so predictions can be scored again at any time and on any machine.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,16 +17,38 @@ from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.executable import Verdict
 from studykit.evaluation.execution.programs import executable, missing_package
-from studykit.evaluation.metrics import score
+from studykit.evaluation.metrics.score import score_texts
+from studykit.evaluation.scores import ExecutionSummary, PredictionCounts, Score
 from studykit.evaluation.statistics import pass_at_k
 
-# What tests say in the polyglot's own and in the languages' assertions, and in Ruby's and Julia's test libraries.
-WRONG = re.compile(
+# The messages of failed tests: of the polyglot's own harness, of the languages' assertions, and of the test libraries
+# of Ruby and Julia.
+FAILED_TEST = re.compile(
     r": expected .*, got |\bAssertionError\b|\b[Aa]ssertion .*failed|^Failure: |\bTest Failed\b", re.DOTALL | re.M
 )
 
 
-def evaluate_predictions(
+@dataclass(frozen=True)
+class ProgramEnd:
+    """The end of one program that was run."""
+
+    id: str  # of its row
+    status: str  # passed, failed, error, timeout, memory or output, see `executable.Verdict`
+    seconds: float
+    stderr: str  # the last part of what it wrote there
+
+
+@dataclass(frozen=True)
+class PredictionScores:
+    """The scores of a file of predictions."""
+
+    scores: dict[str, Score]  # by metric
+    counts: PredictionCounts
+    execution: ExecutionSummary | None  # None: nothing was run
+    programs: list[ProgramEnd]  # of the rows that have tests, in the order of the predictions
+
+
+def score_predictions(
     rows: Sequence[Row],
     predictions: Sequence[dict],
     *,
@@ -37,102 +60,112 @@ def evaluate_predictions(
     memory_mb: int = 512,
     allow_unsandboxed: bool = False,
     workers: int | None = None,
-) -> dict:
-    """Score `predictions` (records of `generate.predict`: id, text, finished; `samples` per row) against the targets
-    and checks of `rows`, in one order.
+) -> PredictionScores:
+    """Scores predictions against the targets and the tests of their rows.
 
-    language: that of the targets, if they are programs; None for natural language. run: whether programs are run where
-    rows have checks. A row's text score is over its samples: their mean, or their summed counts. Rows that have tests
-    alone (`no_reference`) get no text scores.
+    A row's text score is that of its samples: their mean, or their summed counts. Rows that are judged by their tests
+    alone (`no_reference`) get no text scores. pass@k covers the rows whose tests can be run and names them by
+    index where there are others.
 
-    Returns, all JSON: "scores" (`metrics.score`, and "pass_at_<k>" over the rows that have a check, which its "rows"
-    names by index where not all have one), "counts" of predictions {n, empty, truncated, checked, and left_out
-    {package: count} of those whose tests need a package that is not here}, and "execution" (None without checks):
-    {isolation, runtimes {language: version}, timeout, memory_mb, empty, ids, verdicts [{status,
-    seconds, stderr}], statuses {status: count}}. UserError when the ids differ, a reference is empty, or programs
-    cannot be run here.
+    rows, predictions: `samples` predictions (records of `generate.predict`: id, text, finished) per row, in one order.
+    language: of the targets, if they are programs; None for natural language.
+    run: whether programs are run where rows have tests.
+
+    Raises UserError when the ids differ, a reference is empty, or programs cannot be run on this machine.
     """
-    asked = [row for row in rows for _ in range(samples)]
-    if [row.id for row in asked] != [prediction["id"] for prediction in predictions]:
-        raise UserError(f"{len(predictions)} predictions do not have the ids of the {len(rows)} rows in the same "
-                        f"order, {samples} each")  # fmt: skip
+    row_of_prediction = [row for row in rows for _ in range(samples)]
+    if [row.id for row in row_of_prediction] != [prediction["id"] for prediction in predictions]:
+        raise UserError(
+            f"The ids of {len(predictions)} predictions are not those of {len(rows)} rows in the same order, "
+            f"{samples} each."
+        )
     texts = [prediction["text"] for prediction in predictions]
     scores = {}
     if not all(row.no_reference for row in rows):
-        before = [getattr(row.check, "before", None) for row in asked]
+        before = [getattr(row.check, "before", None) for row in row_of_prediction]
         contexts = None if None in before else before
-        found = score.score(texts, [row.target for row in asked], language, contexts)
-        scores = {name: of_rows(entry, samples) for name, entry in found.items()}
-    counts = {
-        "n": len(texts),
-        "empty": sum(not text.strip() for text in texts),
-        "truncated": sum(not prediction["finished"] for prediction in predictions),
-        "checked": sum(can_run(row) for row in asked),
-    }
-    if left_out := Counter(filter(None, (missing_package(row.language, row.check) for row in asked))):
-        counts["left_out"] = dict(left_out)
-    execution = None
-    if run and counts["checked"]:
+        entries = score_texts(texts, [row.target for row in row_of_prediction], language, contexts)
+        scores = {name: average_samples(score, samples) for name, score in entries.items()}
+    packages = [missing_package(row.language, row.check) for row in row_of_prediction]
+    counts = PredictionCounts(
+        n=len(texts),
+        empty=sum(not text.strip() for text in texts),
+        truncated=sum(not prediction["finished"] for prediction in predictions),
+        checked=sum(can_run(row) for row in row_of_prediction),
+        left_out=dict(Counter(filter(None, packages))),
+    )
+    execution, programs = None, []
+    if run and counts.checked:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
-        execution = _run(asked, texts, limits, allow_unsandboxed, workers)
-        tested = [at for at, row in enumerate(rows) if can_run(row)]
-        part = {"rows": tested} if len(tested) < len(rows) else {}
-        scores |= {f"pass_at_{k}": pass_at(k, execution, samples) | part for k in pass_k}
-    return {"scores": scores, "counts": counts, "execution": execution}
+        execution, programs = _run_programs(row_of_prediction, texts, limits, allow_unsandboxed, workers)
+        tested = [index for index, row in enumerate(rows) if can_run(row)]
+        covered = tested if len(tested) < len(rows) else None
+        scores |= {f"pass_at_{k}": pass_at(k, execution, programs, samples, covered) for k in pass_k}
+    return PredictionScores(scores, counts, execution, programs)
 
 
-def of_rows(entry: dict, samples: int) -> dict:
-    """A metric's entry over n * samples predictions as one over n rows."""
+def average_samples(score: Score, samples: int) -> Score:
+    """Turns a score of n * samples predictions into one of n rows."""
     if samples == 1:
-        return entry
-    rows = entry["n"] // samples
-    about = {"n": rows, "signature": re.sub(r"\|n:\d+$", f"|samples:{samples}|n:{rows}", entry["signature"])}
-    if "per_example" in entry:
-        return entry | about | {"per_example": np.reshape(entry["per_example"], (rows, samples)).mean(1).tolist()}
-    return entry | about | {"statistics": np.reshape(entry["statistics"], (rows, samples, -1)).sum(1).tolist()}
+        return score
+    rows = score.n // samples
+    signature = re.sub(r"\|n:\d+$", f"|samples:{samples}|n:{rows}", score.signature)
+    if score.per_example is not None:
+        per_row = {"per_example": np.reshape(score.per_example, (rows, samples)).mean(1).tolist()}
+    else:
+        per_row = {"statistics": np.reshape(score.statistics, (rows, samples, -1)).sum(1).tolist()}
+    return score.model_copy(update={"n": rows, "signature": signature, **per_row})
 
 
-def _run(
+def _run_programs(
     rows: Sequence[Row], texts: Sequence[str], limits: dict, allow_unsandboxed: bool, workers: int | None
-) -> dict:
+) -> tuple[ExecutionSummary, list[ProgramEnd]]:
     checked = [(row, text) for row, text in zip(rows, texts, strict=True) if can_run(row)]
     programs = [executable(row.language, text, row.check) for row, text in checked]
     verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
-    return {
-        "isolation": execute.isolation(allow_unsandboxed),
-        "runtimes": {
-            language: execute.runtime_version(language) for language in sorted({row.language for row, _ in checked})
-        },
+    ends = [
+        ProgramEnd(row.id, program_status(verdict), verdict.seconds, verdict.stderr_tail)
+        for (row, _), verdict in zip(checked, verdicts, strict=True)
+    ]
+    languages = sorted({row.language for row, _ in checked})
+    summary = ExecutionSummary(
+        isolation=execute.isolation(allow_unsandboxed),
+        runtimes={language: execute.runtime_version(language) for language in languages},
+        empty=sum(not text.strip() for _, text in checked),
+        statuses=dict(Counter(end.status for end in ends).most_common()),
         **limits,
-        "empty": sum(not text.strip() for _, text in checked),
-        "ids": [row.id for row, _ in checked],
-        "verdicts": [{"status": status(v), "seconds": v.seconds, "stderr": v.stderr_tail} for v in verdicts],
-        "statuses": dict(Counter(map(status, verdicts)).most_common()),
-    }
+    )
+    return summary, ends
 
 
 def can_run(row: Row) -> bool:
-    """Says whether a row has tests, and no package is missing that they need."""
+    """Returns whether a row has tests and every package that they need is installed."""
     return row.check is not None and not missing_package(row.language, row.check)
 
 
-def status(verdict: Verdict) -> str:
-    """The verdict's status; a wrong answer, for which a test ends the program with a message, is "failed"."""
-    wrong = verdict.status == "error" and WRONG.search(verdict.stderr_tail)
-    return "failed" if wrong else verdict.status
+def program_status(verdict: Verdict) -> str:
+    """Returns the status of a program; one that a failed test ended with a message has the status "failed"."""
+    failed_test = verdict.status == "error" and FAILED_TEST.search(verdict.stderr_tail)
+    return "failed" if failed_test else verdict.status
 
 
-def pass_at(k: int, execution: dict, samples: int) -> dict:
-    """pass@k as an entry among the scores: per problem the chance that one of k samples passes, in percent."""
-    passed = np.reshape([verdict["status"] == "passed" for verdict in execution["verdicts"]], (-1, samples)).sum(1)
+def pass_at(
+    k: int, execution: ExecutionSummary, programs: Sequence[ProgramEnd], samples: int, rows: list[int] | None = None
+) -> Score:
+    """Returns pass@k: per problem the probability that one of k samples passes, in percent, and the mean of these.
+
+    rows: the indices of the problems' rows, where not all rows have tests.
+    """
+    passed = np.reshape([program.status == "passed" for program in programs], (-1, samples)).sum(1)
     values = 100 * pass_at_k(samples, passed, k)
-    runtimes = ",".join(execution["runtimes"].values())
-    limits = f"timeout:{execution['timeout']:g}s|memory:{execution['memory_mb']}MB|isolation:{execution['isolation']}"
-    return {
-        "label": f"pass@{k}",
-        "value": float(values.mean()),
-        "signature": f"pass@{k}|samples:{samples}|unbiased|{limits}|version:{runtimes}|n:{len(values)}",
-        "per_example": values.tolist(),
-        "n": len(values),
-        "empty": execution["empty"],
-    }
+    runtimes = ",".join(execution.runtimes.values())
+    limits = f"timeout:{execution.timeout:g}s|memory:{execution.memory_mb}MB|isolation:{execution.isolation}"
+    return Score(
+        label=f"pass@{k}",
+        value=float(values.mean()),
+        signature=f"pass@{k}|samples:{samples}|unbiased|{limits}|version:{runtimes}|n:{len(values)}",
+        per_example=values.tolist(),
+        n=len(values),
+        empty=execution.empty,
+        rows=rows,
+    )

@@ -1,13 +1,13 @@
-"""Signs that a fusion went wrong, found in what a study's runs left behind: each with its evidence and what to try.
+"""Signs that a fusion went wrong, with the evidence for each and advice on what to try.
 
     loss does not fall      validation loss of the first phase (AdvFusion's phase 1, another fusion's only one)
     drop after phase 2      loss with the target's adapter restored and trained on, against phase 1's without it
     worse than one adapter  a fusion against the target's own adapter or LoRA on test rows, as compared
     collapsed attention     nearly all weight on one member
-    unmoved attention       weights after training as they were drawn
+    unmoved attention       weights after training close to the initial ones
     value off identity      ||V - I||_F against ||I||_F, of the weights that were kept
 
-A sign is no proof of a fault: it says where to look first. Thresholds stand below with their reasons.
+A sign does not prove a fault; it tells the reader where to look first. The thresholds below give their reasons.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 from studykit.attention import record
 from studykit.attention.record import FusionRecord
 from studykit.attention.summary import AttentionSummary
+from studykit.evaluation.results import MetricComparison
 from studykit.report import conclusions
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
@@ -31,171 +32,206 @@ from studykit.runs.text import plural
 from studykit.study.methods import BEFORE_TRAINING, PHASE_1, PHASES
 from studykit.training.result import TrainingResult
 
-FALL = 0.01  # relative: a fusion that learns anything has a validation loss at least this much below its first
-RISE = 0.02  # relative: less comes and goes with the seed and the step that is kept
-ALL_ON_ONE = 0.9  # mean weight, over layers and tokens, on one member
-MOVED = 0.02  # total variation distance from the first weights, 0 to 1, in the layer that moved most
-OFF = 0.5  # ||V - I|| / ||I||: V then changes what a member adds by half of its length
-SINGLE = ("bottleneck", "lora")  # one adapter, no fusion
+LEAST_FALL = 0.01  # of the validation loss, relative to its first value: a fusion that learns anything reaches it
+LARGEST_RISE = 0.02  # of the validation loss, relative: seeds and the choice of the kept step cause smaller ones
+COLLAPSED_WEIGHT = 0.9  # mean weight of one member, over layers and tokens
+LEAST_MOVE = 0.02  # total variation distance from the initial weights, 0 to 1, in the layer that moved most
+LARGEST_DEVIATION = 0.5  # ||V - I|| / ||I||: V then changes what a member adds by half of its length
+SINGLE_ADAPTERS = ("bottleneck", "lora")
 
 
-@dataclass
+class Sign(NamedTuple):
+    """One sign that a method shows."""
+
+    sign: str  # a key of SIGNS
+    method: str
+    evidence: str  # in whole sentences
+    advice: str  # in whole sentences
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """What is known of one fusion method; lists have one entry per seed, and are empty where nothing was recorded."""
+    """The records of one fusion method; a list has one entry per seed and is empty where nothing was recorded."""
 
     method: str
     target: str
     members: list[str] = field(default_factory=list)
-    first: list[TrainingResult] = field(default_factory=list)  # results of the first phase
+    first: list[TrainingResult] = field(default_factory=list)  # of the first phase
     second: list[TrainingResult] = field(default_factory=list)  # of phase 2
     weights: list[np.ndarray] = field(default_factory=list)  # (L, A), mean weights after the last phase, on test rows
     moved: list[float] = field(default_factory=list)  # distance of the weights from those before training
     value: list[float] = field(default_factory=list)  # ||V - I|| / ||I||, the largest of all layers
-    compared: Sequence[Mapping[str, Any]] = ()  # results of `comparison.compare`
+    comparisons: Sequence[MetricComparison] = ()
 
 
-def _loss_does_not_fall(found: Evidence) -> str | None:
-    falls = [1 - t.validation_loss() / t.validation_loss(0) for t in found.first]  # of the kept weights, the best seen
-    stuck = [fall for fall in falls if fall < FALL]
-    phase = PHASE_1.title if found.second else "training"
-    before, after = (mean(t.validation_loss(step) for t in found.first) if found.first else 0 for step in (0, None))
-    return _seeds(stuck, falls) and (
-        f"In {_seeds(stuck, falls)} the validation loss fell by less than {FALL:.0%} in {phase}; on average it went "
-        f"from {before:.3f} to {after:.3f}.")  # fmt: skip
-
-
-def _drop_after_phase_2(found: Evidence) -> str | None:
-    phases = list(zip(found.first, found.second, strict=True)) if found.second else []
-    pairs = [(a.validation_loss(), b.validation_loss()) for a, b in phases]
-    rises = [after / before - 1 for before, after in pairs]
-    said = []
-    if seeds := _seeds([rise for rise in rises if rise > RISE], rises, most=True):
-        restored = mean(after.validation_loss(0) for _, after in phases)
-        said.append(f"In {seeds} the validation loss after phase 2 is above that of phase 1, by {mean(rises):.0%} on "
-                    f"average ({mean(a for a, _ in pairs):.3f} to {mean(b for _, b in pairs):.3f}); with the adapter "
-                    f"restored, before phase 2 took a step, it was {restored:.3f}.")  # fmt: skip
-    for compared in found.compared:
-        rows = {row["method"]: row for row in compared["rows"]}
-        before, after = rows.get(f"{found.method}, {PHASE_1.title}"), rows.get(found.method)
-        if compared["metric"] != "loss" or not before or not after:
-            continue
-        worse = [a / b - 1 for a, b in zip(after["points"], before["points"], strict=True)]
-        if seeds := _seeds([rise for rise in worse if rise > RISE], worse, most=True):
-            said.append(f"On test rows the loss rose in {seeds}, from {before['mean']:.3f} to {after['mean']:.3f}.")
-    return " ".join(said) or None
-
-
-def _worse_than_one_adapter(found: Evidence) -> str | None:
-    said = []
-    for compared in found.compared:
-        for single in SINGLE:
-            contrast = conclusions.oriented(compared["contrasts"], found.method, single)
-            if contrast and contrast["verdict"].startswith("worse"):
-                said.append(conclusions.sentence(compared, contrast))
-    return " ".join(said) or None
-
-
-def _collapsed(found: Evidence) -> str | None:
-    means = [weights.mean(0) for weights in found.weights]  # (A,) each
-    on_one = [m for m in means if m.max() > ALL_ON_ONE]
-    if len(found.members) < 2 or not on_one:
+def _loss_does_not_fall(evidence: Evidence) -> str | None:
+    falls = [1 - training.validation_loss() / training.validation_loss(0) for training in evidence.first]
+    seeds = _share_of_seeds([fall for fall in falls if fall < LEAST_FALL], falls)
+    if not seeds:
         return None
-    names = sorted({found.members[int(m.argmax())] for m in on_one})
-    return (f"In {_seeds(on_one, means)} one member has {min(m.max() for m in on_one):.0%} of the weight or more: "
-            f"{', '.join(names)}; uniform is {1 / len(found.members):.0%}.")  # fmt: skip
+    phase = PHASE_1.title if evidence.second else "training"
+    before, after = (mean(training.validation_loss(step) for training in evidence.first) for step in (0, None))
+    return (
+        f"In {seeds} the validation loss fell by less than {LEAST_FALL:.0%} in {phase}; on average it went from "
+        f"{before:.3f} to {after:.3f}."
+    )
 
 
-def _unmoved(found: Evidence) -> str | None:
-    still = [moved for moved in found.moved if moved < MOVED]
-    return _seeds(still, found.moved) and (
-        f"In {_seeds(still, found.moved)} the weights are where they began: no layer moved more than "
-        f"{max(still):.1%} of its weight to other members.")  # fmt: skip
+def _drop_after_phase_2(evidence: Evidence) -> str | None:
+    sentences = []
+    if evidence.second:
+        before, after = (
+            [training.validation_loss() for training in phase] for phase in (evidence.first, evidence.second)
+        )
+        rises = [b / a - 1 for a, b in zip(before, after, strict=True)]
+        if seeds := _rise_in_most_seeds(rises):
+            restored = mean(training.validation_loss(0) for training in evidence.second)
+            sentences.append(
+                f"In {seeds} the validation loss after phase 2 is above that after phase 1, by {mean(rises):.0%} on "
+                f"average ({mean(before):.3f} to {mean(after):.3f}); with the adapter restored, before the first step "
+                f"of phase 2, it was {restored:.3f}."
+            )
+    for comparison in evidence.comparisons:
+        rows = {row.method: row for row in comparison.summaries}
+        first, last = rows.get(f"{evidence.method}, {PHASE_1.title}"), rows.get(evidence.method)
+        if comparison.metric != "loss" or not first or not last:
+            continue
+        rises = [b / a - 1 for a, b in zip(first.points, last.points, strict=True)]
+        if seeds := _rise_in_most_seeds(rises):
+            sentences.append(f"On test rows the loss rose in {seeds}, from {first.mean:.3f} to {last.mean:.3f}.")
+    return " ".join(sentences) or None
 
 
-def _value_off_identity(found: Evidence) -> str | None:
-    off = [value for value in found.value if value > OFF]
-    return _seeds(off, found.value) and (
-        f"In {_seeds(off, found.value)} V is further than {OFF:.0%} of its size from the identity: ||V - I|| is "
-        f"{max(off):.2f} of ||I|| at most.")  # fmt: skip
+def _worse_than_one_adapter(evidence: Evidence) -> str | None:
+    sentences = []
+    for comparison in evidence.comparisons:
+        for adapter in SINGLE_ADAPTERS:
+            contrast = comparison.contrast(evidence.method, adapter)
+            if contrast and contrast.verdict.direction == "worse":
+                sentences.append(conclusions.sentence(comparison, contrast))
+    return " ".join(sentences) or None
 
 
-def _seeds(those: Sequence, of: Sequence, most: bool = False) -> str:
-    """"2 of 3 seeds"; "" for none, or, with `most`, for no more than half."""
-    enough = len(those) * 2 > len(of) if most else len(those) > 0
-    return f"{len(those)} of {plural(len(of), 'seed')}" if enough else ""
+def _collapsed(evidence: Evidence) -> str | None:
+    means = [weights.mean(0) for weights in evidence.weights]  # (A,) each
+    on_one = [weights for weights in means if weights.max() > COLLAPSED_WEIGHT]
+    if len(evidence.members) < 2 or not on_one:
+        return None
+    names = sorted({evidence.members[int(weights.argmax())] for weights in on_one})
+    return (
+        f"In {_share_of_seeds(on_one, means)} a single member has {min(w.max() for w in on_one):.0%} of the weight or "
+        f"more: {', '.join(names)}; equal weights would be {1 / len(evidence.members):.0%} each."
+    )
 
 
+def _unmoved(evidence: Evidence) -> str | None:
+    still = [distance for distance in evidence.moved if distance < LEAST_MOVE]
+    return _share_of_seeds(still, evidence.moved) and (
+        f"In {_share_of_seeds(still, evidence.moved)} the weights hardly differ from the initial ones: no layer moved "
+        f"more than {max(still):.1%} of its weight to other members."
+    )
+
+
+def _value_off_identity(evidence: Evidence) -> str | None:
+    far = [deviation for deviation in evidence.value if deviation > LARGEST_DEVIATION]
+    return _share_of_seeds(far, evidence.value) and (
+        f"In {_share_of_seeds(far, evidence.value)} the value matrix V is far from the identity: ||V - I|| reaches "
+        f"{max(far):.2f} of ||I||, and {LARGEST_DEVIATION} is the limit."
+    )
+
+
+def _share_of_seeds(affected: Sequence, seeds: Sequence) -> str:
+    """Returns "2 of 3 seeds", and "" where no seed is affected."""
+    return f"{len(affected)} of {plural(len(seeds), 'seed')}" if affected else ""
+
+
+def _rise_in_most_seeds(rises: Sequence[float]) -> str:
+    """Returns "2 of 3 seeds" where the loss rises in more than half of the seeds, otherwise ""."""
+    affected = [rise for rise in rises if rise > LARGEST_RISE]
+    return _share_of_seeds(affected, rises) if len(affected) * 2 > len(rises) else ""
+
+
+# sign -> the function that finds its evidence, and the advice
 SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {
     "loss does not fall": (
         _loss_does_not_fall,
-        "Raise fusion.learning_rate, two to five times at once; give fusion.steps more; and see in 02_adapter whether "
-        "the members have learned anything that could be passed on."),
+        "Raise fusion.learning_rate by a factor of two to five, or raise fusion.steps, and check in 02_adapter that "
+        "the members learned something that a fusion can use.",
+    ),
     "drop after phase 2": (
         _drop_after_phase_2,
-        "Where the loss rose before phase 2 took a step, the restored adapter itself disturbs the fusion, and phase 2 "
-        "only takes part of that back: judge phase 1 beside it, and give phase 2 more fusion.steps. Where it rose "
-        "later, phase 2 learns its few rows by heart: a smaller fusion.learning_rate, fusion.patience, or "
-        "fusion.phase1_data: all. The method word advfusion_exclude has slots that mean the same in both phases."),
+        "Where the loss rose before the first step of phase 2, the restored adapter itself disturbs the fusion, and "
+        "phase 2 repairs only part of that: compare with phase 1, and raise fusion.steps. Where the loss rose later, "
+        "phase 2 overfits its few rows: lower fusion.learning_rate or fusion.patience, or set fusion.phase1_data to "
+        "all. In advfusion_exclude the attention has the same meaning in both phases.",
+    ),
     "worse than one adapter": (
         _worse_than_one_adapter,
-        "See whether the loss still fell when training ended (more fusion.steps), whether source adapters are good on "
-        "their own languages (the table of source languages), and try fewer, nearer sources."),
+        "Check whether the loss was still falling when training ended (raise fusion.steps) and whether the source "
+        "adapters are good at their own languages (the table of source languages); try fewer and more similar sources.",
+    ),
     "collapsed attention": (
         _collapsed,
-        "A fusion that uses one member is that member at a higher price. Try AdvFusion, whose phase 1 hides the "
-        "target's own adapter; a smaller fusion.learning_rate; more rows; or leave out sources without weight."),
+        "A fusion that uses one member costs more than that member and does the same. Try AdvFusion, whose phase 1 "
+        "masks the target's own adapter, a lower fusion.learning_rate, or more rows; or drop the sources without "
+        "weight.",
+    ),
     "unmoved attention": (
         _unmoved,
-        "The choice was not learned; what changed is V, if anything. Raise fusion.learning_rate or fusion.steps, and "
-        "compare with the method average, which this fusion then hardly differs from."),
+        "The fusion did not learn to choose between members; at most V changed. Raise fusion.learning_rate or "
+        "fusion.steps, and compare with the method average, from which this fusion hardly differs.",
+    ),
     "value off identity": (
         _value_off_identity,
-        "The fusion became an adapter of its own instead of a choice. Raise fusion.value_regularizer tenfold, lower "
-        "fusion.learning_rate, or take the variant static, which has no V."),
-}  # fmt: skip
+        "The fusion became an adapter of its own instead of a choice between members. Raise fusion.value_regularizer "
+        "tenfold, lower fusion.learning_rate, or use the variant static, which has no V.",
+    ),
+}
 
 
-def judge(found: Evidence) -> list[dict[str, str]]:
-    """The signs that one method shows: sign, method, evidence, advice."""
-    said = {sign: (test(found), advice) for sign, (test, advice) in SIGNS.items()}
-    return [{"sign": sign, "method": found.method, "evidence": evidence, "advice": advice}
-            for sign, (evidence, advice) in said.items() if evidence]  # fmt: skip
+def judge(evidence: Evidence) -> list[Sign]:
+    """Returns the signs that one method shows."""
+    found = {sign: find_evidence(evidence) for sign, (find_evidence, _) in SIGNS.items()}
+    return [Sign(sign, evidence.method, text, SIGNS[sign][1]) for sign, text in found.items() if text]
 
 
-def detect(
+def find_signs(
     fusions: Mapping[str, Sequence[str]] | None,
     attention: Mapping[str, str] | None,
-    compared: Sequence[Mapping[str, Any]] = (),
-) -> list[dict[str, str]]:
-    """All signs of a study, as `judge` gives them, method by method.
+    comparisons: Sequence[MetricComparison] = (),
+) -> list[Sign]:
+    """Returns all signs of a study, method by method.
 
-    Args:
-        fusions, attention: run directories, as the parameters of notebook 06 have them.
-        compared: results of `comparison.compare`: of the main metric, and of the loss where it was measured.
+    fusions, attention: run directories by method, as the parameters of notebook 06 name them.
+    comparisons: by the main metric, and by the completion loss where it was measured.
     """
-    return [sign for method, places in (fusions or {}).items()
-            for sign in judge(evidence(method, places, (attention or {}).get(method), compared))]  # fmt: skip
+    signs = []
+    for method, runs in (fusions or {}).items():
+        signs += judge(read_evidence(method, runs, (attention or {}).get(method), comparisons))
+    return signs
 
 
-def evidence(method: str, places: Sequence[str], attention: str | None, compared: Sequence = ()) -> Evidence:
-    """What the fusion runs of a method (one per seed), and its fusion_attention run, have recorded."""
-    made = [finished_run(place).params for place in places]
-    phases = [phase.key for phase in PHASES[made[0]["method"]]]
-    found = Evidence(method, made[0]["target"], list(made[0]["members"]), compared=compared)
-    for place in (files.home() / place for place in places):
-        trained = [TrainingResult.read(place / name / "training.json") for name in phases]
-        if not trained or not trained[0].steps:  # a composition that is not trained
+def read_evidence(
+    method: str, runs: Sequence[str], attention: str | None, comparisons: Sequence[MetricComparison] = ()
+) -> Evidence:
+    """Reads the records of a method's fusion runs (one per seed) and of its fusion_attention run."""
+    params = finished_run(runs[0]).params
+    phases = [phase.key for phase in PHASES[params["method"]]]
+    evidence = Evidence(method, params["target"], list(params["members"]), comparisons=comparisons)
+    for run_dir in map(files.project_path, runs):
+        trainings = [TrainingResult.read(run_dir / phase / "training.json") for phase in phases]
+        if not trainings or not trainings[0].steps:  # a composition that is not trained
             continue
-        found.first.append(trained[0])
-        found.second += trained[1:]
-        seen = [place / "attention" / f"{moment}.npz" for moment in (BEFORE_TRAINING.key, phases[-1])]
-        if all(file.is_file() for file in seen):
-            found.moved.append(_distance(*(FusionRecord.load(file) for file in seen)))
-        found.value += _value(place / phases[-1])
+        evidence.first.append(trainings[0])
+        evidence.second.extend(trainings[1:])
+        records = [run_dir / "attention" / f"{phase}.npz" for phase in (BEFORE_TRAINING.key, phases[-1])]
+        if all(file.is_file() for file in records):
+            evidence.moved.append(_distance(*map(FusionRecord.load, records)))
+        evidence.value.extend(_value_deviation(run_dir / phases[-1]))
     if attention:
-        last = list(AttentionSummary.read(Path(attention, "summary.json")).phases.values())[-1]
-        found.weights = list(last.weights)
-    return found
+        *_, last = AttentionSummary.read(Path(attention, "summary.json")).phases.values()
+        evidence.weights.extend(last.weights)
+    return evidence
 
 
 def _distance(before: FusionRecord, after: FusionRecord) -> float:
@@ -203,8 +239,8 @@ def _distance(before: FusionRecord, after: FusionRecord) -> float:
     return float(np.abs(record.mean_weights(before) - record.mean_weights(after)).sum(-1).max() / 2)
 
 
-def _value(phase: Path) -> list[float]:
-    """||V - I|| / ||I|| of a saved fusion, the largest of its layers; nothing where V is low-rank or absent."""
+def _value_deviation(phase: Path) -> list[float]:
+    """||V - I|| / ||I|| of a saved fusion, the largest of its layers; [] where V is low-rank or absent."""
     saved = [load_file(file) for file in phase.glob("**/adapter_model.safetensors")]
     matrices = [weight for tensors in saved for name, weight in tensors.items() if name.endswith(".value.weight")]
     return [max(float(np.linalg.norm(v - np.eye(len(v))) / np.sqrt(len(v))) for v in matrices)] if matrices else []

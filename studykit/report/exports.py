@@ -1,128 +1,160 @@
-"""A comparison's tables as files: CSV in full precision, Markdown rounded, LaTeX to compile or to copy from.
+"""The tables of a comparison as files: CSV in full precision, Markdown rounded, LaTeX to compile or to copy from.
 
-The LaTeX file is a document of its own (booktabs, one table per metric). A table's caption says what stands behind it:
-rows, clusters, seeds, the family of tests and the metric's signature. All text is escaped: it may come from anywhere.
+The LaTeX file is a document of its own (booktabs, one table per metric). A table's caption names everything behind its
+numbers: rows, clusters, seeds, the family of tests and the metric's signature. All text is escaped, since method names
+may come from anywhere.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from studykit.evaluation.comparison import rounded
+import pandas as pd
+
+from studykit.data.languages import display_name
+from studykit.evaluation.metrics.properties import format_score
+from studykit.evaluation.results import MetricComparison
+from studykit.report.conclusions import sample_size, score_interval, signed, signed_interval
 from studykit.runs.text import plural
 
-COLUMNS = ("Method", "Mean", "SD", "Interval", "Difference", "Interval", "$p$ (Holm)", "Effect", "Verdict")
 OPENING = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[a4paper,landscape,margin=2cm]{geometry}
 \usepackage{booktabs}
 \begin{document}
 """
-SPECIAL = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-           **{sign: f"\\{sign}" for sign in "&%$#_"}, "[": "{[}", "|": r"\textbar{}\allowbreak{}", "<": r"\textless{}",
-           ">": r"\textgreater{}", "–": "--", "\u2212": "$-$", "±": r"$\pm$", "\u00a0": "~"}  # fmt: skip
+COLUMNS = "Method,Mean,SD,Interval,Difference,Interval of the difference,$p$ (Holm),Effect,Verdict".split(",")
+# A bracket stands in braces: at the start of a row it would be an argument of the line end before it.
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+    "[": "{[}",
+    "|": r"\textbar{}\allowbreak{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+    "\u2212": "$-$",
+    "±": r"$\pm$",
+    "\u00a0": "~",
+}
 
 
-def write(metrics: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
-    """`<stem>.csv`, `<stem>.md` and `<stem>.tex` of results of `comparison.compare` by metric."""
-    lines = flat(metrics)
-    with stem.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(lines[0]))
-        table.writeheader()
-        table.writerows(lines)
-    stem.with_suffix(".md").write_text(markdown(lines), encoding="utf-8")
+def write_tables(metrics: Mapping[str, MetricComparison], stem: Path) -> None:
+    """Writes `<stem>.csv`, `<stem>.md` and `<stem>.tex`, with all metrics in each."""
+    frame = comparison_frame(metrics.values())
+    frame.to_csv(stem.with_suffix(".csv"), index=False)
+    stem.with_suffix(".md").write_text(markdown(frame), encoding="utf-8")
     stem.with_suffix(".tex").write_text(latex(metrics.values()), encoding="utf-8")
 
 
-def flat(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict]:
-    """All metrics as one table, a line per metric and method, with the difference to the baseline beside it."""
+def comparison_frame(comparisons: Iterable[MetricComparison]) -> pd.DataFrame:
+    """Returns one row per metric and method, in full precision, with the difference to the baseline beside it."""
     lines = []
-    for metric, compared in metrics.items():
-        against = to_baseline(compared)
-        for row in compared["rows"]:
-            names = ("method", "mean", "sd", "low", "high", "n", "clusters")
-            line = {"metric": metric, **{name: row[name] for name in names}, "seeds": len(row["points"])}
-            found = against.get(row["method"], {})
-            line |= {f"difference {name}".replace(" value", ""): found.get(name) for name in ("value", "low", "high")}
-            line |= {name: found.get(name) for name in ("p", "test", "p_holm", "effect", "effect_name", "verdict")}
-            tests = compared["family"]["tests"] if found else None
-            lines.append(line | {"tests": tests, "interval": row["interval"], "signature": compared["signature"]})
-    return lines
+    for comparison in comparisons:
+        contrasts = {contrast.method: contrast for contrast in comparison.to_baseline}
+        for row in comparison.summaries:
+            contrast = contrasts.get(row.method)
+            of_difference = contrast and contrast.interval
+            line = {
+                "metric": comparison.metric,
+                "method": row.method,
+                "mean": row.mean,
+                "sd": row.sd,
+                "low": row.interval and row.interval.low,
+                "high": row.interval and row.interval.high,
+                "n": row.n,
+                "clusters": row.clusters,
+                "seeds": len(row.points),
+                "difference": contrast and contrast.value,
+                "difference low": of_difference and of_difference.low,
+                "difference high": of_difference and of_difference.high,
+                "p": contrast and contrast.p,
+                "test": contrast and contrast.test,
+                "p_holm": contrast and contrast.verdict.p_holm,
+                "effect": contrast and contrast.effect,
+                "effect_name": contrast and contrast.effect_name,
+                "verdict": contrast and str(contrast.verdict),
+                "tests": contrast and comparison.family.tests,
+                "interval": row.interval_method,
+                "signature": comparison.signature,
+            }
+            lines.append(line)
+    return pd.DataFrame(lines, dtype=object)
 
 
-def to_baseline(compared: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The contrasts with the baseline, by method."""
-    return {c["method"]: c for c in compared["contrasts"] if c["against"] == compared["baseline"]}
+def markdown(frame: pd.DataFrame) -> str:
+    """Returns a pipe table with numbers to four significant digits; pipes and line breaks in cells are escaped."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, str):
+            return " ".join(value.splitlines()).replace("|", "\\|")
+        return "" if value is None else f"{value:.4g}"
+
+    return frame.map(cell).to_markdown(index=False, disable_numparse=True) + "\n"
 
 
-def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A pipe table, numbers to four significant digits; pipes in cells are escaped."""
-    def cell(value: Any) -> str:
-        return value.replace("|", "\\|") if isinstance(value, str) else "" if value is None else f"{value:.4g}"
-
-    rows = [list(lines[0]), ["---"] * len(lines[0]), *([cell(v) for v in line.values()] for line in lines)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def latex(comparisons: Iterable[MetricComparison]) -> str:
+    """Returns a document with a table per metric; it needs only booktabs and compiles with every LaTeX."""
+    return OPENING + "\n".join(map(latex_table, comparisons)) + "\\end{document}\n"
 
 
-def latex(compared: Sequence[Mapping[str, Any]]) -> str:
-    """A document with a table per metric; it needs booktabs alone, and compiles with pdfLaTeX, XeLaTeX or LuaLaTeX."""
-    return OPENING + "\n".join(map(latex_table, compared)) + "\\end{document}\n"
-
-
-def latex_table(compared: Mapping[str, Any]) -> str:
-    """One metric as a table environment."""
-    against, metric = to_baseline(compared), compared["metric"]
+def latex_table(comparison: MetricComparison) -> str:
+    """Returns one metric as a table environment."""
+    metric, contrasts = comparison.metric, {contrast.method: contrast for contrast in comparison.to_baseline}
     lines = []
-    for row in compared["rows"]:
-        found = against.get(row["method"])
-        cells = [row["method"], rounded(row["mean"], metric), rounded(row["sd"], metric), _span(row, metric)]
-        if found:
-            p = "< 0.001" if found["p_holm"] < 0.001 else f"{found['p_holm']:.3f}"
-            cells += [_minus(rounded(found["value"], metric)), _span(found, metric), p, f"{found['effect']:.2f}",
-                      found["verdict"]]  # fmt: skip
-        cells += ["–"] * (len(COLUMNS) - len(cells))
-        lines.append(" & ".join(map(escaped, cells)) + r" \\")
-    body = "\n".join(lines)
-    return (f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(caption(compared))}}}\n"
-            f"\\label{{tab:{re.sub('[^a-z0-9]+', '-', metric.lower())}}}\n"
-            f"\\begin{{tabular}}{{l{'r' * (len(COLUMNS) - 2)}l}}\n\\toprule\n{' & '.join(COLUMNS)} \\\\\n\\midrule\n"
-            f"{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n")  # fmt: skip
+    for row in comparison.summaries:
+        line = dict.fromkeys(COLUMNS, "–") | {
+            "Method": row.method,
+            "Mean": format_score(row.mean, metric),
+            "SD": format_score(row.sd, metric),
+            "Interval": score_interval(row.interval, metric),
+        }
+        if contrast := contrasts.get(row.method):
+            p = contrast.verdict.p_holm
+            line |= {
+                "Difference": signed(contrast.value, metric),
+                "Interval of the difference": signed_interval(contrast.interval, metric),
+                "$p$ (Holm)": "< 0.001" if p < 0.001 else f"{p:.3f}",
+                "Effect": f"{contrast.effect:.2f}",
+                "Verdict": str(contrast.verdict),
+            }
+        lines.append(line)
+    frame = pd.DataFrame(lines).map(escape_latex)
+    return frame.style.hide(axis="index").to_latex(
+        caption=escape_latex(caption(comparison)),
+        label=f"tab:{re.sub('[^a-z0-9]+', '-', metric.lower())}",
+        column_format=f"l{'r' * (len(COLUMNS) - 2)}l",
+        position_float="centering",
+        hrules=True,
+    )
 
 
-def caption(compared: Mapping[str, Any]) -> str:
-    """What stands behind a metric's numbers, as plain text."""
-    first, found = compared["rows"][0], list(to_baseline(compared).values())
-    clusters = f" in {first['clusters']} clusters" if first["clusters"] else ""
-    seeds = max(len(row["points"]) for row in compared["rows"])
-    said = [f"{compared['label']} ({compared['unit']}) on {compared['language']}, n = {first['n']} rows{clusters}, "
-            f"{plural(seeds, 'seed')}: mean and SD over seeds, {compared['confidence']:.0%} interval over "
-            "rows."]  # fmt: skip
-    if found:
-        tests = compared["family"]["tests"]
-        said.append(f"Differences to {compared['baseline']} are paired by row; p is corrected after Holm over "
-                    f"{plural(tests, 'test')}; the effect is the {found[0]['effect_name']}.")  # fmt: skip
-    return " ".join([*said, f"Signature: {compared['signature']}."])
+def caption(comparison: MetricComparison) -> str:
+    """Returns the sentences that explain a metric's numbers, as plain text."""
+    sentences = [
+        f"{comparison.label} ({comparison.unit}) on {display_name(comparison.language)}, "
+        f"n = {sample_size(comparison.summaries[0])}, {plural(comparison.seeds, 'seed')}: mean and standard deviation "
+        f"(SD) over seeds, {comparison.confidence:.0%} interval over rows."
+    ]
+    if contrasts := comparison.to_baseline:
+        sentences.append(
+            f"Differences to {comparison.baseline} are paired by row; p is corrected by Holm's method over "
+            f"{plural(comparison.family.tests, 'test')}; the effect is the {contrasts[0].effect_name}."
+        )
+    return " ".join([*sentences, f"Signature: {comparison.signature}."])
 
 
-def escaped(text: str) -> str:
-    """Plain text as LaTeX; what a font encoding may lack becomes a question mark, a line break a space.
+def escape_latex(text: str) -> str:
+    """Returns plain text as LaTeX.
 
-    A bracket stands in braces: at the start of a row it would be an argument of the line end before it.
+    A sign that a font encoding may lack becomes a question mark, and a line break a space.
     """
     line = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
-    known = "".join(sign if sign.isascii() or sign in SPECIAL else "?" for sign in line)
+    known = (sign if sign.isascii() or sign in SPECIAL else "?" for sign in line)
     return "".join(SPECIAL.get(sign, sign) for sign in known)
-
-
-def _span(found: Mapping[str, Any], metric: str) -> str:
-    if found["low"] is None:
-        return "–"
-    return f"{_minus(rounded(found['low'], metric))} to {_minus(rounded(found['high'], metric))}"
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "\u2212")

@@ -6,12 +6,12 @@ from them by `templates/scores.html.j2`, which escapes every text.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from studykit.evaluation.metrics.properties import format_score
+from studykit.evaluation.results import MethodSummary, MetricComparison, read_results
+from studykit.report import conclusions
 from studykit.runs.text import plural
 
 
@@ -45,51 +45,44 @@ def read_score_table(run_dir: Path, target: str) -> ScoreTable | None:
     Args:
         target: the target language, which the sentences name.
     """
-    file = run_dir / "compare.json"
-    if not file.is_file():
+    results = read_results(run_dir)
+    if results is None:
         return None
-    from studykit.report import conclusions  # imports numpy, which other commands do without
-
-    published = json.loads(file.read_text(encoding="utf-8"))
-    main, loss = published["metrics"][published["main"]], published["metrics"].get("loss")
-    metrics = [main] if published["main"] == "loss" or not loss else [main, loss]
+    main = results.main_comparison
     return ScoreTable(
-        label=main["label"],
-        unit=main["unit"],
-        baseline=main["baseline"],
-        lines=[_score_line(row, main) for row in main["rows"] if row["final"]],
+        label=main.label,
+        unit=main.unit,
+        baseline=main.baseline,
+        lines=[_score_line(row, main) for row in main.summaries if row.final],
         caption=_caption(main),
-        sentences=[sentence for metric in metrics for sentence in conclusions.in_brief(metric, target)],
+        sentences=[text for comparison in results.judged_by for text in conclusions.in_brief(comparison, target)],
     )
 
 
-def _score_line(row: Mapping[str, Any], main: Mapping[str, Any]) -> ScoreLine:
-    from studykit.report import conclusions
-
-    mean, low, high = (conclusions.rounded(row[name], main["metric"]) for name in ("mean", "low", "high"))
-    score = {"method": row["method"], "score": mean, "interval": "" if row["low"] is None else f"{low} to {high}"}
-    if row["method"] == main["baseline"]:
+def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:
+    metric = main.metric
+    interval = conclusions.score_interval(row.interval, metric) if row.interval else ""
+    score = {"method": row.method, "score": format_score(row.mean, metric), "interval": interval}
+    if row.method == main.baseline:
         return ScoreLine(**score, difference="", difference_interval="", verdict="the baseline")
-    contrast = conclusions.oriented(main["contrasts"], row["method"], main["baseline"])
+    contrast = main.contrast(row.method, main.baseline)
     if contrast is None:
         return ScoreLine(**score, difference="–", difference_interval="", verdict="")
     return ScoreLine(
         **score,
-        difference=conclusions.signed(contrast["value"], main["unit"]),
-        difference_interval=conclusions.ends(contrast, main["unit"]),
-        verdict=contrast["verdict"],
+        difference=conclusions.signed(contrast.value, metric),
+        difference_interval=conclusions.signed_interval(contrast.interval, metric),
+        verdict=str(contrast.verdict),
     )
 
 
-def _caption(main: Mapping[str, Any]) -> str:
-    from studykit.report import conclusions
-
-    seeds = plural(max(len(row["points"]) for row in main["rows"]), "seed")
-    rows = conclusions.counted(main["rows"][0], "test row")
+def _caption(main: MetricComparison) -> str:
+    seeds = plural(main.seeds, "seed")
+    rows = conclusions.sample_size(main.summaries[0], "test row")
     return (
-        f"Scores are means over {seeds}, n = {rows}, each with its {main['confidence']:.0%} interval over rows. "
+        f"Scores are means over {seeds}, n = {rows}, each with its {main.confidence:.0%} interval over rows. "
         f"A method is better or worse than the baseline if the corrected p of their difference is below "
-        f"{1 - main['confidence']:.2g} and its intervals over rows and over seeds both exclude 0. "
+        f"{1 - main.confidence:.2g} and its intervals over rows and over seeds both exclude 0. "
         "“On these seeds” means that only the interval over rows excludes 0: other seeds could give another result. "
         "“Undecided” means that these test rows do not tell the two apart; it does not mean that they are equal."
     )

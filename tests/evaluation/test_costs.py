@@ -1,4 +1,4 @@
-"""The ledger: costs are those of the trainings, time is that of every run once, attention is read by named keys."""
+"""Costs: they are those of the trainings, time is that of every run once, attention is read by named keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from studykit.errors import UserError
 from studykit.evaluation import costs
 from studykit.report import conclusions
+from studykit.runs import store
 from tests import made_runs
 
 
@@ -38,19 +39,19 @@ def fusion(home, seed: int, *seconds: float) -> str:
 
 
 def test_a_fusion_costs_all_its_phases_and_its_members_apart(home):
-    found = costs.cost("advfusion_zero", [fusion(home, 0, 3.0, 4.0), fusion(home, 1, 5.0, 6.0)])
-    assert found == {"method": "advfusion_zero", "parameters": 70, "steps": 40.0, "seconds": 9.0,
+    found = costs.method_cost("advfusion_zero", [fusion(home, 0, 3.0, 4.0), fusion(home, 1, 5.0, 6.0)])
+    assert dict(found) == {"method": "advfusion_zero", "parameters": 70, "steps": 40.0, "seconds": 9.0,
                      "members_seconds": 11.0, "memory_mb": 101.0}  # fmt: skip
 
 
 def test_an_adapter_needs_no_members_and_the_base_costs_nothing(home):
     adapter = write(home, "runs/adapter/lua-s0/training.json", training(2.0))
-    found = costs.cost("lora", [adapter])
-    assert found["seconds"] == 2.0 and found["members_seconds"] is None
-    assert costs.cost("base", []) == {"method": "base", "parameters": 0, "steps": None, "seconds": None,
-                                       "members_seconds": None, "memory_mb": None}  # fmt: skip
+    found = costs.method_cost("lora", [adapter])
+    assert found.seconds == 2.0 and found.members_seconds is None
+    assert dict(costs.method_cost("base", [])) == {"method": "base", "parameters": 0, "steps": None, "seconds": None,
+                                                   "members_seconds": None, "memory_mb": None}  # fmt: skip
     with pytest.raises(UserError, match="has no training.json"):
-        costs.cost("lora", ["runs/none"])
+        costs.method_cost("lora", ["runs/none"])
 
 
 def test_time_counts_every_run_once_however_many_stand_on_it(home):
@@ -60,9 +61,9 @@ def test_time_counts_every_run_once_however_many_stand_on_it(home):
 
     base = made("base", "base_model", 100)
     adapters = [made(f"a{i}", "adapter", 10 + i, [base]) for i in range(2)]
-    places = costs.named([{"bottleneck": adapters}, {"x": made("e", "evaluate", 5, [base, *adapters])}, None])
-    found = costs.wall_time(places)
-    assert [(row["stage"], row["runs"], row["seconds"], row["slowest"]) for row in found] == [
+    places = store.run_dirs([{"bottleneck": adapters}, {"x": made("e", "evaluate", 5, [base, *adapters])}, None])
+    found = costs.stage_times(places)
+    assert [(row.stage, row.runs, row.seconds, row.slowest) for row in found] == [
         ("base_model", 1, 100, 100), ("adapter", 2, 21, 11), ("evaluate", 1, 5, 5), ("all", 4, 126, 100)]  # fmt: skip
 
 
@@ -74,12 +75,12 @@ def summary(**phases) -> dict:
 def test_the_own_adapters_share_by_phase(home):
     place = write(home, "runs/fusion_attention/z/summary.json", summary(phase_1=[0.1, 0.3], phase_2=[0.5, 0.7]))
     found = costs.own_attention({"advfusion_zero": place})
-    assert [(row["phase"], round(row["own"], 6), row["empty slot"]) for row in found] == [
+    assert [(row.phase, round(row.own_weight, 6), row.empty_slot) for row in found] == [
         ("phase 1", 0.2, True), ("phase 2", 0.6, False)]  # fmt: skip
-    assert found[0]["sd"] == pytest.approx(0.02**0.5) and found[0]["by_seed"] == [0.1, 0.3]
-    assert conclusions.attention(found, "lua") == [
-        "advfusion_zero puts 20% after phase 1 (an empty slot), 60% after phase 2 of its fusion weight "
-        "on the adapter of lua itself."
+    assert found[0].sd == pytest.approx(0.02**0.5) and found[0].by_seed == [0.1, 0.3]
+    assert conclusions.attention_sentences(found, "lua") == [
+        "advfusion_zero puts 20% after phase 1 (an empty slot) and 60% after phase 2 of its fusion weight on the Lua "
+        "adapter."
     ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studykit.errors import UserError
-from studykit.evaluation.statistics import discordant, mcnemar, odds_ratio, within_rows_delta
+from studykit.evaluation.effects import discordant, mcnemar, odds_ratio, within_rows_delta
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30)
 

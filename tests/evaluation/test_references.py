@@ -31,15 +31,15 @@ def benchmark(tmp_path):
 
 
 def test_every_reference_is_counted_once(benchmark):
-    rows = references.read(benchmark)
+    rows = references.read_references(benchmark)
     rows.append(Row("r", "ruby", "p", "x"))
     python, ruby = references.verify_references(rows, allow_unsandboxed=True)
-    assert (python["rows"], python["checked"], python["passed"]) == (5, 5, 2)
-    assert [(f["status"], f["message"], f["ids"]) for f in python["failures"]] == [
+    assert (python.rows, python.checked, python.passed) == (5, 5, 2)
+    assert [(f.status, f.message, f.ids) for f in python.failures] == [
         ("failed", "AssertionError", ["Python/2", "Python/3"]),
         ("error", "ModuleNotFoundError: No module named '…'", ["Python/4"]),
     ]
-    assert (ruby["rows"], ruby["checked"], ruby["passed"], ruby["failures"]) == (1, 0, 0, [])
+    assert (ruby.rows, ruby.checked, ruby.passed, ruby.failures) == (1, 0, 0, [])
 
 
 def test_the_command_prints_the_table(benchmark, capsys):
@@ -52,7 +52,7 @@ def test_the_command_prints_the_table(benchmark, capsys):
 def test_a_data_run_is_read_by_its_test_rows(tmp_path):
     rows = {"test": [Row("a", "lua", "p", "x")], "train": [Row("b", "lua", "p", "x")]}
     write_rows(tmp_path / "rows", {"lua": rows})
-    assert references.read(tmp_path) == rows["test"]
+    assert references.read_references(tmp_path) == rows["test"]
 
 
 @pytest.mark.parametrize("text, languages, said", [
@@ -63,7 +63,7 @@ def test_a_data_run_is_read_by_its_test_rows(tmp_path):
 def test_what_is_no_benchmark_is_refused(tmp_path, text, languages, said):
     (tmp_path / "python.jsonl").write_text(text)
     with pytest.raises(UserError, match=said):
-        references.read(tmp_path, languages)
+        references.read_references(tmp_path, languages)
     assert cli.main(["check-references", str(tmp_path / "nothing")]) == 2
 
 
@@ -73,8 +73,8 @@ def test_the_first_references_of_humaneval_x_pass(language, first):
     path = SHARED / f"{language}.jsonl"
     if not path.exists():
         pytest.skip("the data is not here")
-    rows = references.read(path)[:first]
+    rows = references.read_references(path)[:first]
     if not execute.available(rows[0].language):
         pytest.skip(f"no {language} here")
     [entry] = references.verify_references(rows, allow_unsandboxed=True, timeout=30)
-    assert entry["passed"] == first, entry["failures"]
+    assert entry.passed == first, entry.failures

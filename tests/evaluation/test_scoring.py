@@ -1,6 +1,5 @@
 """Scores of a predictions file: text metrics for all rows, pass@1 for those that bring tests."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from studykit.data.polyglot import programs
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute, runtimes
-from studykit.evaluation.scoring import evaluate_predictions
+from studykit.evaluation.scoring import score_predictions
 
 
 def material(language: str = "python", n: int = 5) -> tuple[list[Row], list[dict]]:
@@ -27,12 +26,11 @@ def material(language: str = "python", n: int = 5) -> tuple[list[Row], list[dict
 def test_references_score_full_marks(language):
     if not runtimes.find(language):
         pytest.skip(f"no {language} here")
-    found = evaluate_predictions(*material(language), timeout=10, allow_unsandboxed=True)
-    assert found["scores"]["exact_match"]["value"] == found["scores"]["pass_at_1"]["value"] == 100
-    assert found["execution"]["statuses"] == {"passed": 5}
-    assert found["execution"]["runtimes"] == {language: execute.runtime_version(language)}
-    assert found["execution"]["isolation"] == execute.isolation(True)
-    assert json.loads(json.dumps(found)) == found
+    found = score_predictions(*material(language), timeout=10, allow_unsandboxed=True)
+    assert found.scores["exact_match"].value == found.scores["pass_at_1"].value == 100
+    assert found.execution.statuses == {"passed": 5}
+    assert found.execution.runtimes == {language: execute.runtime_version(language)}
+    assert found.execution.isolation == execute.isolation(True)
 
 
 def test_what_went_wrong_is_counted_and_kept_per_example():
@@ -41,12 +39,12 @@ def test_what_went_wrong_is_counted_and_kept_per_example():
     predictions[2] |= {"text": rows[2].target + "\nraise SystemExit(0)"}
     predictions[3] |= {"text": "def "}
     rows[4] = replace(rows[4], check=None)
-    found = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
-    assert found["counts"] == {"n": 5, "empty": 1, "truncated": 1, "checked": 4}
-    assert found["scores"]["pass_at_1"]["per_example"] == [100, 0, 0, 0]
-    assert found["execution"]["ids"] == [row.id for row in rows[:4]]
-    assert [verdict["status"] == "passed" for verdict in found["execution"]["verdicts"]] == [True, False, False, False]
-    assert found["scores"]["pass_at_1"]["signature"].endswith("|n:4")
+    found = score_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
+    assert dict(found.counts) == {"n": 5, "empty": 1, "truncated": 1, "checked": 4, "left_out": {}}
+    assert found.scores["pass_at_1"].per_example == [100, 0, 0, 0]
+    assert [program.id for program in found.programs] == [row.id for row in rows[:4]]
+    assert [program.status == "passed" for program in found.programs] == [True, False, False, False]
+    assert found.scores["pass_at_1"].signature.endswith("|n:4") and found.scores["pass_at_1"].rows == [0, 1, 2, 3]
 
 
 def test_samples_are_folded_into_their_rows():
@@ -55,39 +53,39 @@ def test_samples_are_folded_into_their_rows():
     wrong = "def "
     drawn = [p | {"text": p["text"] if at < right else wrong, "sample": at}
              for p, right in zip(predictions, (1, 3), strict=True) for at in range(3)]  # fmt: skip
-    found = evaluate_predictions(rows, drawn, samples=3, pass_k=[1, 2, 3], timeout=10, allow_unsandboxed=True)
-    scores = found["scores"]
-    assert scores["pass_at_1"]["per_example"] == pytest.approx([100 / 3, 100])
-    assert scores["pass_at_2"]["per_example"] == pytest.approx([100 * (1 - 1 / 3), 100])  # both of two wrong: 1 in 3
-    assert scores["pass_at_3"]["value"] == 100 and scores["pass_at_3"]["label"] == "pass@3"
-    assert scores["exact_match"]["per_example"] == pytest.approx([100 / 3, 100]) and scores["exact_match"]["n"] == 2
-    assert found["counts"] == {"n": 6, "empty": 0, "truncated": 0, "checked": 6}
-    once = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)["scores"]
+    found = score_predictions(rows, drawn, samples=3, pass_k=[1, 2, 3], timeout=10, allow_unsandboxed=True)
+    scores = found.scores
+    assert scores["pass_at_1"].per_example == pytest.approx([100 / 3, 100])
+    assert scores["pass_at_2"].per_example == pytest.approx([100 * (1 - 1 / 3), 100])  # both of two wrong: 1 in 3
+    assert scores["pass_at_3"].value == 100 and scores["pass_at_3"].label == "pass@3"
+    assert scores["exact_match"].per_example == pytest.approx([100 / 3, 100]) and scores["exact_match"].n == 2
+    assert dict(found.counts) == {"n": 6, "empty": 0, "truncated": 0, "checked": 6, "left_out": {}}
+    once = score_predictions(rows, predictions, timeout=10, allow_unsandboxed=True).scores
     for name in ("bleu_paper", "chrf"):
-        row = scores[name]["statistics"][1]
-        assert row == [3 * count for count in once[name]["statistics"][1]]
-        assert "|samples:3|n:2" in scores[name]["signature"]
-    assert len(found["execution"]["verdicts"]) == 6
+        row = scores[name].statistics[1]
+        assert row == [3 * count for count in once[name].statistics[1]]
+        assert "|samples:3|n:2" in scores[name].signature
+    assert len(found.programs) == 6
 
 
 def test_rows_that_only_bring_tests_get_no_text_scores():
     rows, predictions = material(n=2)
     rows = [replace(row, target="", no_reference=True) for row in rows]
-    found = evaluate_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
-    assert list(found["scores"]) == ["pass_at_1"] and found["scores"]["pass_at_1"]["value"] == 100
+    found = score_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
+    assert list(found.scores) == ["pass_at_1"] and found.scores["pass_at_1"].value == 100
 
 
 def test_without_checks_nothing_is_executed(monkeypatch):
     monkeypatch.setattr(execute, "execute", lambda *_, **__: pytest.fail("executed"))
     rows, predictions = material()
-    found = evaluate_predictions([replace(row, check=None) for row in rows], predictions)
-    assert found["execution"] is None and "pass_at_1" not in found["scores"]
+    found = score_predictions([replace(row, check=None) for row in rows], predictions)
+    assert found.execution is None and "pass_at_1" not in found.scores
 
 
 def test_predictions_of_other_rows_are_refused():
     rows, predictions = material()
     with pytest.raises(UserError, match="same order"):
-        evaluate_predictions(rows, predictions[::-1])
+        score_predictions(rows, predictions[::-1])
 
 
 def test_scoring_needs_no_torch():

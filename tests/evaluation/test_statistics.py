@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studykit.errors import UserError
-from studykit.evaluation.metrics.score import corpus_value, score
+from studykit.evaluation.metrics.score import corpus_value, score_texts
 from studykit.evaluation.statistics import (
     across_seeds,
     bootstrap,
@@ -84,10 +84,10 @@ def test_corpus_bootstrap_resamples_examples_not_scores():
     predictions = ["a b c d e", "a b", "x y z w v u", "a c b d"] * 10
     references = ["a b c d e", "a c", "x y z q v u", "a b c d"] * 10
     for name in ("bleu_paper", "sacrebleu", "chrf"):
-        entry = score(predictions, references)[name]
-        found = bootstrap(entry["statistics"], corpus_value(name), resamples=300)
-        assert found.value == pytest.approx(entry["value"])
-        assert found.low < entry["value"] < found.high
+        entry = score_texts(predictions, references)[name]
+        found = bootstrap(entry.statistics, corpus_value(name), resamples=300)
+        assert found.value == pytest.approx(entry.value)
+        assert found.low < entry.value < found.high
 
 
 def test_paired_differences():
@@ -106,10 +106,10 @@ def test_paired_differences():
 
 def test_paired_corpus_difference():
     references = ["a b c d e f"] * 30
-    good, bad = score(["a b c d e x"] * 30, references), score(["a b x d y x"] * 15 + references[:15], references)
+    good, bad = score_texts(["a b c d e x"] * 30, references), score_texts(["a b x d y x"] * 15 + references[:15], references)
     value = corpus_value("bleu_paper")
-    found = paired_bootstrap(good["bleu_paper"]["statistics"], bad["bleu_paper"]["statistics"], value, resamples=500)
-    assert found.value == pytest.approx(good["bleu_paper"]["value"] - bad["bleu_paper"]["value"])
+    found = paired_bootstrap(good["bleu_paper"].statistics, bad["bleu_paper"].statistics, value, resamples=500)
+    assert found.value == pytest.approx(good["bleu_paper"].value - bad["bleu_paper"].value)
     assert found.low <= found.value <= found.high and 0 < found.p <= 1
 
 

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.attention.summary import AttentionSummary
+from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, TestFamily, Verdict
 from studykit.report import diagnostics
 from studykit.report.diagnostics import Evidence, judge
 from studykit.training.result import TrainingResult
@@ -23,36 +24,41 @@ def training(*losses: float) -> TrainingResult:
     return TrainingResult(log, best["step"], steps=log[-1]["step"], seconds=1.0, trainable=1, peak_memory_mb=1.0)
 
 
-def compared(metric="pass_at_1", contrasts=(), rows=()) -> dict:
-    return {"metric": metric, "label": "pass@1", "unit": "%", "baseline": "lora", "confidence": 0.95,
-            "rows": list(rows), "contrasts": list(contrasts)}  # fmt: skip
+def compared(metric="pass_at_1", contrasts=(), rows=()) -> MetricComparison:
+    return MetricComparison(metric=metric, label="pass@1", unit="%", baseline="lora", language="lua", signature="s",
+                            confidence=0.95, summaries=list(rows), contrasts=list(contrasts),
+                            family=TestFamily(tests=len(contrasts), description="all"))  # fmt: skip
 
 
-def contrast(method: str, against: str, value: float, verdict: str) -> dict:
-    return {"method": method, "against": against, "value": value, "low": value - 1, "high": value + 1, "p": 0.001,
-            "p_holm": 0.001, "n": 100, "clusters": None, "detectable": 3.0, "by_seed": [value, value],
-            "seeds_low": value - 1, "seeds_high": value + 1, "verdict": verdict, "effect": -0.2,
-            "effect_name": "Cliff's delta", "discordant": None}  # fmt: skip
+def contrast(method: str, against: str, value: float, direction: str, seeds_confirm: bool = True) -> Contrast:
+    around = Interval(low=value - 1, high=value + 1)
+    verdict = Verdict(direction=direction, seeds_confirm=seeds_confirm, p_holm=0.001)
+    return Contrast(method=method, against=against, value=value, interval=around, p=0.001, test="paired bootstrap",
+                    n=100, clusters=None, detectable=3.0, by_seed=[value, value], seed_interval=around,
+                    verdict=verdict, effect=-0.2, effect_name="Cliff's delta", discordant=None)  # fmt: skip
 
 
-MEANS = [{"method": m, "mean": v, "points": [v, v], "final": True} for m, v in
-         (("advfusion_zero", 20.0), ("lora", 30.0), ("bottleneck", 25.0))]  # fmt: skip
+def mean(method: str, value: float) -> MethodSummary:
+    return MethodSummary(method=method, mean=value, sd=0.0, points=[value, value], interval=None, n=100,
+                         interval_method="made", clusters=None)  # fmt: skip
+
+
+MEANS = [mean("advfusion_zero", 20.0), mean("lora", 30.0), mean("bottleneck", 25.0)]
 SOUND = {
     "first": [training(1.0, 0.6, 0.5), training(1.1, 0.7, 0.6)],
     "second": [training(0.45, 0.42, 0.41), training(0.55, 0.5, 0.52)],
     "weights": [np.array([[0.3, 0.3, 0.4], [0.2, 0.5, 0.3]])] * 2,
     "moved": [0.3, 0.2],
     "value": [0.05, 0.06],
-    "compared": [
+    "comparisons": [
         compared(rows=MEANS, contrasts=[contrast("advfusion_zero", "lora", 2.0, "better"),
                                         contrast("advfusion_zero", "bottleneck", 0.1, "undecided")]),
-        compared("loss", rows=[{"method": "advfusion_zero, phase 1", "mean": 0.5, "points": [0.5, 0.5]},
-                               {"method": "advfusion_zero", "mean": 0.4, "points": [0.4, 0.4]}]),
+        compared("loss", rows=[mean("advfusion_zero, phase 1", 0.5), mean("advfusion_zero", 0.4)]),
     ],
 }  # fmt: skip
 
 
-def signs(**fault) -> list[dict]:
+def signs(**fault) -> list[diagnostics.Sign]:
     return judge(Evidence("advfusion_zero", "lua", MEMBERS, **{**SOUND, **fault}))
 
 
@@ -68,29 +74,28 @@ def test_nothing_recorded_is_no_sign():
     ("loss does not fall", {"first": [training(1.0, 1.2, 0.995), training(1.0, 0.5)]}, "In 1 of 2 seeds"),
     ("loss does not fall", {"first": [training(1.0, 1.2)] * 2}, "from 1.000 to 1.200"),
     ("drop after phase 2", {"second": [training(0.9, 0.7), training(0.9, 0.8)]}, "In 2 of 2 seeds the validation loss"),
-    ("drop after phase 2", {"compared": [compared("loss", rows=[
-        {"method": "advfusion_zero, phase 1", "mean": 0.4, "points": [0.4, 0.4]},
-        {"method": "advfusion_zero", "mean": 0.5, "points": [0.5, 0.5]}])]}, "from 0.400 to 0.500"),
-    ("worse than one adapter", {"compared": [compared(rows=MEANS, contrasts=[
+    ("drop after phase 2", {"comparisons": [compared("loss", rows=[
+        mean("advfusion_zero, phase 1", 0.4), mean("advfusion_zero", 0.5)])]}, "from 0.400 to 0.500"),
+    ("worse than one adapter", {"comparisons": [compared(rows=MEANS, contrasts=[
         contrast("advfusion_zero", "lora", -10.0, "worse")])]}, "advfusion_zero is worse than lora"),
-    ("worse than one adapter", {"compared": [compared(rows=MEANS, contrasts=[
-        contrast("bottleneck", "advfusion_zero", 5.0, "better on these seeds")])]}, "worse than bottleneck"),
-    ("collapsed attention", {"weights": [np.array([[0.01, 0.02, 0.97]] * 2)] * 2}, "lua; uniform is 33%"),
+    ("worse than one adapter", {"comparisons": [compared(rows=MEANS, contrasts=[
+        contrast("bottleneck", "advfusion_zero", 5.0, "better", seeds_confirm=False)])]}, "worse than bottleneck"),
+    ("collapsed attention", {"weights": [np.array([[0.01, 0.02, 0.97]] * 2)] * 2}, "lua; equal weights would be 33% each"),
     ("collapsed attention", {"weights": [np.array([[0.95, 0.02, 0.03]]), SOUND["weights"][0]]}, "In 1 of 2 seeds"),
     ("unmoved attention", {"moved": [0.001, 0.3]}, "In 1 of 2 seeds"),
     ("value off identity", {"value": [0.9, 0.1]}, "0.90 of ||I||"),
 ])  # fmt: skip
 def test_a_fault_shows_its_sign_and_no_other(sign, fault, evidence):
     (found,) = signs(**fault)
-    assert found["sign"] == sign and found["method"] == "advfusion_zero" and evidence in found["evidence"]
-    assert found["advice"].endswith(".")
+    assert found.sign == sign and found.method == "advfusion_zero" and evidence in found.evidence
+    assert found.advice.endswith(".")
 
 
 @pytest.mark.parametrize("fault", [
     {"first": [training(1.0, 0.98)] * 2, "second": []},  # it falls, if slowly
     {"second": [training(0.9, 0.505), training(0.9, 0.8)]},  # one seed of two, and by a hair
-    {"compared": [compared(rows=MEANS, contrasts=[contrast("advfusion_zero", "lora", -1.0, "undecided")])]},
-    {"compared": [compared(rows=MEANS, contrasts=[contrast("lora", "bottleneck", -9.0, "worse")])]},  # not of a fusion
+    {"comparisons": [compared(rows=MEANS, contrasts=[contrast("advfusion_zero", "lora", -1.0, "undecided")])]},
+    {"comparisons": [compared(rows=MEANS, contrasts=[contrast("lora", "bottleneck", -9.0, "worse")])]},  # not of a fusion
     {"weights": [np.array([[0.99, 0.0, 0.01], [0.0, 0.99, 0.01]])]},  # one member per layer is a choice, no collapse
     {"moved": [0.05]},
     {"value": [0.4]},
@@ -112,14 +117,15 @@ def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
     run, seen = tmp_path / "runs/fusion/a", tmp_path / "runs/fusion_attention/a"
     params = {"target": "lua", "members": dict.fromkeys(MEMBERS, "x"), "method": "adapterfusion"}
     training(1, 1, 1).write(run / "fusion/training.json")
-    AttentionSummary.from_records("adapterfusion", {"x": [record([1.0, 0, 0])]}, "completion").write(seen / "summary.json")
+    attention = AttentionSummary.from_records("adapterfusion", {"x": [record([1.0, 0, 0])]}, "completion")
+    attention.write(seen / "summary.json")
     (run / "fusion/fusion").mkdir()
     tensors = {"layers.0.fusions.value.weight": np.eye(4) * 2, "layers.1.fusions.value.weight": np.eye(4)}
     save_file(tensors, run / "fusion/fusion/adapter_model.safetensors")
     record([0.3, 0.3, 0.4]).save(run / "attention/init.npz")
     record([0.3, 0.31, 0.39]).save(run / "attention/fusion.npz")
     made_runs.finish(run, "fusion", params)
-    found = diagnostics.detect({"adapterfusion": ["runs/fusion/a"]}, {"adapterfusion": "runs/fusion_attention/a"})
-    assert [one["sign"] for one in found] == ["loss does not fall", "collapsed attention", "unmoved attention",
+    found = diagnostics.find_signs({"adapterfusion": ["runs/fusion/a"]}, {"adapterfusion": "runs/fusion_attention/a"})
+    assert [one.sign for one in found] == ["loss does not fall", "collapsed attention", "unmoved attention",
                                               "value off identity"]  # fmt: skip
-    assert "no layer moved more than 1.0%" in found[2]["evidence"] and "1.00 of ||I||" in found[3]["evidence"]
+    assert "no layer moved more than 1.0%" in found[2].evidence and "1.00 of ||I||" in found[3].evidence

@@ -20,6 +20,7 @@ from nbconvert import HTMLExporter
 
 from studykit.attention.record import FusionRecord, Sample, token_marks
 from studykit.errors import UserError
+from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary, Verdict
 from studykit.report.figures import comparison, fusion, style, training
 from studykit.report.figures import tokens as figures_tokens
 from studykit.report.figures.tokens import COLUMNS, wrap
@@ -61,13 +62,29 @@ LOG = [
     {"step": 5, "loss": 1.5, "value_penalty": 0.1},
     {"step": 10, "eval_loss": 1.0, "eval_sequence_loss": 2.0, "loss": 1.2},
 ]
-SCORES = [
-    {"method": "base", "mean": 1.0, "low": 0.0, "high": 2.0, "score": 1.0, "parameters": 0, "memory_mb": 400},
-    {"method": "lora", "mean": 5.0, "low": 4.0, "high": 6.5, "points": [4, 5, 6], "score": 5.0, "parameters": 9000,
-     "seconds": 30.0, "memory_mb": 500},
-]  # fmt: skip
-GAPS = [{"method": "lora", "value": 4.0, "low": 3.0, "high": 5.5, "by_seed": [3, 4, 5]},
-        {"method": "fusion", "value": -1.0, "low": -3.0, "high": 0.5, "by_seed": []}]  # fmt: skip
+
+
+def summary(method: str, mean: float, interval: tuple | None, points: list[float]) -> MethodSummary:
+    bounds = Interval(low=interval[0], high=interval[1]) if interval else None
+    return MethodSummary(method=method, mean=mean, sd=None, points=points, interval=bounds, interval_method="made", n=N,
+                         clusters=None)  # fmt: skip
+
+
+def contrast(method: str, value: float, interval: tuple | None, by_seed: list[float]) -> Contrast:
+    bounds = Interval(low=interval[0], high=interval[1]) if interval else None
+    verdict = Verdict(direction="undecided", seeds_confirm=False, p_holm=1.0)
+    return Contrast(method=method, against="base", value=value, interval=bounds, n=N, clusters=None, p=1.0,
+                    test="paired bootstrap", effect=1.0, effect_name="odds ratio", discordant=None, detectable=None,
+                    by_seed=by_seed, seed_interval=None, verdict=verdict)  # fmt: skip
+
+
+SCORES = [summary("base", 1.0, (0.0, 2.0), []), summary("lora", 5.0, (4.0, 6.5), [4, 5, 6])]
+GAPS = [contrast("lora", 4.0, (3.0, 5.5), [3, 4, 5]), contrast("fusion", -1.0, (-3.0, 0.5), [])]
+COSTS = [
+    MethodCost(method="base", parameters=0, steps=None, seconds=None, members_seconds=None, memory_mb=400),
+    MethodCost(method="lora", parameters=9000, steps=10, seconds=30.0, members_seconds=None, memory_mb=500),
+]
+MEANS = {row.method: row.mean for row in SCORES}
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
 LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
 
@@ -89,7 +106,7 @@ FIGURES = {
     "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
     "comparison": lambda: comparison.scores(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),
     "differences": lambda: comparison.differences(GAPS, metric="pass@1 (points)", baseline="base", samples=N),
-    "cost": lambda: comparison.cost(SCORES, metric="pass@1 (%)", samples=N),
+    "cost": lambda: comparison.cost(COSTS, MEANS, metric="pass@1 (%)", samples=N),
     "token_strip": lambda: figures_tokens.token_strip(record(HOSTILE)),
     "token_strip of a member": lambda: figures_tokens.token_strip(record(HOSTILE), layers=1, member="lua", weighted=True),
 }
@@ -362,13 +379,14 @@ def test_overlong_samples_are_counted_not_dropped():
 
 
 def test_what_was_not_measured_is_said():
-    assert "Not measured, hence left out: base (training time (s))" in comparison.cost(SCORES, metric="x", samples=N).caption
+    figure = comparison.cost(COSTS, MEANS, metric="x", samples=N)
+    assert "Not measured, hence left out: base (training time (s))" in figure.caption
 
 
 def test_a_single_row_has_a_point_and_no_interval():
-    none = {"low": None, "high": None}
-    scores = comparison.scores([SCORES[0] | none, SCORES[1]], metric="pass@1 (%)", samples=1)
-    gaps = comparison.differences([GAPS[0] | none], metric="pass@1 (points)", baseline="base", samples=1)
+    scores = comparison.scores([summary("base", 1.0, None, []), SCORES[1]], metric="pass@1 (%)", samples=1)
+    gap = contrast("lora", 4.0, None, [3, 4, 5])
+    gaps = comparison.differences([gap], metric="pass@1 (points)", baseline="base", samples=1)
     assert "base 1 (no interval); lora 5 (4 to 6.5)" in scores.alt and "lora +4 (no interval)" in gaps.alt
     assert all(style.svg(figure) for figure in (scores, gaps))
 

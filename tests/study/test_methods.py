@@ -73,7 +73,7 @@ def test_every_adapter_trains_and_comes_back(home, method):
     adapters.save_adapter(model, place / "adapter", "lua")
     run = tiny.finish(home, place, {"base": base_dir, "language": "lua", "method": method, "seed": 0})
     fresh, _ = load_base(base_dir)
-    with evaluation_trained.loaded(fresh, evaluation_trained.State("trained", 0, run)) as loaded:
+    with evaluation_trained.loaded(fresh, evaluation_trained.EvaluatedCheckpoint("trained", 0, run)) as loaded:
         assert torch.equal(logits(loaded), trained) and not torch.equal(trained, bare)
     assert torch.equal(logits(fresh), bare), "the base is bare again"
 
@@ -104,7 +104,7 @@ def test_every_composition_trains_and_comes_back(home, word):
     p, trained = compose(home, word)
     base, _ = load_base(p.base)
     bare = logits(base)
-    with evaluation_trained.loaded(base, evaluation_trained.State("trained", 0, p.out)) as loaded:
+    with evaluation_trained.loaded(base, evaluation_trained.EvaluatedCheckpoint("trained", 0, p.out)) as loaded:
         torch.testing.assert_close(logits(loaded), trained, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(trained, bare)
     assert torch.equal(logits(base), bare) and base.config.use_cache, "the base is bare again"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from studykit.data.languages import canonical
 from studykit.evaluation.metrics import codebleu, syntax_trees
 from studykit.evaluation.metrics.keywords import KEYWORDS
-from studykit.evaluation.metrics.score import score
+from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.statistics import paired_bootstrap
 from tests.evaluation.metrics.code_pairs import CORPUS, PAIRS, VALUES
 
@@ -38,8 +38,8 @@ HELLO = {
 
 
 def values(prediction: str, reference: str, language: str) -> dict[str, float]:
-    scores = score([prediction], [reference], language)
-    return {name: entry["value"] for name, entry in scores.items() if name.startswith("codebleu")}
+    scores = score_texts([prediction], [reference], language)
+    return {name: entry.value for name, entry in scores.items() if name.startswith("codebleu")}
 
 
 @pytest.mark.parametrize(("language", "i"), CASES)
@@ -51,17 +51,17 @@ def test_components_are_those_of_the_published_package(language, i):
 @pytest.mark.parametrize("language", PAIRS)
 def test_a_corpus_is_scored_from_the_sums_as_published(language):
     predictions, references = zip(*PAIRS[language], strict=True)
-    entry = score(predictions, references, language)["codebleu_compat"]
-    assert entry["value"] == pytest.approx(CORPUS[language], abs=1e-4)
-    assert set(entry["components"]) == set(codebleu.COMPONENTS)
-    assert entry["value"] == pytest.approx(np.mean(list(entry["components"].values())))
+    entry = score_texts(predictions, references, language)["codebleu_compat"]
+    assert entry.value == pytest.approx(CORPUS[language], abs=1e-4)
+    assert set(entry.components) == set(codebleu.COMPONENTS)
+    assert entry.value == pytest.approx(np.mean(list(entry.components.values())))
 
 
 @pytest.mark.parametrize("language", sorted(HELLO))
 def test_a_program_is_its_own_best_prediction(language):
     text = HELLO[language] + "\n" + HELLO[language].removeprefix("<?php")  # long enough for four words in a row
-    found = score([text], [text], language)
-    assert found["parse_ok"]["value"] == 100
+    found = score_texts([text], [text], language)
+    assert found["parse_ok"].value == 100
     assert all(value == pytest.approx(100) for value in values(text, text, language).values())
     assert canonical(language) in syntax_trees.MODULES and len(KEYWORDS[language]) > 15
     assert syntax_trees.version(language).startswith("tree-sitter-")
@@ -71,28 +71,28 @@ def test_a_program_is_its_own_best_prediction(language):
 def test_an_empty_prediction_has_25_as_published_and_nothing_mended(language):
     for _, reference in PAIRS[language]:
         assert values("", reference, language) == {"codebleu": 0, "codebleu_compat": 25}
-        assert score([""], [reference], language)["codebleu_compat"]["substituted"] is True
-        assert score([reference], [reference], language)["codebleu_compat"]["substituted"] is False
+        assert score_texts([""], [reference], language)["codebleu_compat"].substituted is True
+        assert score_texts([reference], [reference], language)["codebleu_compat"].substituted is False
 
 
 def test_a_reference_without_data_flow_shares_its_weight_out():
     reference = "import os\n"
     row, _ = codebleu.compare(reference, reference, "python")
     assert row[19] == 0 and np.isnan(codebleu.components(np.array(row))[3])
-    entry = score([reference], [reference], "python")["codebleu"]
-    assert entry["components"]["dataflow"] is None
-    rest = [entry["components"][name] for name in codebleu.COMPONENTS[:3]]
-    assert entry["value"] == pytest.approx(np.mean(rest))
+    entry = score_texts([reference], [reference], "python")["codebleu"]
+    assert entry.components["dataflow"] is None
+    rest = [entry.components[name] for name in codebleu.COMPONENTS[:3]]
+    assert entry.value == pytest.approx(np.mean(rest))
     flowing = "a = b\nc = a\n"
-    both = score([reference, flowing], [reference, flowing], "python")["codebleu"]
-    assert both["components"]["dataflow"] == 100
+    both = score_texts([reference, flowing], [reference, flowing], "python")["codebleu"]
+    assert both.components["dataflow"] == 100
 
 
 def test_languages_without_data_flow_have_three_components_under_another_name():
-    entry = score(["local x = 1"], ["local x = 2"], "lua")["codebleu_3"]
-    assert list(entry["components"]) == list(codebleu.COMPONENTS[:3])
-    assert entry["value"] == pytest.approx(np.mean(list(entry["components"].values())))
-    assert "CodeBLEU-3" in entry["label"] and "weights:1/1/1|" in entry["signature"]
+    entry = score_texts(["local x = 1"], ["local x = 2"], "lua")["codebleu_3"]
+    assert list(entry.components) == list(codebleu.COMPONENTS[:3])
+    assert entry.value == pytest.approx(np.mean(list(entry.components.values())))
+    assert "CodeBLEU-3" in entry.label and "weights:1/1/1|" in entry.signature
 
 
 @pytest.mark.parametrize("language", sorted(PAIRS))
@@ -126,7 +126,7 @@ def test_values_of_sums_are_vectorised_and_bounded(pairs):
 
 def test_a_bootstrap_can_resample_its_rows():
     predictions, references = zip(*PAIRS["python"], strict=True)
-    rows = [score(texts, references, "python")["codebleu"]["statistics"] for texts in (references, predictions)]
+    rows = [score_texts(texts, references, "python")["codebleu"].statistics for texts in (references, predictions)]
     found = paired_bootstrap(*rows, codebleu.fixed, resamples=200)
     assert 0 < found.low <= found.value <= found.high
 

@@ -1,4 +1,4 @@
-"""States: what is scored of a method, each as if it alone stood on the base, with the loss that training reports."""
+"""Evaluation: each checkpoint is scored as if it were alone on the base, and nothing is generated or lost twice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from studykit.data import rows as data_rows
 from studykit.data.checks import Call, FunctionCheck
 from studykit.errors import UserError
-from studykit.evaluation import comparison, evaluate, samples, scoring, trained
+from studykit.evaluation import comparison, evaluate, scoring, trained
 from studykit.evaluation.execution import execute
+from studykit.evaluation.samples import read_samples
+from studykit.evaluation.scores import EvaluationScores, read_scores
 from studykit.runs import files, store
 from studykit.study.parameters import EvaluateParams
 from studykit.training import fusions, generate, phases
@@ -54,12 +56,13 @@ def parameters(p, runs_of_seeds: list[str], method: str = "bottleneck", **given)
                           seeds=list(range(len(runs_of_seeds))), **{**usual, **given})  # fmt: skip
 
 
-def evaluated(p) -> dict:
+def evaluated(p) -> EvaluationScores:
     with store.open_run(p.out, stage="evaluate", params=p) as run:
         if not run.done:
-            files.write_json(run.path("scores.json"), evaluate.evaluate(p, run))
+            scores = evaluate.evaluate_method(p, run)
+            files.write_json(run.path("scores.json"), scores.model_dump(mode="json"))
             run.publish()
-    return run.read_json("scores.json")
+    return read_scores(run.dir)
 
 
 def test_the_loss_is_the_validation_loss_of_training(advfusion, tmp_path):
@@ -70,49 +73,51 @@ def test_the_loss_is_the_validation_loss_of_training(advfusion, tmp_path):
     rows = data_rows.read_rows(advfusion.data, "lua", "valid")
     valid = tiny.encode_rows(rows, tokens, *tiny.LIMITS)
     result, _ = train(model, tokens, valid, valid, advfusion, steps=2, trainer_state_dir=tmp_path, seed=0)
-    nats, count = map(sum, zip(*trained.completion_losses(model, tokens, rows, tiny.LIMITS, 3), strict=True))
+    nats, count = map(sum, zip(*evaluate.reference_losses(model, tokens, rows, tiny.LIMITS, 3), strict=True))
     assert nats / count == pytest.approx(result.validation_loss(), rel=1e-6)
 
 
-def test_states_on_one_base_are_those_on_a_fresh_base_each(advfusion):
+def test_checkpoints_on_one_base_are_those_on_a_fresh_base_each(advfusion):
     """Runs of every kind, one after another, twice: nothing of one is left for the next, the base is itself again."""
     ids = torch.arange(3, 33).view(2, 15)
     runs_of_seeds = [advfusion.members["lua"], advfusion.out, advfusion.members["ruby"]]
-    wanted = [trained.State("base"), *trained.states(parameters(advfusion, runs_of_seeds))] * 2
+    p = parameters(advfusion, runs_of_seeds)
+    checkpoints = [trained.EvaluatedCheckpoint("base"), *trained.evaluated_checkpoints(p)] * 2
     shared, _ = load_base(advfusion.base)
-    for state in wanted:
+    for checkpoint in checkpoints:
         fresh, _ = load_base(advfusion.base)
-        with trained.loaded(shared, state) as a, trained.loaded(fresh, state) as b, torch.no_grad():
+        with trained.loaded(shared, checkpoint) as a, trained.loaded(fresh, checkpoint) as b, torch.no_grad():
             assert torch.equal(a(ids).logits, b(ids).logits)
-    assert len({state.file for state in wanted}) == len(wanted) // 2
+    assert len({checkpoint.file_stem for checkpoint in checkpoints}) == len(checkpoints) // 2
 
 
 def test_advfusion_is_scored_after_both_phases_and_the_first_under_its_mask(advfusion):
     p = parameters(advfusion, [advfusion.out], "advfusion_exclude")
     scores = evaluated(p)
-    assert list(comparison.by_state(scores)) == ["phase 1", "phase 2"]
-    assert [state["phase"] for state in comparison.final(scores)] == ["phase2"]
+    assert list(scores.by_name) == ["phase 1", "phase 2"]
+    assert [checkpoint.phase for checkpoint in scores.final] == ["phase2"]
     base, tokens = load_base(p.base)
     model = fusions.load_trained(base, advfusion.out, "phase1")
     rows = data_rows.read_rows(p.data, p.language, "test")
     losses = {}
     for masked in ([], ["lua"]):
         fusion_members(model, masked, "exclude")
-        losses[len(masked)] = trained.completion_losses(model, tokens, rows, tiny.LIMITS, 3)
+        losses[len(masked)] = evaluate.reference_losses(model, tokens, rows, tiny.LIMITS, 3)
     assert losses[0] != losses[1]
     losses[1] = [pytest.approx(pair, rel=1e-6) for pair in losses[1]]  # the evaluation folds the fusion
-    assert [state["folded"] for state in scores["states"]] == [True, True]
-    found = samples.read(p.out, scores["states"][0])
-    assert [[row["nats"], row["tokens"]] for row in found] == losses[1]
-    assert [row["id"] for row in found] == scores["ids"] == [row.id for row in rows]
-    assert scores["states"][0]["scores"]["loss"]["statistics"] == losses[1]
+    assert [checkpoint.folded for checkpoint in scores.checkpoints] == [True, True]
+    samples = read_samples(p.out, scores.checkpoints[0])
+    assert [(sample.nats, sample.tokens) for sample in samples] == losses[1]
+    assert [sample.id for sample in samples] == scores.ids == [row.id for row in rows]
+    assert [tuple(row) for row in scores.score("loss").statistics] == losses[1]
 
 
-def test_the_base_is_one_state_without_a_seed_and_rows_without_tests_have_no_pass_at_1(advfusion):
+def test_the_base_is_one_checkpoint_without_a_seed_and_rows_without_tests_have_no_pass_at_1(advfusion):
     scores = evaluated(parameters(advfusion, [], "base", limit=2))
-    assert [(s["name"], s["seed"], s["run"]) for s in scores["states"]] == [("base", None, None)]
-    assert scores["isolation"] is scores["not_executed"] is scores["states"][0]["execution"] is None
-    assert "pass_at_1" not in scores["states"][0]["scores"] and len(scores["ids"]) == 2
+    (checkpoint,) = scores.checkpoints
+    assert (checkpoint.name, checkpoint.seed, checkpoint.run) == ("base", None, None)
+    assert scores.isolation is scores.not_executed is checkpoint.execution is None
+    assert "pass_at_1" not in checkpoint.scores and len(scores.ids) == 2
 
 
 def test_a_missing_runtime_is_told_in_the_scores(advfusion, monkeypatch):
@@ -125,16 +130,24 @@ def test_a_missing_runtime_is_told_in_the_scores(advfusion, monkeypatch):
 
     monkeypatch.setattr(execute.runtimes, "require", require)
     scores = evaluated(parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/none-0000000006"))
-    found = scores["states"][0]["scores"]["pass_at_1"]
-    assert found["value"] is None and found["reason"] == scores["not_executed"]
-    assert "no working `lua`" in found["reason"]
+    score = scores.score("pass_at_1")
+    assert score.value is None and score.reason == scores.not_executed
+    assert "no working `lua`" in score.reason
     assert "pass_at_1" not in comparison.shared_metrics([scores])
 
 
 def test_a_checkpoint_of_another_base_is_refused(home, advfusion):
     other = parameters(advfusion, [advfusion.members["lua"]]).model_copy(update={"base": tiny.base_run(home, seed=1)})
     with pytest.raises(UserError, match="was trained on runs/base_model/tiny-0000000000, not on"):
-        trained.states(other)
+        trained.evaluated_checkpoints(other)
+
+
+def timeless(scores: EvaluationScores) -> dict:
+    """The scores without everything that a clock measured."""
+    content = scores.model_dump()
+    for checkpoint in content["checkpoints"]:
+        del checkpoint["seconds"], checkpoint["batches"]
+    return content
 
 
 def written(monkeypatch) -> list[int]:
@@ -159,20 +172,18 @@ def test_scoring_anew_takes_over_completions_that_would_be_written_the_same(advf
     for file in ("manifest.json", store.COPY):
         (place / file).unlink()
     second = evaluated(p)
-    assert sum(calls) == 2 * len(first["ids"])  # the batch check alone, each prompt singly and in a batch
-    for state in (*first["states"], *second["states"]):
-        del state["seconds"], state["batches"]
-    assert first == second
+    assert sum(calls) == 2 * len(first.ids)  # the batch check alone, each prompt singly and in a batch
+    assert timeless(first) == timeless(second)
     monkeypatch.setattr(evaluate.code_digest, "digest_modules", lambda *_: "the code that writes is another")
     for file in ("manifest.json", store.COPY):
         (place / file).unlink()
     evaluated(p)
-    assert sum(calls) == 5 * len(first["ids"])
+    assert sum(calls) == 5 * len(first.ids)
 
 
-def test_a_killed_scoring_goes_on_with_the_next_state(advfusion, monkeypatch):
+def test_a_killed_scoring_goes_on_with_the_next_checkpoint(advfusion, monkeypatch):
     p = parameters(advfusion, [advfusion.out], "advfusion_zero", out="runs/evaluate/kill-0000000008")
-    real, calls = scoring.evaluate_predictions, []
+    real, calls = scoring.score_predictions, []
 
     def fails_once(*args, **options):
         calls.append(args)
@@ -180,20 +191,20 @@ def test_a_killed_scoring_goes_on_with_the_next_state(advfusion, monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(evaluate, "evaluate_predictions", fails_once)
+    monkeypatch.setattr(evaluate, "score_predictions", fails_once)
     with pytest.raises(KeyboardInterrupt):
         evaluated(p)
     asked = written(monkeypatch)
     scores = evaluated(p)
-    assert [state["phase"] for state in scores["states"]] == ["phase1", "phase2"] and len(calls) == 3
-    assert asked[0] == 0  # all completions of the second state were there
-    assert scores["states"][1]["batches"]["same"] == scores["states"][1]["batches"]["rows"]
+    assert [checkpoint.phase for checkpoint in scores.checkpoints] == ["phase1", "phase2"] and len(calls) == 3
+    assert asked[0] == 0  # all completions of the second checkpoint were there
+    assert scores.checkpoints[1].batches.same == scores.checkpoints[1].batches.rows
 
 
 def test_an_attempts_scores_are_made_again_when_an_input_was(advfusion, monkeypatch):
-    """Half of the states scored, then their run is another one of the same name: nothing of it is certified."""
+    """Half of the checkpoints scored, then their run is another one of the same name: nothing of it is certified."""
     p = parameters(advfusion, [advfusion.out], "advfusion_zero", out="runs/evaluate/stale-0000000011")
-    real, calls = scoring.evaluate_predictions, []
+    real, calls = scoring.score_predictions, []
 
     def scored(*args, **options):
         calls.append(args)
@@ -201,7 +212,7 @@ def test_an_attempts_scores_are_made_again_when_an_input_was(advfusion, monkeypa
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(evaluate, "evaluate_predictions", scored)
+    monkeypatch.setattr(evaluate, "score_predictions", scored)
     with pytest.raises(KeyboardInterrupt):
         evaluated(p)
     file = files.home() / advfusion.out / "manifest.json"
@@ -222,7 +233,7 @@ def test_completions_of_other_settings_or_torn_ones_are_written_again_by_the_sam
             (run.checkpoints / "s0.jsonl").write_text(left)
             raise KeyboardInterrupt
     found = evaluated(p)
-    assert found["states"][0]["scores"] == whole["states"][0]["scores"]
+    assert found.checkpoints[0].scores == whole.checkpoints[0].scores
     for file in ("manifest.json", store.COPY):
         (files.home() / p.out / file).unlink()
 
@@ -231,10 +242,10 @@ def test_samples_are_drawn_scored_and_kept(advfusion):
     p = parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/draw-0000000009", samples=3,
                    temperature=0.8, top_p=0.95, limit=2)  # fmt: skip
     scores = evaluated(p)
-    found = samples.read(p.out, scores["states"][0])
-    assert [(row["id"], row["sample"]) for row in found] == [(x, i) for x in scores["ids"] for i in range(3)]
-    assert scores["settings"]["decoding"] == "sampling" and scores["settings"]["temperature"] == 0.8
-    assert scores["states"][0]["scores"]["bleu_paper"]["n"] == 2 and scores["states"][0]["counts"]["n"] == 6
+    samples = read_samples(p.out, scores.checkpoints[0])
+    assert [(sample.id, sample.sample) for sample in samples] == [(x, i) for x in scores.ids for i in range(3)]
+    assert scores.settings["decoding"] == "sampling" and scores.settings["temperature"] == 0.8
+    assert scores.score("bleu_paper").n == 2 and scores.checkpoints[0].counts.n == 6
 
 
 @pytest.mark.parametrize("given, said", [

@@ -1,0 +1,228 @@
+"""The results of a comparison, as notebook 06 publishes them in `compare.json`.
+
+results = read_results("runs/compare/lua-0123456789")
+contrast = results.main_comparison.contrast("advfusion_zero", "adapterfusion")
+contrast.value, contrast.interval, str(contrast.verdict)  # 1.7, Interval(low=0.4, high=3.0), "better"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from studykit.evaluation.scores import Published
+from studykit.runs import files
+
+Direction = Literal["better", "worse", "undecided"]
+OPPOSITE: dict[Direction, Direction] = {"better": "worse", "worse": "better", "undecided": "undecided"}
+
+
+class Interval(Published):
+    """The two bounds of a confidence interval."""
+
+    low: float
+    high: float
+
+    def includes(self, value: float) -> bool:
+        """Returns whether the value lies between the bounds, which are part of the interval."""
+        return self.low <= value <= self.high
+
+    def reversed(self) -> Interval:
+        """Returns the interval of the same difference, seen from the other side."""
+        return Interval(low=-self.high, high=-self.low)
+
+
+class MethodSummary(Published):
+    """One metric of one method: its mean over the seeds and the two uncertainties of it."""
+
+    method: str  # with the phase, where it is not the last one: "advfusion_zero, phase 1"
+    final: bool = True  # whether the method is judged by this score
+    mean: float  # over the seeds
+    sd: float | None  # standard deviation over the seeds; None for one seed
+    points: list[float]  # one score per seed
+    interval: Interval | None  # over the test rows; None for a single row or cluster
+    interval_method: str  # how the interval was computed, see `statistics`
+    n: int  # test rows
+    clusters: int | None  # groups of dependent rows; None: every row is independent
+    components: dict[str, float] = {}  # the parts of CodeBLEU, means over the seeds
+
+
+class Verdict(Published):
+    """What a difference says of other test rows and of other seeds."""
+
+    direction: Direction  # of the method against the other one, on other test rows
+    seeds_confirm: bool  # whether the interval over the seeds excludes 0; False for a single seed
+    p_holm: float  # the p value over rows after Holm's correction
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the rows decide between the two methods."""
+        return self.direction != "undecided"
+
+    def __str__(self) -> str:
+        only_seeds = self.is_decided and not self.seeds_confirm
+        return f"{self.direction} on these seeds" if only_seeds else self.direction
+
+    def reversed(self) -> Verdict:
+        """Returns the verdict of the same difference, seen from the other side."""
+        return self.model_copy(update={"direction": OPPOSITE[self.direction]})
+
+
+class Contrast(Published):
+    """The difference between two methods in one metric: the score of `method` minus that of `against`."""
+
+    method: str
+    against: str
+    value: float
+    interval: Interval | None  # over the test rows; None for a single row or cluster
+    n: int  # test rows, the same on both sides
+    clusters: int | None  # groups of dependent rows; None: every row is independent
+    p: float  # two-sided, over the test rows, of "no difference"
+    test: Literal["paired bootstrap", "McNemar, exact"]  # behind p
+    effect: float  # the size of the difference, see `effect_name`
+    effect_name: Literal["odds ratio", "Cliff's delta"]
+    discordant: tuple[int, int] | None  # rows that only the one and only the other passes, where McNemar's test is used
+    detectable: float | None  # a true difference that the rows would reveal with a power of 80 %, without correction
+    by_seed: list[float]  # differences seed by seed; empty where the two have different seeds
+    seed_interval: Interval | None  # Student's t interval over the seeds; None below two seeds
+    verdict: Verdict
+
+    def reversed(self) -> Contrast:
+        """Returns the same difference, seen from the other side."""
+        changes = {
+            "method": self.against,
+            "against": self.method,
+            "value": -self.value,
+            "interval": self.interval and self.interval.reversed(),
+            "effect": 1 / self.effect if self.effect_name == "odds ratio" else -self.effect,
+            "discordant": self.discordant and self.discordant[::-1],
+            "by_seed": [-difference for difference in self.by_seed],
+            "seed_interval": self.seed_interval and self.seed_interval.reversed(),
+            "verdict": self.verdict.reversed(),
+        }
+        return self.model_copy(update=changes)
+
+
+class TestFamily(Published):
+    """The tests among which Holm's correction bounds the chance of any false finding."""
+
+    __test__ = False  # pytest takes classes named Test... for tests
+
+    tests: int
+    description: str  # of the family, inside a sentence
+
+
+class MetricComparison(Published):
+    """All methods compared by one metric on the test rows of one language."""
+
+    metric: str  # the key of `scores`, as "pass_at_1"
+    label: str  # the name in tables, as "pass@1"
+    unit: str  # "%", "points" or "nats per token"
+    baseline: str  # the method that all others are compared with
+    language: str
+    signature: str  # the variant of the metric
+    confidence: float  # of the intervals, as 0.95
+    summaries: list[MethodSummary]  # a method's earlier phases come before its final score
+    contrasts: list[Contrast]
+    family: TestFamily
+
+    def summary(self, method: str) -> MethodSummary:
+        """Returns the summary of a method, or of a phase of it ("advfusion_zero, phase 1")."""
+        return next(summary for summary in self.summaries if summary.method == method)
+
+    def contrast(self, method: str, against: str) -> Contrast | None:
+        """Returns the difference between two methods, whichever way round it was computed; None if it was not."""
+        for contrast in self.contrasts:
+            if (contrast.method, contrast.against) == (method, against):
+                return contrast
+            if (contrast.method, contrast.against) == (against, method):
+                return contrast.reversed()
+        return None
+
+    @property
+    def to_baseline(self) -> list[Contrast]:
+        """The differences between each method and the baseline."""
+        return [contrast for contrast in self.contrasts if contrast.against == self.baseline]
+
+    @property
+    def seeds(self) -> int:
+        """The largest number of seeds that a method was trained with."""
+        return max(len(summary.points) for summary in self.summaries)
+
+
+class SourceScores(Published):
+    """The scores of a source adapter on the test rows of its own language."""
+
+    language: str
+    method: str
+    n: int  # test rows
+    summaries: dict[str, MethodSummary]  # by metric
+    runtime: str | None  # that the programs were run with
+    not_executed: str | None  # why there is no pass@k
+
+
+class OwnAttention(Published):
+    """The share of the fusion weight that the target's own adapter gets, after one phase of one method."""
+
+    method: str
+    phase: str  # as figures name it
+    own_weight: float  # mean over the seeds, 0 to 1
+    sd: float | None  # over the seeds; None for one seed
+    own_share: float  # norm-weighted: its share of what the members add, 0 to 1
+    by_seed: list[float]
+    samples: int
+    tokens: str  # the kind of tokens that were looked at
+    empty_slot: bool  # whether the adapter was masked by zero, so that its weight falls on nothing
+
+
+class MethodCost(Published):
+    """The cost of one training of a method, as a mean over its seeds; the base, which is not trained, costs nothing."""
+
+    method: str
+    parameters: int  # trained ones
+    steps: float | None  # of all phases
+    seconds: float | None  # of all phases
+    members_seconds: float | None  # to train the adapters that a fusion needs first
+    memory_mb: float | None  # the highest peak
+
+
+class StageTime(Published):
+    """The wall time of all runs of one stage."""
+
+    stage: str  # or "all"
+    runs: int
+    seconds: float  # of all runs together
+    slowest: float  # seconds of the slowest run
+    memory_mb: float  # the highest peak
+
+
+class ComparisonResults(Published):
+    """The content of `compare.json`."""
+
+    main: str  # the metric by which the methods are judged
+    metrics: dict[str, MetricComparison]
+    sources: list[SourceScores]
+    attention: list[OwnAttention]
+    cost: list[MethodCost]
+    time: list[StageTime]
+
+    @property
+    def main_comparison(self) -> MetricComparison:
+        """The comparison by which the methods are judged."""
+        return self.metrics[self.main]
+
+    @property
+    def loss_comparison(self) -> MetricComparison | None:
+        """The comparison by completion loss, where it was measured besides the main metric."""
+        return self.metrics.get("loss") if self.main != "loss" else None
+
+    @property
+    def judged_by(self) -> list[MetricComparison]:
+        """The main comparison, and that by completion loss where it was measured too."""
+        return [one for one in (self.main_comparison, self.loss_comparison) if one]
+
+
+def read_results(run: str | Path) -> ComparisonResults | None:
+    """Reads the `compare.json` of a compare run; returns None for a run without one."""
+    file = files.project_path(run) / "compare.json"
+    return ComparisonResults.model_validate_json(file.read_bytes()) if file.is_file() else None

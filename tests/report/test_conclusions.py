@@ -1,0 +1,146 @@
+"""Conclusions: every verdict has its sentence, every difference is told once, and too few rows are named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from studykit.evaluation.results import OwnAttention
+from studykit.evaluation.scores import Score
+from studykit.report import conclusions
+from tests.evaluation.test_comparison import STUDY, compared, measured, renamed
+from tests.made_scores import changed, method, rescored
+
+
+@pytest.mark.parametrize("metric, a, b, expected", [
+    ("pass_at_1", {"share": 0.6}, {"share": 0.4}, "better"),
+    ("pass_at_1", {"share": 0.4}, {"share": 0.6}, "worse"),
+    ("pass_at_1", {"share": 0.4}, {"share": 0.4}, "undecided"),
+    ("pass_at_1", {"share": 0.405}, {"share": 0.4}, "undecided"),
+    ("loss", {"share": 0, "loss": 0.9}, {"share": 0, "loss": 1.0, "rng_seed": 1}, "better"),
+    ("loss", {"share": 0, "loss": 1.1}, {"share": 0, "loss": 1.0, "rng_seed": 1}, "worse"),
+    ("loss", {"share": 0, "loss": 1.0}, {"share": 0, "loss": 1.0, "rng_seed": 1}, "undecided"),
+])  # fmt: skip
+def test_every_verdict_and_its_sentence(metric, a, b, expected):
+    result = compared({"adapterfusion": method(**b), "advfusion_zero": method(**a)}, metric)
+    contrast = result.contrasts[0]
+    assert str(contrast.verdict) == contrast.verdict.direction == expected
+    text = conclusions.sentence(result, contrast)
+    claim = {"better": "**advfusion_zero is better than adapterfusion**",
+             "worse": "**advfusion_zero is worse than adapterfusion**",
+             "undecided": "**we cannot tell whether advfusion_zero or adapterfusion is better**"}[expected]  # fmt: skip
+    assert text.startswith(f"On {conclusions.metric_in_sentence(result)}, {claim}: ")
+    assert conclusions.signed(contrast.value, metric) in text and "n = 200 rows" in text
+    assert ("seed" in text) == (expected != "undecided")
+    assert ("would be detected" in text) == (expected == "undecided" and contrast.detectable is not None)
+    assert ("No test row distinguishes the two" in text) == (contrast.detectable is None)
+    opening = {"better": "**AdvFusion beats AdapterFusion on Lua**",
+               "worse": "**AdvFusion does not beat AdapterFusion on Lua**",
+               "undecided": "**We cannot tell whether AdvFusion beats AdapterFusion on Lua**"}[expected]  # fmt: skip
+    assert conclusions.hypothesis(result, "lua").startswith(f"{opening}, judged by ")
+
+
+@pytest.mark.parametrize("zero, exclude, claim", [
+    (0.6, 0.6, "**AdvFusion beats AdapterFusion on Lua**"),
+    (0.6, 0.4, "**AdvFusion beats AdapterFusion on Lua with one of its two masks**"),
+    (0.6, 0.2, "**Whether AdvFusion beats AdapterFusion on Lua depends on the mask**"),
+    (0.2, 0.4, "**AdvFusion does not beat AdapterFusion on Lua**"),
+    (0.4, 0.4, "**We cannot tell whether AdvFusion beats AdapterFusion on Lua**"),
+])  # fmt: skip
+def test_the_hypothesis_with_two_masks(zero, exclude, claim):
+    advfusion = {"advfusion_zero": method(zero), "advfusion_exclude": method(exclude)}
+    text = conclusions.hypothesis(compared({"adapterfusion": method(0.4)} | advfusion), "lua")
+    assert text.startswith(f"{claim}, judged by pass@1: advfusion_zero is ") and text.endswith(".")
+    neither = compared({"adapterfusion": method(0.4), "lora": method(0.4)})
+    assert conclusions.hypothesis(neither, "lua") == ""
+
+
+@pytest.mark.parametrize("advfusion, outlook", [
+    (method(0.4, spread=0.12), "2 of 3 seeds differ in this direction; the interval over seeds"),
+    (method(0.6, seeds=(0,)), "A single seed says nothing about other trainings."),
+    (method(0.6, seeds=(7, 8)), "The two methods have no seeds in common"),
+])  # fmt: skip
+def test_a_finding_that_the_seeds_leave_open_holds_on_these_seeds_only(advfusion, outlook):
+    seeds = [checkpoint.seed for checkpoint in advfusion.checkpoints]
+    baseline = method(0.4, seeds if 7 not in seeds else (0, 1))
+    result = compared({"adapterfusion": baseline, "advfusion_zero": advfusion})
+    contrast = result.contrasts[0]
+    assert str(contrast.verdict) == "better on these seeds"
+    text = conclusions.sentence(result, contrast)
+    assert "**advfusion_zero is better than adapterfusion on these seeds**" in text and outlook in text
+    assert ("includes 0, so other seeds could show the opposite" in text) == (len(seeds) == 3)
+    assert "on Lua, at least on these seeds**" in conclusions.hypothesis(result, "lua")
+    assert str(contrast.reversed().verdict) == "worse on these seeds"
+
+
+def test_every_difference_is_told_once_under_its_question():
+    result = compared(STUDY | {"lora": method(0.3)})
+    answers = conclusions.answers(result)
+    expected = [*list(conclusions.QUESTIONS)[:3], conclusions.REST]  # each method has one phase
+    assert [answer.question for answer in answers] == expected
+    sentences = [sentence for answer in answers for sentence in answer.sentences]
+    assert len(sentences) == len(result.contrasts) and len(set(sentences)) == len(sentences)
+    assert "**bottleneck is better than base**" in sentences[0]
+
+
+def test_parts_of_a_score_stand_beside_it():
+    parts = {"ngram_match": 10.0, "syntax_match": 30.0, "dataflow_match": None}
+    study = {
+        name: renamed(content, "exact_match", "codebleu", label="CodeBLEU", components=parts)
+        for name, content in STUDY.items()
+    }
+    rows = conclusions.component_table(compared(study, "codebleu"))
+    assert rows[0] == {"method": "base", "CodeBLEU": "0.0", "ngram match": "10.0", "syntax match": "30.0"}
+    assert conclusions.component_table(compared()) == []
+
+
+def test_a_small_difference_of_text_scores_comes_with_a_caveat():
+    def scored(shift: float):
+        rng = np.random.default_rng(0)
+
+        def rouge(_):
+            values = (50 + shift + rng.normal(0, 1, 200)).tolist()
+            value = float(np.mean(values))
+            return {"rouge_l": Score(label="ROUGE-L", value=value, per_example=values, signature="r", n=200)}
+
+        return rescored(method(0.4), rouge)
+
+    caveat = "does not show which method people would prefer"
+    for shift, expected in ((3, True), (8, False)):
+        result = compared({"adapterfusion": scored(0), "lora": scored(shift)}, "rouge_l")
+        assert result.contrasts[0].verdict.direction == "better"
+        assert (caveat in conclusions.sentence(result, result.contrasts[0])) == expected
+    both = compared()
+    assert not any(caveat in conclusions.sentence(both, c) for c in both.contrasts), "tests decide, not people"
+
+
+ONE_GROUP = changed(method(1.0, n=6), groups=["p"] * 6), changed(method(0.0, n=6), groups=["p"] * 6)
+
+
+@pytest.mark.parametrize("metric", ["pass_at_1", "bleu_paper", "loss"])
+@pytest.mark.parametrize("a, b, reason", [
+    (method(1.0, n=1), method(0.0, n=1), "A single row does not show"),
+    (*ONE_GROUP, "A single cluster of rows does not show"),
+    (method(0.4), method(0.4), "No test row distinguishes the two."),
+    (method(1.0, seeds=(0,)), method(1.0, seeds=(0,)), "No test row distinguishes the two."),
+])  # fmt: skip
+def test_too_little_to_compare_gets_a_sentence(a, b, reason, metric):
+    result = compared({"adapterfusion": a, "lora": b}, metric)
+    contrast = result.contrasts[0]
+    assert contrast.verdict.direction == "undecided" and contrast.verdict.p_holm == 1
+    assert all(reason in conclusions.sentence(result, one) for one in (contrast, contrast.reversed()))
+    assert conclusions.difference_table(result)[0]["verdict"] == "undecided" and conclusions.score_table(result)
+    assert measured(contrast.reversed().reversed()) == pytest.approx(measured(contrast))
+
+
+def test_one_method_alone_has_scores_and_nothing_to_compare():
+    result = compared({"adapterfusion": method(0.4)})
+    assert result.contrasts == [] and conclusions.answers(result) == []
+    assert conclusions.difference_caption(result) == ""
+
+
+def test_shares_of_attention_say_what_they_are_means_of():
+    row = OwnAttention(method="a", phase="phase 2", own_weight=0.15, sd=0.07, own_share=0.2, by_seed=[0.1, 0.2], samples=64,
+                       tokens="completion", empty_slot=False)  # fmt: skip
+    assert conclusions.attention_caption([row, row]) == "n = 64 samples, completion tokens, 2 seeds"
+    assert conclusions.attention_caption([]) == "nothing was recorded"
