@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from studykit.data.checks import BenchmarkCheck
 from studykit.data.jsonl import json_lines
 from studykit.data.languages import canonical
 from studykit.data.readers.humaneval import given, humaneval_x_check
@@ -22,6 +23,7 @@ from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.programs import executable
 
 IDS_SHOWN = 5  # of the references that fail for one reason
+FORMS = ("rows/*/test.jsonl", "*.jsonl", "*/data/humaneval_*.jsonl.gz", "*.jsonl.gz")  # files of a folder
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def verify_references(
     failures: dict[str, dict[tuple[str, str], list]] = defaultdict(lambda: defaultdict(list))
     for row, verdict in zip(checked, verdicts, strict=True):
         if not verdict.passed:
-            reason = scoring.program_status(verdict), samples.error_message(verdict.stderr_tail)
+            reason = scoring.program_status(verdict), samples.error_message(verdict.stderr_tail, masked=False)
             failures[row.language][reason].append(row.id)
     with_tests = Counter(row.language for row in checked)
     results = []
@@ -80,25 +82,26 @@ def verify_references(
 
 
 def read_references(path: str | Path, languages: Sequence[str] = ()) -> list[Row]:
-    """Reads the test rows of a data run, a JSON lines file of rows, or HumanEval-X (its folder or one of its files).
+    """Reads the test rows of a data run, a JSON lines file of rows, or HumanEval-X or HumanEval as they are published.
 
-    Raises UserError for any other file, and for a language that the rows do not have.
+    HumanEval-X may be its folder (`<language>/data/humaneval_<language>.jsonl.gz`) or one of its files. Raises UserError for any other file, and for a language that the rows do not have.
     """
-    path = Path(path)
-    files = [path] if path.is_file() else sorted(path.glob("rows/*/test.jsonl")) or sorted(path.glob("*.jsonl"))
+    path, languages = Path(path), [canonical(language) for language in languages]
+    files = [path] if path.is_file() else next(filter(None, (sorted(path.glob(form)) for form in FORMS)), [])
     rows = [row_of(line, file, location) for file in files for location, line in json_lines(file)]
-    known = sorted({row.language for row in rows})
+    known = sorted({canonical(row.language) for row in rows})
     if not rows or set(languages) - set(known):
         missing = ", ".join(sorted(set(languages) - set(known))) or "any language"
         raise UserError(
             f"{path} has no rows of {missing}{'; it has ' + ', '.join(known) if known else ''}. Accepted are a data "
-            "run, a .jsonl file of rows with checks, and HumanEval-X, a .jsonl file or a folder of them."
+            "run, a .jsonl file of rows with checks, and HumanEval or HumanEval-X, a .jsonl or .jsonl.gz file or a "
+            "folder of them."
         )
-    return [row for row in rows if not languages or row.language in languages]
+    return [row for row in rows if not languages or canonical(row.language) in languages]
 
 
 def row_of(line: dict, file: Path, location: str) -> Row:
-    """Returns the row of a line, which is a row already or a problem of HumanEval-X, whose file names the language.
+    """Returns the row of a line, which is a row already or a problem of HumanEval-X or HumanEval.
 
     Raises UserError that names the file and the line, for anything else.
     """
@@ -108,10 +111,16 @@ def row_of(line: dict, file: Path, location: str) -> Row:
         except BadRow as bad:
             raise bad.at(location) from None
     if not {"task_id", "prompt", "canonical_solution", "test"} <= line.keys():
-        raise UserError(f"{file} holds neither rows nor HumanEval-X: a line has the fields {', '.join(line)}")
-    language = canonical(file.stem)
-    prompt = given(line)
-    return Row(line["task_id"], language, prompt, line["canonical_solution"], check=humaneval_x_check(line, prompt))
+        raise UserError(
+            f"{file} holds neither rows nor HumanEval nor HumanEval-X: a line has the fields {', '.join(line)}"
+        )
+    if "declaration" not in line and "entry_point" in line:
+        prompt, language = line["prompt"], "python"
+        check = BenchmarkCheck("humaneval", prompt, line["test"], line["entry_point"])
+    else:
+        prompt, language = given(line), canonical(line["task_id"].partition("/")[0])
+        check = humaneval_x_check(line, prompt)
+    return Row(line["task_id"], language, prompt, line["canonical_solution"], check=check)
 
 
 def format_references(results: Sequence[LanguageReferences]) -> str:

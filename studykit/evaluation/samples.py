@@ -139,12 +139,17 @@ def count_endings(samples: Sequence[Sample]) -> dict[str, int]:
     }
 
 
-def error_message(stderr: str) -> str:
-    """Returns the line that names an error, without the names, paths and values that differ between programs."""
+def error_message(stderr: str, masked: bool = True) -> str:
+    """Returns the line that names an error, without its place.
+
+    masked: without the names and values that differ between programs, too.
+    """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else "(no message)"
     message = re.sub(r"^.*:\d+: ", "", next((line for line in lines if TELLING.search(line)), last))
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", re.sub(r"\d+", "N", message))[:MESSAGE_CHARACTERS]
+    if masked:
+        message = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", re.sub(r"\d+", "N", message))
+    return message[:MESSAGE_CHARACTERS]
 
 
 def frequent_errors(samples: Sequence[Sample], most: int = 5) -> list[FrequentError]:

@@ -1,5 +1,6 @@
 """References: what passes is counted, what does not is grouped by its reason, and the real benchmark passes."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from studykit import cli
 from studykit.data.rows import Row, write_rows
 from studykit.errors import UserError
 from studykit.evaluation import references
-from studykit.evaluation.execution import execute
+from studykit.evaluation.execution import runtimes
 
 SHARED = Path(os.environ.get("STUDYKIT_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "humaneval-x"
 TEST = "def check(f):\n    assert f(1) == 1\n\ncheck(f)\n"
@@ -37,7 +38,7 @@ def test_every_reference_is_counted_once(benchmark):
     assert (python.rows, python.checked, python.passed) == (5, 5, 2)
     assert [(f.status, f.message, f.ids) for f in python.failures] == [
         ("failed", "AssertionError", ["Python/2", "Python/3"]),
-        ("error", "ModuleNotFoundError: No module named '…'", ["Python/4"]),
+        ("error", "ModuleNotFoundError: No module named 'absent'", ["Python/4"]),
     ]
     assert (ruby.rows, ruby.checked, ruby.passed, ruby.failures) == (1, 0, 0, [])
 
@@ -58,7 +59,7 @@ def test_a_data_run_is_read_by_its_test_rows(tmp_path):
 @pytest.mark.parametrize("text, languages, said", [
     ("", [], "has no rows of any language"),
     (json.dumps(line(0, "")), ["go"], "has no rows of go; it has python"),
-    ('{"text": "x"}', [], "holds neither rows nor HumanEval-X: a line has the fields text"),
+    ('{"text": "x"}', [], "holds neither rows nor HumanEval nor HumanEval-X: a line has the fields text"),
 ])  # fmt: skip
 def test_what_is_no_benchmark_is_refused(tmp_path, text, languages, said):
     (tmp_path / "python.jsonl").write_text(text)
@@ -74,7 +75,23 @@ def test_the_first_references_of_humaneval_x_pass(language, first):
     if not path.exists():
         pytest.skip("the data is not here")
     rows = references.read_references(path)[:first]
-    if not execute.available(rows[0].language):
+    if not runtimes.find(rows[0].language):
         pytest.skip(f"no {language} here")
     [entry] = references.verify_references(rows, allow_unsandboxed=True, timeout=30)
     assert entry.passed == first, entry.failures
+
+
+def test_files_are_read_as_they_are_published(tmp_path):
+    """CodeGeeX's folder of HumanEval-X, one of its files, and HumanEval's file, all packed."""
+    folder = tmp_path / "humaneval-x" / "python" / "data"
+    folder.mkdir(parents=True)
+    packed = folder / "humaneval_python.jsonl.gz"
+    packed.write_bytes(gzip.compress(json.dumps(line(0, "    return x\n")).encode()))
+    problem = {"task_id": "HumanEval/0", "prompt": "def f(x):\n", "canonical_solution": "    return x\n",
+               "test": "def check(candidate):\n    assert candidate(1) == 1\n", "entry_point": "f"}  # fmt: skip
+    human_eval = tmp_path / "HumanEval.jsonl.gz"
+    human_eval.write_bytes(gzip.compress(json.dumps(problem).encode()))
+    for path in (tmp_path / "humaneval-x", packed, human_eval):
+        [row] = references.read_references(path, ["py"])
+        [entry] = references.verify_references([row])
+        assert (row.language, entry.passed, entry.checked) == ("python", 1, 1)
