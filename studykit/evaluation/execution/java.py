@@ -65,5 +65,6 @@ def program(text: str, last: str = "") -> str:
         modifiers = re.sub(r"\bpublic\b", "", text[item.start : item.declared], count=1)
         text = text[: item.start] + modifiers + text[item.declared :]
     run = f"{chosen[0].name if chosen else 'Main'}.main(args);"
-    main = f"public static void main(java.lang.String[] args) throws java.lang.Throwable {{ {last.format(run=run) or run} }}"
+    body = last.format(run=run) or run
+    main = f"public static void main(java.lang.String[] args) throws java.lang.Throwable {{ {body} }}"
     return f"{text}\nclass StudykitMain {{ {main} }}\n"

@@ -1,4 +1,4 @@
-"""When the output of a program is the expected one, by the rule of ExecEval, the judge of xCodeEval.
+"""The comparison of two outputs, by the rule of ExecEval, the judge of xCodeEval.
 
 Outputs are equal if their lines are, apart from the space around them; else if their tokens are, where numbers may
 differ by 1e-12 and yes, no, true and false may be written in any case.
@@ -14,6 +14,11 @@ EXACT = decimal.Context(traps=[])  # integers of any length differ if they do; w
 
 
 def same_output(got: str, expected: str) -> bool:
+    """Says whether an output is the expected one.
+
+    >>> same_output("YES 0.50", "yes .5")
+    True
+    """
     if _lines(got) == _lines(expected):
         return True
     left, right = got.split(), expected.split()
@@ -32,6 +37,6 @@ def _same_token(got: str, expected: str) -> bool:
 
 
 def _number(token: str) -> decimal.Decimal | None:
-    """None for what is no finite number."""
+    """The number that a token is; None for what is no finite number."""
     number = EXACT.create_decimal("nan") if "_" in token else decimal.Decimal(token, EXACT)
     return number if number.is_finite() else None

@@ -1,8 +1,8 @@
 """Executable programs out of a completion and the check of its row.
 
-A `BenchmarkCheck` brings the text of a benchmark around the completion (`interpreted`, `compiled`). A `StdioCheck` brings inputs and
-outputs (xCodeEval, arXiv:2303.03004); the completion is the whole program, and it is built and run as ExecEval, that
-benchmark's judge, does. A `FunctionCheck` is that of the built-in data (`calls`).
+A `BenchmarkCheck` brings the text of a benchmark around the completion (`interpreted`, `compiled`). A `StdioCheck`
+brings inputs and outputs (xCodeEval, arXiv:2303.03004); the completion is the whole program, and it is built and run as
+ExecEval, that benchmark's judge, does. A `FunctionCheck` is that of the built-in data (`calls`).
 """
 
 from __future__ import annotations

@@ -76,7 +76,10 @@ class Reply:
 
 
 def is_root() -> bool:
-    """Says whether this process is the machine's root: in a user namespace without `nobody`, user 0 is somebody else."""
+    """Says whether this process is the machine's root.
+
+    In a user namespace that does not know `nobody`, user 0 is somebody else.
+    """
     if os.getuid() != 0:
         return False
     try:

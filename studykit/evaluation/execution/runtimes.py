@@ -201,7 +201,8 @@ class Runtime:
 def find(language: str) -> Runtime | None:
     """Returns the runtime of `language` on this machine, or None; UserError for a language that cannot be executed.
 
-    The language may have any of its names, so "cpp" is c++. Python is the interpreter that runs studykit (standard library only).
+    The language may have any of its names, so "cpp" is c++. Python is the interpreter that runs studykit, with the
+    standard library only.
     """
     if (language := canonical(language)) not in LANGUAGES:
         raise UserError(f"language {language!r} cannot be executed; known are {', '.join(LANGUAGES)}")

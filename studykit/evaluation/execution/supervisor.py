@@ -207,7 +207,10 @@ def build(program: Program) -> dict:
 
 
 def run_once(program: Program, request: dict, stdin: bytes) -> tuple[dict, bytes]:
-    """Runs a program that was built; the reply has a status: ok, error, timeout, memory or output, and the stdout."""
+    """Runs a program that was built.
+
+    The reply has a status (ok, error, timeout, memory or output) and is followed by the stdout.
+    """
     outcome, seconds, files = program.run("run", stdin, request["token"].encode())
     status = outcome
     if outcome.startswith("could not start"):

@@ -167,7 +167,9 @@ def test_results_are_compared_by_value(language, got, expected, equal):
 
 def test_a_wrong_result_is_seen_before_a_later_call_fails_or_hangs():
     wanted = script("python", "", [SQUARE])[1]
-    assert problem("python", wanted, "x\nresults: [3]\nresults: [3", complete=False).startswith("square_it(3): expected 9")
+    assert problem("python", wanted, "x\nresults: [3]\nresults: [3", complete=False).startswith(
+        "square_it(3): expected 9"
+    )
     assert problem("python", wanted, "results: [9]\nTraceback", complete=False) == ""
     assert problem("python", wanted, "results: [9]\n") == "the program ended after 1 of 2 calls\n"
     for stdout in ("", "results: \n", "results: " + "[" * 10**5, "results: {}", "results: " + "9" * 5000):

@@ -45,7 +45,9 @@ def test_xcodeeval_is_judged_as_execeval_judges(language):
         pytest.skip(f"no {language} here")
     cases = {name: executable(language, text, THREE) for of, name, text in EXECEVAL if of == language}
     verdicts = execute.execute([*cases.values()], timeout=20)
-    assert {name: verdict.status for name, verdict in zip(cases, verdicts, strict=True)} == dict.fromkeys(cases, "passed")
+    assert {name: verdict.status for name, verdict in zip(cases, verdicts, strict=True)} == dict.fromkeys(
+        cases, "passed"
+    )
 
 
 @pytest.mark.parametrize("text, name", [
@@ -60,7 +62,9 @@ def test_the_class_with_the_main_is_found_by_its_structure(text, name):
     assert f"{name}.main(args)" in java.program(text)
 
 
-@pytest.mark.parametrize("hostile", ['"' * 50_000, "/*" * 50_000, "{(" * 50_000, "class A " * 20_000, "#[test]" + "// " * 5000])
+@pytest.mark.parametrize(
+    "hostile", ['"' * 50_000, "/*" * 50_000, "{(" * 50_000, "class A " * 20_000, "#[test]" + "// " * 5000]
+)
 def test_texts_are_scanned_in_linear_time(hostile):
     began = time.perf_counter()
     java.program(hostile)

@@ -140,9 +140,7 @@ def open_folder():
 
 
 def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[Verdict]:
-    return execute.execute(
-        [printing(language, s) for s in sources], timeout=timeout, allow_unsandboxed=True, **options
-    )
+    return execute.execute([printing(language, s) for s in sources], timeout=timeout, allow_unsandboxed=True, **options)
 
 
 def statuses(cases: list[tuple[str, str]], language: str = "python") -> list[str]:

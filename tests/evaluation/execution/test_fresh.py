@@ -61,7 +61,10 @@ def verdicts():
         if runtimes.find(language):
             after = RIGHT[language].replace("CORES", str(cores))
             after = SEEN[name] + "\n" + after if name in SEEN else after
-            programs += [Executable("python", source, Outputs((("", ("",)),))), Executable(language, after, Outputs((WIN,)))]
+            programs += [
+                Executable("python", source, Outputs((("", ("",)),))),
+                Executable(language, after, Outputs((WIN,))),
+            ]
             names.append(name)
     ended = execute.execute(programs, timeout=20, workers=1)
     return dict(zip(names, ended[1::2], strict=True))
