@@ -116,7 +116,7 @@ CASES = {
 def statuses(language: str, check: Check, completions: list[str]) -> list[str]:
     programs = [executable(language, text, check) for text in completions]
     verdicts = execute.execute(programs, timeout=20, allow_unsandboxed=True)
-    return [scoring.status(verdict) for verdict in verdicts]
+    return [scoring.program_status(verdict) for verdict in verdicts]
 
 
 @pytest.mark.parametrize("language, form", CASES, ids="-".join)
