@@ -1,14 +1,17 @@
-"""What kind of token a token is - keyword, identifier, literal, comment, punctuation - by regular expressions.
+"""Kinds of tokens: keyword, identifier, literal, comment, punctuation or other, by the lexers of Pygments.
 
-The tokens of a model are pieces that know nothing of a language's grammar: "solve(" may be two of them or one. So the
-pieces are joined to their text, the text is lexed by the signs and words of its language, and a piece is of the kind
-that most of its visible characters are of, the first named on a tie. Pieces of white space, and those that no rule
-knows, are "other". A prompt of prose is read as if it were code: its words are identifiers, or keywords where the
-language has the word; but a quote after a letter or digit opens nothing, for it is an apostrophe ("doesn't"), a
-transpose or the end of a string whose start is not in the text.
+The tokens of a model are pieces that do not follow a language's grammar: "solve(" may be two of them or one. So the
+pieces are joined to their text, the text is lexed, and a piece has the kind of most of its visible characters, the
+first in `KINDS` on a tie. White space is "other".
 
-A text may be cut anywhere, so what it leaves open runs on: a quote to the end of its line, what may span lines to the
-end of the text. So no rule reads far and then gives up, and the time of lexing grows as the text does.
+    token_kinds(["local", " n", " =", " 1", " --", " one"], "lua")  # array([0, 1, 4, 2, 3, 3], dtype=uint8)
+
+Pygments expects whole programs, but a text may be prose and may be cut off anywhere. So before lexing
+
+- a quote that follows a letter, digit or closing bracket and opens a string is hidden, unless it follows a prefix such
+  as the f of f"": it is an apostrophe ("doesn't") or ends a string whose start is cut off;
+- the fences of code in prose (```) are hidden;
+- a string without an end gets one at the end of its line, and a comment or long string at the end of the text.
 """
 
 from __future__ import annotations
@@ -18,122 +21,118 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_by_name
+from pygments.token import Comment, Keyword, Literal, Name, Operator, Punctuation
+from pygments.util import ClassNotFound
 
 from studykit.data.languages import canonical
 
 KINDS = ("keyword", "identifier", "literal", "comment", "punctuation", "other")
 OTHER = KINDS.index("other")
-
-C = """break case char const continue default do double else enum extern float for goto if int long return short static
-    struct switch void volatile while"""
-OBJECTS = """abstract boolean catch class extends false final finally import implements instanceof interface new null
-    package private protected public super this throw throws true try"""
-KEYWORDS = {
-    "python": "False None True and as assert async await break class continue def del elif else except finally for "
-              "from global if import in is lambda nonlocal not or pass raise return try while with yield",
-    "ruby": "BEGIN END alias and begin break case class def do else elsif end ensure false for if in module next nil "
-            "not or redo rescue retry return self super then true undef unless until when while yield",
-    "lua": "and break do else elseif end false for function goto if in local nil not or repeat return then true until "
-           "while",
-    "julia": "baremodule begin break catch const continue do else elseif end export false finally for function global "
-             "if import in let local macro module mutable quote return struct true try using where while",
-    "javascript": f"{C} {OBJECTS} async await debugger delete export function in let of typeof undefined var with "
-                  "yield",
-    "go": "break case chan const continue default defer else fallthrough false for func go goto if import interface "
-          "map nil package range return select struct switch true type var",
-    "java": f"{C} {OBJECTS} assert byte native strictfp synchronized transient var",
-    "c": f"{C} auto inline register restrict signed sizeof typedef union unsigned",
-    "c++": f"{C} {OBJECTS} auto bool constexpr delete explicit friend inline namespace noexcept nullptr operator "
-           "register signed sizeof template typedef typename union unsigned using virtual",
-    "c#": f"{C} {OBJECTS} as base bool byte decimal delegate event foreach in internal is namespace object out "
-              "override readonly ref sealed string using var virtual yield",
-    "php": f"{C} {OBJECTS} and array as echo elseif endif foreach fn function global isset match namespace or print "
-           "require trait unset use var xor yield",
-    "rust": "as async await break const continue crate dyn else enum extern false fn for if impl in let loop match mod "
-            "move mut pub ref return self static struct super trait true type unsafe use where while",
-    "scala": f"{OBJECTS} case def do else for given if lazy match object override return sealed then trait type val "
-             "var while with yield",
-    "swift": "as break case catch class continue default defer do else enum extension false fileprivate for func guard "
-             "if import in init inout internal is let nil private protocol public repeat return self static struct "
-             "super switch throw throws true try var where while",
-}  # fmt: skip
-NEAREST = {"typescript": "javascript", "kotlin": "java"}  # where a language has no words of its own here
-
-
-def _span(opening: str, closing: str, within: str = "(?!)") -> str:
-    """From an opening to the first closing that is not `within` something, or else to the end of the text."""
-    return rf"{opening}(?:{within}|(?!{closing})(?s:.))*(?:{closing})?"
-
-
-def _nest(opening: str, closing: str) -> str:
-    """A span that may hold spans of its kind, which may hold some in turn."""
-    return _span(opening, closing, _span(opening, closing, _span(opening, closing)))
-
-
-HASH, SLASHES = r"#[^\n]*", r"//[^\n]*|" + _span(r"/\*", r"\*/")
-COMMENTS = {
-    "python": HASH,
-    "ruby": HASH + "|" + _span(r"(?m:^)=begin\b", r"(?m:^)=end\b[^\n]*"),
-    "julia": _nest("#=", "=#") + "|" + HASH,
-    "lua": _span(r"--\[(?P<dashed>=*)\[", r"\](?P=dashed)\]") + r"|--[^\n]*",
-    "php": f"{HASH}|{SLASHES}",
-    "perl": rf"(?<!\S){HASH}",  # within a word # is no comment: $#list, ${#name}
-    "bash": rf"(?<!\S){HASH}",
-    "haskell": _nest(r"\{-", r"-\}") + r"|--[^\n]*",
-    "ocaml": _nest(r"\(\*", r"\*\)"),
-    "racket": _nest(r"#\|", r"\|#") + r"|;[^\n]*",
+# The kind of a Pygments type is that of its nearest ancestor here. A type without one is plain text or an error, where
+# words count as identifiers and other signs as punctuation.
+KIND_OF_TYPE = {
+    Keyword: "keyword",
+    Operator.Word: "keyword",
+    Comment.Preproc: "keyword",  # directives of C
+    Comment.PreprocFile: "literal",
+    Comment: "comment",
+    Literal: "literal",
+    Name: "identifier",
+    Operator: "punctuation",
+    Punctuation: "punctuation",
 }
-ESCAPE = r"\\(?s:.)"
-DOUBLE, SINGLE = rf'"(?:{ESCAPE}|[^"\\\n])*"?', rf"'(?:{ESCAPE}|[^'\\\n])*'?"
-# Letters before a quote are of the string: f"" of Python, L"" of C, s"" of Scala; but "zero or more b's" is prose.
-STRING = r"(?<!\w)(?i:[bcflrstuv]{1,2}|u8|raw)?(?:" + _span('"""', '"""', ESCAPE) + f"|{DOUBLE})"
-PYTHON = r"(?<!\w)(?:(?i:[bfrtu]{1,2})(?!'s\b))?(?:" + _span("'''", "'''", ESCAPE) + f"|{SINGLE})"
-QUOTED = rf"(?<!\w){SINGLE}"
-CHARACTER = r"(?<![\w)\]}'])b?'(?:\\.[^'\n]*|[^'\\\n])'"  # where 'a is a lifetime, a type or a symbol, x' a name
-BACKQUOTE = r"(?<!`)`(?!``)"  # three are the fence of code in prose
-COMMAND = QUOTED + "|" + _span(BACKQUOTE, "`", ESCAPE)
-LITERALS = {
-    "python": PYTHON,
-    "lua": QUOTED + "|" + _span(r"\[(?P<level>=*)\[", r"\](?P=level)\]"),
-    "go": QUOTED + "|" + _span(BACKQUOTE, "`"),
-    "racket": r"#\\.\w*",
-    **dict.fromkeys(["javascript", "ruby", "php", "perl", "bash"], COMMAND),
-    **dict.fromkeys(["rust", "julia", "scala", "haskell", "ocaml"], CHARACTER),
-}
-NUMBER = r"\b\d[\w.]*"
-WORD = r"[^\W\d]\w*(?:[!?](?!=))?"
+SINGLE_QUOTED = {"python", "javascript", "typescript", "lua", "ruby", "php", "perl", "bash"}  # have strings like 'this'
+STRING_QUOTES = re.compile(r'"""|\'\'\'|```|\\.|["\'\n]', re.DOTALL)
+# Where ' encloses one character, another ' is none: a lifetime ('a) or a symbol.
+CHARACTER_QUOTES = re.compile(
+    r"(?<![\w)\]}])(?i:[blu]|u8)?'(?:\\.[^'\n]*|[^'\\\n])'|" + STRING_QUOTES.pattern, re.DOTALL
+)
+STRING_PREFIX = re.compile(r"(?<!\w)(?i:[bcflrstuv]{1,2}|u8)$")  # f"" of Python, L"" of C, s"" of Scala
+ENDS = '\n`"""\n=end\n*/ ]] ]=] ]==]'  # of raw strings, comments and long strings that Pygments does not end itself
 
 
 def token_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
-    """The kind of each token of a text in a language, as an index into `KINDS`: (T,) uint8.
+    """Returns the kind of each token of a text in a language, as an index into `KINDS`: (T,) uint8.
 
-    An unknown language has the comments and strings of C; one without keywords here has those of all.
+    A language without a lexer is read as C.
     """
-    text = "".join(tokens)
-    lexer, words = _lexer(canonical(language))
-    of_character = np.full(len(text), OTHER, dtype=np.uint8)
-    for found in lexer.finditer(text):
-        kind = found.lastgroup
-        if kind == "identifier" and found[0] in words:
-            kind = "keyword"
-        of_character[found.start() : found.end()] = KINDS.index(kind)
+    of_character = character_kinds("".join(tokens), canonical(language))
     kinds, start = np.full(len(tokens), OTHER, dtype=np.uint8), 0
     for i, token in enumerate(tokens):
-        visible = [start + at for at, sign in enumerate(token) if not sign.isspace()]
+        visible = [start + offset for offset, sign in enumerate(token) if not sign.isspace()]
         if visible:
             kinds[i] = np.bincount(of_character[visible]).argmax()
         start += len(token)
     return kinds
 
 
+def character_kinds(text: str, language: str) -> np.ndarray:
+    """Returns the kind of each character of a text, as an index into `KINDS`: (len(text),) uint8."""
+    program, inserted = _prepared(text, language)
+    kinds = np.full(len(program), OTHER, dtype=np.uint8)
+    for start, token_type, piece in _lexer(language).get_tokens_unprocessed(program + ENDS):
+        if start >= len(program):
+            break
+        kind, end = _kind_of_type(token_type), min(start + len(piece), len(program))
+        if kind in ("keyword", "identifier") and not re.search(r"\w", piece):
+            kind = "punctuation"  # Pygments calls some signs keywords, as & of Rust
+        if kind:
+            kinds[start:end] = KINDS.index(kind)
+        else:
+            words = ["identifier" if sign.isalnum() or sign == "_" else "punctuation" for sign in program[start:end]]
+            kinds[start:end] = list(map(KINDS.index, words))
+    return np.delete(kinds, inserted)
+
+
+def _prepared(text: str, language: str) -> tuple[str, list[int]]:
+    """Returns the text as Pygments can read it, and the indices of the characters in it that were inserted.
+
+    Hidden quotes become another sign of the same length: _ within a word, else a space.
+    """
+    single_quoted = language in SINGLE_QUOTED
+    pieces, inserted, start, length, open_quote = [], [], 0, 0, ""
+
+    def add(piece: str) -> None:
+        nonlocal length
+        pieces.append(piece)
+        length += len(piece)
+
+    for match in (STRING_QUOTES if single_quoted else CHARACTER_QUOTES).finditer(text + "\n"):
+        quote, at = match[0], match.start()
+        add(text[start:at])
+        start = match.end()
+        if quote == "\n":
+            if open_quote:
+                inserted.append(length)
+                add(open_quote)
+            open_quote = ""
+        elif quote == "```":
+            quote = "   "
+        elif quote == open_quote:
+            open_quote = ""
+        elif quote in ('"', "'") and not open_quote:
+            before, after = text[at - 1 : at], text[at + 1 : at + 2]
+            prefix = STRING_PREFIX.search(text[max(0, at - 3) : at])
+            prose = quote == "'" and re.match(r"s\b(?!')", text[at + 1 : at + 4])  # zero or more b's
+            if (before.isalnum() or before in tuple("_)]}")) and (not prefix or prose):
+                quote = "_" if after.isalnum() else " "
+            elif quote == '"' or single_quoted:
+                open_quote = quote
+        add(quote)
+    return "".join(pieces)[:-1], inserted
+
+
+def _kind_of_type(token_type: object) -> str | None:
+    while token_type is not None and token_type not in KIND_OF_TYPE:
+        token_type = token_type.parent
+    return KIND_OF_TYPE.get(token_type)
+
+
 @cache
-def _lexer(language: str) -> tuple[re.Pattern[str], frozenset[str]]:
-    name = NEAREST.get(language, language)
-    words = KEYWORDS[name] if name in KEYWORDS else " ".join(KEYWORDS.values())
-    rules = {
-        "comment": COMMENTS.get(name, SLASHES),
-        "literal": f"{STRING}|{LITERALS.get(name, QUOTED)}|{NUMBER}",
-        "identifier": WORD,
-        "punctuation": r"[^\w\s]",
-    }
-    return re.compile("|".join(f"(?P<{kind}>{rule})" for kind, rule in rules.items())), frozenset(words.split())
+def _lexer(language: str) -> Lexer:
+    try:
+        return get_lexer_by_name(language, startinline=True)  # an option of PHP's lexer: no <?php is needed
+    except ClassNotFound:
+        return get_lexer_by_name("c")
