@@ -1,1 +1,4 @@
-"""Scores of text and of code: `score` computes all that fit a pair of texts, with one module for each metric."""
+"""Metrics of text and of code: `score` computes all that fit a pair, `properties` holds what a metric's name decides.
+
+`bleu`, `overlap` and `codebleu` hold the metrics; `codebleu` depends on `syntax_trees`, `dataflow` and `keywords`.
+"""

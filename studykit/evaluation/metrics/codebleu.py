@@ -8,12 +8,16 @@
 - syntax: the share of the reference's subtrees, leaf texts left out, that occur in the prediction.
 - data flow: the share of the reference's edges that the prediction has too (`dataflow.py`).
 
-All four are quotients of sums over examples, so a corpus is the sum of the examples' rows, which a bootstrap can draw.
+All four are quotients of sums over examples, so the score of a corpus is a function of the sum of the examples' rows,
+and a bootstrap can draw these rows.
 
-Two modes. `compat` is what published numbers were made with: a data flow match of exactly 0 counts as 1, so an empty
-prediction scores 25. `fixed` is what to report: 0 stays 0, and references without any data flow leave this component
-out, its weight shared by the others. Languages without an extractor of data flow have only the other three, under
-another name, CodeBLEU-3.
+There are two modes. `compat` computes published numbers: a data flow match of exactly 0 counts as 1, so an empty
+prediction scores 25. `fixed` is the one to report: 0 stays 0, and where the references have no data flow at all, this
+component is left out and the other three share its weight. Languages without an extractor of data flow have only these
+three, and the score has another name, CodeBLEU-3.
+
+    row, parses = compare("x = 1", "x = 2", "python")
+    fixed(np.array(row))
 """
 
 from __future__ import annotations
@@ -26,47 +30,48 @@ from studykit.evaluation.metrics import syntax_trees
 from studykit.evaluation.metrics.bleu import ORDERS, ngrams
 from studykit.evaluation.metrics.dataflow import RULES, flows
 from studykit.evaluation.metrics.keywords import KEYWORDS
-from studykit.evaluation.metrics.syntax_trees import MODULES, Program
+from studykit.evaluation.metrics.syntax_trees import MODULES, SyntaxTree
 
 COMPONENTS = ("ngram", "weighted_ngram", "syntax", "dataflow")
-EPSILON = 0.1  # matches of an order that has none (Chen & Cherry 2014, method 1)
-OTHER_WORDS = 0.2
+EPSILON = 0.1  # matches that an order without any counts as (Chen & Cherry 2014, method 1)
+OTHER_WORD_WEIGHT = 0.2  # of a word that is no keyword; keywords weigh 1
 
 
 def supported(language: str) -> bool:
-    """Whether there is a grammar for the language (canonical name)."""
+    """Returns whether there is a grammar for the language (canonical name)."""
     return language in MODULES
 
 
 def has_dataflow(language: str) -> bool:
+    """Returns whether there is an extractor of data flow for the language (canonical name)."""
     return language in RULES
 
 
 def compare(prediction: str, reference: str, language: str) -> tuple[list[float], bool]:
-    """The row of counts of a pair, and whether the prediction parses.
+    """Returns the row of counts of a pair, and whether the prediction parses.
 
-    A row is, for n-grams and then for weighted n-grams, matches and totals of orders 1-4; matches and totals of
-    subtrees and of edges; tokens of prediction and of reference: 22 numbers. language: a canonical name.
+    A row has 22 numbers: for n-grams and then for weighted n-grams, matches and totals of orders 1-4; matches and
+    totals of subtrees and of edges; tokens of the prediction and of the reference. language: a canonical name.
     """
     words = [text.split() for text in (prediction, reference)]
-    found, wanted = (ngrams(tokens, ORDERS) for tokens in words)
-    matches = [(a & b).total() for a, b in zip(found, wanted, strict=True)]
-    row = [*matches, *(max(1, order.total()) for order in found)]
+    predicted, expected = (ngrams(tokens, ORDERS) for tokens in words)
+    matches = [(a & b).total() for a, b in zip(predicted, expected, strict=True)]
+    row = [*matches, *(max(1, order.total()) for order in predicted)]
     keywords = KEYWORDS[language]
     weighted = [
-        sum(count * (1 if word in keywords else OTHER_WORDS) for (word,), count in counts.items())
-        for counts in (found[0] & wanted[0], wanted[0])
+        sum(count * (1 if word in keywords else OTHER_WORD_WEIGHT) for (word,), count in counts.items())
+        for counts in (predicted[0] & expected[0], expected[0])
     ]
-    row += [weighted[0], *matches[1:], max(1, weighted[1]), *(max(1, order.total()) for order in wanted[1:])]
-    programs = [syntax_trees.parse(text.strip(), language) for text in (prediction, reference)]
-    row += _syntax(*programs)
-    edges = [flows(program, language) if has_dataflow(language) else Counter() for program in programs]
+    row += [weighted[0], *matches[1:], max(1, weighted[1]), *(max(1, order.total()) for order in expected[1:])]
+    trees = [syntax_trees.parse(text.strip(), language) for text in (prediction, reference)]
+    row += _syntax(*trees)
+    edges = [flows(tree, language) if has_dataflow(language) else Counter() for tree in trees]
     row += [(edges[0] & edges[1]).total(), edges[1].total()]
-    return [*row, *map(len, words)], programs[0].parsed
+    return [*row, *map(len, words)], trees[0].parsed
 
 
 def components(counts: np.ndarray) -> np.ndarray:
-    """The four components (..., 4) on a 0-1 scale from counts (..., 22); nan for data flow without any reference's."""
+    """Returns the four components (..., 4), 0 to 1, from counts (..., 22); nan where no reference has data flow."""
     counts = np.asarray(counts, dtype=float)
     brevity = np.exp(np.minimum(0.0, 1 - counts[..., -1] / np.maximum(counts[..., -2], 1)))
     shares = [
@@ -80,38 +85,38 @@ def components(counts: np.ndarray) -> np.ndarray:
 
 
 def fixed(counts: np.ndarray) -> np.ndarray:
-    """CodeBLEU (...) from counts (..., 22), 0-100: the mean of the components that the references have."""
+    """Returns CodeBLEU (...), 0 to 100, from counts (..., 22): the mean of the components that the references have."""
     return 100 * np.nanmean(components(counts), axis=-1)
 
 
 def compat(counts: np.ndarray) -> np.ndarray:
-    """CodeBLEU (...) from counts (..., 22), 0-100, as published: no data flow match counts as a full one."""
+    """Returns CodeBLEU (...), 0 to 100, from counts (..., 22) as published: a data flow match of 0 counts as 1."""
     shares = components(counts)
-    substituted = np.where(shares[..., 3:] > 0, shares[..., 3:], 1.0)  # nan > 0 is false, too
+    substituted = np.where(shares[..., 3:] > 0, shares[..., 3:], 1.0)  # nan > 0 is false as well
     return 100 * np.concatenate([shares[..., :3], substituted], axis=-1).mean(axis=-1)
 
 
 def _precision(matches: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Geometric mean (...) of the shares of orders 1-4; 0 without a matching word."""
+    """Returns the geometric mean (...) of the shares of orders 1-4; 0 without a matching word."""
     shares = np.where(matches > 0, matches, EPSILON) / np.maximum(totals, 1)
     return np.where(matches[..., 0] > 0, np.exp(np.mean(np.log(shares), axis=-1)), 0.0)
 
 
-def _syntax(prediction: Program, reference: Program) -> list[int]:
-    """Subtrees of the reference that the prediction has, and all of the reference's."""
+def _syntax(prediction: SyntaxTree, reference: SyntaxTree) -> list[int]:
+    """Returns the number of the reference's subtrees that the prediction has, and the number of all of them."""
     numbers: dict[tuple, int] = {}
-    found, wanted = (_subtrees(program, numbers) for program in (prediction, reference))
-    known = set(found)
-    return [sum(subtree in known for subtree in wanted), len(wanted)]
+    predicted, expected = (_subtrees(tree, numbers) for tree in (prediction, reference))
+    known = set(predicted)
+    return [sum(subtree in known for subtree in expected), len(expected)]
 
 
-def _subtrees(program: Program, numbers: dict[tuple, int]) -> list[int]:
-    """Numbers of all subtrees with children; equal ones, leaf texts aside, have the same number."""
-    if len(program.nodes) == 1:
-        return []  # nothing but the root of an empty text
-    number = [0] * len(program.nodes)
-    for node in reversed(program.nodes):  # children stand behind their parents
-        if node.named or node.children:  # signs and keywords are no part of a shape
-            shape = tuple([(child.field, number[child.place]) for child in node.children if child.named])
-            number[node.place] = numbers.setdefault((node.kind, shape), len(numbers))
-    return [number[node.place] for node in program.nodes if node.children]
+def _subtrees(tree: SyntaxTree, numbers: dict[tuple, int]) -> list[int]:
+    """Returns the numbers of all subtrees with children; subtrees that differ only in texts have the same number."""
+    if len(tree.nodes) == 1:
+        return []  # only the root of an empty text
+    number = [0] * len(tree.nodes)
+    for node in reversed(tree.nodes):  # children come after their parents
+        if node.named or node.children:  # punctuation and keywords are no part of a shape
+            shape = tuple([(child.field, number[child.index]) for child in node.children if child.named])
+            number[node.index] = numbers.setdefault((node.kind, shape), len(numbers))
+    return [number[node.index] for node in tree.nodes if node.children]

@@ -1,17 +1,23 @@
-"""Data flow of a program: which values each name is computed from, as CodeBLEU compares it (Ren et al. 2020, 3.3).
+"""Data flow of a program: the values that each name is computed from, as CodeBLEU compares it (Ren et al. 2020, 3.3).
 
-Every use of a name, and every literal, is a place in the program. An edge says that the value at a place *comes from*
-the last places that set the name, or that it is *computed from* the names on the right of an assignment. Names are
-numbered in order of appearance, so that renaming a variable changes nothing. One walk serves all languages; `RULES`
-says which nodes of a grammar mean what.
+Every use of a name, and every literal, has a position in the program. An edge says that the value at a position *comes
+from* the last positions that set the name, or that it is *computed from* the names on the right of an assignment. Names
+are numbered in order of appearance, so that renaming a variable changes nothing. One walk serves all languages; `RULES`
+gives the meaning of the nodes of each grammar.
 
-The walk finds what the published extractors (CodeXGLUE's, and XLCoST's for C) find, with the following differences.
-Where they merge the sources of a place in the order of a hash set, and thus at random, here they stay in order of
-appearance. Where they name nodes that the grammars do not have (C and C++ borrow C#'s) or never enter a function
-(Rust), the grammars' own nodes stand here; nor is the body of Python's for ... else left out, or an invisible token,
-which error recovery puts in, counted. Gaps that are part of published scores are kept: JavaScript's `=` and Go's `:=`
-set a name without saying from what. A loop inside a second pass of another loop is walked once, not twice: time stays
-linear in the depth, where theirs doubles with every level.
+    flows(parse("b = a", "python"), "python")  # two edges: b is computed from a, and a comes from nowhere known
+
+The walk finds the edges of the published extractors (CodeXGLUE's, and XLCoST's for C), with these differences:
+
+- They merge the sources of a position in the order of a hash set, and thus at random; here the order is that of
+  appearance.
+- They name nodes that the grammars do not have (C and C++ borrow those of C#), or never enter a function (Rust); here
+  the grammars' own nodes are named. The body of Python's for ... else is included, and the invisible tokens that error
+  recovery inserts are not counted.
+- A loop inside the second pass of another loop is walked once instead of twice, so that the time grows linearly with
+  the depth; theirs doubles with every level.
+
+Gaps that are part of published scores are kept: JavaScript's `=` and Go's `:=` set a name without a source.
 """
 
 from __future__ import annotations
@@ -20,36 +26,30 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from studykit.evaluation.metrics.syntax_trees import Node, Program
+from studykit.evaluation.metrics.syntax_trees import Node, SyntaxTree
 
-States = dict[str, tuple[int, ...]]  # name -> the places that may have set it last
-Walk = Generator[tuple[Node, States], States, States]  # asks for the walk of a node, and is sent the states after it
-Fields = Mapping[str, tuple[str | int, str | int]]
+States = dict[str, tuple[int, ...]]  # name -> the positions that may have set it last
+Walk = Generator[tuple[Node, States], States, States]  # yields a node to walk, and receives the states after it
+Fields = Mapping[str, tuple[str | int, str | int]]  # kind of node -> fields (or indices) of its target and source
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Kinds of nodes by meaning; pairs are the fields (or indices of named children) of target and source.
+    """The kinds of nodes of one language's grammar, by their meaning."""
 
-    assign: the target is computed from the source. split: those of them, and loops over values, that pair their parts
-    (`a, b = c, d`); a rule with any is of a language whose assignments keep every occurrence of a source. define: the
-    target comes from the source. update: all names are computed from each other (`i++`). branch: a choice, whose
-    alternatives start from what held before it; rest_follows: so does all that stands behind the first of them.
-    skippable: what held before a choice may hold after it even if there is an "else". each: a loop over values.
-    repeat: walked twice. counted: a loop, all after whose head (a kind) is walked twice.
-    """
-
-    assign: Fields = field(default_factory=dict)
+    assign: Fields = field(default_factory=dict)  # the target is computed from the source
+    # Assignments and loops over values that pair their parts (`a, b = c, d`). In a language that has any, assignments
+    # keep every occurrence of a source.
     split: frozenset[str] = frozenset()
-    define: Fields = field(default_factory=dict)
-    update: frozenset[str] = frozenset()
-    branch: frozenset[str] = frozenset()
-    alternatives: frozenset[str] = frozenset()
-    rest_follows: bool = True
-    skippable: bool = True
-    each: Fields = field(default_factory=dict)
-    repeat: frozenset[str] = frozenset()
-    counted: Mapping[str, str] = field(default_factory=dict)
+    define: Fields = field(default_factory=dict)  # the target comes from the source
+    update: frozenset[str] = frozenset()  # all names are computed from each other (`i++`)
+    branch: frozenset[str] = frozenset()  # a choice between alternatives
+    alternatives: frozenset[str] = frozenset()  # each starts from the states before the choice
+    rest_follows: bool = True  # so does everything after the first alternative
+    skippable: bool = True  # the states before a choice may hold after it even if there is an "else"
+    each: Fields = field(default_factory=dict)  # a loop over values
+    repeat: frozenset[str] = frozenset()  # a loop that is walked twice
+    counted: Mapping[str, str] = field(default_factory=dict)  # a loop -> its head; the part after it is walked twice
     first: str = ""  # a kind that is walked before its siblings
 
 
@@ -152,35 +152,35 @@ RULES = {
 }
 
 
-def flows(program: Program, language: str) -> Counter:
-    """Normalised edges with their numbers: (variable, relation, its sources in order), variables as numbers."""
-    extractor = _Extractor(program.nodes, RULES[language])
+def flows(tree: SyntaxTree, language: str) -> Counter:
+    """Returns how often each edge occurs: (variable, relation, its sources in order), with variables as numbers."""
+    extractor = _Extractor(tree.nodes, RULES[language])
     extractor.run()
-    found = sorted(extractor.found.items())
-    linked = {place for target, (*_, places) in found if places for place in (target, *places)}
+    incoming = sorted(extractor.incoming.items())
+    linked = {position for target, (*_, origins) in incoming if origins for position in (target, *origins)}
     numbers: dict[str, int] = {}
     edges: Counter = Counter()
-    for place, (relation, names, _) in found:
-        if place in linked:
+    for position, (relation, names, _) in incoming:
+        if position in linked:
             sources = tuple(numbers.setdefault(name, len(numbers)) for name in names)
-            target = numbers.setdefault(program.nodes[place].text, len(numbers))
+            target = numbers.setdefault(tree.nodes[position].text, len(numbers))
             edges[target, relation, sources] += 1
     return edges
 
 
 class _Extractor:
-    """found: place -> [relation, names of its sources in order, their places]."""
+    """A walk over a syntax tree that fills `incoming`: position -> [relation, names of its sources, their positions]."""
 
     def __init__(self, nodes: list[Node], rules: Rules):
         self.nodes, self.rules, self.again = nodes, rules, False
-        self.found: dict[int, list] = {}
+        self.incoming: dict[int, list] = {}
         meanings = {self._assign: rules.assign, self._define: rules.define, self._update: rules.update}
         meanings |= {self._branch: rules.branch, self._each: rules.each, self._repeat: rules.repeat}
         meanings |= {self._counted: rules.counted}
         self.walks = {kind: walk for walk, kinds in meanings.items() for kind in kinds}
 
     def run(self) -> None:
-        """Walk the tree with a stack of half-done walks instead of recursion."""
+        """Walks the tree with a stack of unfinished walks instead of recursion."""
         stack: list[Walk] = [self._walk(self.nodes[0], {})]
         states = None
         while stack:
@@ -214,40 +214,40 @@ class _Extractor:
         return states
 
     def _use(self, node: Node, states: States) -> None:
-        """A token: it comes from where its name was set; the first time it is seen, a name sets itself."""
+        """Adds a token, which comes from where its name was set; at its first use, a name sets itself."""
         if not node.variable:
             return
         if node.text in states:
             self._add(node, "comesFrom", [node.text], states[node.text])
         else:
             if node.kind == "identifier":
-                states[node.text] = (node.place,)
+                states[node.text] = (node.index,)
             self._add(node, "comesFrom", [], ())
 
-    def _add(self, node: Node, relation: str, names: list[str], places: Iterable[int]) -> None:
-        """More sources of a node; the first relation holds, and names are kept once as soon as they are merged."""
-        if node.place not in self.found:
-            self.found[node.place] = [relation, names, set(places)]
+    def _add(self, node: Node, relation: str, names: list[str], positions: Iterable[int]) -> None:
+        """Adds sources of a node; the first relation holds, and names that are merged are kept once."""
+        if node.index not in self.incoming:
+            self.incoming[node.index] = [relation, names, set(positions)]
             return
-        known = self.found[node.place]
+        known = self.incoming[node.index]
         if not isinstance(known[1], dict):
             known[1] = dict.fromkeys(known[1])
         known[1].update(dict.fromkeys(names))
-        known[2].update(places)
+        known[2].update(positions)
 
     def _set(self, target: Node, source: Node, relation: str, states: States) -> None:
-        """Set the names in `target` from those in `source`."""
+        """Sets the names in `target` from those in `source`."""
         sources = self._variables(source)
-        names, places = [one.text for one in sources], [one.place for one in sources]
+        names, positions = [one.text for one in sources], [one.index for one in sources]
         for node in self._variables(target):
             if self.rules.split:
-                self._add(node, relation, names, places)
+                self._add(node, relation, names, positions)
             elif sources:
-                self._add(node, relation, list(dict.fromkeys(names)), places)
-            states[node.text] = (node.place,)
+                self._add(node, relation, list(dict.fromkeys(names)), positions)
+            states[node.text] = (node.index,)
 
     def _variables(self, node: Node) -> list[Node]:
-        return [one for one in self.nodes[node.place : node.end] if one.variable]
+        return [one for one in self.nodes[node.index : node.end] if one.variable]
 
     def _parts(self, node: Node, fields: Fields) -> tuple[Node | None, Node | None]:
         target, source = fields[node.kind]
@@ -276,8 +276,8 @@ class _Extractor:
         for name in self._variables(target) if target is not None else ():
             if sources or source is None:
                 names = list(dict.fromkeys(one.text for one in sources))
-                self._add(name, "comesFrom", names, [one.place for one in sources])
-            states[name.text] = (name.place,)
+                self._add(name, "comesFrom", names, [one.index for one in sources])
+            states[name.text] = (name.index,)
         return states
 
     def _update(self, node: Node, states: States) -> Walk:
@@ -285,11 +285,11 @@ class _Extractor:
         return self._children([], states)
 
     def _branch(self, node: Node, states: States) -> Walk:
-        current, ends, apart = dict(states), [], False
+        current, ends, rest = dict(states), [], False
         skippable = self.rules.skippable or not any("else" in child.kind for child in node.children)
         for child in node.children:
-            if child.kind in self.rules.alternatives or apart:
-                apart = self.rules.rest_follows
+            if child.kind in self.rules.alternatives or rest:
+                rest = self.rules.rest_follows
                 ends.append((yield child, dict(states)))
             else:
                 current = yield child, current
@@ -326,11 +326,11 @@ class _Extractor:
 
 
 def _join(ends: list[States]) -> States:
-    """What may hold after a choice: the places of all its ends."""
+    """Returns the states that may hold after a choice: for each name, the positions of all ends."""
     joined: States = {}
     for states in ends:
-        for name, places in states.items():
-            known = joined.setdefault(name, places)
-            if known is not places:
-                joined[name] = tuple(sorted({*known, *places}))
+        for name, positions in states.items():
+            known = joined.setdefault(name, positions)
+            if known is not positions:
+                joined[name] = tuple(sorted({*known, *positions}))
     return joined

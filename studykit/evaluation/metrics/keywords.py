@@ -1,7 +1,7 @@
-"""Words that the weighted n-gram match of CodeBLEU counts in full; other words count 0.2 (Ren et al. 2020, 3.2).
+"""Keywords, which the weighted n-gram match of CodeBLEU counts in full; other words count 0.2 (Ren et al. 2020, 3.2).
 
-For the ten languages with published scores these are the words which those scores weigh, with their oddities (C++ has
-words of its standard library, JavaScript lacks `true`): other words would give other numbers.
+For the ten languages with published scores, the lists are those behind these scores, oddities included (C++ has words of
+its standard library, JavaScript lacks `true`): other words would give other numbers.
 """
 
 KEYWORDS = {
