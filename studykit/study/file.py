@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from os.path import exists, expanduser
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
 
 from studykit.errors import UserError, show
@@ -21,6 +19,7 @@ from studykit.study import methods as study_methods
 from studykit.study import templates
 from studykit.study.messages import sentence
 from studykit.study.parameters import POLYGLOT, STAGES, Method, Quantization, Section, Task, check, kind
+from studykit.study.yaml_file import read_yaml, write_yaml
 
 SUBJECTS = ("code", "generation", "translation", "commit", "summarization")  # what members can be trained on
 
@@ -177,63 +176,9 @@ def _is_local(base: str) -> bool:
     return base.startswith(("/", "./", "../", "~"))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with three repairs: 5e-3 is a number (YAML 1.1 wants 5.0e-3); a key is one scalar and may stand only
-    once in its mapping; a date, and what looks like a number and is none (0b_), is text."""
-
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            mark, end = key.start_mark, key.end_mark
-            if not isinstance(key, yaml.ScalarNode):
-                text = mark.buffer[mark.pointer : end.pointer]
-                raise yaml.constructor.ConstructorError(None, None, f"the key {show(text)} is no name", mark)
-            if (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {show(key.value)} stands twice", mark)
-            seen.add((key.tag, key.value))
-        return node
-
-
-def _or_text(make: Callable) -> Callable:
-    """`make` of a scalar, or its text where it makes none."""
-
-    def construct(loader: _Loader, node: yaml.Node) -> Any:
-        try:
-            value = make(loader, node)
-            repr(value)  # Python writes no integers of more than some thousand digits
-        except (ValueError, KeyError):
-            return loader.construct_scalar(node)
-        return value
-
-    return construct
-
-
-for _tag in ("int", "float", "bool"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _or_text(getattr(yaml.SafeLoader, f"construct_yaml_{_tag}")))
-for _tag in ("timestamp", "value", "merge"):  # the last two are what = and << are where they are no keys
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_yaml_str)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _problem(error: yaml.YAMLError, text: str) -> str:
-    """What of `text` is no study file, and in which line."""
-    if isinstance(error, yaml.reader.ReaderError):
-        line = text.count("\n", 0, error.position) + 1
-        return f"line {line}: this is not YAML: it holds the control character {chr(error.character)!r}"
-    line, problem = error.problem_mark.line, error.problem.removeprefix("but ")
-    if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
-        return f"line {line + 1}: this is not YAML: {problem}"
-    found = show(text.splitlines()[line].strip())
-    return (f"line {line + 1} is {found}: {problem}; a study file must be one mapping of names, each once, to text, "
-            "numbers, lists or mappings, and text with braces must stand in quotes")
-
-
 def dump_study(study: Study) -> str:
     """Returns a study file with every key and its value."""
-    return yaml.safe_dump(study.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+    return write_yaml(study.model_dump())
 
 
 def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
@@ -242,17 +187,7 @@ def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: b
     Raises UserError with the file and the key for anything that cannot be run.
     """
     home = Path(home or ".")
-    try:
-        text = (home / file).read_text(encoding="utf-8")
-        raw = yaml.load(text, Loader=_Loader)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); name a file like params/quickstart.yaml.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is not text in UTF-8; a study file is YAML.") from None
-    except RecursionError:
-        raise UserError(f"{file}: it nests lists or mappings too deeply; a list may hold words or numbers.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: {_problem(error, text)}.") from None
+    raw = read_yaml(file, home)
     if not isinstance(raw, dict):
         raise UserError(f"{file} holds {show(raw)}; a study file has the keys {', '.join(Study.model_fields)}.")
     raw = {key: {} if value is None and key in STAGES else value for key, value in raw.items()}  # all commented out

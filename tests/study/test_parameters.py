@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import get_args
@@ -12,7 +13,7 @@ import yaml
 from studykit.errors import UserError
 from studykit.evaluation.execution import runtimes
 from studykit.study import parameters
-from studykit.study.file import Study, load_study
+from studykit.study.file import Study, dump_study, load_study
 from studykit.study.parameters import STAGES, check, kind
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ BAD_STUDIES = {
     "languages: python": "languages is 'python'; it must be a list",
     "languages: [python, python]": "languages names 'python' twice",
     "languages: ['py thon']": "languages names 'py thon'; a language must start with a letter",
-    "languages: [no]": "languages[0] is false; it must be text",
+    "languages: [no]": "languages names 'no', but the built-in corpus",
     "methods: [bas]": "methods[0]: the method 'bas' is unknown; the nearest known is base.",
     "methods: [base, advfusion]": "methods[1]: the method 'advfusion' is unknown; the nearest known is",
     "methods: base": "methods is 'base'; it must be a list",
@@ -117,7 +118,7 @@ BAD_STUDIES = {
     "base_model: {corpus: absent}": "base_model.corpus is 'absent', which does not exist",
     "study: [": "this is not YAML",
     "seeds: [0]\nseeds: [1]": "the key 'seeds' stands twice",
-    "3: 4": "[3] is 3; it must be a name",
+    "3: 4": "3 is unknown; known are",
     "data: {path: {{DATA}}}": "line 7 is 'data: {path: {{DATA}}}': the key '{DATA}' is no name",
     "? [a]": "line 7 is '? [a]': the key '[a]' is no name",
     "seeds: [2024-13-45]": "seeds[0] is '2024-13-45'; it must be an integer",
@@ -126,7 +127,7 @@ BAD_STUDIES = {
     "seeds: [=]": "seeds[0] is '='; it must be an integer",
     "seeds: [!!bool x]": "seeds[0] is 'x'; it must be an integer",
     f"seeds: [{'9' * 5000}]": "seeds[0] is '99999",
-    "question: !x y": "line 7 is 'question: !x y': could not determine a constructor for the tag '!x'",
+    "question: !x y": "line 7 is 'question: !x y': it has a tag",
     "question: *a": "line 7 is 'question: *a': found undefined alias 'a'",
     "question: a\n---\nb: c": "line 8 is '---': found another document",
     "question: 'a\x07b'": "line 7: this is not YAML: it holds the control character '\\x07'",
@@ -170,7 +171,31 @@ def test_values_may_be_shared_by_anchors_and_merge_keys(tmp_path):
     assert (study.adapter.steps, study.fusion.steps, study.fusion.batch_size) == (7, 9, 3)
 
 
-@pytest.mark.parametrize("text", ["2024-12-24", "2024-13-45", "0b_", "=", "<<"])
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: *a{i - 1}, y: *a{i - 1}, z: *a{i - 1}}}\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGES, "question: &a [*a]", "question: &a {<<: *a}"], ids=range(4))
+def test_values_that_multiply_are_refused_in_a_sentence(tmp_path, text):
+    with pytest.raises(UserError, match="nests lists or mappings too deeply|undefined alias"):
+        load(tmp_path, GOOD + text)
+
+
+def test_what_is_no_text_file_is_refused_in_a_sentence(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, said in (("pipe.yaml", "pipe.yaml is no file"), (".", ". is no file"), ("a\0b", "cannot be read")):
+        with pytest.raises(UserError, match=said):
+            load_study(name, tmp_path)
+    with pytest.raises(UserError, match="half of a surrogate pair"):
+        load(tmp_path, with_line('question: "\\ud800"'))
+
+
+def test_a_dumped_study_is_read_back(tmp_path):
+    study = load(tmp_path, with_line("question: 'one: \"two\" {three} # é'"))
+    assert load(tmp_path, dump_study(study)) == study
+
+
+@pytest.mark.parametrize("text", ["2024-12-24", "2024-13-45", "0b_", "=", "<<", "yes", "no", "1_000", "0x1f", "1:30"])
 def test_text_that_yaml_might_take_for_something_else_is_text(tmp_path, text):
     assert load(tmp_path, with_line(f"question: {text}")).question == text
 
