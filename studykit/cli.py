@@ -139,9 +139,9 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _estimate(args: argparse.Namespace) -> int:
-    from studykit.training import estimate  # torch and transformers are slow to import: other commands do without
+    from studykit.training import fit  # torch and transformers are slow to import: other commands do without
 
-    print(estimate.report(load_plan(args.study).study, args.gpu))
+    print(fit.report(load_plan(args.study).study, args.gpu))
     return 0
 
 

@@ -1,13 +1,14 @@
-"""The base model: a small decoder trained from scratch, or any checkpoint; loaded whole or quantised.
+"""The base model: a small decoder trained from scratch, or pretrained weights; loaded whole or quantised.
 
-A base run holds `base.json`, which names the checkpoint (`model`, a directory beside it, or a hub id) and how it is
-quantised. Remote code is never run.
+A base run holds `base.json`, which names the weights (`model` for the directory of this name beside it, another
+directory, or a hub id) and their quantization. Remote code is never run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -24,12 +26,15 @@ from studykit.runs import files
 
 
 def half_precision() -> bool:
-    """Whether this machine has a device with fast bf16."""
+    """Returns whether this machine has a device that is fast with bf16."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
 def quantization_config(quantization: str) -> BitsAndBytesConfig | None:
-    """`nf4`: 4-bit NormalFloat with double quantisation, as published; `int8`: LLM.int8(); `none`."""
+    """Returns the settings of a quantization; None for `none`.
+
+    `nf4` is 4-bit NormalFloat with double quantisation, as published; `int8` is LLM.int8().
+    """
     compute = torch.bfloat16 if half_precision() else torch.float32
     if quantization == "nf4":
         return BitsAndBytesConfig(
@@ -41,26 +46,45 @@ def quantization_config(quantization: str) -> BitsAndBytesConfig | None:
     return BitsAndBytesConfig(load_in_8bit=True) if quantization == "int8" else None
 
 
-def describe_base(base_run: str | Path) -> dict:
-    """What `base.json` of a base run says: checkpoint, quantization."""
-    path = Path(base_run) / "base.json"
-    if not path.exists():
-        raise UserError(f"{base_run} holds no base model; a finished run of notebook 00_base_model is needed.")
-    return json.loads(path.read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class BaseDescription:
+    """The base of a base run, as `base.json` holds it. Sizes are 0 until the base was loaded for the first time."""
+
+    weights: str  # "model", a directory, or a hub id
+    quantization: str  # none, nf4 or int8
+    family: str = ""  # transformers' model type, such as qwen2
+    hidden_size: int = 0
+    layers: int = 0
+    vocabulary: int = 0  # entries
+    parameters: int = 0
+    memory_mb: float = 0.0  # MiB of the weights when loaded
+
+    @classmethod
+    def read(cls, base_run: str | Path) -> BaseDescription:
+        """Reads the description of a base run; raises UserError if it holds none."""
+        path = Path(base_run) / "base.json"
+        if not path.exists():
+            raise UserError(f"{base_run} holds no base model; a finished run of notebook 00_base_model is needed.")
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, file: Path) -> None:
+        """Writes the description as JSON."""
+        files.write_json(file, asdict(self))
 
 
 def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a base run; padding falls back to the end-of-text token."""
+    """Returns the tokenizer of a base run; without a padding token it pads with the end-of-text token."""
     return open_tokenizer(base_weights(base_run))
 
 
 def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer beside weights; raises UserError if it cannot be loaded or has no end-of-text token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}); its files must "
-            "stand beside the weights."
+            "lie beside the weights."
         ) from None
     if tokenizer.eos_token is None:
         raise UserError(f"base={name_or_path!r} has no end-of-text token; a tokenizer with an eos_token is needed.")
@@ -70,67 +94,71 @@ def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
 
 
 def base_weights(base_run: str | Path) -> str:
-    """Directory or hub id of the base run's weights."""
-    name = describe_base(base_run)["weights"]
+    """Returns the directory or hub id of a base run's weights."""
+    name = BaseDescription.read(base_run).weights
     if name == "model":
         return str(Path(base_run) / "model")
     return str(files.home() / name) if name.startswith("./") else name
 
 
 def portable_name(base: str) -> str:
-    """How `base.json` names a checkpoint: a hub id as it is, a directory from the project's home or absolute."""
-    place = Path(base).expanduser()
-    if not place.is_dir():
+    """Returns the name of weights for `base.json`.
+
+    A hub id is unchanged; a directory is relative to the project if it lies in it, and absolute otherwise.
+    """
+    directory = Path(base).expanduser()
+    if not directory.is_dir():
         return base
-    place = place.resolve()
-    return f"./{place.relative_to(files.home())}" if place.is_relative_to(files.home()) else str(place)
+    directory = directory.resolve()
+    if directory.is_relative_to(files.home()):
+        return f"./{directory.relative_to(files.home())}"
+    return str(directory)
 
 
-def load_base(base_run: str | Path, quantization: str | None = None):
-    """(model, tokenizer) of a base run, frozen, on the GPU if there is one, bf16 where the hardware is fast with it.
+def load_base(base_run: str | Path, quantization: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Returns the model, frozen, and the tokenizer of a base run.
+
+    The model is on the GPU if there is one, and in bf16 where the hardware is fast with it.
 
     Args:
-        quantization: overrides that of the run: `none`, `nf4` or `int8`.
+        quantization: `none`, `nf4` or `int8`; None: that of the run.
     """
-    quantization = quantization or describe_base(base_run)["quantization"]
+    quantization = quantization or BaseDescription.read(base_run).quantization
     model = open_model(base_weights(base_run), quantization)
     return model.requires_grad_(False), load_tokenizer(base_run)
 
 
-def open_model(name_or_path: str, quantization: str = "none"):
-    own_gpu = {"": int(os.environ.get("LOCAL_RANK", 0))}  # of this process; `accelerate launch` numbers them
+def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel:
+    """Returns the model of a directory or hub id; raises UserError if it cannot be loaded."""
+    device_map = "cpu" if quantization != "none" else None
+    if torch.cuda.is_available():
+        device_map = {"": int(os.environ.get("LOCAL_RANK", 0))}  # `accelerate launch` gives each process its GPU
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name_or_path,
             dtype=torch.bfloat16 if half_precision() else torch.float32,
             quantization_config=quantization_config(quantization),
-            device_map=own_gpu if torch.cuda.is_available() else "cpu" if quantization != "none" else None,
+            device_map=device_map,
         )
     except OSError as error:
         raise UserError(
-            f"base={name_or_path!r} cannot be loaded ({str(error).splitlines()[0]}); a directory with a checkpoint of "
-            "transformers, or the id of one on the hub, is accepted."
+            f"base={name_or_path!r} cannot be loaded ({str(error).splitlines()[0]}); a directory with the weights "
+            "of a transformers model, or the id of one on the hub, is accepted."
         ) from None
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a form that has no
-        # gradient: what trains after it would get a wrong one, without a word, or crash.
+        # gradient: a training after it would crash or, without any message, compute wrong gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model.eval()
 
 
-def inspect_weights(name_or_path: str) -> dict:
-    """Family and sizes of a checkpoint from its config alone; raises UserError if it cannot be read."""
+def require_config(name_or_path: str) -> None:
+    """Raises UserError unless the configuration of a model can be read from a directory or the hub."""
     try:
-        config = AutoConfig.from_pretrained(name_or_path).get_text_config()
+        AutoConfig.from_pretrained(name_or_path).get_text_config()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"base={name_or_path!r} cannot be read ({str(error).splitlines()[0]}); a directory with a checkpoint of "
-            "transformers, or the id of one on the hub, is accepted."
+            f"base={name_or_path!r} cannot be read ({str(error).splitlines()[0]}); a directory with the weights "
+            "of a transformers model, or the id of one on the hub, is accepted."
         ) from None
-    return {
-        "family": config.model_type,
-        "hidden_size": config.hidden_size,
-        "layers": config.num_hidden_layers,
-        "vocabulary": config.vocab_size,
-    }

@@ -1,8 +1,10 @@
-"""One training on several GPUs: `accelerate launch --num_processes 2 -m studykit.training.distributed params/x.yaml RUN`.
+"""One training on several GPUs.
 
-RUN is the name of an adapter or a fusion run, as `studykit plan` lists it. What it stands on must be finished. The
-processes share out each batch, so that a step sees the same rows as one process would; the losses agree up to the order
-of sums and the dropout. What is left are the checkpoints of a training that has ended: `studykit run` finds them,
+    accelerate launch --num_processes 2 -m studykit.training.distributed params/x.yaml RUN
+
+RUN is the name of an adapter or a fusion run, as `studykit plan` lists it. The runs that it needs must be finished. The
+processes share out each batch, so that a step has the same rows as with one process; the losses agree up to the order
+of sums and the dropout. The launch leaves the checkpoints of a training that has ended: `studykit run` finds them,
 trains no further, and does the rest of the notebook on one GPU.
 """
 
@@ -15,7 +17,6 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from studykit.errors import UserError
 from studykit.runs import files, store
@@ -24,31 +25,32 @@ from studykit.study.file import load_study
 
 
 @dataclass
-class Place:
-    """What a training needs of an open run: where checkpoints are, and a folder for what only the notebook keeps."""
+class TrainingDirs:
+    """The directories of a training, in the place of an open run."""
 
-    checkpoints: Path
-    scratch: Path
+    checkpoints: Path  # they outlive the launch
+    scratch: Path  # for the files that only the notebook publishes
 
     def path(self, *parts: str) -> Path:
-        at = self.scratch.joinpath(*parts)
-        at.parent.mkdir(parents=True, exist_ok=True)
-        return at
+        """Returns the path of a file in the scratch directory."""
+        file = self.scratch.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
 
 
-def chosen(file: str, name: str) -> plan.Run:
-    """The planned run of this name; UserError unless it is one that can be trained so."""
+def planned_training(file: str, name: str) -> plan.Run:
+    """Returns the run of this name in a study; raises UserError unless it is an adapter or a fusion run."""
     planned = {run.name: run for run in plan.plan(load_study(file))}
     if name not in planned or planned[name].stage not in ("adapter", "fusion"):
         names = [n for n, run in planned.items() if run.stage in ("adapter", "fusion")]
-        raise UserError(f"{name} is no adapter or fusion run of {file}; it has {', '.join(names[:6])}"
-                        f"{', ...' if len(names) > 6 else ''}.")  # fmt: skip
+        listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        raise UserError(f"{name} is no adapter or fusion run of {file}; it has {listed}.")
     return planned[name]
 
 
 def train(run: plan.Run) -> None:
-    """Train a run with all processes of this launch."""
-    from accelerate import PartialState  # torch comes with it: a mistake in the arguments is told before
+    """Trains a run with all processes of this launch."""
+    from accelerate import PartialState  # a late import: it loads torch, and mistakes in the arguments come first
 
     p = parameters.check(run.stage, run.params)
     state = PartialState(cpu=not _has_gpu())
@@ -60,7 +62,7 @@ def train(run: plan.Run) -> None:
         if opened:
             opened.checkpoints  # noqa: B018  makes the directory
         state.wait_for_everyone()
-        _train(run.stage, p, Place(checkpoints, Path(scratch)))
+        _train(run.stage, p, TrainingDirs(checkpoints, Path(scratch)))
         state.wait_for_everyone()
     state.destroy_process_group()
 
@@ -71,7 +73,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _train(stage: str, p: Any, place: Place) -> None:
+def _train(stage: str, p: parameters.AdapterParams | parameters.FusionParams, dirs: TrainingDirs) -> None:
     from studykit.data import rows as data_rows
     from studykit.training import adapters, batches, fusions, phases
     from studykit.training import train as training_train
@@ -82,22 +84,24 @@ def _train(stage: str, p: Any, place: Place) -> None:
     if stage == "adapter":
         splits = [data_rows.read_rows(p.data, p.language, split, p.trained_on) for split in ("train", "valid")]
         examples = [batches.encode_rows(rows, tokenizer, *limits) for rows in splits]
-        training_train.train(adapters.new_adapter(model, p), tokenizer, *examples, p, steps=p.steps,
-                       trainer_state_dir=place.checkpoints, seed=p.seed)  # fmt: skip
+        model = adapters.new_adapter(model, p)
+        settings = {"steps": p.steps, "trainer_state_dir": dirs.checkpoints, "seed": p.seed}
+        training_train.train(model, tokenizer, *examples, p, **settings)
     else:
         model = fusions.new_fusion(model, p)
-        for _ in phases.train_phases(model, tokenizer, p, limits, place):
+        for _ in phases.train_phases(model, tokenizer, p, limits, dirs):
             pass
 
 
 def main() -> int:
+    """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="studykit.training.distributed", description=__doc__.split("\n")[0])
     parser.add_argument("study", help="a study file")
     parser.add_argument("run", help="stage/label-key of an adapter or a fusion, as `studykit plan` lists it")
     args = parser.parse_args()
     os.chdir(files.home())
     try:
-        train(chosen(args.study, args.run))
+        train(planned_training(args.study, args.run))
     except UserError as error:
         print(f"studykit: {error}", file=sys.stderr)
         return 2

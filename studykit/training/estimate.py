@@ -1,7 +1,7 @@
-"""What a study needs in memory, before anything is downloaded or trained: per stage, and whether a GPU is large enough.
+"""The memory that a study needs, stage by stage, before anything is downloaded or trained, and whether a GPU has it.
 
-Nothing but the base's config is read. Weights are counted on the model itself, built without content; what training
-and generating take beside them is found by `footprint`. A stage's peak is
+Only the configuration of the base is read. Weights are counted on the model itself, built without content; `memory`
+measures what training and generation take besides them. A stage's peak is
 
     weights + optimizer state + the most that is alive of activations, gradients and temporaries
 
@@ -11,40 +11,31 @@ for rows of the full max_prompt_tokens + max_target_tokens. Sizes are in GB = 10
 from __future__ import annotations
 
 import copy
-import re
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import psutil
 import torch
 from peft import PeftConfig
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from studykit.errors import UserError
-from studykit.runs.text import format_bytes
 from studykit.study import methods, plan
 from studykit.study.file import Study
 from studykit.study.parameters import check
 from studykit.training import memory
 from studykit.training.adapters import adapter_config
-from studykit.training.base import half_precision
 from studykit.training.fusions import FUSION, fusion_config
 
-GB = 1e9
-CUDA_CONTEXT = 0.6 * GB  # what CUDA and its libraries hold beside tensors; an allowance, as is the next
-FRAGMENTS = 1.05  # what the caching allocator holds beyond what is allocated
-MIN_8BIT = 4096  # entries: bitsandbytes keeps the moments of smaller tensors in fp32
+MIN_8BIT = 4096  # entries; bitsandbytes keeps the state of smaller tensors in fp32
 BLOCK_8BIT = 256  # entries per scale
-SMALL_RANK = 64  # of the low-rank fusion that is suggested
-DEPTHS = (4, 6)  # layers of the models that stand for deeper ones
+DEPTHS = (4, 6)  # layers of the two models from which deeper ones are extrapolated
 PROBE = (2, 80)  # prompts per language of a checkpoint's probe, new tokens: see `pretraining`
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one stage takes; bytes but for the two counts."""
+    """The memory that one stage takes, in bytes, and its numbers of parameters."""
 
     parameters: int
     trainable: int
@@ -52,19 +43,19 @@ class Need:
     adapters: int  # weights of adapters and fusions, and of the members' stacks
     gradients: int
     optimizer: int
-    activations: int  # kept for the backward pass; where nothing trains: the most alive in a forward pass
+    activations: int  # kept for the backward pass; where nothing trains, the peak of a forward pass
     peak: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of a study as far as memory goes."""
+    """A stage of a study, with the settings on which its memory depends."""
 
     stage: str
     label: str
     config: PretrainedConfig
-    adapters: dict[str, PeftConfig]  # in order; the last is active
-    half: bool  # the base in bf16
+    adapters: dict[str, PeftConfig]  # by name, in order; the last is active
+    half: bool  # whether the base is in bf16
     batch: int  # rows per forward pass
     length: int  # tokens per row; of a prompt where `new` is given
     new: int = 0  # tokens to generate; 0: it trains
@@ -72,25 +63,25 @@ class Job:
     optimizer: str = "adamw"
     checkpointing: bool = False
     accumulation: int = 1
-    bf16: bool = False  # autocast
+    bf16: bool = False  # whether the forward pass runs under autocast
     value_penalty: bool = False
     full: bool = False  # all weights of the base train, in fp32
-    scored: int = 0  # tokens per row whose loss is measured beside generation
+    scored: int = 0  # tokens per row whose loss is measured besides generation
 
     @property
-    def same(self) -> str:
-        """Equal for jobs that take equal memory."""
+    def memory_key(self) -> str:
+        """A text that is equal for jobs that take equal memory."""
         return repr(replace(self, label="", config=None, adapters=list(self.adapters.values())))
 
     def need(self) -> Need:
-        """Raises UserError if the adapters do not fit the base."""
+        """Returns the memory that the stage takes; raises UserError if the adapters do not fit the base."""
         model, base = self._model(self.config)
         added = [p for name, p in model.named_parameters() if ".composition." in name or ".lora_" in name]
         adapters = sum(p.nbytes for p in added) + memory.stack_bytes(model)
         trained = [] if self.new else [p for p in model.parameters() if p.requires_grad]
         state = sum(state_bytes(p.numel(), self.optimizer) for p in trained)
         alive = self._alive()
-        most = max(alive["early"], alive["late"], alive["passing"])
+        peak = max(alive["early"], alive["late"], alive["passing"])
         return Need(
             parameters=sum(p.numel() for p in model.parameters()),
             trainable=sum(p.numel() for p in trained),
@@ -98,26 +89,28 @@ class Job:
             adapters=adapters,
             gradients=sum(p.nbytes for p in trained),
             optimizer=state,
-            activations=alive["saved"] if trained else most,
-            peak=base + adapters + state + most,
+            activations=alive["saved"] if trained else peak,
+            peak=base + adapters + state + peak,
         )
 
     def _model(self, config: PretrainedConfig) -> tuple[nn.Module, int]:
-        """The skeleton with its adapters, and the bytes of its base."""
+        """Returns the skeleton with its adapters, and the bytes of its base."""
         model = memory.skeleton(config, torch.bfloat16 if self.half and not self.full else torch.float32)
         base = memory.weight_bytes(model, self.quantization)
         if not self.adapters:
             return model.requires_grad_(self.full), base
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PEFT's, of a base that has no content
+                warnings.simplefilter("ignore")  # PEFT warns of a base that has no content
                 return memory.attach(model, self.adapters), base
         except ValueError as error:
             raise UserError(f"{self.stage}, {self.label}: {str(error).splitlines()[0]}") from None
 
     def _alive(self) -> dict[str, int]:
-        """Bytes alive beside weights and optimizer state; of many layers as two shallow models tell, since each layer
-        adds the same."""
+        """Returns the bytes that are alive besides weights and optimizer state, by kind.
+
+        For many layers they are extrapolated from two shallow models, since each layer adds the same.
+        """
         layers = self.config.num_hidden_layers
         if layers <= DEPTHS[1]:
             return self._passes(self.config)
@@ -128,21 +121,25 @@ class Job:
     def _passes(self, config: PretrainedConfig) -> dict[str, int]:
         model, _ = self._model(config)
         options = {"quantization": self.quantization}
-        found = {"saved": 0, "early": 0, "late": 0}
+        alive = {"saved": 0, "early": 0, "late": 0}
         if self.new:
-            found["early"], found["late"] = memory.generation_peaks(
-                model, self.batch, self.length, self.new, **options
-            )
+            alive["early"], alive["late"] = memory.generation_peaks(model, self.batch, self.length, self.new, **options)
             scoring = memory.forward_peak(model, self.batch, self.scored, **options) if self.scored else 0
-            return found | {"passing": scoring}
+            return alive | {"passing": scoring}
         passing = memory.forward_peak(model, 2 * self.batch, self.length, bf16=self.bf16, **options)
         if any(p.requires_grad for p in model.parameters()):
             step = memory.training_step(
-                model, self.batch, self.length, bf16=self.bf16, checkpointing=self.checkpointing,
-                accumulation=self.accumulation, value_penalty=self.value_penalty, **options,
-            )  # fmt: skip
-            found = {"saved": step.saved, "early": step.early, "late": step.late}
-        return found | {"passing": passing}
+                model,
+                self.batch,
+                self.length,
+                bf16=self.bf16,
+                checkpointing=self.checkpointing,
+                accumulation=self.accumulation,
+                value_penalty=self.value_penalty,
+                **options,
+            )
+            alive = {"saved": step.saved, "early": step.early, "late": step.late}
+        return alive | {"passing": passing}
 
 
 def _cut(config: PretrainedConfig, layers: int) -> PretrainedConfig:
@@ -154,19 +151,25 @@ def _cut(config: PretrainedConfig, layers: int) -> PretrainedConfig:
 
 
 def state_bytes(entries: int, optimizer: str) -> int:
-    """Bytes of AdamW's two moments of one tensor: fp32, or 8 bits with an fp32 scale per block of 256."""
+    """Returns the bytes of AdamW's state of one tensor: two moments in fp32, or in 8 bits with a scale per block."""
     if optimizer == "adamw" or entries < MIN_8BIT:
         return 8 * entries
     return 2 * entries + 8 * -(-entries // BLOCK_8BIT)
 
 
 def read_config(study: Study) -> PretrainedConfig:
-    """The config of a study's base; UserError if it can be read neither from the disk nor from the hub."""
+    """Returns the configuration of a study's base; raises UserError if neither disk nor hub has it."""
     p = study.base_model
     if study.base == "scratch":
-        return Qwen2Config(vocab_size=p.vocab_size, hidden_size=p.hidden_size, num_hidden_layers=p.layers,
-                           num_attention_heads=p.heads, num_key_value_heads=p.heads, tie_word_embeddings=True,
-                           intermediate_size=p.intermediate_size)  # fmt: skip
+        return Qwen2Config(
+            vocab_size=p.vocab_size,
+            hidden_size=p.hidden_size,
+            num_hidden_layers=p.layers,
+            num_attention_heads=p.heads,
+            num_key_value_heads=p.heads,
+            tie_word_embeddings=True,
+            intermediate_size=p.intermediate_size,
+        )
     try:
         return AutoConfig.from_pretrained(study.base).get_text_config()
     except (OSError, ValueError) as error:
@@ -177,10 +180,10 @@ def read_config(study: Study) -> PretrainedConfig:
 
 
 def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
-    """(what the study's runs take, each kind once; methods of which nothing is known before their runs)."""
+    """Returns the jobs of a study, each kind once, and the methods whose memory is unknown before their runs."""
     config, limits = read_config(study), (study.data.max_prompt_tokens, study.data.max_target_tokens)
     runs = plan.plan(study)
-    made: dict[str, Job] = {}  # by directory
+    by_directory: dict[str, Job] = {}
     unknown: list[str] = []
     on = {"config": config, "half": half, "quantization": study.quantization}
     for run in runs:
@@ -189,9 +192,14 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
         p = check(run.stage, run.params)
         trains = {}
         if run.stage in ("adapter", "fusion"):
-            trains = {"batch": p.batch_size, "length": sum(limits), "checkpointing": p.gradient_checkpointing,
-                      "accumulation": p.gradient_accumulation, "optimizer": p.optimizer,
-                      "bf16": p.precision == "bf16" or (p.precision == "auto" and half)}  # fmt: skip
+            trains = {
+                "batch": p.batch_size,
+                "length": sum(limits),
+                "checkpointing": p.gradient_checkpointing,
+                "accumulation": p.gradient_accumulation,
+                "optimizer": p.optimizer,
+                "bf16": p.precision == "bf16" or (p.precision == "auto" and half),
+            }
         if run.stage == "base_model" and study.base == "scratch":
             job = Job(run.stage, "from scratch", config, {}, half, p.batch_size, p.context, full=True, bf16=half)
         elif run.stage == "base_model":
@@ -205,126 +213,33 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
             unknown.append(p.method)
             continue
         elif run.stage == "fusion":
-            held = {need.dir: made[need.dir].adapters for need in run.needs if need.stage == "adapter"}
-            members = {language: memory.as_member(next(iter(held[directory].values())), config.model_type)
-                       for language, directory in p.members.items()}  # fmt: skip
+            adapters = {need.dir: by_directory[need.dir].adapters for need in run.needs if need.stage == "adapter"}
+            members = {
+                language: memory.as_member(next(iter(adapters[directory].values())), config.model_type)
+                for language, directory in p.members.items()
+            }
             variant = "" if p.variant == "full" else f"-{p.variant}"
-            kinds = sorted({made[directory].label for directory in p.members.values()} - {"bottleneck"})
+            kinds = sorted({by_directory[directory].label for directory in p.members.values()} - {"bottleneck"})
             label = " ".join([f"{p.method}{variant} of {len(members)}", *kinds])
-            job = Job(run.stage, label, adapters=members | {FUSION: fusion_config(p)},
-                      value_penalty=p.value_regularizer > 0, **on, **trains)  # fmt: skip
+            composed = members | {FUSION: fusion_config(p)}
+            job = Job(run.stage, label, adapters=composed, value_penalty=p.value_regularizer > 0, **on, **trains)
         else:
-            trained = [made[directory] for directory in p.trained_runs or [] if directory in made]
+            trained = [by_directory[directory] for directory in p.trained_runs or [] if directory in by_directory]
             if p.trained_runs and not trained:
                 continue
-            job = Job(run.stage, p.method, adapters=trained[0].adapters if trained else {}, batch=p.batch_size,
-                      length=limits[0], new=p.max_new_tokens, scored=sum(limits), **on)  # fmt: skip
-        made[run.dir] = job
-    found: dict[str, Job] = {}
-    for job in made.values():
-        known = found.get(job.same)
+            adapters = trained[0].adapters if trained else {}
+            sizes = {"batch": p.batch_size, "length": limits[0], "new": p.max_new_tokens, "scored": sum(limits)}
+            job = Job(run.stage, p.method, adapters=adapters, **sizes, **on)
+        by_directory[run.dir] = job
+    kinds_of_jobs: dict[str, Job] = {}
+    for job in by_directory.values():
+        known = kinds_of_jobs.get(job.memory_key)
         labels = list(dict.fromkeys([*(known.label.split(", ") if known else []), job.label]))
-        found[job.same] = replace(job, label=", ".join(labels))
-    return list(found.values()), list(dict.fromkeys(unknown))
-
-
-def remedies(job: Job) -> list[tuple[str, Job]]:
-    """Changes that take less memory, each alone, and the last with all of them."""
-    found: list[tuple[str, dict]] = []
-    if not job.new:
-        if not job.checkpointing:
-            found.append(("gradient_checkpointing: true", {"checkpointing": True}))
-        if job.optimizer == "adamw" and job.stage != "base_model":
-            found.append(("optimizer: adamw_8bit", {"optimizer": "adamw_8bit"}))
-        if job.batch > 1:
-            half = {"batch": job.batch // 2, "accumulation": -(-job.batch * job.accumulation // (job.batch // 2))}
-            found.append((f"batch_size: {half['batch']}, gradient_accumulation: {half['accumulation']}", half))
-    elif job.batch > 1:
-        found.append((f"batch_size: {job.batch // 2}", {"batch": job.batch // 2}))
-    if job.quantization == "none" and not job.full:
-        found.append(("quantization: nf4", {"quantization": "nf4"}))
-    fusion = job.adapters.get(FUSION)
-    if fusion is not None and fusion.kind == "attention" and fusion.rank is None:
-        small = replace(fusion, rank=min(SMALL_RANK, job.config.hidden_size // 4))
-        found.append((f"a fusion of rank {small.rank}", {"adapters": job.adapters | {FUSION: small}}))
-    if len(found) > 1:
-        found.append(("all of these", {key: value for _, change in found for key, value in change.items()}))
-    return [(name, replace(job, **change)) for name, change in found]
-
-
-def capacity(text: str | None) -> tuple[int, str, bool]:
-    """(bytes, whose, whether it is a GPU) of what `--gpu` says, such as 24GB or 24GiB; None: of this machine."""
-    if text is None:
-        if torch.cuda.is_available():
-            device = torch.cuda.get_device_properties(0)
-            return device.total_memory, f"this machine's {device.name}", True
-        return psutil.virtual_memory().total, "this machine's memory, without a GPU", False
-    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GB|GiB|MB|MiB)", text.strip(), re.IGNORECASE)
-    if not size:
-        raise UserError(f"--gpu is {text!r}; it must be a size such as 24GB or 24GiB.")
-    unit = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}[size[2].lower()]
-    return int(float(size[1]) * unit), f"a GPU of {text.strip()}", True
-
-
-def fits(need: Need, room: int, gpu: bool) -> bool:
-    return need.peak * (FRAGMENTS if gpu else 1) + (CUDA_CONTEXT if gpu else 0) <= room
-
-
-def report(study: Study, gpu: str | None = None) -> str:
-    """The estimate as text: a table, one line per kind of stage, and for what does not fit what would help."""
-    room, whose, on_gpu = capacity(gpu)
-    half = on_gpu if gpu is not None else half_precision()
-    asked, unknown = jobs(study, half)
-    needs = [job.need() for job in asked]
-    columns = ("stage", "parameters", "trainable", "base", "adapters", "gradients", "optimizer", "activations", "peak",
-               "fits")  # fmt: skip
-    rows = [[f"{job.stage}: {job.label}", f"{n.parameters:,}", f"{n.trainable:,}",
-             *map(format_bytes, (n.base, n.adapters, n.gradients, n.optimizer, n.activations, n.peak)),
-             "yes" if fits(n, room, on_gpu) else "no"] for job, n in zip(asked, needs, strict=True)]  # fmt: skip
-    config = asked[0].config
-    weights = {"none": "bf16" if half else "fp32"}.get(study.quantization, study.quantization)
-    lines = [
-        f"{study.study}, on {whose} ({format_bytes(room)})",
-        f"base {study.base}: {config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
-        f"vocabulary {config.vocab_size:,}, in {weights}; rows of {study.data.max_prompt_tokens} + "
-        f"{study.data.max_target_tokens} tokens",
-        "",
-        *_aligned([list(columns), *rows]),
-        "",
-        "activations: what a training step keeps for its backward pass; where nothing trains, the most alive in a pass",
-    ]
-    beside = f"the peak, {FRAGMENTS - 1:.0%} for fragments and {format_bytes(CUDA_CONTEXT)} for CUDA itself" if on_gpu else \
-        "the peak; the interpreter and its libraries take about 1 GB more"  # fmt: skip
-    lines.append(f"fits: {beside}")
-    if unknown:
-        lines.append(f"not estimated, since PEFT builds them from finished adapters: {', '.join(unknown)}")
-    for job, need in zip(asked, needs, strict=True):
-        if not fits(need, room, on_gpu):
-            lines += ["", *_helped(job, need, room, on_gpu)]
-    return "\n".join(lines)
-
-
-def _helped(job: Job, need: Need, room: int, gpu: bool) -> list[str]:
-    rows = []
-    for name, other in remedies(job):
-        if (then := other.need()).peak >= need.peak:
-            continue
-        rows.append([f"  {name}", format_bytes(then.peak), format_bytes(then.peak - need.peak),
-                     "fits" if fits(then, room, gpu) else "too large"])  # fmt: skip
-    if not rows:
-        return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; nothing that is known here would help"]
-    return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; what would help:", *_aligned(rows)]
-
-
-def _aligned(rows: Iterable[list[str]]) -> list[str]:
-    """Text in columns: the first to the left, the others to the right."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths,
-            strict=True))).rstrip() for row in rows]  # fmt: skip
+        kinds_of_jobs[job.memory_key] = replace(job, label=", ".join(labels))
+    return list(kinds_of_jobs.values()), list(dict.fromkeys(unknown))
 
 
 def training(config: PretrainedConfig, adapters: dict[str, PeftConfig], **settings) -> Need:
-    """What training the last of the adapters takes; settings are those of a `Job`."""
+    """Returns the memory that training the last of the adapters takes; settings are those of a `Job`."""
     settings = {"bf16": settings["half"]} | settings
     return Job("training", list(adapters)[-1], config, adapters, **settings).need()

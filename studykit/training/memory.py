@@ -1,15 +1,16 @@
-"""How much memory a pass over a model takes, found without its weights: the real code runs on tensors without content.
+"""The memory that a pass over a model takes, measured without weights: the real code runs on tensors without content.
 
-A model is built from its config on the `meta` device and run as FakeTensors: every operation, its backward pass,
-autocast and gradient checkpointing are PyTorch's own, but tensors have shapes only. `Live` follows which storages are
-alive. So there is no formula that an adapter, a fusion or a family could fall out of. For orientation, a frozen
-Llama layer above a bottleneck of width r keeps, in numbers per token of fp32 with sdpa (h: hidden size, a: heads times
-their width, m: width of the MLP, T: tokens per row, V: vocabulary),
+A model is built from its configuration on the `meta` device and run as FakeTensors: every operation, its backward pass,
+autocast and gradient checkpointing are PyTorch's own, but tensors have shapes only. `LiveMemory` counts the storages
+that are alive. So no formula has to be kept in step with adapters, fusions and model families. For orientation, a
+frozen Llama layer above a bottleneck of width r keeps these numbers per token in fp32 with sdpa (h: hidden size,
+a: heads times their width, m: width of the MLP, T: tokens per row, V: vocabulary):
 
     2h (what the norms read) + 4a (q, k, v, attention's output) + T (the mask) + 3m (gate, its silu, up) + h + r
 
-the first layer h + r alone, as nothing below it trains, and the loss V. With checkpointing a layer keeps h, and all of
-this is there for one layer at a time. What is not seen: workspaces inside kernels, and what an allocator loses.
+The first layer keeps only h + r, since nothing below it trains, and the loss keeps V. With gradient checkpointing a
+layer keeps h, and the rest exists for one layer at a time. Workspaces inside kernels and the fragments of an allocator
+are not counted.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ CHECKPOINTING = {"use_reentrant": False, "preserve_rng_state": False}  # a rando
 
 
 def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """The model of a config on `meta`: all shapes, no content; frozen."""
+    """Returns the model of a configuration on `meta`, with all shapes and no content; frozen."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     return model.requires_grad_(False)
 
 
 def attach(model: nn.Module, configs: dict[str, PeftConfig]) -> PeftModel:
-    """The model with adapters, added in order; the last is active, and it alone trains."""
+    """Returns the model with adapters, added in order; the last one is active, and it alone trains."""
     for name, config in configs.items():
         with next(model.parameters()).device:
             if isinstance(model, PeftModel):
@@ -58,29 +59,36 @@ def attach(model: nn.Module, configs: dict[str, PeftConfig]) -> PeftModel:
 
 
 def as_member(config: PeftConfig, family: str) -> BottleneckConfig:
-    """An adapter's config as a fusion takes it: LoRA becomes a bottleneck beside linear layers (see `tuners.lora`)."""
+    """Returns an adapter's configuration as a fusion needs it: a LoRA becomes a bottleneck (see `tuners.lora`)."""
     if not isinstance(config, LoraConfig):
         return config
     modules = linear_targets(sorted(config.target_modules or LORA_TARGETS[family]))
-    return BottleneckConfig(placement="linear", rank=config.r, activation="identity", biased=False, init="lora",
-                            target_modules=modules, task_type=config.task_type)  # fmt: skip
+    return BottleneckConfig(
+        placement="linear",
+        rank=config.r,
+        activation="identity",
+        biased=False,
+        init="lora",
+        target_modules=modules,
+        task_type=config.task_type,
+    )
 
 
-def quantised(model: nn.Module) -> list[nn.Linear]:
-    """The linear layers that bitsandbytes would take: all but the output embedding."""
+def quantized_layers(model: nn.Module) -> list[nn.Linear]:
+    """Returns the linear layers that bitsandbytes quantizes: all but the output embedding."""
     head = model.get_output_embeddings()
     return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
 
 
 def weight_bytes(model: nn.Module, quantization: str = "none") -> int:
-    """Bytes of a base's weights: as they stand, or with its linear layers in `nf4` or `int8`.
+    """Returns the bytes of a base's weights, with its linear layers unchanged or in `nf4` or `int8`.
 
-    nf4 with double quantisation: half a byte per weight; per block of 64 one byte, per 256 blocks 4, and per layer two
-    tables and an offset of 1092 bytes. int8: a byte per weight and 4 per output.
+    nf4 with double quantisation takes half a byte per weight, one byte per block of 64 weights, four bytes per 256
+    blocks, and 1092 bytes per layer for two tables and an offset. int8 takes a byte per weight and four per output.
     """
     total = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     if quantization != "none":
-        for weight in (layer.weight for layer in quantised(model)):
+        for weight in (layer.weight for layer in quantized_layers(model)):
             n, rows = weight.numel(), weight.shape[0]
             blocks = -(-n // 64)
             packed = -(-n // 2) + blocks + 4 * -(-blocks // 256) + 1092 if quantization == "nf4" else n + 4 * rows
@@ -88,12 +96,12 @@ def weight_bytes(model: nn.Module, quantization: str = "none") -> int:
     return total
 
 
-class _Keeping(torch.autograd.Function):
-    """A frozen linear layer that keeps its input, as bitsandbytes' LLM.int8() does though it does not need it."""
+class _KeptInput(torch.autograd.Function):
+    """A frozen linear layer that keeps its input, as LLM.int8() of bitsandbytes does although it does not need it."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.kept, ctx.weight = x, weight
+        ctx.input, ctx.weight = x, weight
         return nn.functional.linear(x, weight, bias)
 
     @staticmethod
@@ -101,8 +109,8 @@ class _Keeping(torch.autograd.Function):
         return grad @ ctx.weight, None, None
 
 
-class Live(TorchDispatchMode):
-    """Bytes of the storages that were made within it and are alive (`now`), and the most there have been (`peak`)."""
+class LiveMemory(TorchDispatchMode):
+    """A count of the bytes of storages that operations within it create: those alive `now`, and their `peak`."""
 
     def __init__(self):
         super().__init__()
@@ -110,11 +118,12 @@ class Live(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def ignore(self, *tensors: Tensor) -> None:
+        """Excludes the storages of tensors from the count."""
         for tensor in tensors:
             self._sizes[tensor.untyped_storage()._cdata] = 0
 
     def middle(self, *_) -> None:
-        """From here on `peak` counts anew; `early` is what it was."""
+        """Starts `peak` again from here, and keeps its value until now as `early`."""
         self.early, self.peak = max(self.early, self.peak), self.now
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -134,21 +143,21 @@ class Live(TorchDispatchMode):
 
 
 @contextmanager
-def _fake(model: nn.Module, quantization: str) -> Iterator[tuple[FakeTensorMode, Live]]:
-    """The skeleton as FakeTensors on a CPU, whose weights, stacks included, do not count as alive."""
-    mode, live = FakeTensorMode(), Live()
-    made: dict[int, tuple[Tensor, Tensor]] = {}  # with the original, whose id must stay its own
+def _fake(model: nn.Module, quantization: str) -> Iterator[tuple[FakeTensorMode, LiveMemory]]:
+    """Turns a skeleton into FakeTensors on a CPU for a while; its weights and stacks do not count as alive."""
+    mode, live = FakeTensorMode(), LiveMemory()
+    fakes: dict[int, tuple[Tensor, Tensor]] = {}  # with the original, so that its id is not given to another tensor
 
     def fake(tensor: Tensor) -> Tensor:
-        if id(tensor) not in made:
+        if id(tensor) not in fakes:
             new = mode.fake_tensor_converter.from_meta_and_device(mode, tensor.detach(), torch.device("cpu"))
             new = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-            made[id(tensor)] = (tensor, new)
+            fakes[id(tensor)] = (tensor, new)
             live.ignore(new)
-        return made[id(tensor)][1]
+        return fakes[id(tensor)][1]
 
-    originals = [(table, name, tensor) for module in model.modules() for table in (module._parameters, module._buffers)
-                 for name, tensor in table.items() if tensor is not None]  # fmt: skip
+    tables = [table for module in model.modules() for table in (module._parameters, module._buffers)]
+    originals = [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
     patched: list[nn.Module] = []
     for table, name, tensor in originals:
         table[name] = fake(tensor)
@@ -158,11 +167,11 @@ def _fake(model: nn.Module, quantization: str) -> Iterator[tuple[FakeTensorMode,
                 with torch.no_grad():
                     stack = MemberStack.from_members([layer.adapters[member] for member in layer.members[name]])
                 live.ignore(stack.down, stack.down_bias, stack.up, stack.up_bias)
-                layer.stack = lambda name, stack=stack: stack  # the real one compares addresses, which fakes lack
+                layer.stack = lambda name, stack=stack: stack  # its own compares addresses, which fakes lack
                 patched.append(layer)
         if quantization == "int8":
-            for layer in quantised(model):
-                layer.forward = lambda x, layer=layer: _Keeping.apply(x, layer.weight, layer.bias)
+            for layer in quantized_layers(model):
+                layer.forward = lambda x, layer=layer: _KeptInput.apply(x, layer.weight, layer.bias)
                 patched.append(layer)
         try:
             yield mode, live
@@ -174,7 +183,7 @@ def _fake(model: nn.Module, quantization: str) -> Iterator[tuple[FakeTensorMode,
 
 
 def stack_bytes(model: nn.Module) -> int:
-    """Bytes of the copies of frozen members that active fusions keep side by side."""
+    """Returns the bytes of the copies of frozen members that active fusions keep."""
     total = 0
     for layer in fusion_layers(model):
         for name in set(layer.fusions) & set(layer.active_adapters):
@@ -185,23 +194,24 @@ def stack_bytes(model: nn.Module) -> int:
 
 
 def _widest(model: nn.Module, quantization: str, dtype: torch.dtype) -> int:
-    """Bytes of the widest quantised layer when it is unpacked for its product."""
+    """Returns the bytes of the widest quantized layer, which is unpacked for its product."""
     if quantization == "none":
         return 0
-    return max(layer.weight.numel() for layer in quantised(model)) * dtype.itemsize
+    return max(layer.weight.numel() for layer in quantized_layers(model)) * dtype.itemsize
 
 
 @dataclass(frozen=True)
-class Step:
-    """Bytes that a training step makes beside weights and optimizer state."""
+class StepMemory:
+    """The bytes that a training step takes, besides weights and optimizer state."""
 
     saved: int  # alive between the forward and the backward pass, gradients excluded
     gradients: int
-    early: int  # the most until the backward pass has come to the middle layer, gradients included
-    late: int  # and after it
+    early: int  # the peak until the backward pass reaches the middle layer, gradients included
+    late: int  # the peak after that, gradients included
 
     @property
     def peak(self) -> int:
+        """The peak of the whole step."""
         return max(self.early, self.late)
 
 
@@ -215,13 +225,13 @@ def training_step(
     accumulation: int = 1,
     value_penalty: bool = False,
     quantization: str = "none",
-) -> Step:
-    """One step of `training.train` on rows of full length, as `trainer.StudyTrainer` computes its loss.
+) -> StepMemory:
+    """Runs one step of `train` on rows of full length, with the loss of `trainer.StudyTrainer`, and returns its memory.
 
     Args:
-        model: a skeleton; what requires a gradient trains.
+        model: a skeleton; the parameters that require a gradient train.
         batch, length: rows per forward pass and tokens per row, B and T.
-        bf16: autocast, as Trainer runs the forward pass.
+        bf16: whether the forward pass runs under autocast, as in Trainer.
         value_penalty: whether the value penalty is part of the loss.
     """
     model.train()
@@ -247,11 +257,11 @@ def training_step(
             hook.remove()
     if checkpointing:
         _checkpoint(model, False)
-    return Step(saved, gradients, live.early + unpacked, live.peak + unpacked)
+    return StepMemory(saved, gradients, live.early + unpacked, live.peak + unpacked)
 
 
 def forward_peak(model: nn.Module, batch: int, length: int, *, bf16: bool = False, quantization: str = "none") -> int:
-    """The most bytes alive while losses are only measured, (B, T) tokens at a time."""
+    """Returns the peak in bytes while losses are measured without gradients, (B, T) tokens at a time."""
     model.eval()
     with _fake(model, quantization) as (_, live):
         ids = torch.zeros(batch, length, dtype=torch.long)
@@ -263,8 +273,11 @@ def forward_peak(model: nn.Module, batch: int, length: int, *, bf16: bool = Fals
 def generation_peaks(
     model: nn.Module, batch: int, prompt: int, new: int, *, quantization: str = "none"
 ) -> tuple[int, int]:
-    """The most bytes alive while B prompts of so many tokens are read, and while they are continued to the last token
-    with a KV cache."""
+    """Returns two peaks in bytes: while B prompts are read, and while they are continued with a KV cache.
+
+    Args:
+        batch, prompt, new: B, the tokens of each prompt, and the tokens that are generated.
+    """
     model.eval()
     layers = model.config.get_text_config().num_hidden_layers
     with _fake(model, quantization) as (_, live):
@@ -275,14 +288,14 @@ def generation_peaks(
             logits = out.logits.nbytes
             cache = live.now - logits - mask.nbytes
     grown = cache * (prompt + new) / prompt
-    last = grown * (1 + 1 / layers) + 2 * logits  # a layer's cache is copied to grow
+    last = grown * (1 + 1 / layers) + 2 * logits  # the cache of one layer at a time is copied to grow
     unpacked = _widest(model, quantization, next(model.parameters()).dtype)
     return live.peak + unpacked, int(last) + unpacked
 
 
 def _checkpoint(model: nn.Module, on: bool) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers 5 has a newer name, not in all versions
+        warnings.simplefilter("ignore", FutureWarning)  # the newer name is missing in some versions of transformers
         model.gradient_checkpointing_enable(CHECKPOINTING) if on else model.gradient_checkpointing_disable()
 
 

@@ -1,12 +1,12 @@
-"""PEFT's own compositions of LoRAs over the same frozen members: what attention over outputs is compared with.
+"""PEFT's own compositions of LoRAs over the same frozen members, as baselines of the attention over outputs.
 
-    merge   `add_weighted_adapter` with equal weights 1/N, type `linear`: A and B are summed each, with a factor of
-            sqrt(scaling / N). So it is not the mean of the outputs, which is the method word `average`: the product
-            has terms B_i A_j of different members
-    arrow   for every token the LoRAs whose first singular direction fits best; nothing is trained
-            (Ostapenko et al. 2024, arXiv 2405.11157)
-    xlora   a small network reads a forward pass without adapters and scales every LoRA in every layer and token; it
-            alone trains (Buehler and Buehler 2024, arXiv 2402.07148). Two passes per step, and no KV cache.
+merge   PEFT's `add_weighted_adapter` with equal weights 1/N and the type `linear`: the A and the B of all members
+        are summed, each with a factor of sqrt(scaling / N). The product has terms B_i A_j of different members, so
+        this is not the mean of the outputs, which is the method word `average`.
+arrow   Every token is routed to the LoRAs whose first singular direction fits it best; nothing is trained
+        (Ostapenko et al. 2024, arXiv 2405.11157).
+xlora   A small network reads a forward pass without adapters and scales every LoRA in every layer and token; it
+        alone trains (Buehler and Buehler 2024, arXiv 2402.07148). It takes two passes per step and no KV cache.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from torch import nn
 
 from studykit.errors import UserError
 
-ARROW_TOP_K = 3  # PEFT's default
+ARROW_TOP_K = 3  # LoRAs per token; PEFT's default
 
 
 def new_peft_composition(model: nn.Module, method: str, members: Mapping[str, Path], name: str) -> PeftModel:
-    """The base with a composition of LoRA directories, active; of `xlora`, the gate is trainable.
+    """Returns the base with a composition of LoRAs, active and frozen, but for the gate of `xlora`, which trains.
 
     Args:
         method: merge, xlora or arrow.
-        name: of the merged adapter.
+        members: PEFT directories of LoRAs by name.
+        name: the name of the merged adapter.
     Raises: UserError for a member that is no LoRA.
     """
     for member, directory in members.items():
@@ -59,7 +60,7 @@ def new_peft_composition(model: nn.Module, method: str, members: Mapping[str, Pa
 
 
 def unload(model: nn.Module) -> nn.Module:
-    """The bare base again, whatever composition or adapter it held."""
+    """Removes the composition or adapter that a base holds and returns the bare base."""
     if isinstance(model, PeftModel) and isinstance(model.active_peft_config, XLoraConfig):
         base = model.base_model.lora_model.unload()
         base.config.use_cache = True

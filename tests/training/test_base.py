@@ -192,11 +192,6 @@ def test_four_bits_say_nearly_what_all_bits_say(tmp_path):
     assert not torch.equal(full, four) and torch.cosine_similarity(full, four, dim=0) > 0.7
 
 
-def test_what_a_config_says(tmp_path):
-    found = base.inspect_weights(str(run_of(tmp_path) / "model"))
-    assert found == {"family": "qwen2", "hidden_size": 64, "layers": 2, "vocabulary": len(tokenizer())}
-
-
 def test_a_checkpoint_is_found_again_from_anywhere(tmp_path, monkeypatch):
     home, other = tmp_path / "home", tmp_path / "other"
     for place in (home / "model", other, home / "elsewhere", home / "runs"):
@@ -214,7 +209,7 @@ def test_a_checkpoint_is_found_again_from_anywhere(tmp_path, monkeypatch):
         monkeypatch.chdir(home)
 
 
-@pytest.mark.parametrize("look", [base.inspect_weights, base.open_model, base.open_tokenizer])
+@pytest.mark.parametrize("look", [base.require_config, base.open_model, base.open_tokenizer])
 @pytest.mark.parametrize("name", ["./absent", "/absent/model", "nobody/nothing", "no such name"])
 def test_a_missing_checkpoint_is_one_sentence(look, name, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -225,6 +220,6 @@ def test_a_missing_checkpoint_is_one_sentence(look, name, monkeypatch):
 
 def test_a_directory_without_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        base.inspect_weights(str(tmp_path))
+        base.require_config(str(tmp_path))
     with pytest.raises(UserError, match="holds no base model; a finished run of notebook 00_base_model is needed"):
         base.load_base(tmp_path)

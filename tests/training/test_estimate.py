@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 from studykit import cli
 from studykit.errors import UserError
 from studykit.study.file import load_study
-from studykit.training import estimate, memory
+from studykit.training import estimate, fit, memory
 from studykit.training.batches import token_losses
 from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, value_deviation
 from tests.study.test_parameters import GOOD
@@ -126,7 +126,7 @@ def test_bytes_of_a_quantised_base(tmp_path, quantization):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
 @pytest.mark.parametrize("entries", [100, 4096, 10_000])
-def test_bytes_of_moments(optimizer, entries):
+def test_bytes_of_adam_state(optimizer, entries):
     from bitsandbytes.optim import AdamW8bit
 
     weight = torch.nn.Parameter(torch.zeros(entries))
@@ -142,7 +142,7 @@ def test_each_remedy_takes_less_and_all_of_them_least():
     job = estimate.Job("fusion", "adapterfusion", config(layers=4, hidden_size=128, head_dim=32), adapters("fusion"),
                        True, batch=8, length=64, bf16=True, value_penalty=True)  # fmt: skip
     need = job.need()
-    found = {name: other.need().peak for name, other in estimate.remedies(job)}
+    found = {name: other.need().peak for name, other in fit.remedies(job)}
     assert [name.split(":")[0] for name in found] == [
         "gradient_checkpointing", "optimizer", "batch_size", "quantization", "a fusion of rank 32", "all of these",
     ]  # fmt: skip
@@ -157,7 +157,7 @@ def study(tmp_path, *lines: str):
 
 
 def test_the_report_of_a_study(tmp_path):
-    said = estimate.report(study(tmp_path), "24GB")
+    said = fit.report(study(tmp_path), "24GB")
     rows = {line.split("  ")[0]: line.split() for line in said.split("\n") if line.endswith((" yes", " no"))}
     assert set(rows) >= {"base_model: from scratch", "adapter: bottleneck", "adapter: lora",
                          "fusion: adapterfusion of 3, advfusion of 3", "evaluate: base"}  # fmt: skip
@@ -167,8 +167,8 @@ def test_the_report_of_a_study(tmp_path):
 
 def test_what_would_help_where_a_stage_does_not_fit(tmp_path, monkeypatch):
     job = estimate.Job("adapter", "bottleneck", config(layers=4), adapters("bottleneck"), True, 8, 64, bf16=True)
-    monkeypatch.setattr(estimate, "jobs", lambda *_: ([job], ["merge"]))
-    said = estimate.report(study(tmp_path), "601MB")
+    monkeypatch.setattr(fit, "jobs", lambda *_: ([job], ["merge"]))
+    said = fit.report(study(tmp_path), "601MB")
     assert "adapter: bottleneck needs" in said and said.split("\n")[4].endswith(" no")
     assert re.search(r"\n  gradient_checkpointing: true +[\d.]+ MB +-[\d.]+ MB +too large", said)
     assert "not estimated, since PEFT builds them from finished adapters: merge" in said
@@ -179,19 +179,19 @@ def test_a_base_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="base='owner/absent' has no config.json that can be read here") as error:
-        estimate.report(study(tmp_path, "base: owner/absent"))
+        fit.report(study(tmp_path, "base: owner/absent"))
     assert "\n" not in str(error.value)
 
 
 def test_a_directory_with_a_config_is_enough(tmp_path):
     config().save_pretrained(tmp_path / "base")
-    assert "llama, 2 layers of width 32" in estimate.report(study(tmp_path, f"base: {tmp_path}/base"), "24 GiB")
+    assert "llama, 2 layers of width 32" in fit.report(study(tmp_path, f"base: {tmp_path}/base"), "24 GiB")
 
 
 @pytest.mark.parametrize("text", ["24", "GB", "24 bananas", "-3GB"])
 def test_a_size_that_is_none(text):
     with pytest.raises(UserError, match="it must be a size such as 24GB"):
-        estimate.capacity(text)
+        fit.capacity(text)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -98,7 +98,7 @@ def test_phase_1_learns_nothing_from_the_masked_member(home):
 
 
 @pytest.mark.parametrize("carry, count", [(False, [4.0, 4.0]), (True, [4.0, 8.0])])
-def test_phase_2_begins_with_new_moments_unless_they_are_carried(home, monkeypatch, carry, count):
+def test_phase_2_begins_with_a_new_adam_state_unless_it_is_carried(home, monkeypatch, carry, count):
     seen, real = [], train.train
 
     def spy(*args, **kwargs):

@@ -81,9 +81,9 @@ def test_the_probe_asks_what_no_corpus_holds(made):
     assert rows[0]["prompt"].startswith("# Python: ") and rows[2]["prompt"].startswith("-- Lua: ")
     assert not {row["reference"] for row in rows} & {document.text for document in pretraining.corpus(p)}
     longest = max(len(tokenizer(row["reference"])["input_ids"]) for row in rows)
-    assert pretraining.score(rows)[2] == {"language": "lua", "programs": 16, "same": 0, "ended": sum(
+    assert pretraining.probe_counts(rows)[2] == {"language": "lua", "programs": 16, "same": 0, "ended": sum(
         row["ended"] for row in rows if row["language"] == "lua")}  # fmt: skip
-    assert longest and pretraining.score([]) == []
+    assert longest and pretraining.probe_counts([]) == []
 
 
 def test_pieces_are_the_text(made):

@@ -348,7 +348,7 @@ def test_patience_counts_looks_after_step_0_without_a_gain(losses, patience, sto
     assert control.should_training_stop == stops
 
 
-def test_moments_can_be_carried_into_the_next_training(tokens, tmp_path):
+def test_adam_state_can_be_carried_into_the_next_training(tokens, tmp_path):
     """Carried: the second training's Adam goes on counting from the first's adam_state; by default it starts afresh."""
     model = fusion(tokens)
     _, first = run(model, tokens, tmp_path / "first", steps=5, eval_every=5, value_regularizer=0.1, weight_decay=0.1)
@@ -374,7 +374,7 @@ def test_moments_can_be_carried_into_the_next_training(tokens, tmp_path):
         torch.testing.assert_close(made["carried"][name]["exp_avg"], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_moments_in_8_bits_take_a_fourth_and_find_nearly_the_same_weights(tokens, tmp_path):
+def test_adam_state_in_8_bits_takes_a_fourth_and_find_nearly_the_same_weights(tokens, tmp_path):
     found, size = {}, {}
     for optimizer in ("adamw", "adamw_8bit"):
         model = wide_fusion(tokens)
@@ -387,7 +387,7 @@ def test_moments_in_8_bits_take_a_fourth_and_find_nearly_the_same_weights(tokens
     assert size["adamw_8bit"] == pytest.approx(size["adamw"] / 4, rel=0.02)
 
 
-def test_moments_in_8_bits_survive_a_kill_and_a_second_training(tokens, tmp_path, killed):
+def test_adam_state_in_8_bits_survives_a_kill_and_a_second_training(tokens, tmp_path, killed):
     """Bit for bit, as in fp32; carried, they go on counting."""
     eight = {"optimizer": "adamw_8bit", "steps": 8, "eval_every": 2, "weight_decay": 0.1, "value_regularizer": 0.1}
     whole = wide_fusion(tokens)
