@@ -25,12 +25,15 @@ class Process(NamedTuple):
 
 def processes() -> list[Process]:
     """Returns all processes that /proc shows; none where there is no /proc."""
-    rows = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdigit() and (fields := stat(f"/proc/{name}/stat")):
-            seconds = sum(map(int, fields[11:15])) / TICK
-            rows.append(Process(int(name), int(fields[1]), fields[0], seconds, int(fields[17])))
-    return rows
+    names = os.listdir("/proc") if os.path.isdir("/proc") else ()
+    return [row for name in names if name.isdigit() and (row := process(int(name)))]
+
+
+def process(pid: int) -> Process | None:
+    """Returns one process, or None when it is gone."""
+    if not (fields := stat(f"/proc/{pid}/stat")):
+        return None
+    return Process(pid, int(fields[1]), fields[0], sum(map(int, fields[11:15])) / TICK, int(fields[17]))
 
 
 def stat(path: str) -> list[str]:
@@ -45,11 +48,11 @@ def stat(path: str) -> list[str]:
 def family(root: int, everything: list[Process]) -> list[Process]:
     """Returns the process `root` and all its descendants."""
     children: dict[int, list[Process]] = {}
-    for process in everything:
-        children.setdefault(process.parent, []).append(process)
-    members = [process for process in everything if process.pid == root]
-    for process in members:  # grows while it is walked through
-        members += children.get(process.pid, ())
+    for item in everything:
+        children.setdefault(item.parent, []).append(item)
+    members = [item for item in everything if item.pid == root]
+    for item in members:  # grows while it is walked through
+        members += children.get(item.pid, ())
     return members
 
 
