@@ -82,9 +82,10 @@ def test_what_needs_javatuples_is_left_out_and_counted():
     predictions = [{"id": row.id, "text": "        return 2l;\n", "finished": True} for row in rows]
     if not runtimes.find("java"):
         pytest.skip("no java here")
-    scores = scoring.evaluate_predictions(rows, predictions, timeout=20)
-    assert scores["counts"]["checked"] == 1 and scores["counts"]["left_out"] == {"javatuples": 1}
-    assert scores["scores"]["pass_at_1"]["per_example"] == [100] and scores["scores"]["pass_at_1"]["rows"] == [1]
+    found = scoring.score_predictions(rows, predictions, timeout=20)
+    assert found.counts.checked == 1 and found.counts.left_out == {"javatuples": 1}
+    score = found.scores["pass_at_1"]
+    assert (score.per_example, score.rows) == ([100], [1])
 
 
 @pytest.mark.parametrize("character", ["\\0", "\\xff"])
