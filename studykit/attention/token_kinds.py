@@ -26,7 +26,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Keyword, Literal, Name, Operator, Punctuation
 from pygments.util import ClassNotFound
 
-from studykit.data.languages import canonical
+from studykit.study.languages import canonical
 
 KINDS = ("keyword", "identifier", "literal", "comment", "punctuation", "other")
 OTHER = KINDS.index("other")

@@ -1,6 +1,6 @@
-"""Text that a base model is trained on from scratch: the embedded programs, or source files of the user's.
+"""The text that a base model is trained on from scratch: the built-in programs, or source files of the user's.
 
-The embedded corpus sets the stage of a low-resource study. The base reads much documented code of the source
+The built-in corpus sets the stage of a low-resource study. The base reads much documented code of the source
 languages, little code of the target and none that is described, and never sees the form in which the task asks: what it
 lacks is what adapters have to add. Programs come from the training structures alone.
 """
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from studykit.data.jsonl import json_lines
-from studykit.data.languages import canonical, display_name
 from studykit.data.polyglot import PolyglotProgram, programs
 from studykit.errors import UserError
+from studykit.study.data_files import corpus_files
+from studykit.study.languages import display_name
 
 
 class Document(NamedTuple):
@@ -27,10 +28,10 @@ class Document(NamedTuple):
     kind: str  # documented | code
 
 
-def embedded_documents(
+def builtin_documents(
     languages: list[str], target: str, samples: int, target_share: float, seed: int
 ) -> Iterator[Document]:
-    """`samples` documents from as many programs.
+    """Yields `samples` documents from as many programs.
 
     Shares: `target_share` target-language code alone, 5 % source-language code alone, the rest documented code of the
     source languages.
@@ -58,17 +59,19 @@ def documented(program: PolyglotProgram, language: str) -> tuple[str, str]:
 def file_documents(
     directory: Path, languages: list[str], target: str, target_share: float, seed: int
 ) -> list[Document]:
-    """`content` of `<directory>/<language>.jsonl`, shuffled; of the target only a `target_share` of its files."""
+    """Reads the `content` of every line of `<directory>/<language>.jsonl`, shuffled; of the target only a `target_share`.
+
+    Raises: UserError, which names file and line, for a line without content.
+    """
     documents: list[Document] = []
-    named = {canonical(file.stem): file for file in directory.glob("*.jsonl")}  # "cpp.jsonl" holds c++, too
-    for language in languages:
-        path = named.get(canonical(language), directory / f"{language}.jsonl")
-        rows = list(json_lines(path))
+    names = sorted(file.name for file in directory.glob("*.jsonl"))
+    for language, name in zip(languages, corpus_files(names, languages), strict=True):
+        rows = list(json_lines(directory / name))
         if language == target:
             rows = rows[: max(1, round(target_share * len(rows))) if target_share else 0]
-        for place, row in rows:
+        for location, row in rows:
             if not isinstance(row.get("content"), str):
-                raise UserError(f"{place}: 'content' is missing; it must be text.")
+                raise UserError(f"{location}: 'content' is missing; it must be text.")
             documents.append(Document("", row["content"], language, "code"))
     random.Random(seed).shuffle(documents)
     return documents

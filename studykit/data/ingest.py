@@ -1,73 +1,233 @@
-"""From files to the rows of a study: read, judge, divide, thin out, draw; and the manifest of what became of all.
+"""From files to the rows of a study, in order: read, divide, drop, sample; and the manifest of what became of all rows.
 
 The published splits of a data set are kept. Where there are none, groups are divided by their hash (`splits`). Every
-count in the manifest adds up: rows read = refused + passed over + used; rows made of those = left out + kept.
+count in the manifest adds up: rows read = refused + skipped + used; rows made of the used ones = dropped + kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from studykit.data import files as data_files
-from studykit.data.files import File, Hub, Source
-from studykit.data.near_duplicates import thin
-from studykit.data.readers.registry import FORMATS, Format, detect, files_for, read
-from studykit.data.rejects import BadRow, Tally
-from studykit.data.request import Asked, At
+from studykit.data.files import Source, SourceFile, open_source, raw_rows
+from studykit.data.near_duplicates import drop_near_duplicates
+from studykit.data.readers.registry import FORMATS, Format, detect
+from studykit.data.rejects import BadRow, NotRequested, Rejects
+from studykit.data.request import Example, Location, ReadRequest
 from studykit.data.rows import Row, Rows
-from studykit.data.splits import SPLITS, Example, divide, require_groups
+from studykit.data.splits import SPLITS, divide, require_groups
 from studykit.errors import UserError
+from studykit.study.data_files import RowFile, files_of_rows
+from studykit.study.parameters import DataParams
 from studykit.study.templates import check_template
 
 
 @dataclass(frozen=True)
-class Part:
-    """`data.path` or `data.test_path`: what it is, and the files that are read of it."""
+class DataManifest:
+    """What a data run read and what became of it; published as data.json."""
+
+    format: list[str]  # of path and test_path
+    templates: dict[str, str]  # kind of prompt -> template
+    sources: list[dict] = field(default_factory=list)  # path, revision, and files (file, sha256, bytes) of each
+    linked: list[dict] = field(default_factory=list)  # files that the rows refer to
+    licences: dict[str, int] = field(default_factory=dict)  # licence -> used rows
+    counts: dict[str, int] = field(default_factory=dict)  # read, refused, skipped, used; made, dropped, kept
+    rejects: dict[str, list[dict]] = field(default_factory=dict)  # refused, skipped, dropped, noted -> reasons
+    filters: dict[str, Any] = field(default_factory=dict)  # bad_rows, near_duplicates
+    division: dict[str, Any] | None = None  # by, shares, seed; None where the data has splits of its own
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # language -> split -> rows
+
+
+@dataclass
+class Ingestion:
+    """The state of one ingestion: what was read so far, and what became of it."""
+
+    rejects: Rejects
+    examples: list[Example] = field(default_factory=list)
+    linked: list[SourceFile] = field(default_factory=list)
+    licences: Counter[str] = field(default_factory=Counter)  # of used rows
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The files of `data.path` or `data.test_path`, recognised."""
 
     source: Source
-    name: str  # of its format
-    files: tuple[tuple[File, str | None, str | None], ...]  # with language and split
+    format_name: str
+    files: list[RowFile]  # those that are read
     is_test: bool
-    template: str | None  # `data.template`, which test rows of another kind do not share
 
     @property
     def format(self) -> Format:
-        return FORMATS[self.name]
-
-    def kind(self, task: str) -> str:
-        """Of its prompts, see `templates.yaml`."""
-        return task if self.format.template is None or task == "translation" else self.format.template
+        """How its rows are read."""
+        return FORMATS[self.format_name]
 
 
-def rows_from_files(p, sizes: dict[str, dict[str, int]]) -> tuple[Rows, dict]:
-    """({language: {split: rows}}, manifest) of `data.path` and `data.test_path`.
+def rows_from_files(p: DataParams, sizes: dict[str, dict[str, int]]) -> tuple[Rows, DataManifest]:
+    """Reads the rows of `data.path` and `data.test_path`, `sizes[language][split]` of them at most.
 
     Raises: UserError for what cannot be read, more bad rows than `data.bad_rows`, or a split without rows.
     """
-    tally = Tally(p.bad_rows)
-    parts = [_part(p.path, p, p.format, False)]
-    check_template(parts[0].kind(p.task), p.template)
+    data_sets = [open_data_set(p, p.path, p.format, is_test=False)]
     if p.test_path:
-        test = _part(p.test_path, p, "auto", True)
-        own = test.kind(p.task) != parts[0].kind(p.task)
-        parts.append(replace(test, template=None) if own else test)
-    examples, linked = [], []
-    for part in parts:
-        found, files = _examples(part, p, tally, has_test=len(parts) > 1)
-        examples += found
-        linked += files
-    by = p.split_by if parts[0].name == "commitpackft" else parts[0].format.unit
-    divided = divide(examples, p.shares, p.seed)
-    require_groups(examples, divided, by)
-    if len(parts) > 1:
-        divided = _apart(divided, tally)
-    if parts[0].name != "prepared":  # only completions of validation and test rows are run, and tests are long
-        divided = [e._replace(row=replace(e.row, check=None)) if e.split == "train" else e for e in divided]
-    rows = _chosen(divided, p, sizes, tally)
-    return rows, _manifest(p, parts, linked, tally, rows, by, any(e.split not in SPLITS for e in examples))
+        data_sets.append(open_data_set(p, p.test_path, "auto", is_test=True))
+    kinds = [data_set.format.prompt_kind(p.task) for data_set in data_sets]
+    templates = {kind: check_template(kind, p.template if kind == kinds[0] else None) for kind in kinds}
+
+    ingestion = Ingestion(Rejects(p.bad_rows))
+    for data_set, kind in zip(data_sets, kinds, strict=True):
+        read_examples(data_set, templates[kind], p, ingestion)
+    examples = divide(ingestion.examples, p.shares, p.seed)
+    unit = p.split_by if data_sets[0].format_name == "commitpackft" else data_sets[0].format.unit
+    require_groups(ingestion.examples, examples, unit)
+    if p.test_path:
+        examples = drop_tested_groups(examples, ingestion.rejects)
+    if data_sets[0].format_name != "prepared":  # only completions of other splits are run, and tests are long
+        examples = [e._replace(row=replace(e.row, check=None)) if e.split == "train" else e for e in examples]
+    rows = choose_rows(examples, p, sizes, ingestion.rejects)
+
+    was_divided = any(example.split not in SPLITS for example in ingestion.examples)
+    rejects, used = ingestion.rejects, ingestion.licences.total()
+    manifest = DataManifest(
+        format=[data_set.format_name for data_set in data_sets],
+        templates=templates,
+        sources=[describe_source(data_set) for data_set in data_sets],
+        linked=[describe_file(file) for file in ingestion.linked],
+        licences=dict(ingestion.licences.most_common()),
+        counts={
+            "read": used + rejects.total("refused") + rejects.total("skipped"),
+            "refused": rejects.total("refused"),
+            "skipped": rejects.total("skipped"),
+            "used": used,
+            "made": len(ingestion.examples),
+            "dropped": rejects.total("dropped"),
+            "kept": sum(len(items) for splits in rows.values() for items in splits.values()),
+        },
+        rejects={kind: rejects.reasons(kind) for kind in Rejects.KINDS},
+        filters={"bad_rows": p.bad_rows, "near_duplicates": p.near_duplicates},
+        division={"by": unit, "shares": p.shares, "seed": p.seed} if was_divided else None,
+        splits={language: {s: len(items) for s, items in splits.items()} for language, splits in rows.items()},
+    )
+    return rows, manifest
+
+
+def open_data_set(p: DataParams, address: str, format_name: str, *, is_test: bool) -> DataSet:
+    """Lists the files that are read and recognises their format.
+
+    Raises: UserError if no file may serve the study's languages, or if the format does not serve its task.
+    """
+    parameter = "data.test_path" if is_test else "data.path"
+    source, key = open_source(address, parameter), f"{parameter}={address}"
+    names = [file.name for file in source.files]
+    files = files_of_rows(names, p.languages, root=str(source.root), is_test=is_test)
+    if not files:
+        raise UserError(f"{key} has files of other languages alone; the study's are {', '.join(p.languages)}.")
+    if format_name == "auto":
+        format_name = detect(source, [SourceFile(file.name, source.root) for file in files])
+    format = FORMATS[format_name]
+    if p.task not in format.tasks:
+        served = " and ".join(format.tasks)
+        raise UserError(f"{key} holds {format_name} rows, which serve task {served}, not {p.task}.")
+    if not format.has_references and not is_test:
+        raise UserError(
+            f"{key} holds {format_name} rows, which have no solutions to train on; name it as data.test_path."
+        )
+    return DataSet(source, format_name, files, is_test)
+
+
+def read_examples(data_set: DataSet, template: str, p: DataParams, ingestion: Ingestion) -> None:
+    """Reads the examples of a data set, in the order of its files, into the ingestion."""
+    format, source, rejects = data_set.format, data_set.source, ingestion.rejects
+    request = ReadRequest(p.task, tuple(p.languages), template, p.diff_context, p.split_by)
+    if format.link:
+        files = [SourceFile(file.name, source.root) for file in data_set.files]
+        request = replace(request, linked=format.link(source, files, request, rejects))
+        ingestion.linked += getattr(request.linked, "files", ())
+    first_lines: dict[tuple, str] = {}  # where an id of a language and split was first read
+    for file in data_set.files:
+        for line, raw in raw_rows(SourceFile(file.name, source.root), rejects.refuse):
+            try:
+                examples = list(format.reader(raw, Location(file.name, line, file.language, file.split), request))
+                require_new_ids(examples, first_lines)
+                examples = list(requested(examples, data_set.is_test, has_test=bool(p.test_path)))
+            except BadRow as bad:
+                rejects.refuse(line, bad)
+            except NotRequested as reason:
+                rejects.add("skipped", str(reason), line)
+            else:
+                ingestion.licences[format.licence_of(raw)] += 1
+                ingestion.examples += examples
+
+
+def require_new_ids(examples: list[Example], first_lines: dict[tuple, str]) -> None:
+    """Notes the ids of examples. Raises: BadRow if one of them was read before."""
+    for example in examples:
+        key = (example.row.language, example.split, example.row.id)
+        if key in first_lines:
+            raise BadRow("an id that stands twice", f" ({example.row.id}, first in {first_lines[key]})")
+    first_lines |= {(e.row.language, e.split, e.row.id): e.line for e in examples}
+
+
+def requested(examples: list[Example], is_test: bool, has_test: bool) -> Iterator[Example]:
+    """The examples that a data set gives: all, or with `data.test_path` the test rows of that and the others of this.
+
+    Raises: NotRequested if there are none.
+    """
+    if not has_test:
+        yield from examples
+    elif is_test:
+        if not (examples := [e for e in examples if e.split not in ("train", "valid")]):
+            raise NotRequested("no test row")
+        yield from (example._replace(split="test") for example in examples)
+    else:
+        if not (examples := [e for e in examples if e.split != "test"]):
+            raise NotRequested("a test row, where data.test_path has the test")
+        yield from (example._replace(split=example.split or "fit") for example in examples)
+
+
+def drop_tested_groups(examples: list[Example], rejects: Rejects) -> list[Example]:
+    """The examples without training and validation rows whose group `data.test_path` tests."""
+    tested = {e.row.group for e in examples if e.split == "test"} - {None}
+    kept = []
+    for example in examples:
+        if example.split != "test" and example.row.group in tested:
+            rejects.add("dropped", f"a {example.split} row of a group that is tested", example.line)
+        else:
+            kept.append(example)
+    return kept
+
+
+def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[str, int]], rejects: Rejects) -> Rows:
+    """The rows without near duplicates, and not more than were requested.
+
+    Raises: UserError for a split that is left empty.
+    """
+    rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
+    for example in examples:
+        rows[example.row.language][example.split].append(example.row)
+    lines = {id(example.row): example.line for example in examples}
+    for language in p.languages:
+        if p.near_duplicates is not None:
+            rows[language], dropped = drop_near_duplicates(rows[language], p.near_duplicates)
+            for (split, similar_split), items in dropped.items():
+                reason = f"a {split} row nearly like a {similar_split} row"
+                rejects.add("dropped", reason, lines[id(items[0])], len(items))
+        for split in SPLITS:
+            sampled = sample(rows[language][split], sizes[language][split], p.seed)
+            sampled_ids = {id(row) for row in sampled}
+            surplus = [row for row in rows[language][split] if id(row) not in sampled_ids]
+            if surplus:
+                reason = f"a {split} row beyond the requested number"
+                rejects.add("dropped", reason, lines[id(surplus[0])], len(surplus))
+            rows[language][split] = sampled
+            if not sampled:
+                source = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
+                raise UserError(f"data.{source} has no {split} rows for {language}{main_reasons(rejects)}.")
+    return rows
 
 
 def sample(rows: list[Row], n: int, seed: int) -> list[Row]:
@@ -77,147 +237,25 @@ def sample(rows: list[Row], n: int, seed: int) -> list[Row]:
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
-def _part(path: str, p, format: str, is_test: bool) -> Part:
-    key = "data.test_path" if is_test else "data.path"
-    source = data_files.open_source(path, key)
-    files = files_for(source, p.languages)
-    if not files:
-        raise UserError(f"{key}={path} has files of other languages alone; the study's are "
-                        f"{', '.join(p.languages)}.")  # fmt: skip
-    part = Part(source, detect(source, [file for file, _, _ in files], format), tuple(files), is_test, p.template)
-    if p.task not in part.format.tasks:
-        raise UserError(f"{key}={path} holds {part.name} rows, which serve task "
-                        f"{' and '.join(part.format.tasks)}, not {p.task}.")  # fmt: skip
-    if not part.format.references and not is_test:
-        raise UserError(f"data.path={path} holds {part.name} rows, which have no solutions to train on; name it as "
-                        "data.test_path.")  # fmt: skip
-    tested = [f for f in part.files if f[2] == "test"]
-    return replace(part, files=tuple(tested)) if is_test and tested else part
+def main_reasons(rejects: Rejects) -> str:
+    """The end of a sentence that says why a split may be without rows."""
+    parts = [
+        f"{entry['rows']:,} rows were {kind} ({entry['reason']})"
+        for kind in ("refused", "skipped")
+        for entry in rejects.reasons(kind)[:1]
+    ]
+    return f"; {' and '.join(parts)}" if parts else ""
 
 
-def _examples(part: Part, p, tally: Tally, has_test: bool) -> tuple[list[Example], list[File]]:
-    """The examples of one part in the order of its files, and the files that its rows refer to."""
-    asked = Asked(p.task, tuple(p.languages), part.template, p.diff_context, p.split_by)
-    files = [file for file, _, _ in part.files]
-    if part.format.link:
-        linked = part.format.link(part.source, files, asked, tally)
-        asked = replace(asked, linked=linked)
-    seen: dict[tuple, str] = {}
-    found: list[Example] = []
-    for file, language, split in part.files:
-        for place, raw in data_files.rows(file, tally.refuse):
-            try:
-                made, why = read(raw, At(file.name, place, language, split), asked, part.format)
-                _unseen(made, seen)
-            except BadRow as bad:
-                tally.refuse(place, bad)
-                continue
-            if made and not (made := list(_of_part(made, part.is_test, has_test))):
-                why = "a test row, where data.test_path has the test" if not part.is_test else "no test row"
-            if not made:
-                tally.add("passed over", why, place)
-                continue
-            tally.made += len(made)
-            tally.licences[_licence(raw, part.format)] += 1
-            found += made
-    return found, list(getattr(asked.linked, "files", ()))
+def describe_source(data_set: DataSet) -> dict[str, Any]:
+    """The address, the revision and the files of a data set."""
+    source = data_set.source
+    files = [describe_file(SourceFile(file.name, source.root)) for file in data_set.files]
+    return {"path": source.address, "revision": source.revision, "files": files}
 
 
-def _licence(raw: dict, format: Format) -> str:
-    if isinstance(raw.get("license"), str):
-        return raw["license"]
-    return f"{format.licence} (of the data set as published)" if format.licence else "not stated"
-
-
-def _unseen(made: list[Example], seen: dict[tuple, str]) -> None:
-    for example in made:
-        key = (example.row.language, example.split, example.row.id)
-        if key in seen:
-            raise BadRow("an id that stands twice", f" ({example.row.id}, first in {seen[key]})")
-    seen |= {(e.row.language, e.split, e.row.id): e.place for e in made}
-
-
-def _of_part(made: list[Example], is_test: bool, has_test: bool) -> Iterator[Example]:
-    """The examples that this part gives: all, or with `data.test_path` the test rows of that and the rest of this."""
-    for example in made:
-        if is_test:
-            if example.split not in ("train", "valid"):
-                yield example._replace(split="test")
-        elif not has_test:
-            yield example
-        elif example.split != "test":
-            yield example._replace(split=example.split or "fit")
-
-
-def _chosen(divided: list[Example], p, sizes: dict[str, dict[str, int]], tally: Tally) -> Rows:
-    """Without near duplicates, and not more than were asked for. Raises: UserError for a split that is left empty."""
-    rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
-    for example in divided:
-        rows[example.row.language][example.split].append(example.row)
-    places = {id(example.row): example.place for example in divided}
-    for language in p.languages:
-        if p.near_duplicates is not None:
-            rows[language], gone = thin(rows[language], p.near_duplicates)
-            for (split, of), items in gone.items():
-                tally.add("left out", f"a {split} row nearly like a {of} row", places[id(items[0])], len(items))
-        for split in SPLITS:
-            rows[language][split] = _drawn(rows[language][split], sizes[language][split], p.seed, split, places, tally)
-            if not rows[language][split]:
-                where = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
-                raise UserError(f"data.{where} has no {split} rows for {language}{_why_none(tally)}.")
-    return rows
-
-
-def _apart(divided: list[Example], tally: Tally) -> list[Example]:
-    """Without training and validation rows whose group `data.test_path` tests."""
-    tested = {e.row.group for e in divided if e.split == "test"} - {None}
-    kept = []
-    for example in divided:
-        if example.split != "test" and example.row.group in tested:
-            tally.add("left out", f"a {example.split} row of a group that is tested", example.place)
-        else:
-            kept.append(example)
-    return kept
-
-
-def _drawn(items: list[Row], n: int, seed: int, split: str, places: dict[int, str], tally: Tally) -> list[Row]:
-    drawn = sample(items, n, seed)
-    if len(drawn) < len(items):
-        stay = {id(row) for row in drawn}
-        first = next(row for row in items if id(row) not in stay)
-        tally.add("left out", f"a {split} row beyond those asked for", places[id(first)], len(items) - len(drawn))
-    return drawn
-
-
-def _why_none(tally: Tally) -> str:
-    """What may explain a split without rows."""
-    said = [f"{entry['rows']:,} rows were {kind} ({entry['reason']})" for kind in ("refused", "passed over")
-            for entry in tally.table(kind)[:1]]  # fmt: skip
-    return f"; {' and '.join(said)}" if said else ""
-
-
-def _manifest(p, parts: list[Part], linked: list[File], tally: Tally, rows: Rows, by: str, was_divided: bool) -> dict:
-    kept = sum(len(items) for splits in rows.values() for items in splits.values())
-    used = tally.licences.total()
-    return {
-        "format": [part.name for part in parts],
-        "templates": {part.kind(p.task): check_template(part.kind(p.task), part.template) for part in parts},
-        "sources": [{"path": part.source.asked,
-                     "revision": part.source.root.revision if isinstance(part.source.root, Hub) else None,
-                     "files": [_file(file) for file, _, _ in part.files]} for part in parts],
-        "linked": [_file(file) for file in linked],
-        "licences": dict(tally.licences.most_common()),
-        "counts": {"read": used + tally.total("refused") + tally.total("passed over"),
-                   "refused": tally.total("refused"), "passed over": tally.total("passed over"), "used": used,
-                   "made": tally.made, "left out": tally.total("left out"), "kept": kept},
-        **{kind.replace(" ", "_"): tally.table(kind) for kind in Tally.KINDS},
-        "filters": {"bad_rows": p.bad_rows, "near_duplicates": p.near_duplicates},
-        "division": {"by": by, "shares": p.shares, "seed": p.seed} if was_divided else None,
-        "splits": {x: {split: len(items) for split, items in splits.items()} for x, splits in rows.items()},
-    }  # fmt: skip
-
-
-def _file(file: File) -> dict:
+def describe_file(file: SourceFile) -> dict[str, Any]:
+    """The address, the digest and the size of a file."""
     with file.path.open("rb") as content:
-        return {"file": file.shown, "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
-                "bytes": file.path.stat().st_size}  # fmt: skip
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"file": file.address, "sha256": digest, "bytes": file.path.stat().st_size}

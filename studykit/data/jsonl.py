@@ -1,4 +1,4 @@
-"""JSON lines, read with their places: the file and line stand in every complaint.
+"""JSON lines, read with their locations, so that every error names file and line.
 
 The packaged JSON reader of `datasets` merges the keys of all rows, loses their order, which is the direction of a
 NicheTrans pair, and knows no lines. Lines end at a newline byte alone, since code may hold Unicode's other line ends.
@@ -14,20 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studykit.data.rejects import BadRow, Refuse, stop
+from studykit.data.rejects import BadRow, Refuse, refuse_all
 from studykit.errors import UserError
 
-LINE_BYTES = 32 * 2**20  # of a line, at most; more is a damaged file rather than a row
+LINE_BYTES = 32 * 2**20  # the longest line; a longer one is a damaged file rather than a row
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that is no character by itself
 BOM = b"\xef\xbb\xbf"
 
 
-def json_lines(path: Path, shown: str | None = None, refuse: Refuse = stop) -> Iterator[tuple[str, dict]]:
-    """("file, line N", object) of a file of JSON lines, or of a JSON array; `.gz` is unpacked.
+def json_lines(path: Path, shown: str | None = None, refuse: Refuse = refuse_all) -> Iterator[tuple[str, dict]]:
+    """Reads a file of JSON lines, or of a JSON array; yields ("file, line N", object). `.gz` is unpacked.
 
     Args:
         shown: what errors call the file.
-        refuse: told of every line that is no object; by default the first one raises UserError.
+        refuse: called with every line that is no object; by default the first one raises UserError.
     Raises: UserError if the file cannot be read at all.
     """
     shown = shown or str(path)
@@ -44,9 +44,9 @@ def _lines(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
     start, number = 0, 0  # of the line: its first byte in the file, its number from 1
     while line := file.readline(LINE_BYTES + 1):
         number += 1
-        size, place = len(line), f"{shown}, line {number}"
+        size, location = len(line), f"{shown}, line {number}"
         if size > LINE_BYTES and not line.endswith(b"\n"):
-            refuse(place, BadRow(f"the line is longer than {LINE_BYTES:,} bytes"))
+            refuse(location, BadRow(f"the line is longer than {LINE_BYTES:,} bytes"))
             while line and not line.endswith(b"\n"):  # on to the next line, without holding this one
                 line = file.readline(2**20)
                 size += len(line)
@@ -54,14 +54,14 @@ def _lines(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
             skip = len(BOM) if number == 1 and line.startswith(BOM) else 0
             try:
                 if (row := _parsed(line[skip:], start + skip)) is not None:
-                    yield place, row
+                    yield location, row
             except BadRow as bad:
-                refuse(place, bad)
+                refuse(location, bad)
         start += size
 
 
 def decoded(line: bytes, start: int) -> str:
-    """The text of a line that starts at byte `start` of its file; raises BadRow where it is not UTF-8."""
+    """The text of a line that starts at byte `start` of its file; raises BadRow if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -69,22 +69,22 @@ def decoded(line: bytes, start: int) -> str:
 
 
 def _parsed(line: bytes, start: int) -> dict | None:
-    said = decoded(line, start)
-    if not said.strip():
+    text = decoded(line, start)
+    if not text.strip():
         return None
     try:
-        return _object(json.loads(said), said)
+        return _object(json.loads(text), text)
     except json.JSONDecodeError as error:
         raise BadRow("not valid JSON", f" ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
         raise BadRow("not usable JSON", f" ({error})") from None
 
 
-def _object(value: Any, said: str) -> dict:
-    """The value, which `said` stands for in JSON, if it is an object of texts that can be written again."""
+def _object(value: Any, text: str) -> dict:
+    """The value, which is `text` in JSON, if it is an object of texts that can be written again."""
     if not isinstance(value, dict):
         raise BadRow("an object is expected", f", not {type(value).__name__}")
-    if SURROGATE.search(said):
+    if SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
@@ -105,27 +105,27 @@ def _array(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
     data = file.read()
     start = len(BOM) if data.startswith(BOM) else 0
     try:
-        said = decoded(data[start:], start)
+        text = decoded(data[start:], start)
     except BadRow as bad:
         raise bad.at(shown) from None
     decoder, space = json.JSONDecoder(), " \t\r\n"
-    line, counted, at = 1, 0, said.index("[") + 1
+    line, counted, at = 1, 0, text.index("[") + 1
 
     def skip(at: int, signs: str) -> int:
-        while at < len(said) and said[at] in signs:
+        while at < len(text) and text[at] in signs:
             at += 1
         return at
 
-    while (at := skip(at, space + ",")) < len(said) and said[at] != "]":
-        line, counted = line + said.count("\n", counted, at), at
-        place = f"{shown}, line {line}"
+    while (at := skip(at, space + ",")) < len(text) and text[at] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        location = f"{shown}, line {line}"
         try:
-            start, (value, at) = at, decoder.raw_decode(said, at)
+            start, (value, at) = at, decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:  # where the next item starts cannot be known
-            raise UserError(f"{place}: not valid JSON in an array ({error}).") from None
+            raise UserError(f"{location}: not valid JSON in an array ({error}).") from None
         try:
-            yield place, _object(value, said[start:at])
+            yield location, _object(value, text[start:at])
         except BadRow as bad:
-            refuse(place, bad)
-    if at >= len(said):
+            refuse(location, bad)
+    if at >= len(text):
         raise UserError(f"{shown}: the array that starts it has no end; the file is cut off.")

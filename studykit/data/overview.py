@@ -1,4 +1,4 @@
-"""What there is to know of rows before anything is trained on them: lengths, cuts, duplicates, leaks.
+"""An overview of rows before anything is trained on them: lengths, cuts, duplicates, leaks.
 
 Lengths are in tokens of the base's tokenizer, before any cut; a target's counts its end token.
 """
@@ -11,13 +11,14 @@ from itertools import combinations
 from studykit.data.prompts import encode_row
 from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
+from studykit.study.parameters import DataParams
 
 
-def survey(rows: Rows, tokenizer, p) -> dict:
-    """Everything that notebook 01 shows of its rows; JSON.
+def overview(rows: Rows, tokenizer, p: DataParams) -> dict:
+    """Computes everything that notebook 01 shows of its rows, as JSON.
 
     Returns: `headline`, numbers for the index; `lengths` {"prompt" | "target": {language: {split: [tokens]}}}; `cut`,
-        rows per language and split whose prompt or target was cut; `overlap` {language: counts}; `groups`, see
+        rows per language and split whose prompt or target was cut; `leakage` {language: counts}; `groups`, see
         `shared_groups`.
     """
     lengths = {
@@ -34,13 +35,13 @@ def survey(rows: Rows, tokenizer, p) -> dict:
         },
         "lengths": lengths,
         "cut": cut,
-        "overlap": {language: overlap(splits) for language, splits in rows.items()},
+        "leakage": {language: leakage(splits) for language, splits in rows.items()},
         "groups": groups,
     }
 
 
 def cuts(rows: Rows, tokenizer, lengths: dict, limits: tuple[int, int]) -> list[dict]:
-    """Per language and split: rows, and those whose prompt or target `encode_row` shortens.
+    """Counts the rows of each language and split, and those whose prompt or target `encode_row` shortens.
 
     Raises: UserError if a template alone is longer than the limit.
     """
@@ -63,19 +64,19 @@ def cuts(rows: Rows, tokenizer, lengths: dict, limits: tuple[int, int]) -> list[
 
 
 def shared_groups(rows: Rows) -> dict:
-    """Structures (of built-in programs) or groups (of files) of all languages together.
+    """Counts the groups of all languages together, in each split and in two splits at once.
 
     Returns: `count` {split: groups}, 0 where rows name none; `shared` {"train and test": groups in both, ...}.
     """
     groups = {split: _groups(row for splits in rows.values() for row in splits[split]) for split in SPLITS}
     return {
-        "count": {split: len(found) for split, found in groups.items()},
+        "count": {split: len(names) for split, names in groups.items()},
         "shared": {f"{a} and {b}": len(groups[a] & groups[b]) for a, b in combinations(SPLITS, 2)},
     }
 
 
-def overlap(splits: dict[str, list[Row]]) -> dict[str, int]:
-    """Duplicates within train, and test rows whose target, prompt and target, or group occur in train."""
+def leakage(splits: dict[str, list[Row]]) -> dict[str, int]:
+    """Counts the duplicates within train, and the test rows whose target, prompt and target, or group occur in train."""
     pairs = [(row.prompt, row.target) for row in splits["train"]]
     targets, groups = {row.target for row in splits["train"]}, _groups(splits["train"])
     seen = set(pairs)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from studykit.data.builtin import rows_by_language, rows_by_task
-from studykit.data.ingest import rows_from_files
+from studykit.data.ingest import DataManifest, rows_from_files
 from studykit.data.rows import Rows
 from studykit.errors import UserError
+from studykit.study.parameters import DataParams
 from studykit.study.templates import TEMPLATES, check_template
 
 
-def prepare(p) -> tuple[Rows, dict]:
-    """({language: {split: rows}}, manifest) as the parameters of notebook 01 ask for; the manifest is JSON.
+def prepare(p: DataParams) -> tuple[Rows, DataManifest]:
+    """Makes the rows and the manifest that the parameters of notebook 01 describe.
 
     Raises: UserError if a language has no rows, or a source of rows does not serve the task.
     """
     languages = p.languages
     if p.target not in languages:
-        raise UserError(f"target={p.target!r} is not among languages={languages}; it must stand there, last.")
+        raise UserError(f"target={p.target!r} is not among languages={languages}; it must be the last of them.")
     sizes = {
         language: {
             "train": p.target_examples if language == p.target else p.source_examples,
@@ -35,10 +36,10 @@ def prepare(p) -> tuple[Rows, dict]:
         rows = rows_by_task(languages, p.language, sizes, templates, p.seed)
     else:
         rows = rows_by_language(p.task, languages, sizes, template, p.seed)
-    made = sum(len(items) for splits in rows.values() for items in splits.values())
-    return rows, {
-        "format": ["built-in programs"], "templates": {p.task: template}, "sources": [], "linked": [], "licences": {},
-        "counts": {"read": 0, "refused": 0, "passed over": 0, "used": 0, "made": made, "left out": 0, "kept": made},
-        "refused": [], "passed_over": [], "left_out": [], "noted": [], "filters": {}, "division": None,
-        "splits": {x: {split: len(items) for split, items in splits.items()} for x, splits in rows.items()},
-    }  # fmt: skip
+    count = sum(len(items) for splits in rows.values() for items in splits.values())
+    return rows, DataManifest(
+        format=["built-in programs"],
+        templates={p.task: template},
+        counts={"made": count, "kept": count},
+        splits={language: {s: len(items) for s, items in splits.items()} for language, splits in rows.items()},
+    )

@@ -9,15 +9,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import Formatter
+from typing import NamedTuple
 
-from studykit.data.languages import display_name
 from studykit.data.rows import Row
 from studykit.errors import UserError
+from studykit.study.languages import display_name
 from studykit.study.templates import BODIES
 
 
-def render_prompt(kind: str, template: str, fields: dict[str, str]) -> tuple[str, tuple[int, int]]:
-    """The prompt, and where its body begins and ends in it (characters): from its first hole to its last."""
+class Prompt(NamedTuple):
+    """A prompt and its body."""
+
+    text: str
+    body: tuple[int, int]  # first and last + 1 character of what may be cut
+
+
+def render_prompt(kind: str, template: str, fields: dict[str, str]) -> Prompt:
+    """Fills the holes of a template. The body reaches from its first hole to its last.
+
+    Args:
+        kind: an entry of `templates.yaml`, which says what holes belong to the body.
+        fields: the text of each hole; languages by the names of the study.
+    """
     text, spans = "", []
     for literal, hole, _, _ in Formatter().parse(template):
         text += literal
@@ -27,11 +40,14 @@ def render_prompt(kind: str, template: str, fields: dict[str, str]) -> tuple[str
         text += display_name(fields[hole]) if hole in ("language", "source_language") else fields[hole]
         if hole in BODIES[kind]:
             spans.append((start, len(text)))
-    return text, (spans[0][0], spans[-1][1])
+    return Prompt(text, (spans[0][0], spans[-1][1]))
 
 
 def encode_prompt(row: Row, tokenizer, max_prompt_tokens: int) -> tuple[list[int], bool]:
-    """Token ids of a row's prompt, and whether its body had to be cut to fit `max_prompt_tokens`."""
+    """Encodes a row's prompt and returns its token ids, and whether its body had to be cut.
+
+    Raises: UserError if the template alone is longer than `max_prompt_tokens`.
+    """
     ids = tokenizer(row.prompt)["input_ids"]
     if len(ids) <= max_prompt_tokens:
         return ids, False
@@ -66,7 +82,7 @@ class EncodedRow:
 def encode_row(row: Row, tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> EncodedRow:
     """Encodes a row for training.
 
-    Prompt and target are tokenized apart, as in generation, where the prompt comes alone. A whole target ends with
+    Prompt and target are tokenized separately, as in generation, where the prompt comes alone. A whole target ends with
     the end-of-text token; a truncated one does not, which would teach the model to stop early.
 
     Raises: UserError if the template alone is longer than `max_prompt_tokens`.

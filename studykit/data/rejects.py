@@ -1,14 +1,15 @@
-"""The count of what happened to the rows of a data run: nothing is dropped that does not stand here, with a place.
+"""Rows that are not used, by reason, each reason with the location of its first row: nothing is dropped silently.
 
-Every row that was read is refused, passed over or used. A **refused** row is bad: the data is not what it should be,
-and `data.bad_rows` says how many are borne. A row that is **passed over** is good, but not for this study. An example
-made of a used row may still be **left out**, as a duplicate or because fewer were asked for.
+Every row that was read is refused, skipped or used. A **refused** row is bad: the data is not what it should be, and
+`data.bad_rows` says how many such rows are tolerated. A **skipped** row is good, but not for this study. A row that is
+made of a used one may still be **dropped**, as a duplicate or because fewer were requested.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from studykit.errors import UserError
 
@@ -20,60 +21,64 @@ class BadRow(Exception):
         super().__init__(reason + detail)
         self.reason, self.detail = reason, detail
 
-    def at(self, place: str) -> UserError:
-        return UserError(f"{place}: {self.reason}{self.detail}.")
+    def at(self, line: str) -> UserError:
+        """The error that names the row's file and line."""
+        return UserError(f"{line}: {self.reason}{self.detail}.")
 
 
-class NotForThis(Exception):
-    """A good row that the study does not ask for; says why."""
+class NotRequested(Exception):
+    """The reason why a study has no use for a good row."""
 
 
-Refuse = Callable[[str, BadRow], None]
+Refuse = Callable[[str, BadRow], None]  # is called with "file, line N" and what is wrong there
 
 
-def stop(place: str, bad: BadRow) -> None:
-    """Bears no bad row at all."""
-    raise bad.at(place) from None
+def refuse_all(line: str, bad: BadRow) -> None:
+    """Tolerates no bad row at all."""
+    raise bad.at(line) from None
 
 
-class Tally:
-    """Counts by kind and reason, each with the place of its first row."""
+class Rejects:
+    """Counts of rows by kind and reason."""
 
-    KINDS = ("refused", "passed over", "left out", "noted")
+    KINDS = ("refused", "skipped", "dropped", "noted")  # noted: rows that are used in spite of a doubt
 
-    def __init__(self, bad_rows: int = 0):
-        self.bad_rows = bad_rows
-        self.made = 0
-        self.licences: Counter[str] = Counter()
+    def __init__(self, tolerated: int = 0):
+        """`tolerated`: how many bad rows may be refused."""
+        self.tolerated = tolerated
         self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in self.KINDS}
-        self._places: dict[tuple[str, str], str] = {}
+        self._lines: dict[tuple[str, str], str] = {}
 
-    def add(self, kind: str, reason: str, place: str, rows: int = 1) -> None:
+    def add(self, kind: str, reason: str, line: str, rows: int = 1) -> None:
+        """Counts rows; `line` is the location of the first of them."""
         if rows:
             self._counts[kind][reason] += rows
-            self._places.setdefault((kind, reason), place)
+            self._lines.setdefault((kind, reason), line)
 
-    def refuse(self, place: str, bad: BadRow) -> None:
-        """Count a bad row; raises UserError, which names its file and line, if there are more than are borne."""
-        self.add("refused", bad.reason, place)
-        if (refused := self.total("refused")) > self.bad_rows:
-            borne = f" This is bad row {refused}; data.bad_rows bears {self.bad_rows}." if self.bad_rows else ""
-            raise UserError(f"{bad.at(place)}{borne}") from None
+    def refuse(self, line: str, bad: BadRow) -> None:
+        """Counts a bad row. Raises: UserError, which names its file and line, if there are more than are tolerated."""
+        self.add("refused", bad.reason, line)
+        if (refused := self.total("refused")) > self.tolerated:
+            count = f" This is bad row {refused}; data.bad_rows tolerates {self.tolerated}." if self.tolerated else ""
+            raise UserError(f"{bad.at(line)}{count}") from None
 
     def total(self, kind: str) -> int:
+        """The number of rows of a kind."""
         return self._counts[kind].total()
 
-    def table(self, kind: str) -> list[dict]:
-        """[{"reason", "rows", "for example"}], the most frequent first."""
-        return [{"reason": reason, "rows": n, "for example": self._places[kind, reason]}
-                for reason, n in self._counts[kind].most_common()]  # fmt: skip
+    def reasons(self, kind: str) -> list[dict[str, Any]]:
+        """The reasons of a kind, the most frequent first, with the keys reason, rows and "for example" (a location)."""
+        return [
+            {"reason": reason, "rows": rows, "for example": self._lines[kind, reason]}
+            for reason, rows in self._counts[kind].most_common()
+        ]
 
 
-def text(row: dict, key: str, *, empty: bool = False) -> str:
-    """The text in a field; raises BadRow where there is none, or only space, unless `empty` is allowed."""
-    value = row.get(key)
+def text(raw: dict, key: str, *, empty: bool = False) -> str:
+    """The text in a field. Raises: BadRow where there is none, or only space, unless `empty` is allowed."""
+    value = raw.get(key)
     if not isinstance(value, str):
-        detail = f" (it is {type(value).__name__})" if key in row else ""
+        detail = f" (it is {type(value).__name__})" if key in raw else ""
         raise BadRow(f"the field {key!r} is missing or no text", detail)
     if not value.strip() and not empty:
         raise BadRow(f"the field {key!r} is empty")

@@ -25,7 +25,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from studykit.data.languages import display_name
 from studykit.errors import UserError
 from studykit.evaluation import effects, statistics
 from studykit.evaluation.metrics.properties import is_rate, less_is_better, pass_k, sort_key, unit
@@ -41,6 +40,7 @@ from studykit.evaluation.results import (
     Verdict,
 )
 from studykit.evaluation.scores import CheckpointScores, EvaluationScores, read_scores
+from studykit.study.languages import display_name
 
 # The pairs that the study's questions are about, besides those with the baseline.
 QUESTION_PAIRS = (

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from studykit.data import rows as data_rows
-from studykit.data.languages import canonical
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.sandbox import NoSandboxError
@@ -30,6 +29,7 @@ from studykit.evaluation.scores import BatchConsistency, CheckpointScores, Evalu
 from studykit.evaluation.scoring import can_run, score_predictions
 from studykit.evaluation.trained import EvaluatedCheckpoint, evaluated_checkpoints, loaded
 from studykit.runs import code_digest, files, store
+from studykit.study.languages import canonical
 from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
 from studykit.training.batches import Collator, encode_rows, forward, token_losses

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from studykit.data.checks import BenchmarkCheck
 from studykit.data.jsonl import json_lines
-from studykit.data.languages import canonical
-from studykit.data.readers.humaneval import given, humaneval_x_check
+from studykit.data.readers.humaneval import context_before, humaneval_x_check
 from studykit.data.rejects import BadRow
 from studykit.data.rows import Row, row_from_json
 from studykit.errors import UserError
 from studykit.evaluation import samples, scoring
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.programs import executable
+from studykit.study.languages import canonical
 
 IDS_SHOWN = 5  # of the references that fail for one reason
 FORMS = ("rows/*/test.jsonl", "*.jsonl", "*/data/humaneval_*.jsonl.gz", "*.jsonl.gz")  # files of a folder
@@ -118,7 +118,7 @@ def row_of(line: dict, file: Path, location: str) -> Row:
         prompt, language = line["prompt"], "python"
         check = BenchmarkCheck("humaneval", prompt, line["test"], line["entry_point"])
     else:
-        prompt, language = given(line), canonical(line["task_id"].partition("/")[0])
+        prompt, language = context_before(line), canonical(line["task_id"].partition("/")[0])
         check = humaneval_x_check(line, prompt)
     return Row(line["task_id"], language, prompt, line["canonical_solution"], check=check)
 

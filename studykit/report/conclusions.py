@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from studykit.data.languages import display_name
 from studykit.evaluation.metrics.properties import decimals, format_score, is_rate, less_is_better
 from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, OwnAttention
 from studykit.runs.text import plural
+from studykit.study.languages import display_name
 from studykit.study.methods import PHASE_1, PHASE_2
 
 ADVFUSION = ("advfusion_zero", "advfusion_exclude")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from studykit.data.languages import display_name
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import MetricComparison
 from studykit.report.conclusions import sample_size, score_interval, signed, signed_interval
 from studykit.runs.text import plural
+from studykit.study.languages import display_name
 
 OPENING = r"""\documentclass{article}
 \usepackage[T1]{fontenc}

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from studykit.errors import UserError
+from studykit.study.data_files import FOLDERS_ABOVE, LINKED_FILES, corpus_files, files_of_rows
 
 PACKAGE = Path(__file__).parent.parent
 WITHOUT = frozenset({"study", "runs", "report", "workflow"})  # packages that decide no number
@@ -55,15 +56,44 @@ def _digest(code: list[str], without: Collection[str] = WITHOUT) -> str:
 
 
 def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
-    """The user's own files that a run reads: data, corpus, or a base in a directory. A directory stands for the files
-    in it."""
-    names = {"data": ["path", "test_path"], "base_model": ["base", "corpus"]}.get(stage, [])
-    found: list[Path] = []
-    for name in names:
-        if params.get(name) not in (None, "scratch", "polyglot"):
-            at = home / Path(params[name]).expanduser()
-            found += sorted(at.rglob("[!.]*")) if at.is_dir() else [at]
-    return [file for file in found if file.is_file()]
+    """The user's own files that a run reads: rows, a corpus, or a base in a directory. Hub addresses have none."""
+    if stage == "data":
+        paths = [_row_files(params, name, home) for name in ("path", "test_path") if _is_local(params.get(name))]
+    elif stage == "base_model":
+        paths = [_base_files(params, home), _corpus_files(params, home)]
+    else:
+        return []
+    return [file for files in paths for file in files if file.is_file()]
+
+
+def _is_local(address: str | None) -> bool:
+    return address not in (None, "scratch", "polyglot") and not address.startswith("hf://")
+
+
+def _row_files(params: dict[str, Any], name: str, home: Path) -> list[Path]:
+    path = home / Path(params[name]).expanduser()
+    root = path if path.is_dir() else path.parent
+    paths = root.rglob("[!.]*") if path.is_dir() else [path]
+    names = [file.relative_to(root).as_posix() for file in paths]
+    rows = files_of_rows(names, params.get("languages") or (), root=str(root), is_test=name == "test_path")
+    above = [root, *list(root.parents)[:FOLDERS_ABOVE]]
+    linked = [next((folder / f for folder in above if (folder / f).is_file()), root / f) for f in LINKED_FILES]
+    return [*(root / row.name for row in rows), *linked]
+
+
+def _base_files(params: dict[str, Any], home: Path) -> list[Path]:
+    if not _is_local(params.get("base")):
+        return []
+    path = home / Path(params["base"]).expanduser()
+    return sorted(path.rglob("[!.]*")) if path.is_dir() else [path]
+
+
+def _corpus_files(params: dict[str, Any], home: Path) -> list[Path]:
+    if params.get("base") != "scratch" or not _is_local(params.get("corpus")):
+        return []
+    folder = home / Path(params["corpus"]).expanduser()
+    names = sorted(file.name for file in folder.glob("*.jsonl"))
+    return [folder / name for name in corpus_files(names, params["languages"])]
 
 
 def code_cells(notebook: Path) -> list[str]:

@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from studykit.data.corpus import Document, documented, embedded_documents, file_documents
+from studykit.data.corpus import Document, builtin_documents, documented, file_documents
 from studykit.data.polyglot import LANGUAGES, programs
 from studykit.errors import UserError
 from studykit.runs.store import OpenRun
@@ -53,7 +53,7 @@ class ProbeRow(TypedDict):
 def corpus(p: BaseModelParams) -> list[Document]:
     """Returns the documents of the corpus that the parameters name, drawn by their seed."""
     if p.corpus == "polyglot":
-        return list(embedded_documents(p.languages, p.target, p.samples, p.target_share, p.seed))
+        return list(builtin_documents(p.languages, p.target, p.samples, p.target_share, p.seed))
     return file_documents(Path(p.corpus).expanduser(), p.languages, p.target, p.target_share, p.seed)
 
 

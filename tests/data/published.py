@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from studykit.data import prepare as data_prepare
@@ -28,7 +29,9 @@ def params(path, **values):
 
 
 def prepare(path, **values):
-    return data_prepare.prepare(params(path, **values))
+    """The rows, and the manifest as JSON."""
+    rows, manifest = data_prepare.prepare(params(path, **values))
+    return rows, asdict(manifest)
 
 
 def refused(path, **values) -> str:

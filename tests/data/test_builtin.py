@@ -12,7 +12,7 @@ import pytest
 from studykit.data import prepare, prompts
 from studykit.data import rows as data_rows
 from studykit.data import splits as data_splits
-from studykit.data.overview import overlap, shared_groups, survey
+from studykit.data.overview import leakage, overview, shared_groups
 from studykit.data.polyglot import LANGUAGES
 from studykit.errors import UserError
 from studykit.study.parameters import check
@@ -102,10 +102,10 @@ def test_rows_survive_their_files(tmp_path):
         data_rows.read_rows(tmp_path, "perl", "train")
 
 
-def test_the_survey_counts_what_encoding_does():
+def test_the_overview_counts_what_encoding_does():
     p, rows = params(max_prompt_tokens=45, max_target_tokens=30), rows_of("generation")
     tokenizer = train_tokenizer([row.prompt + row.target for row in rows["go"]["train"]], 400)
-    found = survey(rows, tokenizer, p)
+    found = overview(rows, tokenizer, p)
     for entry in found["cut"]:
         encoded = [prompts.encode_row(row, tokenizer, 45, 30) for row in rows[entry["language"]][entry["split"]]]
         assert entry["prompts cut"] == sum(e.prompt_cut for e in encoded)
@@ -117,7 +117,7 @@ def test_the_survey_counts_what_encoding_does():
 def test_a_planted_leak_is_found():
     rows = rows_of("generation")["lua"]
     leaked = {**rows, "train": [*rows["train"], rows["test"][0], rows["train"][0]]}
-    assert overlap(leaked) == {"duplicates in train": 1, "test pairs in train": 1, "test targets in train": 1,
+    assert leakage(leaked) == {"duplicates in train": 1, "test pairs in train": 1, "test targets in train": 1,
                                      "test groups in train": sum(r.group == rows["test"][0].group for r in rows["test"])}  # fmt: skip
-    assert set(overlap(rows).values()) == {0}
+    assert set(leakage(rows).values()) == {0}
     assert shared_groups({"go": rows, "lua": leaked})["shared"]["train and test"] == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from studykit.data import files as data_files
 from studykit.data import jsonl
-from studykit.data.files import open_source, rows
+from studykit.data.files import open_source, raw_rows
 from studykit.data.jsonl import json_lines
 from studykit.errors import UserError
 from tests.data.published import nichetrans, prepare, write
@@ -23,7 +23,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 
 def read(path):
     (file,) = open_source(str(path)).files
-    return list(rows(file))
+    return list(raw_rows(file))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -45,9 +45,9 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     files = open_source(str(tmp_path)).files
     assert len(files) == 5
     for file in files:
-        assert [row for _, row in rows(file)] == values, file.name
-    assert [place.rsplit(", ")[1] for place, _ in rows(files[0])] == ["line 1", "line 2"]
-    assert [place.rsplit(", ")[1] for place, _ in rows(files[3])] == ["line 2", "line 4"]
+        assert [row for _, row in raw_rows(file)] == values, file.name
+    assert [place.rsplit(", ")[1] for place, _ in raw_rows(files[0])] == ["line 1", "line 2"]
+    assert [place.rsplit(", ")[1] for place, _ in raw_rows(files[3])] == ["line 2", "line 4"]
 
 
 @pytest.mark.parametrize("name, data, said", [
@@ -182,7 +182,7 @@ def test_a_branch_is_resolved_once_and_recorded(hub):
 def test_a_file_that_the_hub_lacks(hub):
     file = open_source(f"hf://datasets/o/n@{COMMIT}/x.jsonl").files[0]
     with pytest.raises(UserError, match="x.jsonl cannot be fetched .*check the address and the network") as error:
-        list(rows(file))
+        list(raw_rows(file))
     assert "\n" not in str(error.value)
 
 
@@ -191,8 +191,8 @@ def test_offline_it_says_what_to_do(hub, monkeypatch):
     with pytest.raises(UserError, match="@main cannot be resolved while HF_HUB_OFFLINE is set; name the commit"):
         open_source("hf://datasets/o/n/x.jsonl")
     with pytest.raises(UserError, match="x.jsonl is not in the hub's cache, and HF_HUB_OFFLINE forbids"):
-        list(rows(open_source(f"hf://datasets/o/n@{COMMIT}/x.jsonl").files[0]))
-    with pytest.raises(UserError, match="the files of .* is not in the hub's cache"):
+        list(raw_rows(open_source(f"hf://datasets/o/n@{COMMIT}/x.jsonl").files[0]))
+    with pytest.raises(UserError, match="the list of files of .* is not in the hub's cache"):
         open_source(f"hf://datasets/o/n@{COMMIT}/folder")
 
 
@@ -205,8 +205,8 @@ def test_offline_a_folder_is_what_the_cache_has_of_it(hub, tmp_path, monkeypatch
 def test_what_rows_refer_to_is_found_above_them(tmp_path, hub):
     write(tmp_path / "p.jsonl", {"a": 1})
     write(tmp_path / "a/b/x.jsonl", {"a": 1})
-    assert open_source(str(tmp_path / "a/b/x.jsonl")).linked("p.jsonl").path == tmp_path / "p.jsonl"
-    assert open_source(str(tmp_path / "a/b")).linked("q.jsonl") is None
+    assert open_source(str(tmp_path / "a/b/x.jsonl")).find_linked("p.jsonl").path == tmp_path / "p.jsonl"
+    assert open_source(str(tmp_path / "a/b")).find_linked("q.jsonl") is None
     write(hub[0] / "p.jsonl", {"a": 1})
     write(hub[0] / "a/x.jsonl", {"a": 1})
-    assert open_source(f"hf://datasets/o/n@{COMMIT}/a").linked("p.jsonl").path == hub[0] / "p.jsonl"
+    assert open_source(f"hf://datasets/o/n@{COMMIT}/a").find_linked("p.jsonl").path == hub[0] / "p.jsonl"

@@ -1,4 +1,4 @@
-"""What malformed data is told, how much of it is borne, and that every row is accounted for."""
+"""Ingestion: malformed rows are named and counted, bad rows are tolerated up to a number, every row is accounted for."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_what_is_asked_of_data_that_does_not_serve_it(tmp_path):
     assert "holds nichetrans rows, which serve task translation, not commit" in refused(
         nichetrans(tmp_path / "n"), **COMMIT
     )
-    assert "has no train rows for lua; 3 rows were passed over (a pair" in refused(
+    assert "has no train rows for lua; 3 rows were skipped (a pair" in refused(
         nichetrans(tmp_path / "n", valid=[], train=[niche(n, "x", "Go", "Ada") for n in range(3)], test=[]),
         languages=["lua"], target="lua")  # fmt: skip
     assert "holds no file of rows" in refused(_folder(tmp_path / "e"))
@@ -174,16 +174,16 @@ def test_parameters_that_cannot_be(values, said):
     assert said in str(error.value)
 
 
-def test_bad_rows_are_borne_to_a_number_and_never_silently(tmp_path):
+def test_bad_rows_are_tolerated_up_to_a_number_and_never_silently(tmp_path):
     commits(tmp_path)
     with (tmp_path / "go/data.jsonl").open("a") as file:
         file.write("{\n" + json.dumps(commit(900, subject="")) + "\n" + json.dumps(commit(901, subject="")) + "\n")
     assert "go/data.jsonl, line 41: not valid JSON" in refused(tmp_path, task="commit")
     said = refused(tmp_path, task="commit", bad_rows=2)
-    assert "line 43: the field 'subject' is empty. This is bad row 3; data.bad_rows bears 2." in said
+    assert "line 43: the field 'subject' is empty. This is bad row 3; data.bad_rows tolerates 2." in said
     rows, manifest = prepare(tmp_path, task="commit", bad_rows=3)
     assert manifest["counts"]["refused"] == 3 and manifest["counts"]["read"] == 83
-    assert manifest["refused"] == [
+    assert manifest["rejects"]["refused"] == [
         {"reason": "the field 'subject' is empty", "rows": 2, "for example": f"{tmp_path}/go/data.jsonl, line 42"},
         {"reason": "not valid JSON", "rows": 1, "for example": f"{tmp_path}/go/data.jsonl, line 41"}]  # fmt: skip
     (tmp_path / "go/data.jsonl").write_text("{\n" + json.dumps(commit(1)) + "\n")
@@ -204,13 +204,13 @@ def test_every_row_is_accounted_for(tmp_path, kinds, near, asked, data):
                        "shares": [0.5, 0.25, 0.25]}  # fmt: skip
     rows, manifest = prepare(tmp_path, **values)
     counts = manifest["counts"]
-    assert counts["read"] == len(kinds) == counts["refused"] + counts["passed over"] + counts["used"]
-    assert counts["made"] == counts["left out"] + counts["kept"]
-    assert counts["refused"] == kinds.count("bad") and counts["passed over"] == kinds.count("other")
+    assert counts["read"] == len(kinds) == counts["refused"] + counts["skipped"] + counts["used"]
+    assert counts["made"] == counts["dropped"] + counts["kept"]
+    assert counts["refused"] == kinds.count("bad") and counts["skipped"] == kinds.count("other")
     assert counts["kept"] == sum(map(sum, (c.values() for c in manifest["splits"].values())))
     assert counts["kept"] == sum(len(rows["go"][split]) for split in SPLITS)
-    for kind in ("refused", "passed_over", "left_out"):
-        assert sum(entry["rows"] for entry in manifest[kind]) == counts[kind.replace("_", " ")]
+    for kind in ("refused", "skipped", "dropped"):
+        assert sum(entry["rows"] for entry in manifest["rejects"][kind]) == counts[kind]
     assert json.loads(json.dumps(manifest)) == manifest
 
 
@@ -219,10 +219,10 @@ def test_near_duplicates_leave_the_training_alone(tmp_path):
     made = [commit(n, "Go", f"r/{n}", "f", **(same if n % 2 else {"old_contents": f"{n}\n"})) for n in range(80)]
     write(tmp_path / "go/data.jsonl", *made)
     whole, _ = prepare(tmp_path, **COMMIT)
-    thin, manifest = prepare(tmp_path, near_duplicates=0.9, **COMMIT)
-    assert thin["go"]["test"] == whole["go"]["test"]
-    assert not any(row.target == same["subject"] for row in thin["go"]["train"])
-    assert {e["reason"] for e in manifest["left_out"]} == {"a train row nearly like a test row",
+    fewer, manifest = prepare(tmp_path, near_duplicates=0.9, **COMMIT)
+    assert fewer["go"]["test"] == whole["go"]["test"]
+    assert not any(row.target == same["subject"] for row in fewer["go"]["train"])
+    assert {e["reason"] for e in manifest["rejects"]["dropped"]} == {"a train row nearly like a test row",
                                                            "a valid row nearly like a test row"}  # fmt: skip
 
 

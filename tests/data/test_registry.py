@@ -8,10 +8,10 @@ from studykit.data import splits as data_splits
 from studykit.data.checks import BenchmarkCheck, Call, FunctionCheck, StdioCheck, StdioTest
 from studykit.data.readers import codesearchnet as readers_codesearchnet
 from studykit.data.readers import humaneval as readers_humaneval
-from studykit.data.readers import nichetrans as readers_nichetrans
-from studykit.data.readers.registry import FORMATS, told_by_name
-from studykit.data.rejects import NotForThis
+from studykit.data.readers.registry import FORMATS
+from studykit.data.rejects import NotRequested
 from studykit.data.rows import Row
+from studykit.study.data_files import language_and_split
 from tests.data.published import (
     codesearchnet,
     codexglue,
@@ -61,15 +61,15 @@ def split_rows(directory, make, languages, name="{}/{}.jsonl"):
     "ct_bench_dataset_all_go.jsonl",
 ])  # fmt: skip
 def test_the_language_of_a_file_is_a_word_of_its_name(name):
-    assert told_by_name(name, ["go", "julia"])[0] == "go"
+    assert language_and_split(name, ["go", "julia"])[0] == "go"
 
 
-def test_what_names_of_files_tell():
-    assert told_by_name("mbpp-rb/test-00000-of-00001.parquet", ["ruby"]) == ("ruby", "test")
-    assert told_by_name("c++/validation.jsonl", ["cpp"]) == ("cpp", "valid")
-    assert told_by_name("program_synthesis/train/train_000.jsonl", ["go"]) == (None, "train")
-    assert told_by_name("ruby/data_0_10.jsonl", ["go"]) == ("ruby", None)
-    assert told_by_name("niche_test.json", ["go"]) == (None, "test")
+def test_the_name_of_a_file_says_language_and_split():
+    assert language_and_split("mbpp-rb/test-00000-of-00001.parquet", ["ruby"]) == ("ruby", "test")
+    assert language_and_split("c++/validation.jsonl", ["cpp"]) == ("cpp", "valid")
+    assert language_and_split("program_synthesis/train/train_000.jsonl", ["go"]) == (None, "train")
+    assert language_and_split("ruby/data_0_10.jsonl", ["go"]) == ("ruby", None)
+    assert language_and_split("niche_test.json", ["go"]) == (None, "test")
 
 
 def test_every_format_is_a_choice_of_the_parameter():
@@ -138,28 +138,20 @@ def test_nichetrans_by_the_order_of_its_keys(tmp_path):
     assert manifest["counts"] == {
         "read": 7,
         "refused": 0,
-        "passed over": 1,
+        "skipped": 1,
         "used": 6,
         "made": 6,
-        "left out": 0,
+        "dropped": 0,
         "kept": 6,
     }
-    assert manifest["passed_over"][0]["for example"].endswith("niche_train.json, line 1")
-
-
-def test_converted_rows_and_back():
-    for raw in (niche(1, "x", "Go", "Julia"), niche(1, "x", "Julia", "Go")):
-        there = readers_nichetrans.to_ct(raw)
-        assert list(there) == ["id", "source_lang", "target_lang", "source_content", "target_content"]
-        back = readers_nichetrans.from_ct(there, "x")
-        assert list(back.items()) == list(raw.items())
+    assert manifest["rejects"]["skipped"][0]["for example"].endswith("niche_train.json, line 1")
 
 
 def test_converted_rows_make_the_rows_of_their_pairs(tmp_path):
     for n, split in enumerate(data_splits.SPLITS):
-        pairs = {"go": niche(n, split, "Julia", "Go"), "julia": niche(n, split, "Go", "Julia")}
-        for language, raw in pairs.items():
-            write(tmp_path / f"ct/{language}/{split}.jsonl", readers_nichetrans.to_ct(raw))
+        for language, source, target in (("go", "Julia", "Go"), ("julia", "Go", "Julia")):
+            contents = {"source_content": f"{source} {split}", "target_content": f"{target} {split}"}
+            write(tmp_path / f"ct/{language}/{split}.jsonl", ct(n, source, target, **contents))
     a, _ = prepare(nichetrans(tmp_path / "n"))
     b, manifest = prepare(tmp_path / "ct")
     assert manifest["format"] == ["ct"]
@@ -264,7 +256,10 @@ def test_multipl_e_is_a_test_alone_and_its_problems_are_not_trained_on(tmp_path)
     assert row.target == "" and row.no_reference is True and row.stop == ("\nfunction", "\n\n#")
     assert row.prompt == multipl_e(0)["prompt"] and body(row) == "# Twice.\n"
     assert row.check == BenchmarkCheck("multipl-e", row.prompt, "@test f0(1) == 1\n")
-    assert sum(e["rows"] for e in manifest["left_out"]) == 9 and manifest["format"] == ["humanevalx", "multipl_e"]
+    assert sum(e["rows"] for e in manifest["rejects"]["dropped"]) == 9 and manifest["format"] == [
+        "humanevalx",
+        "multipl_e",
+    ]
 
 
 def test_xcodeeval_is_joined_by_its_problems(tmp_path):
@@ -292,11 +287,11 @@ def test_xcodeeval_is_joined_by_its_problems(tmp_path):
     assert all("program_synthesis" in file["file"] for file in manifest["sources"][0]["files"])
 
 
-def test_programs_of_xcodeeval_that_failed_are_passed_over(tmp_path):
+def test_programs_of_xcodeeval_that_failed_are_skipped(tmp_path):
     made = [program(n, f"p{n // 2}", exec_outcome="PASSED" if n % 2 else "WRONG_ANSWER") for n in range(80)]
     rows, manifest = prepare(xcodeeval(tmp_path, train=made), task="generation", languages=["go"], target="go")
     assert len(rows["go"]["train"]) + len(rows["go"]["valid"]) == 40
-    said = {entry["reason"]: entry["rows"] for entry in manifest["passed_over"]}
+    said = {entry["reason"]: entry["rows"] for entry in manifest["rejects"]["skipped"]}
     assert said == {"exec_outcome is not PASSED": 40, "a problem without a program in a valid file": 1}
 
 
@@ -306,7 +301,7 @@ def test_xcodeeval_trains_and_humaneval_x_tests(tmp_path):
     assert groups(rows, "test")["go"] == {f"HumanEval/{n}" for n in range(5)}
     assert rows["go"]["train"][0].target.startswith("Go program") and rows["go"]["test"][0].target
     assert set(manifest["templates"]) == {"xcodeeval", "benchmark"} and len(manifest["sources"]) == 2
-    assert "a test row, where data.test_path has the test" in [e["reason"] for e in manifest["passed_over"]]
+    assert "a test row, where data.test_path has the test" in [e["reason"] for e in manifest["rejects"]["skipped"]]
 
 
 def test_a_template_of_ones_own_serves_the_rows_of_path(tmp_path):
@@ -362,7 +357,7 @@ def test_names_are_hidden_wherever_they_stand(tmp_path):
         == 'def METHOD_NAME(a):\n    """METHOD_NAME of a, see Total 0."""\n    return METHOD_NAME(subtotal(a))'
     )
     assert row.target == "total"
-    assert manifest["noted"][0] | {"for example": ""} == {
+    assert manifest["rejects"]["noted"][0] | {"for example": ""} == {
         "reason": "the name is part of another word in the code", "rows": 9, "for example": ""}  # fmt: skip
 
 
@@ -379,7 +374,7 @@ def test_the_docstring_of_python_goes(code, left):
 
 
 def test_a_docstring_that_stays_is_no_question():
-    with pytest.raises(NotForThis, match="the docstring stands in the code"):
+    with pytest.raises(NotRequested, match="the docstring stands in the code"):
         readers_codesearchnet.without_docstring("// Adds.\nfunc f() {}", "Adds.", "go")
 
 
@@ -401,8 +396,8 @@ def test_prepared_rows_are_taken_as_they_are(tmp_path):
     assert rows["julia"]["train"] == [expected]
     assert len(rows["go"]["train"]) == 2 and rows["go"]["test"][0].id == "go-test-1"
     assert rows["go"]["test"][0].group is None
-    assert manifest["left_out"] == [{"reason": "a train row beyond those asked for", "rows": 1,
-                                     "for example": manifest["left_out"][0]["for example"]}]  # fmt: skip
+    assert manifest["rejects"]["dropped"] == [{"reason": "a train row beyond the requested number", "rows": 1,
+                                     "for example": manifest["rejects"]["dropped"][0]["for example"]}]  # fmt: skip
 
 
 def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):

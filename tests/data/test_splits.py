@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.data.near_duplicates import near, shingles, similarity, thin
+from studykit.data.near_duplicates import drop_near_duplicates, find_similar, shingles, similarity
+from studykit.data.request import Example
 from studykit.data.rows import Row
-from studykit.data.splits import SPLITS, Example, components, divide, draw, require_groups
+from studykit.data.splits import SPLITS, assign_split, components, divide, require_groups
 from studykit.errors import UserError
 
 UNITS = st.lists(
@@ -56,12 +57,12 @@ def test_components_are_the_closure_of_shared_units(units):
 
 def test_shares_are_met_and_the_seed_matters():
     names = [f"repository {n}" for n in range(4000)]
-    drawn = [draw(name, (0.8, 0.15, 0.05), 0) for name in names]
+    drawn = [assign_split(name, (0.8, 0.15, 0.05), 0) for name in names]
     for split, share in zip(SPLITS, (0.8, 0.15, 0.05), strict=True):
         assert abs(drawn.count(split) / 4000 - share) < 0.02
-    assert drawn != [draw(name, (0.8, 0.15, 0.05), 1) for name in names]
-    assert {draw(name, (0.0, 1.0, 0.0), 0) for name in names} == {"valid"}
-    assert {draw(name, (0.7, 0.3, 0.0), 0) for name in names} == {"train", "valid"}
+    assert drawn != [assign_split(name, (0.8, 0.15, 0.05), 1) for name in names]
+    assert {assign_split(name, (0.0, 1.0, 0.0), 0) for name in names} == {"valid"}
+    assert {assign_split(name, (0.7, 0.3, 0.0), 0) for name in names} == {"train", "valid"}
 
 
 def test_rows_that_join_no_group_move_nothing():
@@ -96,7 +97,7 @@ def test_the_filter_finds_what_comparing_all_pairs_finds(texts, threshold, n):
             wanted[index] = like[0]
         else:
             kept.append(index)
-    assert near(texts, threshold, protected=n) == wanted
+    assert find_similar(texts, threshold, protected=n) == wanted
 
 
 def test_shingles_ignore_space_and_short_texts_are_whole():
@@ -113,7 +114,7 @@ def row(text: str) -> Row:
 def test_after_thinning_the_test_is_whole_and_nothing_of_it_is_trained_on(texts, seed):
     rng = random.Random(seed)
     splits = {split: [row(rng.choice(texts)) for _ in range(5)] for split in SPLITS}
-    kept, gone = thin(splits, 0.6)
+    kept, gone = drop_near_duplicates(splits, 0.6)
     assert kept["test"] == splits["test"]
     text = lambda r: f"{r.prompt[1:-1]}\nt"  # noqa: E731
     for split in ("train", "valid"):

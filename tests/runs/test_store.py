@@ -504,11 +504,15 @@ def test_results_are_computed_anew_when_anything_else_has(home, finished, change
 
 
 def test_a_users_file_is_part_of_what_a_run_stands_on(home, capsys):
-    out, params = "runs/data/x-0123456789", {"path": "rows"}
+    out, params = "runs/data/x-0123456789", {"path": "rows", "languages": ["python", "ruby"]}
     (home / "rows").mkdir()
     (home / "rows/python.jsonl").write_text("{}")
     with store.open_run(out, stage="data", params=params) as run:
         run.publish()
+    for name in ("perl.jsonl", "notes.txt"):  # which are not read
+        (home / "rows" / name).write_text("{}")
+    with store.open_run(out, stage="data", params=params) as run:
+        assert run.done and "its data files have changed" not in capsys.readouterr().out
     (home / "rows/ruby.jsonl").write_text("{}")
     with store.open_run(out, stage="data", params=params) as run:
         assert run.done and "its data files have changed since" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.data.corpus import Document, embedded_documents, file_documents
+from studykit.data.corpus import Document, builtin_documents, file_documents
 from studykit.errors import UserError
 from studykit.training import adapters, base, pretraining
 from studykit.training.decoding import Decoding
@@ -104,12 +104,12 @@ def test_a_corpus_below_two_blocks():
 
 
 def test_the_target_is_never_described_in_the_corpus():
-    documents = list(embedded_documents(["python", "go", "lua"], "lua", 400, 0.1, seed=0))
-    assert documents == list(embedded_documents(["python", "go", "lua"], "lua", 400, 0.1, seed=0))
+    documents = list(builtin_documents(["python", "go", "lua"], "lua", 400, 0.1, seed=0))
+    assert documents == list(builtin_documents(["python", "go", "lua"], "lua", 400, 0.1, seed=0))
     own = [document for document in documents if document.language == "lua"]
     assert 20 < len(own) < 70 and all(d.kind == "code" and not d.context for d in own)
     assert all(d.context.endswith("\n") for d in documents if d.kind == "documented")
-    assert not [d for d in embedded_documents(["python", "lua"], "lua", 200, 0.0, seed=0) if d.language == "lua"]
+    assert not [d for d in builtin_documents(["python", "lua"], "lua", 200, 0.0, seed=0) if d.language == "lua"]
 
 
 @pytest.mark.parametrize("share, kept", [(1.0, 20), (0.1, 2), (0.001, 1), (0.0, 0)])

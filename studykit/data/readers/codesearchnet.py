@@ -12,61 +12,60 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
-from typing import Any
 
-from studykit.data.files import File, Source
-from studykit.data.languages import canonical
-from studykit.data.rejects import BadRow, NotForThis, Tally, text
-from studykit.data.request import Asked, At, row
-from studykit.data.splits import Example
+from studykit.data.files import Source, SourceFile
+from studykit.data.rejects import BadRow, NotRequested, Rejects, text
+from studykit.data.request import Example, Location, ReadRequest
+from studykit.data.rows import Row
+from studykit.study.data_files import SPLIT_WORDS
+from studykit.study.languages import canonical
 
 CODEXGLUE_MARKS = frozenset({"func_name", "code", "docstring"})
 CODESEARCHNET_MARKS = frozenset({"func_name", "func_code_string", "func_documentation_string"})
-SPLIT_WORDS = {"train": "train", "test": "test"} | dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
 PLACEHOLDER = "METHOD_NAME"
 
 
-def link(source: Source, files: list[File], asked: Asked, tally: Tally) -> Tally:
-    """Where a reader notes what it saw."""
-    return tally
+def link(source: Source, files: list[SourceFile], request: ReadRequest, rejects: Rejects) -> Rejects:
+    """The rejects, where the reader notes rows that it has doubts about."""
+    return rejects
 
 
-def rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
-    """One row per function."""
+def rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Example]:
+    """Reads a function."""
     published = "func_code_string" in raw
-    language = asked.language(text(raw, "language"), at)
+    language = request.language(text(raw, "language"), location)
     code = text(raw, "func_code_string" if published else "code")
     docstring = text(raw, "func_documentation_string" if published else "docstring", empty=True).strip()
     name = re.split(r"[.:#]+", text(raw, "func_name", empty=True).strip())[-1]
     repository = text(raw, "repository_name" if published else "repo")
-    if asked.task == "naming":
+    if request.task == "naming":
         code, target = without_name(code, name), name
         if leaks(code, name):
-            asked.linked.add("noted", "the name is part of another word in the code", at.place)
+            request.linked.add("noted", "the name is part of another word in the code", location.line)
     else:
         if not docstring:
             raise BadRow("the docstring is empty")
         code, target = without_docstring(code, docstring, canonical(language)), docstring
-    split = at.split or SPLIT_WORDS.get(raw.get("split_name") or raw.get("partition") or "")
-    prompt = asked.prompt(asked.task, {"code": code, "language": language})
-    made = row(f"{at.file}:{at.number}", language, prompt, target)
-    yield Example(made, at.place, split, (repository,))
+    split = location.split or SPLIT_WORDS.get(raw.get("split_name") or raw.get("partition") or "")
+    prompt = request.prompt(request.task, {"code": code, "language": language})
+    row = Row(f"{location.file}:{location.number}", language, prompt.text, target, prompt.body)
+    yield Example(row, location.line, split, (repository,))
 
 
 def without_docstring(code: str, docstring: str, language: str) -> str:
-    """The code without its docstring; raises NotForThis if that still stands in it."""
+    """The code without its docstring. Raises: NotRequested if the docstring still stands in it."""
     if language == "python" and (span := docstring_span(code)):
         lines_before, rest = code[: span[0]].rstrip(" \t"), code[span[1] :]
         code = lines_before + rest.lstrip(" \t;").removeprefix("\r").removeprefix("\n")
     if not code.strip():
         raise BadRow("the code is nothing but a docstring")
     if docstring in code:
-        raise NotForThis("the docstring stands in the code")
+        raise NotRequested("the docstring stands in the code")
     return code
 
 
 def docstring_span(code: str) -> tuple[int, int] | None:
-    """Where the docstring of a Python function stands (characters); Python 2 is read as well as tokens allow."""
+    """First and last + 1 character of the docstring of a Python function, as far as Python 2 has the same tokens."""
     starts = [0]
     for line in code.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -88,19 +87,19 @@ def docstring_span(code: str) -> tuple[int, int] | None:
 
 
 def without_name(code: str, name: str) -> str:
-    """The code with METHOD_NAME for every `name` that stands as a word."""
+    """The code with METHOD_NAME for every `name` that stands as a word. Raises: NotRequested if there is none."""
     if not name:
-        raise NotForThis("the function has no name")
-    if not (found := re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", PLACEHOLDER, code))[1]:
-        raise NotForThis("the name does not stand in the code")
-    return found[0]
+        raise NotRequested("the function has no name")
+    hidden, count = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", PLACEHOLDER, code)
+    if not count:
+        raise NotRequested("the name does not stand in the code")
+    return hidden
 
 
 def leaks(code: str, name: str) -> bool:
-    """Whether a name of four letters or more is still to be read in the code, in any case and spelling."""
+    """Whether a name of four letters or more can still be read in the code, in any case and spelling."""
 
     def letters(text: str) -> str:
         return re.sub(r"_", "", text).lower()
 
-    wanted: Any = letters(name)
-    return len(wanted) >= 4 and wanted in letters(code.replace(PLACEHOLDER, " "))
+    return len(letters(name)) >= 4 and letters(name) in letters(code.replace(PLACEHOLDER, " "))

@@ -13,19 +13,18 @@ import re
 from collections.abc import Iterator
 
 from studykit.data.checks import BenchmarkCheck
-from studykit.data.files import File, Source
-from studykit.data.files import rows as rows_of
-from studykit.data.languages import canonical
-from studykit.data.rejects import BadRow, NotForThis, Tally, text
-from studykit.data.request import Asked, At, row
-from studykit.data.splits import Example
+from studykit.data.files import Source, SourceFile, raw_rows
+from studykit.data.rejects import BadRow, NotRequested, Rejects, text
+from studykit.data.request import Example, Location, ReadRequest
+from studykit.data.rows import Row
 from studykit.errors import UserError
+from studykit.study.languages import canonical
 
 HUMANEVAL_MARKS = frozenset({"task_id", "prompt", "canonical_solution", "test", "entry_point"})
 HUMANEVAL_X_MARKS = frozenset({"task_id", "prompt", "declaration", "canonical_solution", "test"})
 MULTIPL_E_MARKS = frozenset({"name", "language", "prompt", "tests", "stop_tokens"})
 
-# Where a completion has gone on to something new; the lists for Python are HumanEval's, the others their like.
+# Texts that show that a completion has begun something new. The list for Python is HumanEval's; the others are alike.
 STOPS = {
     "python": ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@"),
     "java": ("\nimport ", "\npublic class ", "\nclass "),
@@ -36,63 +35,68 @@ STOPS = {
 }
 
 
-def humaneval_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
-    """Python alone."""
-    language = asked.language("python", at)
+def humaneval_rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Example]:
+    """Reads a problem of HumanEval, which is in Python."""
+    language = request.language("python", location)
     number, given, name = _number(text(raw, "task_id")), text(raw, "prompt"), text(raw, "entry_point")
     check = BenchmarkCheck("humaneval", given, text(raw, "test"), name)
     signature = given[: given.find("\n", max(0, given.find(f"def {name}"))) + 1]
-    prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=_description(given, signature))
+    prompt = request.prompt("benchmark", {"prompt": given, "language": language}, cut=_description(given, signature))
     target = text(raw, "canonical_solution")
-    made = row(f"HumanEval/{number}", language, prompt, target, check=check, stop=STOPS["python"])
-    yield Example(made, at.place, at.split, (f"HumanEval/{number}",))
+    problem = f"HumanEval/{number}"
+    row = Row(problem, language, prompt.text, target, prompt.body, stop=STOPS["python"], check=check)
+    yield Example(row, location.line, location.split, (problem,))
 
 
-def multipl_e_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
-    """HumanEval and MBPP in any language, without solutions."""
-    language = asked.language(text(raw, "language"), at)
+def multipl_e_rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Example]:
+    """Reads a problem of HumanEval or MBPP in any language, without a solution."""
+    language = request.language(text(raw, "language"), location)
     name, given, stop = text(raw, "name"), text(raw, "prompt"), raw.get("stop_tokens")
     if not isinstance(stop, list) or not all(isinstance(word, str) for word in stop):
         raise BadRow("the field 'stop_tokens' is missing or no list of texts")
-    if not (found := re.match(r"([A-Za-z]+)_(\d+)_", name)):
+    if not (match := re.match(r"([A-Za-z]+)_(\d+)_", name)):
         raise BadRow("the field 'name' does not begin with benchmark and number", f" ({name})")
-    problem = f"{'HumanEval' if found[1].lower() == 'humaneval' else found[1].lower()}/{found[2]}"
+    benchmark = "HumanEval" if match[1].lower() == "humaneval" else match[1].lower()
+    problem = f"{benchmark}/{match[2]}"
     check = BenchmarkCheck("multipl-e", given, text(raw, "tests"))
     first, last = given.find("\n") + 1, given.rstrip().rfind("\n") + 1
-    prompt = asked.prompt("benchmark", {"prompt": given, "language": language}, cut=(first, max(first, last)))
-    made = row(f"{name}-{language}", language, prompt, "", check=check, no_reference=True, stop=tuple(stop))
-    yield Example(made, at.place, at.split, (problem,))
+    prompt = request.prompt("benchmark", {"prompt": given, "language": language}, cut=(first, max(first, last)))
+    row = Row(
+        f"{name}-{language}", language, prompt.text, "", prompt.body, stop=tuple(stop), no_reference=True, check=check
+    )
+    yield Example(row, location.line, location.split, (problem,))
 
 
-def humaneval_x_rows(raw: dict, at: At, asked: Asked) -> Iterator[Example]:
-    """A solution to write from its description, or to translate from each other language of the study."""
+def humaneval_x_rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Example]:
+    """Reads a solution to write from its description, or to translate from each other language of the study."""
     word, number = _language_and_number(raw)
-    language, problem = asked.language(word, at), f"HumanEval/{number}"
+    language, problem = request.language(word, location), f"HumanEval/{number}"
     target, stop = text(raw, "canonical_solution"), STOPS.get(canonical(word), ())
-    if asked.task == "generation":
-        before = given(raw)
+    if request.task == "generation":
+        before = context_before(raw)
         fields = {"prompt": before, "language": language}
-        prompt = asked.prompt("benchmark", fields, cut=_description(before, _declaration(raw)))
-        made = row(f"{word}/{number}", language, prompt, target, check=humaneval_x_check(raw, before), stop=stop)
-        yield Example(made, at.place, at.split, (problem,))
+        prompt = request.prompt("benchmark", fields, cut=_description(before, _declaration(raw)))
+        check = humaneval_x_check(raw, before)
+        row = Row(f"{word}/{number}", language, prompt.text, target, prompt.body, stop=stop, check=check)
+        yield Example(row, location.line, location.split, (problem,))
         return
     declaration = _declaration(raw)
-    sources = [x for x in asked.languages if x != language and (canonical(x), number) in asked.linked]
+    sources = [x for x in request.languages if x != language and (canonical(x), number) in request.linked]
     if not sources:
-        raise NotForThis("a problem that no other language of the study solves")
+        raise NotRequested("a problem that no other language of the study solves")
     for source in sources:
-        solved = asked.linked[canonical(source), number]
+        solved = request.linked[canonical(source), number]
         fields = {"code": (_declaration(solved) + solved["canonical_solution"]).strip("\n"), "language": language,
                   "source_language": source}  # fmt: skip
-        prompt = asked.prompt("translation", fields, after=declaration)
+        prompt = request.prompt("translation", fields, after=declaration)
         check = humaneval_x_check(raw, declaration)
-        made = row(f"{word}/{number}-from-{source}", language, prompt, target, check=check, source_language=source,
-                   stop=stop)  # fmt: skip
-        yield Example(made, at.place, at.split, (problem,))
+        id = f"{word}/{number}-from-{source}"
+        row = Row(id, language, prompt.text, target, prompt.body, stop=stop, source_language=source, check=check)
+        yield Example(row, location.line, location.split, (problem,))
 
 
 def humaneval_x_check(raw: dict, before: str) -> BenchmarkCheck | None:
-    """The test of a completion that follows `before`; None where a test of Rust is commented out as a whole.
+    """The check of a completion that follows `before`; None where a test of Rust is commented out as a whole.
 
     Go's `test_setup` is its package line and the test's imports.
     """
@@ -102,13 +106,15 @@ def humaneval_x_check(raw: dict, before: str) -> BenchmarkCheck | None:
     return BenchmarkCheck("humaneval-x", setup + before, text(raw, "test"))
 
 
-def link_solutions(source: Source, files: list[File], asked: Asked, tally: Tally) -> dict[tuple[str, str], dict]:
-    """{(language, problem number): row}: what translations start from."""
+def link_solutions(
+    source: Source, files: list[SourceFile], request: ReadRequest, rejects: Rejects
+) -> dict[tuple[str, str], dict]:
+    """Reads the solutions that translations start from: {(language, problem number): published row}."""
     solved = {}
-    if asked.task == "translation":
+    if request.task == "translation":
         for file in files:
-            # Bad rows are told and counted where the rows themselves are read.
-            for _, raw in rows_of(file, lambda place, bad: None):
+            # Bad rows are refused and counted where the rows themselves are read.
+            for _, raw in raw_rows(file, lambda line, bad: None):
                 try:
                     word, number = _language_and_number(raw)
                     text(raw, "canonical_solution")
@@ -117,7 +123,7 @@ def link_solutions(source: Source, files: list[File], asked: Asked, tally: Tally
                     continue
                 solved[canonical(word), number] = raw
         if len({language for language, _ in solved}) < 2:
-            raise UserError(f"{source.asked} holds HumanEval-X in fewer than two languages of the study; translation "
+            raise UserError(f"{source.address} holds HumanEval-X in fewer than two languages of the study; translation "
                             "needs two.")  # fmt: skip
     return solved
 
@@ -128,17 +134,17 @@ def _language_and_number(raw: dict) -> tuple[str, str]:
 
 
 def _number(task_id: str) -> str:
-    if not (found := re.fullmatch(r"[\w+#]+/(\d+)", task_id)):
+    if not (match := re.fullmatch(r"[\w+#]+/(\d+)", task_id)):
         raise BadRow("the field 'task_id' is not of the form name/number", f" ({task_id})")
-    return found[1]
+    return match[1]
 
 
 def _declaration(raw: dict) -> str:
     return raw.get("import", "") + text(raw, "declaration")
 
 
-def given(raw: dict) -> str:
-    """What precedes a completion: the prompt, and the declaration where it is not in it (as in Rust)."""
+def context_before(raw: dict) -> str:
+    """The text that precedes a completion: the prompt, and the declaration where it is not in it (as in Rust)."""
     prompt, declaration = text(raw, "prompt"), text(raw, "declaration")
     signature = declaration.rstrip().rsplit("\n", 1)[-1].strip()
     return prompt if signature in prompt else prompt + declaration

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from studykit.data.languages import canonical
 from studykit.errors import UserError
 from studykit.evaluation.execution.runtimes import MAX_MB, MAX_SECONDS
+from studykit.study.languages import canonical
 
 
 @dataclass(frozen=True)

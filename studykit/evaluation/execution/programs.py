@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 
 from studykit.data.checks import BenchmarkCheck, Check, FunctionCheck, StdioCheck
-from studykit.data.languages import canonical
 from studykit.errors import UserError
 from studykit.evaluation.execution import calls, compiled, interpreted, java
 from studykit.evaluation.execution.executable import Executable, Outputs, Token
 from studykit.evaluation.execution.runtimes import LANGUAGES, MAX_MB, MAX_SECONDS
+from studykit.study.languages import canonical
 
 HARNESSES = {
     "python": interpreted.python,

@@ -17,8 +17,8 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
-from studykit.data.languages import canonical
 from studykit.errors import UserError
+from studykit.study.languages import canonical
 
 BUILD_MB = 2048  # memory of a compiler; the largest file that it writes is an eighth
 BOX_MB, BOX_FILES = 1024, 50_000  # what one program may leave in each of its directories, which lie in memory

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from studykit.data.languages import canonical
 from studykit.errors import UserError
 from studykit.evaluation.metrics import bleu, codebleu, overlap, syntax_trees
 from studykit.evaluation.scores import Score
+from studykit.study.languages import canonical
 
 LABELS = {
     "exact_match": "Exact match",

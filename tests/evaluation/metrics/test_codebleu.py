@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studykit.data.languages import canonical
 from studykit.evaluation.metrics import codebleu, syntax_trees
 from studykit.evaluation.metrics.keywords import KEYWORDS
 from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.statistics import paired_bootstrap
+from studykit.study.languages import canonical
 from tests.evaluation.metrics.code_pairs import CORPUS, PAIRS, VALUES
 
 CASES = [(language, i) for language in PAIRS for i in range(len(PAIRS[language]))]

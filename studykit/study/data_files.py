@@ -1,0 +1,66 @@
+"""Which files of a folder a run reads, by their names alone.
+
+Data runs and the training of a base select their files with these functions, and the same functions say which files a
+run depends on. A file that is not read may change without making a run out of date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from studykit.study.languages import ALIASES, LANGUAGE_NAMES, canonical
+
+ROW_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv")
+SPLIT_WORDS = {"train": "train", "test": "test"} | dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
+XCODEEVAL_PROBLEMS, XCODEEVAL_UNIT_TESTS = "problem_descriptions.jsonl", "unittest_db.json"
+LINKED_FILES = (XCODEEVAL_PROBLEMS, XCODEEVAL_UNIT_TESTS)  # rows refer to them; they hold no rows themselves
+FOLDERS_ABOVE = 2  # how many folders above its rows a linked file may be
+
+
+class RowFile(NamedTuple):
+    """A file of rows, and what its name says."""
+
+    name: str  # relative to the folder, with slashes
+    language: str | None  # as the study names it; None: the name says nothing
+    split: str | None  # train, valid, test; None: the name says nothing
+
+
+def files_of_rows(names: Iterable[str], languages: Sequence[str], *, root: str, is_test: bool) -> list[RowFile]:
+    """Selects the files of rows that may serve these languages, in the order of their names.
+
+    Args:
+        names: files below a folder, relative to it.
+        root: the folder; a whole copy of xCodeEval has folders of other tasks, which are not read.
+        is_test: whether the rows are for the test alone; then files of other splits are not read if there are any of
+            the test.
+    """
+    rows = [name for name in names if name.endswith(ROW_SUFFIXES) and PurePosixPath(name).name not in LINKED_FILES]
+    rows = [name for name in rows if "program_synthesis/" in f"{root}/{name}"] or rows
+    files = [RowFile(name, *language_and_split(name, languages)) for name in sorted(rows)]
+    files = [file for file in files if file.language is None or file.language in languages]
+    return [file for file in files if is_test and file.split == "test"] or files
+
+
+def language_and_split(name: str, languages: Sequence[str]) -> tuple[str | None, str | None]:
+    """The language, as the study names it, and the split that are words of a file's name or of its folders' names."""
+    path = PurePosixPath(name)
+    parts = [re.sub(r"\.(jsonl?|parquet|csv)(\.gz)?$", "", path.name), *reversed(path.parts[:-1])]
+    named_by_study = {canonical(language): language for language in languages}
+    known = {*named_by_study, *LANGUAGE_NAMES, *ALIASES}
+    language = split = None
+    for part in parts:
+        words = [part.lower(), re.split(r"[_-]", part.lower())[-1]]
+        found = next((canonical(word) for word in words if word in known or canonical(word) in known), None)
+        language = language or (named_by_study.get(found, found) if found else None)
+        words = re.split(r"[_.-]", part.lower())
+        split = split or next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+    return language, split
+
+
+def corpus_files(names: Iterable[str], languages: Iterable[str]) -> list[str]:
+    """The files of a corpus, one for each language: `<language>.jsonl` by any name of the language (`cpp.jsonl`)."""
+    named = {canonical(PurePosixPath(name).stem): name for name in names if name.endswith(".jsonl")}
+    return [named.get(canonical(language), f"{language}.jsonl") for language in languages]
