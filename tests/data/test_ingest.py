@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studykit.data.ingest import sample
+from studykit.data.prepare import prepare as data_prepare
 from studykit.data.splits import SPLITS
 from studykit.errors import UserError
+from studykit.runs import code_digest
 from studykit.study.parameters import check
 from tests.data.published import (
     codexglue,
@@ -256,3 +258,27 @@ def test_parameters_without_effect_split_no_equal_runs():
 
     values = params("x").model_dump()
     assert plan.without_silent("data", values | {"diff_context": 9})["diff_context"] == 3
+
+
+@pytest.mark.parametrize("make, values", [
+    (commits, {"task": "commit"}), (nichetrans, {}), (xcodeeval, GENERATION), (humaneval_xs, GENERATION),
+])  # fmt: skip
+def test_a_run_depends_on_exactly_the_files_that_it_reads(tmp_path, make, values):
+    path, test_path = make(tmp_path / "path"), tmp_path / "test"
+    write(path / "scala/data.jsonl", commit(1, "Scala"))
+    write(path / "notes.txt", "not rows")
+    for name in ("go.jsonl", "test/go.jsonl"):  # of which only the test is read
+        write(test_path / name, {"prompt": "p", "target": "t"})
+    p = params(path, **values | ({"test_path": str(test_path)} if values == GENERATION else {}))
+    _, manifest = data_prepare(p)
+    files = [file["file"] for source in manifest.sources for file in source["files"]]
+    files += [file["file"] for file in manifest.linked]
+    assert sorted(files) == sorted(map(str, code_digest.data_files("data", p.model_dump())))
+
+
+def test_a_base_depends_on_the_corpus_files_of_its_languages(tmp_path):
+    for name in ("go.jsonl", "cpp.jsonl", "perl.jsonl", "README.md"):
+        write(tmp_path / name, {"content": "x"})
+    values = {"base": "scratch", "corpus": str(tmp_path), "languages": ["c++", "go"]}
+    read = [file.name for file in code_digest.data_files("base_model", values)]
+    assert read == ["cpp.jsonl", "go.jsonl"]

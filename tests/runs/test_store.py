@@ -509,7 +509,7 @@ def test_a_users_file_is_part_of_what_a_run_stands_on(home, capsys):
     (home / "rows/python.jsonl").write_text("{}")
     with store.open_run(out, stage="data", params=params) as run:
         run.publish()
-    for name in ("perl.jsonl", "notes.txt"):  # which are not read
+    for name in ("scala.jsonl", "notes.txt"):  # which are not read
         (home / "rows" / name).write_text("{}")
     with store.open_run(out, stage="data", params=params) as run:
         assert run.done and "its data files have changed" not in capsys.readouterr().out
