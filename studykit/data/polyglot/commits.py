@@ -22,10 +22,15 @@ FUNCTION_NAMES = ("compute", "evaluate", "result_of")
 ORDERINGS = (">", "<", ">=", "<=")
 ARITHMETIC = ("+", "-", "*")
 CHANGED = {
-    "+": "Add {1} to {0}", "-": "Subtract {1} from {0}", "*": "Multiply {0} by {1}", "max": "Keep {0} at {1} or more",
-    "min": "Keep {0} at {1} or less", "%": "Check {0} for divisibility by {1}", "repeat": "Repeat {0} {1} times",
+    "+": "Add {1} to {0}",
+    "-": "Subtract {1} from {0}",
+    "*": "Multiply {0} by {1}",
+    "max": "Keep {0} at {1} or more",
+    "min": "Keep {0} at {1} or less",
+    "%": "Check {0} for divisibility by {1}",
+    "repeat": "Repeat {0} {1} times",
     "concat": "Put {1} after {0}",
-}  # fmt: skip
+}
 
 Change = tuple[Function, str]  # the new function and the message
 

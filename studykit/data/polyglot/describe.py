@@ -33,9 +33,9 @@ WORDING = {
     "first": "first of {0}",
     "last": "last of {0}",
     "upper": "upper of {0}",
-    "own len": "length",
-    "own first": "first",
-    "own last": "last",
+    "len of the only": "length",
+    "first of the only": "first",
+    "last of the only": "last",
     "sum": "sum of {0} for {1}",
     "count": "count of {1}",
     "list": "list of {0} for {1}",
@@ -110,8 +110,8 @@ class Description:
                 return f'"{value}"'
             case Bin(op, left, right):
                 return WORDING[op].format(self.operand(left, fold), self.operand(right, fold))
-            case Fn(op, arg) if op != "upper" and arg == self.only_collection:
-                return WORDING["own " + op]
+            case Fn("len" | "first" | "last" as op, arg) if arg == self.only_collection:
+                return WORDING[f"{op} of the only"]
             case Fn(op, arg):
                 return WORDING[op].format(self.operand(arg, fold))
         raise TypeError(f"not an expression: {expr!r}")

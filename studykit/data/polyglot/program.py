@@ -1,4 +1,4 @@
-"""One program: a function over the shared tree, and everything that can be asked of it."""
+"""A program: a function over the shared tree, with its code, description, tests and structure."""
 
 from __future__ import annotations
 

@@ -38,8 +38,15 @@ class JavaScript(Renderer):
     assign, compound = "%s = %s;", "%s += %s;"
     increment, append = "%s++;", "%s.push(%s);"
     infix = Renderer.infix | {"==": ("===", 3), "!=": ("!==", 3)}
-    calls = {"max": "Math.max(%s, %s)", "min": "Math.min(%s, %s)", "len": "%s.length", "first": "%s[0]",
-             "last": "%s[%s.length - 1]", "upper": "%s.toUpperCase()", "repeat": "%s.repeat(%s)"}  # fmt: skip
+    calls = {
+        "max": "Math.max(%s, %s)",
+        "min": "Math.min(%s, %s)",
+        "len": "%s.length",
+        "first": "%s[0]",
+        "last": "%s[%s.length - 1]",
+        "upper": "%s.toUpperCase()",
+        "repeat": "%s.repeat(%s)",
+    }
 
     def loop(self, stmt: For, pad: str) -> list[str]:
         if type(stmt.over) is not Range:
@@ -65,8 +72,13 @@ class Go(Renderer):
     for_list, for_range = "for _, %s := range %s {", "for %s := 1; %s; %s++ {"
     let = var = "%s := %s"
     increment, empty = "%s++", "[]int{}"
-    calls = Renderer.calls | {"len": "len(%s)", "first": "%s[0]", "last": "%s[len(%s)-1]",
-                              "upper": "strings.ToUpper(%s)", "repeat": "strings.Repeat(%s, %s)"}  # fmt: skip
+    calls = Renderer.calls | {
+        "len": "len(%s)",
+        "first": "%s[0]",
+        "last": "%s[len(%s)-1]",
+        "upper": "strings.ToUpper(%s)",
+        "repeat": "strings.Repeat(%s, %s)",
+    }
     types = {"int": "int", "list": "[]int", "string": "string"}
 
     def signature(self, function: Function) -> str:
@@ -116,8 +128,14 @@ class Ruby(Renderer):
     language, comment = "ruby", "#"
     indent = "  "
     head, end = "def %s(%s)", "end"
-    calls = {"max": "[%s, %s].max", "min": "[%s, %s].min", "len": "%s.length", "first": "%s.first", "last": "%s.last",
-             "upper": "%s.upcase"}  # fmt: skip
+    calls = {
+        "max": "[%s, %s].max",
+        "min": "[%s, %s].min",
+        "len": "%s.length",
+        "first": "%s.first",
+        "last": "%s.last",
+        "upper": "%s.upcase",
+    }
     infix = Renderer.infix | {"repeat": ("*", 6)}
 
     def returned(self, text: str, last: bool) -> str:
@@ -147,8 +165,13 @@ class Julia(Renderer):
     head, end = "function %s(%s)", "end"
     if_ = "if %s"
     infix = Renderer.infix | {"concat": ("*", 6)}
-    calls = Renderer.calls | {"len": "length(%s)", "first": "%s[1]", "last": "%s[end]", "upper": "uppercase(%s)",
-                              "repeat": "repeat(%s, %s)"}  # fmt: skip
+    calls = Renderer.calls | {
+        "len": "length(%s)",
+        "first": "%s[1]",
+        "last": "%s[end]",
+        "upper": "uppercase(%s)",
+        "repeat": "repeat(%s, %s)",
+    }
 
     def fold(self, fold: Fold) -> str:
         over = f"1:{fold.over.stop.name}" if type(fold.over) is Range else fold.over.name
@@ -171,8 +194,15 @@ class Lua(Renderer):
     compound = None
     append, empty = "table.insert(%s, %s)", "{}"
     infix = Renderer.infix | {"!=": ("~=", 3), "concat": ("..", 4)}
-    calls = {"max": "math.max(%s, %s)", "min": "math.min(%s, %s)", "len": "#%s", "first": "%s[1]", "last": "%s[#%s]",
-             "upper": "%s:upper()", "repeat": "%s:rep(%s)"}  # fmt: skip
+    calls = {
+        "max": "math.max(%s, %s)",
+        "min": "math.min(%s, %s)",
+        "len": "#%s",
+        "first": "%s[1]",
+        "last": "%s[#%s]",
+        "upper": "%s:upper()",
+        "repeat": "%s:rep(%s)",
+    }
 
 
 RENDERERS = {kind.language: kind for kind in (Python, JavaScript, Go, Ruby, Julia, Lua)}

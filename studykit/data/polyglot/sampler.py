@@ -51,19 +51,19 @@ def programs(n: int, seed: int = 0, split: str = "train") -> list[PolyglotProgra
     if not 0 <= n <= MOST_PROGRAMS:
         raise UserError(f"n = {n} programs are requested; 0 to {MOST_PROGRAMS} are possible")
     rng = random.Random(f"1 {split} {seed}")  # the 1 keeps the programs that earlier versions drew
-    found: list[PolyglotProgram] = []
+    accepted: list[PolyglotProgram] = []
     seen, misses = set(), 0
-    while len(found) < n:
+    while len(accepted) < n:
         program = sample_program(rng)
         if program is None or program.split != split or program.canonical in seen or is_wordy(program):
             misses += 1
             if misses > MOST_MISSES:
-                raise UserError(f"n = {n} programs are requested; split {split} holds about {len(found)}")
+                raise UserError(f"n = {n} programs are requested; split {split} holds about {len(accepted)}")
             continue
         misses = 0
         seen.add(program.canonical)
-        found.append(program)
-    return found
+        accepted.append(program)
+    return accepted
 
 
 def is_wordy(program: PolyglotProgram) -> bool:

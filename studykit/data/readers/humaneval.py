@@ -86,8 +86,11 @@ def humaneval_x_rows(raw: dict, location: Location, request: ReadRequest) -> Ite
         raise NotRequested("a problem that no other language of the study solves")
     for source in sources:
         solved = request.linked[canonical(source), number]
-        fields = {"code": (_declaration(solved) + solved["canonical_solution"]).strip("\n"), "language": language,
-                  "source_language": source}  # fmt: skip
+        fields = {
+            "code": (_declaration(solved) + solved["canonical_solution"]).strip("\n"),
+            "language": language,
+            "source_language": source,
+        }
         prompt = request.prompt("translation", fields, after=declaration)
         check = humaneval_x_check(raw, declaration)
         id = f"{word}/{number}-from-{source}"
@@ -123,8 +126,9 @@ def link_solutions(
                     continue
                 solved[canonical(word), number] = raw
         if len({language for language, _ in solved}) < 2:
-            raise UserError(f"{source.address} holds HumanEval-X in fewer than two languages of the study; translation "
-                            "needs two.")  # fmt: skip
+            raise UserError(
+                f"{source.address} holds HumanEval-X in fewer than two languages of the study; translation needs two."
+            )
     return solved
 
 
