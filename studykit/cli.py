@@ -30,7 +30,7 @@ from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
 from studykit.study.file import dump_study
-from studykit.study.plan import load_plan
+from studykit.study.plan import load_plan, warnings
 from studykit.workflow import clean, progress
 from studykit.workflow import run as workflow_run
 
@@ -54,8 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        print(f"studykit: {error.filename or 'a file of the project'} cannot be written ({error.strerror}); put that "
-              "right and give the same command again.", file=sys.stderr)
+        print(
+            f"studykit: {error.filename or 'a file of the project'} cannot be written ({error.strerror}); put that "
+            "right and give the same command again.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         return 130
@@ -83,17 +86,24 @@ def _parser() -> argparse.ArgumentParser:
     command = add_of_study("report", _report, "render the report of what has run")
     command.add_argument("--zip", action="store_true", help="also pack it into reports/<study>.zip")
     command = add_of_study("plan", _plan, "list the runs of a study and their status")
-    command.add_argument("--full", action="store_true", help="print the study file with every key and its value instead")
+    command.add_argument(
+        "--full", action="store_true", help="print the study file with every key and its value instead"
+    )
     command = add_of_study("estimate", _estimate, "estimate the memory of a study from its base's config alone")
     command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
     command = add("explore", _explore, "write the explorer of fusion weights as one HTML file")
-    command.add_argument("runs", nargs="+", help="fusion_attention or fusion runs, or records (.npz), shown side by side")
+    command.add_argument(
+        "runs", nargs="+", help="fusion_attention or fusion runs, or records (.npz), shown side by side"
+    )
     command.add_argument("--out", default="explorer.html", metavar="FILE", help="default: explorer.html")
     command = add("clean", _clean, "list the runs that no study needs, with their sizes")
     command.add_argument("runs", nargs="*", metavar="RUN", help="only these; a run made by hand goes only when named")
     command.add_argument("--yes", action="store_true", help="remove them")
-    command = add("check-references", _check_references, "run the references of a data run or of HumanEval-X against "
-                  "their own tests")
+    command = add(
+        "check-references",
+        _check_references,
+        "run the references of a data run or of HumanEval-X against their own tests",
+    )
     command.add_argument("path", help="a data run, a .jsonl file of rows, or a folder or file of HumanEval-X")
     command.add_argument("--language", action="append", default=[], help="only this one; may be repeated")
     command.add_argument("--allow-unsandboxed", action="store_true", help="also where nothing isolates the programs")
@@ -129,6 +139,8 @@ def _report(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     planned = load_plan(args.study)
+    for warning in warnings(planned.study):
+        print(f"studykit: {args.study}: {warning}", file=sys.stderr)
     if args.full:
         print(dump_study(planned.study), end="")
         return 0

@@ -22,7 +22,7 @@ from studykit.attention.record import FusionRecord, Origin
 from studykit.data.rows import read_rows
 from studykit.runs import files, store
 from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES
-from studykit.study.parameters import FusionParams
+from studykit.study.training_parameters import FusionParams
 from studykit.training.fusions import FUSION
 from studykit.training.generate import complete
 from studykit.training.phases import TrainingPhase

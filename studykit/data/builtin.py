@@ -17,7 +17,7 @@ from studykit.data.prompts import render_prompt
 from studykit.data.readers.commitpackft import unified_diff
 from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
-from studykit.study.parameters import POLYGLOT
+from studykit.study.fields import POLYGLOT
 
 Sizes = dict[str, dict[str, int]]  # member -> split -> rows
 

@@ -34,8 +34,9 @@ from studykit.runs import status as runs_status
 from studykit.runs.manifest import Manifest
 from studykit.runs.status import Status
 from studykit.runs.text import format_bytes, format_duration, format_value, plural
+from studykit.study.fields import kind
 from studykit.study.file import Study
-from studykit.study.parameters import STAGES, kind
+from studykit.study.parameters import STAGES
 from studykit.study.plan import Run, StudyPlan
 
 FOLDER = Path(__file__).parent

@@ -117,7 +117,9 @@ def closure(code: str, without: Collection[str] = WITHOUT) -> list[Path]:
             if file is None or file in found:
                 continue
             if module[:1] and module[0] in without:
-                found |= set(file.parent.glob(f"{file.stem}.yaml"))  # prompt templates decide numbers, wherever they lie
+                found |= set(
+                    file.parent.glob(f"{file.stem}.yaml")
+                )  # prompt templates decide numbers, wherever they lie
                 continue
             found.add(file)
             inside = module[:depth] if file.name == "__init__.py" else module[: depth - 1]

@@ -84,8 +84,10 @@ def take(file: BinaryIO, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise UserError(f"{file.name} cannot be locked ({error.strerror}): its file system has no locks; a local disk "
-                        "or a mount with flock is accepted.") from None
+        raise UserError(
+            f"{file.name} cannot be locked ({error.strerror}): its file system has no locks; a local disk "
+            "or a mount with flock is accepted."
+        ) from None
     return True
 
 

@@ -133,8 +133,10 @@ def finished_run(directory: str | Path) -> FinishedRun:
     place = project_path(directory)
     found = read_manifest(place)
     if found is None:
-        raise UserError(f"{directory} is not a finished run (it has no {MANIFEST}); make it first, with its notebook "
-                        "or `studykit run`.")
+        raise UserError(
+            f"{directory} is not a finished run (it has no {MANIFEST}); make it first, with its notebook "
+            "or `studykit run`."
+        )
     problem = found if isinstance(found, str) else damage(place, found)
     if problem:
         raise damaged(str(directory), problem)

@@ -13,9 +13,10 @@ from studykit.errors import UserError, show
 from studykit.runs import files, process
 from studykit.runs.manifest import Manifest, read_manifest
 from studykit.study import parameters
+from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
 from studykit.study.methods import ATTENTIVE
-from studykit.study.parameters import STAGES, kind
+from studykit.study.parameters import STAGES
 from studykit.study.plan import Run, directory, plan, without_silent
 
 QUICKSTART = "params/quickstart.yaml"
@@ -71,8 +72,10 @@ def _lent(stage: str, values: dict[str, Any], file: str) -> dict[str, Any]:
         present = dict.fromkeys(
             ", ".join(show(run.params[name]) for name in roles) for run in planned if run.stage == stage
         )
-        raise UserError(f"{STAGES[stage].notebook}: {file} has no run with {asked}; it has "
-                        f"{'; '.join(present) or 'none at all'}. For another one, name a study that has it in `study`.")
+        raise UserError(
+            f"{STAGES[stage].notebook}: {file} has no run with {asked}; it has "
+            f"{'; '.join(present) or 'none at all'}. For another one, name a study that has it in `study`."
+        )
     rates = {"full": study.adapter.full_learning_rate, "scalar_mix": study.fusion.scalar_mix_learning_rate}
     method = values.get("method")
     return lender.params | ({"learning_rate": rates[method]} if method in rates else {})

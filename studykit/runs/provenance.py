@@ -19,6 +19,7 @@ CODE = ("studykit", "notebooks", "params", "Snakefile")  # a change in any of th
 
 def commit(home: Path) -> Commit | None:
     """The commit of the project in `home` and whether code, notebooks or studies differ from it; None outside git."""
+
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=home, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -199,8 +199,10 @@ def _finished(run: OpenRun) -> bool:
     wanted = run.basis.params
     for key in wanted.keys() - {"out"}:
         if key in manifest.params and manifest.params[key] != wanted[key]:
-            raise UserError(f"{run.dir} holds a finished run whose {key} is {show(manifest.params[key])}, not "
-                            f"{show(wanted[key])}; leave `out` at None to get a directory of its own.")
+            raise UserError(
+                f"{run.dir} holds a finished run whose {key} is {show(manifest.params[key])}, not "
+                f"{show(wanted[key])}; leave `out` at None to get a directory of its own."
+            )
     run.done, run.attempt = True, 0
     print(f"{run.name}: finished on {manifest.started[:10]} in {manifest.seconds} s; shown as it is.")
     if (manifest.code, manifest.files) != (run.basis.code, run.basis.files):
@@ -239,7 +241,11 @@ def _begin_attempt(run: OpenRun) -> None:
     note, checkpoints = run.staging / "attempt.json", run.staging / "checkpoints"
     last = read_attempt(run.staging)
     if checkpoints.exists() and (last is None or _changed(run, last)):
-        changed = " and ".join(_changed(run, last)) + " changed since the last attempt" if last else "its last attempt is unknown"
+        changed = (
+            " and ".join(_changed(run, last)) + " changed since the last attempt"
+            if last
+            else "its last attempt is unknown"
+        )
         print(f"{run.name}: {changed}; its checkpoints are dropped.")
         shutil.rmtree(checkpoints)
     if last and checkpoints.exists():

@@ -17,8 +17,9 @@ from pydantic import Field, ValidationError, create_model, model_validator
 from studykit.errors import UserError, show
 from studykit.study import methods as study_methods
 from studykit.study import templates
+from studykit.study.fields import POLYGLOT, Method, Quantization, Section, Task, kind
 from studykit.study.messages import sentence
-from studykit.study.parameters import POLYGLOT, STAGES, Method, Quantization, Section, Task, check, kind
+from studykit.study.parameters import STAGES, check
 from studykit.study.yaml_file import read_yaml, write_yaml
 
 SUBJECTS = ("code", "generation", "translation", "commit", "summarization")  # what members can be trained on
@@ -35,19 +36,40 @@ BaseModelSection = _section("base_model")
 DataSection = _section("data")
 AdapterSection = _section(
     "adapter",
-    steps=(int, Field(200, ge=1, description="optimizer steps of a source language's adapter")),
-    target_steps=(int, Field(60, ge=1, description="optimizer steps of the target's adapter")),
-    full_learning_rate=(float, Field(1e-3, gt=0, le=1, description="full: peak, linear decay")),
+    steps=(
+        int,
+        Field(200, ge=1, description="The adapter of a source language is trained for this many optimizer steps."),
+    ),
+    target_steps=(
+        int,
+        Field(60, ge=1, description="The adapter of the target is trained for this many optimizer steps."),
+    ),
+    full_learning_rate=(
+        float,
+        Field(2e-5, gt=0, le=1, description="The method full has this learning rate, which decays linearly."),
+    ),
+    compacter_reduction_factor=(
+        float,
+        Field(32.0, ge=1, description="The methods compacter and compacterpp have this reduction factor."),
+    ),
 )
 FusionSection = _section(
     "fusion",
-    scalar_mix_learning_rate=(float, Field(5e-2, gt=0, le=1, description="scalar_mix: peak, linear decay")),
+    scalar_mix_learning_rate=(
+        float,
+        Field(5e-2, gt=0, le=1, description="The method scalar_mix has this learning rate."),
+    ),
 )
 EvaluateSection = _section(
     "evaluate",
     sources=(
         list[str] | None,
-        Field(None, description="source languages whose adapters are evaluated too, each on its own; null: all"),
+        Field(
+            None,
+            description=(
+                "The adapters of these source languages are evaluated too, each on its own language; null means all."
+            ),
+        ),
     ),
 )
 FusionAttentionSection = _section("fusion_attention")
@@ -57,17 +79,38 @@ CompareSection = _section("compare")
 class Study(Section):
     """A study file: what is compared, on which data, how often; one section per notebook."""
 
-    study: str = Field(pattern=r"^[a-z0-9_]{1,60}$", description="name of the study and of its reports")
-    question: str = Field("", description="what the study asks; stands at the head of its report")
-    task: Task = Field(description="what the model is asked to write")
-    base: str = Field("scratch", description="'scratch', a hub id or a local directory")
-    quantization: Quantization = Field("none", description="weights of the base in memory")
-    language: str | None = Field(None, description="set where members are tasks of this one language")
-    languages: list[str] = Field(min_length=1, description="source languages; their order is the members' order")
-    target: str = Field(description="the low-resource language, not among languages")
-    members_on: Literal["task", "code"] = Field("task", description="what fused adapters learn: task, or plain code")
-    methods: list[Method] = Field(min_length=1, description="what is compared")
-    seeds: list[int] = Field(min_length=1, description="one training per seed")
+    study: str = Field(
+        pattern=r"^[a-z0-9_]{1,60}$",
+        description="This is the name of the study and of its reports: a-z, 0-9 and _, at most 60.",
+    )
+    question: str = Field("", description="The report begins with this question.")
+    task: Task = Field(
+        description=(
+            "The model is asked for a program (generation), the same program in another "
+            "language (translation), a commit message (commit), a summary (summarization) or "
+            "a method's name (naming)."
+        )
+    )
+    base: str = Field(
+        "scratch",
+        description="The base model is 'scratch' (trained here), a hub id such as owner/name, or a local directory.",
+    )
+    quantization: Quantization = Field(
+        "none",
+        description="The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8).",
+    )
+    language: str | None = Field(
+        None, description="If set, the members are tasks of this one language, which languages and target then name."
+    )
+    languages: list[str] = Field(
+        min_length=1, description="These are the source languages, in the order of the members."
+    )
+    target: str = Field(description="This is the low-resource language, which is not among languages.")
+    members_on: Literal["task", "code"] = Field(
+        "task", description="Fused adapters learn the task, or its targets as plain code (code)."
+    )
+    methods: list[Method] = Field(min_length=1, description="These methods are compared.")
+    seeds: list[int] = Field(min_length=1, description="Every adapter and fusion is trained once per seed.")
     base_model: BaseModelSection = BaseModelSection()
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
@@ -103,8 +146,10 @@ class Study(Section):
         check("evaluate", self.evaluate.model_dump(exclude={"sources"}), place="evaluate")
         for name in self.all_languages:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]{0,39}", name):
-                raise ValueError(f"{self._key_of(name)} names {show(name)}; a language must start with a letter and "
-                                 "hold no spaces or dots, 40 characters at most")
+                raise ValueError(
+                    f"{self._key_of(name)} names {show(name)}; a language must start with a letter and "
+                    "hold no spaces or dots, 40 characters at most"
+                )
         if self.target in self.languages:
             raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
         if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
@@ -118,16 +163,22 @@ class Study(Section):
         if self.task == "naming" and self.data.path is None:
             raise ValueError("task is 'naming', which has no built-in rows; set data.path")
         if "full" in self.methods and self.quantization != "none":
-            raise ValueError(f"quantization is {self.quantization!r}; the method full trains every weight of the base "
-                             "and needs 'none'")
+            raise ValueError(
+                f"quantization is {self.quantization!r}; the method full trains every weight of the base "
+                "and needs 'none'"
+            )
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
         if self.language is None and built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
-            raise ValueError(f"{self._key_of(foreign[0])} names {foreign[0]!r}, but the built-in corpus can write only "
-                             f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
-                             "base from scratch")
+            raise ValueError(
+                f"{self._key_of(foreign[0])} names {foreign[0]!r}, but the built-in corpus can write only "
+                f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
+                "base from scratch"
+            )
         if self.compare.baseline is not None and self.compare.baseline not in self.methods:
-            raise ValueError(f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
-                             f"({', '.join(self.methods)})")
+            raise ValueError(
+                f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
+                f"({', '.join(self.methods)})"
+            )
         hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
         if not (self.base == "scratch" or _is_local(self.base) or hub_id):
             raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")
@@ -151,18 +202,23 @@ class Study(Section):
         if not any(fits(of) for of in kinds):
             body = " or ".join(f"{{{templates.BODIES[of][0]}}}" for of in kinds)
             holes = ", ".join(f"{{{hole}}}" for hole in dict.fromkeys(h for of in kinds for h in templates.HOLES[of]))
-            raise ValueError(f"data.template is {show(template)}; it must have {body} once, some text around it, no "
-                             f"holes but {holes}, and other braces twice")
+            raise ValueError(
+                f"data.template is {show(template)}; it must have {body} once, some text around it, no "
+                f"holes but {holes}, and other braces twice"
+            )
 
     def _of_tasks(self) -> None:
         """The rules of a study whose members are tasks of one language."""
         if self.language not in POLYGLOT or self.data.path is not None:
-            raise ValueError(f"language is {show(self.language)}; members can be tasks of a built-in language "
-                             f"({', '.join(POLYGLOT)}), with data.path left out")
+            raise ValueError(
+                f"language is {show(self.language)}; members can be tasks of a built-in language "
+                f"({', '.join(POLYGLOT)}), with data.path left out"
+            )
         for name in self.all_languages:
             if name not in SUBJECTS:
-                raise ValueError(f"languages and target name {name!r}; with language set they name tasks, "
-                                 f"of {', '.join(SUBJECTS)}")
+                raise ValueError(
+                    f"languages and target name {name!r}; with language set they name tasks, of {', '.join(SUBJECTS)}"
+                )
         if self.task != self.target:
             raise ValueError(f"task is {self.task!r}, target is {self.target!r}; with language set they are the same")
         if self.members_on != "task":
@@ -203,6 +259,7 @@ def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: b
             wanted["base"] = study.base
         for key, value in wanted.items():
             if value is not None and not value.startswith("hf://") and not exists(home / expanduser(value)):
-                raise UserError(f"{file}: {key} is {show(value)}, which does not exist; it must be a file or a "
-                                "directory.")
+                raise UserError(
+                    f"{file}: {key} is {show(value)}, which does not exist; it must be a file or a directory."
+                )
     return study

@@ -10,7 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from studykit.errors import show
 
-RENAMED = {"weights_learning_rate": "scalar_mix_learning_rate", "checkpoints": "trained_runs"}  # keys of earlier studies -> what they are called now
+RENAMED = {
+    "weights_learning_rate": "scalar_mix_learning_rate",
+    "checkpoints": "trained_runs",
+}  # keys of earlier studies -> what they are called now
 MUST = {
     "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number", "bool_type": "true or false",
     "string_type": "text", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping of parameters",
@@ -23,7 +26,9 @@ MUST = {
 }  # fmt: skip
 
 
-def sentence(error: ValidationError, model: type[BaseModel], planned: Mapping[str, Collection[str]] | None = None) -> str:
+def sentence(
+    error: ValidationError, model: type[BaseModel], planned: Mapping[str, Collection[str]] | None = None
+) -> str:
     """The first of pydantic's complaints about `model`, in one sentence that begins with the key."""
     errors = error.errors()
     # An unknown key explains a missing one (a typo makes both), so it is told first.
@@ -47,11 +52,16 @@ def sentence(error: ValidationError, model: type[BaseModel], planned: Mapping[st
         return f"{prefix}{said.rstrip('.')}.{more}"
     if first["type"] == "missing":
         about = owner.model_fields[str(loc[-1])].description
-        return f"{place} is missing; it must be given ({about}).{more}"
+        return f"{place} is missing; it must be given{_in_brackets(about)}.{more}"
     must = MUST.get(first["type"], first["msg"].removeprefix("Input should be ")).format(**first.get("ctx", {}))
     field = owner.model_fields.get(str(loc[-1]))
-    about = f" ({field.description})" if field is not None and field.description else ""
+    about = _in_brackets(field.description if field is not None else None)
     return f"{place} is {show(first['input'])}; it must be {must}{about}.{more}"
+
+
+def _in_brackets(description: str | None) -> str:
+    """A field's description as an addition to another sentence."""
+    return f" ({description[0].lower()}{description[1:].rstrip('.')})" if description else ""
 
 
 def _owner(model: type[BaseModel], loc: tuple) -> type[BaseModel]:

@@ -93,7 +93,9 @@ def parse(word: str) -> Method:
         accepted = f"members ({', '.join(FUSABLE)})" + f", then a variant ({', '.join(VARIANTS)})" * (head in ATTENTIVE)
         raise ValueError(f"the method {word!r} is unknown: after {head} may come {accepted}, not {rest[0]!r}")
     if head == "weights":
-        raise ValueError(f"the method {word!r} is unknown; it is now called {word.replace('weights', 'scalar_mix', 1)!r}")
+        raise ValueError(
+            f"the method {word!r} is unknown; it is now called {word.replace('weights', 'scalar_mix', 1)!r}"
+        )
     near = difflib.get_close_matches(head, WORDS, n=1, cutoff=0.6)
     hint = f"the nearest known is {near[0]}" if near else f"known are {', '.join(WORDS)}"
     raise ValueError(f"the method {word!r} is unknown; {hint}")

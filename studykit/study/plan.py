@@ -13,17 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from studykit.study import methods, parameters
+from studykit.study import fields, methods, parameters, training_parameters
+from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
-from studykit.study.parameters import STAGES, kind
+from studykit.study.parameters import STAGES
 
-SCRATCH_RATE = {"adapter": 5e-3, "fusion": 2e-3}  # learning rates that fit a base of 0.4M parameters
-PRETRAINED_RATE = {"adapter": 1e-4, "fusion": 1e-5}  # those of the published study
+COMPACTERS = ("compacter", "compacterpp")
+ADAPTER_RATE = 1e-4  # learning rates of the published study
+FUSION_RATE = 1e-5
+COMPACTER_FUSION_RATE = 1e-4
 FILES_ALONE = {"format", "diff_context", "split_by", "shares", "near_duplicates", "bad_rows"}  # of data parameters
 
 
@@ -74,7 +77,7 @@ def plan(study: Study) -> list[Run]:
         model = STAGES[stage].model
         values = {k: v for k, v in section.items() if k in model.model_fields} | given
         if values.get("learning_rate", 0) is None:
-            values["learning_rate"] = (SCRATCH_RATE if study.base == "scratch" else PRETRAINED_RATE)[stage]
+            values["learning_rate"] = published_rate(stage, values)
         values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
         values = without_silent(stage, values)
         values["out"] = directory(stage, values)
@@ -83,7 +86,7 @@ def plan(study: Study) -> list[Run]:
         return made.setdefault(values["out"], Run(stage, label, key, values, needs))
 
     speaks = {"languages": study.all_languages, "target": study.target}  # the members' names
-    spoken = speaks if study.language is None else {"languages": list(parameters.POLYGLOT), "target": parameters.POLYGLOT[-1]}
+    spoken = speaks if study.language is None else {"languages": list(fields.POLYGLOT), "target": fields.POLYGLOT[-1]}
     base = run("base_model", base=study.base, quantization=study.quantization, **spoken)
     data = run("data", base=base.dir, task=study.task, language=study.language or "", **speaks)
     on = {"base": base.dir, "data": data.dir}
@@ -94,6 +97,8 @@ def plan(study: Study) -> list[Run]:
         given = {"steps": study.adapter.target_steps if language == study.target else study.adapter.steps}
         if kind == "full":
             given["learning_rate"] = study.adapter.full_learning_rate
+        if kind in COMPACTERS:
+            given["reduction_factor"] = study.adapter.compacter_reduction_factor
         return [run("adapter", **on, **given, language=language, method=kind, trained_on=trained_on, seed=s)
                 for s in study.seeds]  # fmt: skip
 
@@ -129,6 +134,39 @@ def plan(study: Study) -> list[Run]:
     return list(made.values())
 
 
+def published_rate(stage: str, values: dict[str, Any]) -> float:
+    """Returns the published learning rate of an adapter, or of a fusion over members of this kind."""
+    if stage == "adapter":
+        return ADAPTER_RATE
+    return COMPACTER_FUSION_RATE if _kind_of_members(values["members"]) in COMPACTERS else FUSION_RATE
+
+
+def _kind_of_members(members: dict[str, str] | None) -> str | None:
+    """The kind of the fused adapters, by the label in their directories."""
+    words = PurePosixPath(next(iter((members or {"": ""}).values()))).name.split("-")
+    return words[-3] if len(words) > 2 else None
+
+
+TINY_VALUES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
+    ("adapter", "learning_rate", lambda value: value >= 1e-3, "1e-4"),
+    ("adapter", "full_learning_rate", lambda value: value >= 5e-4, "2e-5 or so"),
+    ("adapter", "reduction_factor", lambda value: value < 8, "16"),
+    ("fusion", "learning_rate", lambda value: value >= 1e-3, "1e-5, or 1e-4 over Compacter"),
+)  # section, key, whether a value was found for the quickstart's base, and what was published
+
+
+def warnings(study: Study) -> list[str]:
+    """Returns a sentence for every value that fits the quickstart's tiny base, in a study of a pretrained one."""
+    if study.base == "scratch":
+        return []
+    return [
+        f"base is {study.base}, a pretrained one, but {section}.{key} is {value:g}, as for the quickstart's tiny base; "
+        f"published is {published}"
+        for section, key, is_tiny, published in TINY_VALUES
+        if (value := getattr(getattr(study, section), key)) is not None and is_tiny(value)
+    ]
+
+
 def directory(stage: str, values: dict[str, Any]) -> str:
     """The content-named directory of a run with these validated parameters."""
     return f"runs/{stage}/{_label(stage, values)}-{key(stage, values)}"
@@ -162,7 +200,7 @@ def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         if values["method"] not in ("adapterfusion", "advfusion") or values["variant"] == "static":
             silent |= {"value_regularizer"}
         if values["method"] in methods.UNTRAINED:
-            silent |= (parameters.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
+            silent |= (training_parameters.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
 
 
@@ -183,8 +221,8 @@ def _label(stage: str, values: dict[str, Any]) -> str:
     mask = f"_{values['mask']}" if values.get("mask", "none") != "none" else ""
     kinds = []  # what a fusion is beside its method, where that is not usual
     if stage == "fusion" and values["members"]:
-        kind = PurePosixPath(next(iter(values["members"].values()))).name.split("-")[-3:-2]
-        kinds = [w for w in (*kind, values["variant"]) if w not in ("bottleneck", "full")]
+        words_of_kind = (_kind_of_members(values["members"]), values["variant"])
+        kinds = [word for word in words_of_kind if word not in (None, "bottleneck", "full")]
     words = {
         "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
         "data": [values.get("task"), target],

@@ -20,7 +20,16 @@ from ruamel.yaml.reader import ReaderError
 
 from studykit.errors import UserError, show
 
-CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "true": True, "True": True, "false": False, "False": False}
+CONSTANTS = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "true": True,
+    "True": True,
+    "false": False,
+    "False": False,
+}
 INTEGER = re.compile(r"[-+]?[0-9]{1,400}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INFINITE = re.compile(r"([-+]?)\.(inf|Inf|nan|NaN)")
@@ -128,7 +137,9 @@ def _scalar(node: ScalarNode) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Unusable(f"line {node.start_mark.line + 1} holds half of a surrogate pair; write the character itself") from None
+        raise _Unusable(
+            f"line {node.start_mark.line + 1} holds half of a surrogate pair; write the character itself"
+        ) from None
     if node.style is not None:
         return text
     if text in CONSTANTS:

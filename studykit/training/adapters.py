@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, set_seed
 
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
-from studykit.study.parameters import AdapterParams
+from studykit.study.training_parameters import AdapterParams
 from studykit.tuners import PRESETS, BottleneckConfig, load_lora
 
 # PEFT still uses the name that transformers gave to gradient checkpointing before version 5.

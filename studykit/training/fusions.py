@@ -18,7 +18,7 @@ from studykit.errors import UserError
 from studykit.runs.files import write_json
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS
-from studykit.study.parameters import FusionParams
+from studykit.study.training_parameters import FusionParams
 from studykit.training.adapters import (
     FullWeights,
     adapter_directory,

@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from studykit.data.rows import read_rows
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
-from studykit.study.parameters import FusionParams
+from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import encode_rows
 from studykit.training.fusions import save_fusion
 from studykit.training.result import TrainingResult

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studykit.errors import Interrupted, UserError
 from studykit.runs import provenance
-from studykit.study.parameters import BaseModelParams, Training
+from studykit.study.training_parameters import BaseModelParams, Training
 from studykit.training.base import half_precision
 from studykit.training.batches import Collator, Example
 from studykit.training.result import TrainingResult

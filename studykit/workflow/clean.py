@@ -134,7 +134,9 @@ def _inputs(names: Iterable[str]) -> set[str]:
         name = waiting.pop()
         for record in (read_manifest(run_files.home() / "runs" / name), read_attempt(_staging(name))):
             if record is not None and not isinstance(record, str):
-                inputs = {directory.removeprefix("runs/") for directory in (*record.inputs, *store.run_dirs(record.params))}
+                inputs = {
+                    directory.removeprefix("runs/") for directory in (*record.inputs, *store.run_dirs(record.params))
+                }
                 waiting += inputs - found
                 found |= inputs
     return found

@@ -63,8 +63,11 @@ class _View:
                 lines.append(f"{run.stage} {run.label} failed: {self.ended[run][1]}")
         if is_first:
             count = len(self.remaining()[0])
-            lines.append(f"{count} of {len(self.planned)} runs to do" if count else
-                         f"all {len(self.planned)} runs are there; those that are out of date are made again")
+            lines.append(
+                f"{count} of {len(self.planned)} runs to do"
+                if count
+                else f"all {len(self.planned)} runs are there; those that are out of date are made again"
+            )
         return lines
 
     def remaining(self) -> tuple[dict[Run, str], int]:
@@ -84,7 +87,11 @@ class _View:
         """Returns how many runs are done, failed or cannot run, and the time left."""
         todo, cannot = self.remaining()
         counts = Counter(self.states.values())
-        left = describe_time_left(*time_left(self.planned, todo, self.spent(), at_a_time, gpus)) if todo else "now the report"
+        left = (
+            describe_time_left(*time_left(self.planned, todo, self.spent(), at_a_time, gpus))
+            if todo
+            else "now the report"
+        )
         parts = (
             f"{counts['done']} of {len(self.planned)} done",
             f"{counts['failed']} failed" if counts["failed"] else "",

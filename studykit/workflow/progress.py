@@ -126,9 +126,7 @@ def time_left(
         seconds[run] = remaining
     places = max(1, min(at_a_time, len(states)))
     gpu_places = min(gpus, places) or places
-    total = sum(
-        value / (gpu_places if run.stage in process.GPU_STAGES else places) for run, value in seconds.items()
-    )
+    total = sum(value / (gpu_places if run.stage in process.GPU_STAGES else places) for run, value in seconds.items())
     return max(total, *seconds.values(), 0.0), complete
 
 

@@ -76,12 +76,17 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
             code = _run_snakemake([*snakemake.COMMAND, *options], lock, log, planned.runs, settings)
         if code > 128:
             _report_failures(planned.runs, None)
-            _print(f"studykit: stopped; the same command goes on, `studykit report {file}` shows what there is", sys.stderr)
+            _print(
+                f"studykit: stopped; the same command goes on, `studykit report {file}` shows what there is", sys.stderr
+            )
             return code
         index = pages.write_report(planned).relative_to(files.home())  # also when something failed
     if _digest(file) != content:
-        _print(f"studykit: {file} was edited meanwhile; the runs and the report are of the study as it was when the "
-               "command began, and the same command makes those of the edited one", sys.stderr)
+        _print(
+            f"studykit: {file} was edited meanwhile; the runs and the report are of the study as it was when the "
+            "command began, and the same command makes those of the edited one",
+            sys.stderr,
+        )
     if code:
         _report_failures(planned.runs, None if verbose else log_file)
         _print(f"studykit: not everything ran; the report of what there is: {index}", sys.stderr)
@@ -150,14 +155,14 @@ def _run_snakemake(
             signal.signal(number, handler)
 
 
-def _show(
-    process: subprocess.Popen, log: BinaryIO, planned: list[Run], settings: snakemake.SnakemakeOptions
-) -> int:
+def _show(process: subprocess.Popen, log: BinaryIO, planned: list[Run], settings: snakemake.SnakemakeOptions) -> int:
     """Shows how Snakemake goes until it ends; returns its exit code. An error of the display does not end the study."""
     try:
         return display.follow(process, planned, settings.places, sys.stdout, settings.gpus)
     except Exception as error:
-        message = f"studykit: the study goes on, but its progress can no longer be shown ({type(error).__name__}: {error})"
+        message = (
+            f"studykit: the study goes on, but its progress can no longer be shown ({type(error).__name__}: {error})"
+        )
         log.write(f"{message}\n{traceback.format_exc()}".encode())
         log.flush()
         _print(message, sys.stderr)

@@ -29,7 +29,10 @@ def needed() -> set[str]:
     Raises UserError for a file that cannot be read, and where there is none at all: what is needed is then not known,
     so nothing counts as left over.
     """
-    files = [*(file.relative_to(run_files.home()) for file in _here()), *(file for file in remembered() if file.is_file())]
+    files = [
+        *(file.relative_to(run_files.home()) for file in _here()),
+        *(file for file in remembered() if file.is_file()),
+    ]
     if not files:
         raise UserError("params/ holds no study file, and none elsewhere was run, so all of runs/ would count as left "
                         "over; put the study files that you keep into params/.")  # fmt: skip

@@ -75,7 +75,7 @@ def test_the_name_of_a_file_says_language_and_split():
 def test_every_format_is_a_choice_of_the_parameter():
     from typing import get_args
 
-    from studykit.study.parameters import DataFormat
+    from studykit.study.fields import DataFormat
 
     assert {*FORMATS, "auto"} == set(get_args(DataFormat))
 

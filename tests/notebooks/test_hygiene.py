@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 
 import nbformat
@@ -11,7 +10,6 @@ import pytest
 from studykit.report.html import NOT_IN_REPORT
 from studykit.runs import files
 from studykit.runs import notebook as runs_notebook
-from studykit.study.file import load_study
 from studykit.study.parameters import STAGES
 from tests.project import ROOT
 
@@ -75,13 +73,3 @@ def test_parameters_are_typed_commented_and_the_quickstarts_own(stage):
     assert given == runs_notebook.defaults(stage)
     for line in cell.source.splitlines():
         assert ": " in line.split("=")[0] and "  # " in line, f"typed and commented: {line}"
-
-
-@pytest.mark.parametrize("study", sorted(path.name for path in (ROOT / "params").glob("*.yaml")))
-def test_every_key_of_a_study_stands_under_a_comment_with_type_and_default(study):
-    load_study(ROOT / "params" / study, ROOT, check_paths=False)
-    lines = (ROOT / "params" / study).read_text().splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
-        setting = re.match(r" {0,2}[a-z_0-9]+: ", line.split(" #")[0] + " ")
-        if setting and line.strip() not in {f"{stage}:" for stage in STAGES}:
-            assert above.strip().startswith("# (type: "), line

@@ -13,7 +13,7 @@ from studykit.errors import UserError
 from studykit.evaluation import trained as evaluation_trained
 from studykit.runs import store
 from studykit.study import methods
-from studykit.study.parameters import AdapterParams
+from studykit.study.training_parameters import AdapterParams
 from studykit.training import adapters, batches, fusions, phases, train
 from studykit.training.base import load_base
 from studykit.training.result import read_phase_results

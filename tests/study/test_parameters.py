@@ -12,9 +12,11 @@ import yaml
 
 from studykit.errors import UserError
 from studykit.evaluation.execution import runtimes
-from studykit.study import parameters
+from studykit.study import fields
+from studykit.study.fields import kind
 from studykit.study.file import Study, dump_study, load_study
-from studykit.study.parameters import STAGES, check, kind
+from studykit.study.parameters import STAGES, check
+from studykit.study.yaml_file import read_yaml
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
@@ -209,7 +211,7 @@ def test_a_template_may_have_the_holes_of_its_rows(tmp_path):
 
 
 def test_the_languages_that_can_be_run_are_those_with_a_runtime():
-    assert set(get_args(parameters.Runnable)) == set(runtimes.LANGUAGES)
+    assert set(get_args(fields.Runnable)) == set(runtimes.LANGUAGES)
 
 
 @pytest.mark.parametrize("key", ["study", "task", "languages", "target", "methods", "seeds"])
@@ -323,22 +325,47 @@ def test_the_sentence_stands_alone_in_a_notebook():
 
 def test_the_built_in_languages_are_the_corpus_own():
     polyglot = pytest.importorskip("studykit.data.polyglot")
-    assert set(parameters.POLYGLOT) == set(polyglot.LANGUAGES)
+    assert set(fields.POLYGLOT) == set(polyglot.LANGUAGES)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "params").glob("*.yaml")), ids=lambda f: f.name)
+STUDIES = sorted((ROOT / "params").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.name)
 def test_studies_of_the_repository(file):
-    study = load_study(file, ROOT, check_paths=False)
-    assert study.study == file.stem
-    lines = file.read_text().split("\n")
-    written = yaml.safe_load(file.read_text())
+    assert load_study(file, ROOT, check_paths=False).study == file.stem
+    assert "../" not in file.read_text(), "a path that no reader has"
+
+
+def test_the_quickstart_has_every_key_under_a_comment():
+    file = ROOT / "params/quickstart.yaml"
+    study, lines, written = load_study(file, ROOT), file.read_text().split("\n"), read_yaml(file, ROOT)
+    assert set(written) == set(Study.model_fields)
     for stage in STAGES:
-        known = type(getattr(study, stage)).model_fields
-        assert set(written[stage]) == set(known), f"every key of {stage} is written out, with a comment"
-    keys = [i for i, line in enumerate(lines) if re.match(r"\s*\w+:", line) and line.strip() not in
-            {f"{stage}:" for stage in STAGES}]  # fmt: skip
+        assert set(written[stage]) == set(type(getattr(study, stage)).model_fields)
+    keys = [i for i, line in enumerate(lines) if re.match(r"\s*\w+:", line) and line.rstrip(":") not in STAGES]
     for i in keys:
-        assert re.match(r"\s*# \(type: .+\) \S", lines[i - 1]), f"{file.name} line {i + 1} has no comment with its type"
+        assert re.match(r"\s*# \(type: .+\) \S", lines[i - 1]), f"line {i + 1} has no comment with its type"
+
+
+@pytest.mark.parametrize("file", [file for file in STUDIES if file.stem != "quickstart"], ids=lambda file: file.name)
+def test_another_study_holds_only_what_differs(file):
+    written = read_yaml(file, ROOT)
+    for stage in STAGES:
+        fields = Study.model_fields[stage].annotation.model_fields
+        assert not [key for key, value in written.get(stage, {}).items() if value == fields[key].default]
+    assert len(file.read_text().splitlines()) <= 62
+
+
+@pytest.mark.parametrize("model", [*(stage.model for stage in STAGES.values()), Study], ids=lambda model: model.__name__)
+def test_a_description_is_a_sentence_that_lists_the_words(model):
+    for name, field in model.model_fields.items():
+        if name in STAGES:
+            continue
+        assert re.match(r"[A-Z'p].+[.]$", field.description), f"{name}: {field.description}"
+        words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+        if name not in ("format", "split_by"):
+            assert all(word in field.description for word in words), f"{name} does not list {words}"
 
 
 def test_comments_of_the_quickstart_tell_the_true_defaults():

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from studykit.errors import UserError
 from studykit.runs import notebook
-from studykit.study import file, parameters, plan
+from studykit.study import fields, file, parameters, plan
 from studykit.study import methods as study_methods
-from studykit.study.parameters import POLYGLOT, STAGES
+from studykit.study.fields import POLYGLOT
+from studykit.study.parameters import STAGES
 from tests import made_runs
 
 ROOT = Path(__file__).parents[2]
@@ -91,11 +92,15 @@ def test_only_what_is_asked_for():
     assert [run.label for run in fused if run.stage == "evaluate"] == ["lua-advfusion_zero"]
 
 
-@pytest.mark.parametrize("base, rates", [("scratch", (5e-3, 2e-3)), ("owner/name", (1e-4, 1e-5))])
-def test_learning_rates_follow_the_base(base, rates):
-    got = {run.stage: run.params["learning_rate"] for run in planned(base=base) if run.stage in ("adapter", "fusion")}
-    assert (got["adapter"], got["fusion"]) == rates
-    set_by_hand = planned(base=base, fusion={"learning_rate": 0.5})
+def test_learning_rates_are_the_published_ones():
+    runs = planned(methods=["compacter", "full", "adapterfusion", "adapterfusion-compacter", "adapterfusion-lora"])
+    got = {run.label: run.params["learning_rate"] for run in runs if run.stage in ("adapter", "fusion")}
+    assert (got["lua-bottleneck-s0"], got["lua-compacter-s0"], got["lua-full-s0"]) == (1e-4, 1e-4, 2e-5)
+    assert (got["lua-adapterfusion-s0"], got["lua-adapterfusion-lora-s0"]) == (1e-5, 1e-5)
+    assert got["lua-adapterfusion-compacter-s0"] == 1e-4
+    widths = {run.params["method"]: run.params["reduction_factor"] for run in runs if run.stage == "adapter"}
+    assert (widths["bottleneck"], widths["compacter"]) == (16, 32)
+    set_by_hand = planned(fusion={"learning_rate": 0.5})
     assert {run.params["learning_rate"] for run in set_by_hand if run.stage == "fusion"} == {0.5}
 
 
@@ -141,7 +146,7 @@ FIELDS = [(s, f) for s in STAGES for f in type(getattr(file.Study.model_validate
 
 @pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
-    wide = {"methods": [*METHODS, "full", "scalar_mix", "adapterfusion-lowrank"]}
+    wide = {"methods": [*METHODS, "full", "compacter", "scalar_mix", "adapterfusion-lowrank"]}
     on = {}
     if stage == "data" and name in {*plan.FILES_ALONE, "test_path"}:  # these say nothing of built-in programs
         on, wide = {"path": "rows"}, wide | {"task": "commit", "data": {"path": "rows"}}
@@ -186,8 +191,8 @@ def test_keys_depend_on_content_alone():
 
 
 def test_numbers_written_differently_are_the_same():
-    assert names(planned(adapter={"weight_decay": 0, "reduction_factor": 3})) == names(
-        planned(adapter={"weight_decay": 0.0, "reduction_factor": 3.0})
+    assert names(planned(adapter={"weight_decay": 0, "reduction_factor": 4})) == names(
+        planned(adapter={"weight_decay": 0.0, "reduction_factor": 4.0})
     )
 
 
@@ -196,6 +201,14 @@ def test_studies_share_what_is_equal():
     shared = names(one) & names(two)
     assert {name.split("/")[0] for name in shared} == {"base_model", "data", "adapter", "evaluate"}
     assert all(r.params == next(o for o in one if o.name == r.name).params for r in two if r.name in shared)
+
+
+def test_values_of_the_tiny_base_are_named_on_a_pretrained_one():
+    tiny = {"adapter": {"learning_rate": 1.5e-2, "reduction_factor": 3}, "fusion": {"learning_rate": 2e-3}}
+    said = plan.warnings(file.Study.model_validate(SMALL | tiny | {"base": "owner/name"}))
+    assert len(said) == 3 and "adapter.learning_rate is 0.015, as for the quickstart's tiny base; published is 1e-4" in said[0]
+    assert plan.warnings(file.Study.model_validate(SMALL | tiny)) == []
+    assert plan.warnings(file.Study.model_validate(SMALL | {"base": "owner/name"})) == []
 
 
 def test_a_pretrained_base_has_no_recipe():
@@ -216,7 +229,7 @@ QUICKSTART = plan.plan(file.load_study("params/quickstart.yaml", ROOT))
 
 @pytest.mark.parametrize("run", QUICKSTART, ids=lambda run: run.name)
 def test_the_quickstart_by_hand_is_the_quickstart(run):
-    roles = {n: v for n, v in run.params.items() if parameters.kind(STAGES[run.stage].model, n) == "role"}
+    roles = {n: v for n, v in run.params.items() if fields.kind(STAGES[run.stage].model, n) == "role"}
     own = notebook.defaults(run.stage, **({} if run.stage != "fusion" else {"method": run.params["method"]}))
     assert by_hand(run.stage, **(own | roles)).model_dump() == run.params
 
@@ -334,7 +347,7 @@ def test_every_planned_notebook_runs_without_asking_a_study():
     words = [w for w in study_methods.WORDS if w not in ("base", *study_methods.ADAPTERS)] + ["adapterfusion-lora-lowrank"]
     for run in planned(methods=["base", *study_methods.ADAPTERS, *words]):
         model = STAGES[run.stage].model
-        missing = [n for n in model.model_fields if parameters.kind(model, n) and run.params[n] is None]
+        missing = [n for n in model.model_fields if fields.kind(model, n) and run.params[n] is None]
         assert not missing, run.name
 
 

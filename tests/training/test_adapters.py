@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from studykit.errors import UserError
-from studykit.study.parameters import AdapterParams, FusionParams
+from studykit.study.training_parameters import AdapterParams, FusionParams
 from studykit.training import adapters, fusions
 from studykit.training.base import load_base
 from studykit.tuners import fusion_members

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from studykit.errors import Interrupted, UserError
 from studykit.runs import files
-from studykit.study.parameters import AdapterParams
+from studykit.study.training_parameters import AdapterParams
 from studykit.training import batches, trainer
 from studykit.training.adapters import new_adapter
 from studykit.training.batches import Collator

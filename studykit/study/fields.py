@@ -1,0 +1,42 @@
+"""The kinds of fields that parameters have, the types that several share, and the strict model below them all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from studykit.study import methods
+
+POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
+Method = Annotated[str, Field(max_length=60), AfterValidator(methods.known)]
+Task = Literal["generation", "translation", "commit", "summarization", "naming"]
+DataFormat = Literal["auto", "commitpackft", "xcodeeval", "humaneval", "humanevalx", "multipl_e", "nichetrans", "ct",
+                     "codesearchnet", "prepared"]  # fmt: skip
+Quantization = Literal["none", "nf4", "int8"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
+
+
+def role(default: Any, description: str, **limits: Any) -> Any:
+    """A field of the plan's that says which run this is."""
+    return Field(default, description=description, json_schema_extra={"plan": "role"}, **limits)
+
+
+def run_dir(description: str) -> Any:
+    """A field of the plan's that names run directories; None in a notebook means the study's own."""
+    return Field(None, description=description, json_schema_extra={"plan": "path"})
+
+
+def auto(description: str, **limits: Any) -> Any:
+    """A field that follows from the study when it is None."""
+    return Field(None, description=description, json_schema_extra={"plan": "auto"}, **limits)
+
+
+def kind(model: type[BaseModel], field: str) -> str | None:
+    """'role', 'path', 'auto', or None for a field that is the reader's alone."""
+    return (model.model_fields[field].json_schema_extra or {}).get("plan")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
