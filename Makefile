@@ -36,11 +36,14 @@ test-slurm: setup  ## run a study on a real Slurm of one node; needs root and De
 soak: setup  ## stop a small study in every way at random points, and go on; half an hour at most
 	$(BIN)/python -m tests.soak --kills 24 --minutes 30
 
-lab: setup  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=.
+lab: setup  ## open JupyterLab on working copies of the notebooks, in work/
+	$(BIN)/python -m studykit.workflow.working_copies
+	$(BIN)/jupyter lab --notebook-dir=. work
 
-lint: setup  ## check style
+lint: setup  ## check style, formatting and types
 	$(BIN)/ruff check studykit tests notebooks benchmarks
+	$(BIN)/ruff format --check studykit tests benchmarks
+	$(BIN)/mypy
 
 bench: setup  ## measure training, decoding, memory, scoring, intervals; see also docs/benchmarks.*
 	$(BIN)/python benchmarks/speed.py $(if $(wildcard $(PEER)/installed),--peer $(PEER)/bin/python)

@@ -36,8 +36,7 @@ WORK = {
 
 def make(home: Path, study: str = STUDY) -> Path:
     """Lay the miniature out in `home`."""
-    shutil.copytree(ROOT / "studykit", home / "studykit", ignore=shutil.ignore_patterns("__pycache__", "tuners",
-                    "data", "evaluation"))  # fmt: skip
+    shutil.copytree(ROOT / "studykit", home / "studykit", ignore=shutil.ignore_patterns("__pycache__", "tuners"))
     shutil.copytree(ROOT / "profiles", home / "profiles")
     shutil.copy(ROOT / "Snakefile", home)
     (home / "studykit/flavour.py").write_text("def flavour(x):\n    return ['plain', x]\n")

@@ -99,8 +99,11 @@ def _corpus_files(params: dict[str, Any], home: Path) -> list[Path]:
 def code_cells(notebook: Path) -> list[str]:
     """The sources of the code cells of an .ipynb file, without the one tagged `parameters`."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells
-            if cell["cell_type"] == "code" and "parameters" not in cell.get("metadata", {}).get("tags", [])]  # fmt: skip
+    return [
+        "".join(cell["source"])
+        for cell in cells
+        if cell["cell_type"] == "code" and "parameters" not in cell.get("metadata", {}).get("tags", [])
+    ]
 
 
 def closure(code: str, without: Collection[str] = WITHOUT) -> list[Path]:
@@ -156,5 +159,7 @@ def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 def _file(module: tuple[str, ...]) -> Path | None:
     at = PACKAGE.joinpath(*module)
-    return next((f for f in (at / "__init__.py", at.with_suffix(".py")) if module or f.name == "__init__.py"
-                 if f.is_file()), None)  # fmt: skip
+    return next(
+        (f for f in (at / "__init__.py", at.with_suffix(".py")) if module or f.name == "__init__.py" if f.is_file()),
+        None,
+    )

@@ -137,8 +137,9 @@ def finished_run(directory: str | Path) -> FinishedRun:
             f"{directory} is not a finished run (it has no {MANIFEST}); make it first, with its notebook "
             "or `studykit run`."
         )
-    problem = found if isinstance(found, str) else damage(place, found)
-    if problem:
+    if isinstance(found, str):
+        raise damaged(str(directory), found)
+    if problem := damage(place, found):
         raise damaged(str(directory), problem)
     return FinishedRun(str(directory), place, found)
 

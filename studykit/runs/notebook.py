@@ -64,7 +64,7 @@ def _lent(stage: str, values: dict[str, Any], file: str) -> dict[str, Any]:
     if lender is None:
         widened = _widened(study, stage, values)
         lender = _lender(plan(widened), stage, wanted) if widened else None
-        if lender:
+        if lender and widened:
             _require_finished(stage, file, lender, {run.dir for run in planned}, widened)
     lender = lender or _lender(planned, stage, roles)
     if lender is None:
@@ -131,8 +131,12 @@ def from_notebook(stage: str, names: dict[str, Any]) -> Any:
     """
     fields = {*STAGES[stage].model.model_fields, "study"}
     mine = _assigned(names.get("In") or [])
-    given = {n: v for n, v in names.items() if not (n.startswith("_") or n in KERNEL_NAMES or callable(v)
-             or isinstance(v, ModuleType)) and (mine is None or n in fields | mine)}  # fmt: skip
+    given = {
+        n: v
+        for n, v in names.items()
+        if not (n.startswith("_") or n in KERNEL_NAMES or callable(v) or isinstance(v, ModuleType))
+        and (mine is None or n in fields | mine)
+    }
     if hidden := [n for n in names if n in fields and n not in given]:
         raise UserError(f"{STAGES[stage].notebook}: {hidden[0]} now names code; run the parameters cell again.")
     study = given.pop("study", QUICKSTART)

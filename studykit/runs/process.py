@@ -1,9 +1,9 @@
-"""What a notebook owes the workflow engine that started it: to end with it, and to share the host's GPUs.
+"""The tie between a notebook and the command that started it: they end together, and share the host's GPUs.
 
-The engine names itself in STUDYKIT_COMMAND. Without that variable (JupyterLab, plain papermill) nothing here acts.
+The command names itself in STUDYKIT_COMMAND. Without that variable (JupyterLab, plain papermill) nothing here acts.
 
-A process is known by its pid and its birth. The kernel tells that in ticks since boot, which a clock that is set right
-does not move; a time of day would move with it, and every watchdog would take its engine for dead.
+A process is identified by its pid and its time of birth. The kernel counts that in ticks since boot, which do not move
+when the clock is set; a time of day would move, and every watchdog would take its command for dead.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def name(pid: int | None = None) -> str:
-    """This process (or `pid`) as host|pid|birth: a pid alone may be reused."""
+    """Returns this process (or `pid`) as host|pid|birth, since a pid alone may be reused."""
     process = psutil.Process(pid)
     return f"{socket.gethostname()}|{process.pid}|{_birth(process)}"
 
 
-def alive(engine: str) -> bool:
-    """Whether the engine still runs; an engine on another host is taken to."""
-    host, pid, born = engine.split("|")
+def alive(command: str) -> bool:
+    """Returns whether a command still runs; one on another host is assumed to."""
+    host, pid, born = command.split("|")
     if host != socket.gethostname():
         return True
     try:
@@ -45,7 +45,7 @@ def alive(engine: str) -> bool:
 
 
 def _birth(process: psutil.Process) -> str:
-    """When a process began: ticks since boot, of which boot; where there is no /proc, the time of day."""
+    """When a process began: ticks since which boot; where there is no /proc, the time of day."""
     if sys.platform != "linux":
         return f"{process.create_time():.0f}"
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold spaces
@@ -62,13 +62,13 @@ _gpu: list[BinaryIO] = []  # the lock file of this process's GPU, kept open whil
 
 
 def watch(every: float = 0.5) -> None:
-    """End this process when the engine that started it is gone. papermill and its kernel each watch for themselves."""
-    engine = os.environ.get(COMMAND)
-    if not engine or _watching:
+    """Ends this process when the command that started it is gone. papermill and its kernel each watch for themselves."""
+    command = os.environ.get(COMMAND)
+    if not command or _watching:
         return
 
     def stop_if_orphaned() -> None:
-        if not alive(engine):
+        if not alive(command):
             os.kill(os.getpid(), signal.SIGKILL)  # whatever it is doing, and without a last word to the log
 
     def keep_watching() -> None:
@@ -82,15 +82,17 @@ def watch(every: float = 0.5) -> None:
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, else all NVIDIA devices of the host."""
+    """Returns the GPUs that this process may use: CUDA_VISIBLE_DEVICES, else all NVIDIA devices of the host."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
     return [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 def claim_gpu(stage: str) -> None:
-    """Under an engine on a host with several GPUs: take one that no other run has. The engine counts GPUs but gives
-    none by name. Must come before CUDA is first used; the claim ends with the process."""
+    """Takes a GPU that no other run has, under Snakemake on a host with several: it counts GPUs but assigns none.
+
+    To be called before CUDA is first used; the claim ends with the process.
+    """
     free = gpus()
     if not os.environ.get(COMMAND) or stage not in GPU_STAGES or len(free) < 2 or _gpu:
         return

@@ -1,10 +1,9 @@
-"""Where and with what a run was made: commit, versions, threads, device, memory - what its manifest says of it."""
+"""Where and with what a run was made, for its manifest: commit, versions, threads, device, memory."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import resource
 import subprocess
 import sys
@@ -18,7 +17,7 @@ CODE = ("studykit", "notebooks", "params", "Snakefile")  # a change in any of th
 
 
 def commit(home: Path) -> Commit | None:
-    """The commit of the project in `home` and whether code, notebooks or studies differ from it; None outside git."""
+    """Returns the commit of the project and whether code, notebooks or studies differ from it; None outside of git."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=home, capture_output=True, text=True, check=True).stdout.strip()
@@ -30,7 +29,7 @@ def commit(home: Path) -> Commit | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and the packages that make the numbers, without importing them."""
+    """Returns the versions of Python and of the packages that decide numbers, without importing them."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -41,21 +40,22 @@ def versions() -> dict[str, str]:
 
 
 def threads() -> int:
-    """Threads that the numbers were computed with."""
+    """Returns the number of threads that compute."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def device() -> str:
-    """The GPU's name once CUDA is in use, else cpu."""
+    """Returns the name of the GPU once CUDA is in use, else cpu."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else "cpu"
 
 
 def peak_memory_mb() -> int:
-    """Most memory that this process ever held, MB."""
+    """Returns the most memory that this process ever held, in MB."""
     try:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
-    except (OSError, TypeError):
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) // 1024
+    except (OSError, KeyError, ValueError):
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most // (1024**2 if sys.platform == "darwin" else 1024)

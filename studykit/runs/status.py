@@ -124,8 +124,10 @@ def _read_cells(log: Path) -> list[dict[str, Any]] | None:
     """The cells of an executed notebook; None if there is none, or if its writer was killed half-way."""
     try:
         cells = json.loads(log.read_text(encoding="utf-8"))["cells"]
-        return [dict(cell, metadata=dict(cell["metadata"]), outputs=list(map(dict, cell.get("outputs", ()))))
-                for cell in cells]  # fmt: skip
+        return [
+            dict(cell, metadata=dict(cell["metadata"]), outputs=list(map(dict, cell.get("outputs", ()))))
+            for cell in cells
+        ]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

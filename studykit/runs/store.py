@@ -31,7 +31,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class OpenRun:
     staging: Path
     done: bool
     attempt: int = 1
-    before: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "peak_memory_mb": 0})  # earlier attempts
+    earlier_seconds: float = 0.0  # of the attempts that this one goes on from
+    earlier_peak_memory_mb: float = 0
 
     def __post_init__(self) -> None:
         self._began, self._started = time.monotonic(), datetime.now(UTC)
@@ -83,10 +84,13 @@ class OpenRun:
     def name(self) -> str:
         return f"{self.stage}/{self.dir.name}"
 
-    def cost(self) -> dict[str, float]:
-        """Returns seconds and memory until now, of this attempt and those that it goes on from."""
-        seconds = round(self.before["seconds"] + time.monotonic() - self._began, 2)
-        return {"seconds": seconds, "peak_memory_mb": max(self.before["peak_memory_mb"], provenance.peak_memory_mb())}
+    def seconds(self) -> float:
+        """Returns the seconds until now, of this attempt and those that it goes on from."""
+        return round(self.earlier_seconds + time.monotonic() - self._began, 2)
+
+    def peak_memory_mb(self) -> float:
+        """Returns the most memory that this attempt, or one that it goes on from, has held until now."""
+        return max(self.earlier_peak_memory_mb, provenance.peak_memory_mb())
 
     @property
     def checkpoints(self) -> Path:
@@ -130,7 +134,8 @@ class OpenRun:
             commit=provenance.commit(home()),
             versions=provenance.versions(),
             started=self._started.isoformat(timespec="seconds"),
-            **self.cost(),
+            seconds=self.seconds(),
+            peak_memory_mb=self.peak_memory_mb(),
             attempt=self.attempt,
             by_hand=self._by_hand,
             host=socket.gethostname(),
@@ -251,13 +256,19 @@ def _begin_attempt(run: OpenRun) -> None:
     if last and checkpoints.exists():
         late = max(path.stat().st_mtime for path in (note, *checkpoints.rglob("*"))) - note.stat().st_mtime
         run.attempt = last.attempt + 1
-        run.before = {"seconds": last.seconds + late, "peak_memory_mb": last.peak_memory_mb}
+        run.earlier_seconds, run.earlier_peak_memory_mb = last.seconds + late, last.peak_memory_mb
     _write_attempt(run)
 
 
 def _write_attempt(run: OpenRun) -> None:
     """Records what decides this attempt, and its cost until now."""
-    attempt = Attempt(**dict(run.basis), attempt=run.attempt, by_hand=run._by_hand, **run.cost())
+    attempt = Attempt(
+        **dict(run.basis),
+        attempt=run.attempt,
+        by_hand=run._by_hand,
+        seconds=run.seconds(),
+        peak_memory_mb=run.peak_memory_mb(),
+    )
     write_json(run.staging / "attempt.json", attempt.model_dump())
 
 

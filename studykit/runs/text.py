@@ -29,8 +29,8 @@ def format_duration(seconds: float, rounded: bool = False) -> str:
         return f"{seconds:.0f} s" if seconds < 90 else minutes
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole // 60} h {whole % 60} min" if whole >= 60 else f"{whole} min {rest} s"
 
 
 def format_value(value: Any, digits: int = 4) -> str:

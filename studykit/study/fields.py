@@ -11,32 +11,46 @@ from studykit.study import methods
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
 Method = Annotated[str, Field(max_length=60), AfterValidator(methods.known)]
 Task = Literal["generation", "translation", "commit", "summarization", "naming"]
-DataFormat = Literal["auto", "commitpackft", "xcodeeval", "humaneval", "humanevalx", "multipl_e", "nichetrans", "ct",
-                     "codesearchnet", "prepared"]  # fmt: skip
+DataFormat = Literal[
+    "auto",
+    "commitpackft",
+    "xcodeeval",
+    "humaneval",
+    "humanevalx",
+    "multipl_e",
+    "nichetrans",
+    "ct",
+    "codesearchnet",
+    "prepared",
+]
 Quantization = Literal["none", "nf4", "int8"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
 
 
 def role(default: Any, description: str, **limits: Any) -> Any:
-    """A field of the plan's that says which run this is."""
+    """Returns a field that the plan sets and that says which run this is."""
     return Field(default, description=description, json_schema_extra={"plan": "role"}, **limits)
 
 
 def run_dir(description: str) -> Any:
-    """A field of the plan's that names run directories; None in a notebook means the study's own."""
+    """Returns a field in which the plan names run directories; None in a notebook means those of the study."""
     return Field(None, description=description, json_schema_extra={"plan": "path"})
 
 
 def auto(description: str, **limits: Any) -> Any:
-    """A field that follows from the study when it is None."""
+    """Returns a field that follows from the study when it is None."""
     return Field(None, description=description, json_schema_extra={"plan": "auto"}, **limits)
 
 
 def kind(model: type[BaseModel], field: str) -> str | None:
-    """'role', 'path', 'auto', or None for a field that is the reader's alone."""
-    return (model.model_fields[field].json_schema_extra or {}).get("plan")
+    """Returns how the plan sets a field: 'role', 'path' or 'auto'; None for a field that the reader alone sets."""
+    extra = model.model_fields[field].json_schema_extra
+    plan = extra.get("plan") if isinstance(extra, dict) else None
+    return plan if isinstance(plan, str) else None
 
 
 class Section(BaseModel):
+    """The strict model below all parameters: no unknown keys, no conversions, nothing infinite."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)

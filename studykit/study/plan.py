@@ -99,23 +99,37 @@ def plan(study: Study) -> list[Run]:
             given["learning_rate"] = study.adapter.full_learning_rate
         if kind in COMPACTERS:
             given["reduction_factor"] = study.adapter.compacter_reduction_factor
-        return [run("adapter", **on, **given, language=language, method=kind, trained_on=trained_on, seed=s)
-                for s in study.seeds]  # fmt: skip
+        return [
+            run("adapter", **on, **given, language=language, method=kind, trained_on=trained_on, seed=s)
+            for s in study.seeds
+        ]
 
     kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
     members = {kind: {x: adapters(x, kind, study.members_on) for x in study.all_languages} for kind in kinds}
     trained = {m.word: adapters(study.target, m.word) for m in asked if m.is_adapter}
     own = {kind: adapters(study.target, kind) for kind in kinds} if study.members_on == "task" else {}
-    trained = {word: trained.get(word, own.get(word)) for word in dict.fromkeys([*own, *trained])}
-    evaluated = {x: members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
-                 for x in study.evaluated_sources}  # fmt: skip
+    trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
+    evaluated = {
+        x: members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
+        for x in study.evaluated_sources
+    }
     for m in asked:
         if m.members:
             rate = {"learning_rate": study.fusion.scalar_mix_learning_rate} if m.name == "scalar_mix" else {}
             trained[m.word] = [
-                run("fusion", **on, **rate, members={x: members[m.members][x][at].dir for x in study.all_languages},
-                    target=study.target, method=m.name, mask=m.mask, variant=m.variant, seed=seed)
-                for at, seed in enumerate(study.seeds)]  # fmt: skip
+                run(
+                    "fusion",
+                    **on,
+                    **rate,
+                    members={x: members[m.members][x][at].dir for x in study.all_languages},
+                    target=study.target,
+                    method=m.name,
+                    mask=m.mask,
+                    variant=m.variant,
+                    seed=seed,
+                )
+                for at, seed in enumerate(study.seeds)
+            ]
 
     def evaluate(method: str, language: str, trained_runs: list[str]) -> str:
         seeds = study.seeds if trained_runs else []
@@ -123,14 +137,25 @@ def plan(study: Study) -> list[Run]:
 
     paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | {"base": []}
     evaluations = {m.word: evaluate(m.word, study.target, paths[m.word]) for m in asked}
-    on_sources = {x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds])
-                  for x, of_seeds in evaluated.items()}  # fmt: skip
-    attention = {m.word: run("fusion_attention", **on, trained_runs=paths[m.word], method=m.word, seeds=study.seeds).dir
-                 for m in asked if m.has_weights}  # fmt: skip
+    on_sources = {
+        x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds]) for x, of_seeds in evaluated.items()
+    }
+    attention = {
+        m.word: run("fusion_attention", **on, trained_runs=paths[m.word], method=m.word, seeds=study.seeds).dir
+        for m in asked
+        if m.has_weights
+    }
     baseline = study.compare.baseline or ("adapterfusion" if "adapterfusion" in study.methods else study.methods[0])
-    run("compare", evaluations=evaluations, sources=on_sources, attention=attention, target=study.target,
+    run(
+        "compare",
+        evaluations=evaluations,
+        sources=on_sources,
+        attention=attention,
+        target=study.target,
         adapters={word: paths[word] for word in trained if methods.parse(word).is_adapter},
-        fusions={m.word: paths[m.word] for m in asked if m.members}, baseline=baseline)  # fmt: skip
+        fusions={m.word: paths[m.word] for m in asked if m.members},
+        baseline=baseline,
+    )
     return list(made.values())
 
 

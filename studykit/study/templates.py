@@ -16,7 +16,7 @@ HOLES: dict[str, list[str]] = {kind: entry["body"] + entry["holes"] for kind, en
 
 
 def check_template(kind: str, template: str | None) -> str:
-    """The template to use for a kind of prompt; raises UserError if its holes are not those of the kind."""
+    """Returns the template for a kind of prompt. Raises UserError if its holes are not those of the kind."""
     if template is None:
         return TEMPLATES[kind]
     body, allowed = BODIES[kind][0], sorted(HOLES[kind])
@@ -25,7 +25,7 @@ def check_template(kind: str, template: str | None) -> str:
     except ValueError as error:
         raise UserError(f"template={template!r} is unusable ({error}); a brace of its own is written twice.") from None
     # A conversion or a format ("!r", ":>9") is part of a hole here, and so makes it an unknown one.
-    holes = [name + (how or "") + spec for _, name, spec, how in parts if name is not None]
+    holes = [name + (how or "") + (spec or "") for _, name, spec, how in parts if name is not None]
     if unknown := [hole for hole in holes if hole not in allowed]:
         raise UserError(f"template={template!r} has the hole {{{unknown[0]}}}; its holes may be {allowed}.")
     bare = TEMPLATES[kind] == f"{{{body}}}"  # the prompt of a benchmark, which needs no text of ours

@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from studykit.errors import show
-from studykit.study import methods
 from studykit.study.fields import DataFormat, Optimizer, Quantization, Section, Task, auto, role, run_dir
 
 
@@ -172,7 +171,7 @@ class AdapterParams(Training):
     base: str | None = run_dir("The adapter is trained on this base_model run.")
     data: str | None = run_dir("The rows come from this data run.")
     language: str = role("python", "The rows of this language train the adapter.")
-    method: Literal[methods.ADAPTERS] = role(
+    method: Literal["bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full"] = role(
         "bottleneck",
         (
             "The adapter is of this kind: bottleneck, houlsby, parallel, compacter, "

@@ -107,6 +107,7 @@ class _Values:
             return [self.value(item, depth + 1) for item in node.value]
         if isinstance(node, MappingNode):
             return self._mapping(node, depth)
+        assert isinstance(node, ScalarNode)
         return _scalar(node)
 
     def _mapping(self, node: MappingNode, depth: int) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def _is_by_hand(name: str) -> bool:
 
 def _inputs(names: Iterable[str]) -> set[str]:
     """The runs that these read, at any depth: those that a manifest names, or an attempt that is under way."""
-    waiting, found = list(names), set()
+    waiting = list(names)
+    found: set[str] = set()
     while waiting:
         name = waiting.pop()
         for record in (read_manifest(run_files.home() / "runs" / name), read_attempt(_staging(name))):

@@ -1,4 +1,4 @@
-"""One engine per project: its lock, and the processes of an earlier one that must end first."""
+"""One command per project: its lock, and the processes of an earlier one that must end first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studykit.errors import UserError
 from studykit.runs import files, locks
 from studykit.study import plan
 
-WAIT = 15.0  # seconds that notebooks of a dead engine get to end; their watchdog needs about one
+WAIT = 15.0  # seconds that notebooks of a dead command get to end; their watchdog needs about one
 
 
 @contextmanager
@@ -31,8 +31,10 @@ def only_command() -> Iterator[locks.Lock]:
     try:
         while plain := _plain_snakemakes():
             if time.monotonic() > until:
-                raise UserError(f"Snakemake (process {plain[0]} on {os.uname().nodename}) is running in this project; "
-                                "wait for it or stop it.")  # fmt: skip
+                raise UserError(
+                    f"Snakemake (process {plain[0]} on {os.uname().nodename}) is running in this project; "
+                    "wait for it or stop it."
+                )
             time.sleep(0.2)
         yield held
     finally:
@@ -42,18 +44,25 @@ def only_command() -> Iterator[locks.Lock]:
 def _is_gone(holder: str) -> bool:
     """Whether a holder ("Process 12 on host") was of this host and has ended."""
     named = re.fullmatch(r"Process (\d+) on (\S+)", holder)
-    return bool(named) and named[2] == os.uname().nodename and not psutil.pid_exists(int(named[1]))
+    return named is not None and named[2] == os.uname().nodename and not psutil.pid_exists(int(named[1]))
 
 
 def _plain_snakemakes() -> list[int]:
-    """Other processes that run Snakemake in this project, started without the `studykit` command. One that an engine
-    started for a single job, as Slurm's do, is none: it ends with its job, and the run's lock guards the run."""
+    """Other processes that run Snakemake in this project, started without the `studykit` command.
+
+    One that was started for a single job, as Slurm does, does not count: it ends with its job, and the run's lock
+    guards the run.
+    """
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
-            if (process.pid != os.getpid() and any(Path(w).name == "snakemake" for w in words[:3])
-                    and "--target-jobs" not in words and process.cwd() == str(files.home())):  # fmt: skip
+            if (
+                process.pid != os.getpid()
+                and any(Path(w).name == "snakemake" for w in words[:3])
+                and "--target-jobs" not in words
+                and process.cwd() == str(files.home())
+            ):
                 found.append(process.pid)
         except (psutil.Error, OSError):
             continue
@@ -61,6 +70,6 @@ def _plain_snakemakes() -> list[int]:
 
 
 def wait_for_orphans(planned: list[plan.Run]) -> None:
-    """Notebooks of a killed engine end by themselves; one that does not (on another host) is named."""
+    """Waits until the notebooks of a killed command have ended. Raises UserError with one that does not end."""
     for run in planned:
         locks.wait_for_writer(f"{run.stage}/{Path(run.dir).name}", WAIT)

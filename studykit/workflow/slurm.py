@@ -43,15 +43,19 @@ def cancel_left_jobs(executor: str) -> str:
         return ""  # without Slurm's tools Snakemake itself says what is missing
     left = _left(wanted)
     if foreign := [job for job, (uid, _) in left.items() if uid != os.getuid()]:
-        raise UserError(f"{left[foreign[0]][1]} has jobs of this project in Slurm's queue: {' '.join(foreign)}; have "
-                        "them cancelled (scancel), then give the same command again.")  # fmt: skip
+        raise UserError(
+            f"{left[foreign[0]][1]} has jobs of this project in Slurm's queue: {' '.join(foreign)}; have "
+            "them cancelled (scancel), then give the same command again."
+        )
     if not left:
         return ""
     subprocess.run(["scancel", *left], check=True)
     until = time.monotonic() + ENDS
     while late := [job for job in _left(wanted) if job in left]:
         if time.monotonic() > until:
-            raise UserError(f"Slurm has not ended the cancelled jobs {' '.join(late)} in {ENDS:.0f} s; give the same "
-                            "command again when squeue lists them no more.")  # fmt: skip
+            raise UserError(
+                f"Slurm has not ended the cancelled jobs {' '.join(late)} in {ENDS:.0f} s; give the same "
+                "command again when squeue lists them no more."
+            )
         time.sleep(0.5)
     return f"cancelled what a dead engine left in Slurm's queue: {' '.join(left)}"

@@ -34,8 +34,10 @@ def needed() -> set[str]:
         *(file for file in remembered() if file.is_file()),
     ]
     if not files:
-        raise UserError("params/ holds no study file, and none elsewhere was run, so all of runs/ would count as left "
-                        "over; put the study files that you keep into params/.")  # fmt: skip
+        raise UserError(
+            "params/ holds no study file, and none elsewhere was run, so all of runs/ would count as left "
+            "over; put the study files that you keep into params/."
+        )
     studies = [load_study(file, run_files.home(), check_paths=False) for file in files]
     return {run.name for study in studies for run in plan.plan(study)}
 

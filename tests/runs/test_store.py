@@ -244,7 +244,7 @@ def test_what_killed_and_failed_attempts_took_is_counted(home, writer):
     os.utime(note.with_name("checkpoints") / "last", times=(0, note.stat().st_mtime + 1000))
     with pytest.raises(ZeroDivisionError):
         with opened() as run:
-            run.before["peak_memory_mb"] = 10**6
+            run.earlier_peak_memory_mb = 10**6
             time.sleep(0.3)
             raise ZeroDivisionError
     os.utime(note, times=(0, note.stat().st_mtime + 1000))  # this one ended after its last checkpoint
