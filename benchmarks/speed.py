@@ -32,10 +32,10 @@ from measure import (  # noqa: E402
 from peft import PeftModel, get_peft_model  # noqa: E402
 
 from studykit.report.figures.style import (
-    category,
-    drawn,
+    category_style,
+    new_figure,
     save,
-    sheet,  # noqa: E402
+    styled,  # noqa: E402
 )
 from studykit.tuners import (
     BottleneckConfig,
@@ -117,15 +117,15 @@ def report(results: dict[str, dict], title: str) -> str:
     return table(header, rows)
 
 
-@drawn
+@styled
 def figure(libraries: dict[str, dict], repeats: int):
     """Step time in floors and saved memory over the floor, against N, for each library."""
-    picture, axes = sheet(1, 2, width=7.0, height=2.9)
+    picture, axes = new_figure(1, 2, width=7.0, height=2.9)
     for i, (name, results) in enumerate(libraries.items()):
         floor, fusions = results["floor"], [r for key, r in results.items() if key.startswith("fusion")]
         members = [r["members"] for r in fusions]
-        axes[0, 0].plot(members, [r["step_ms"] / floor["step_ms"] for r in fusions], label=name, **category(i))
-        axes[0, 1].plot(members, [r["saved_mib"] - floor["saved_mib"] for r in fusions], **category(i))
+        axes[0, 0].plot(members, [r["step_ms"] / floor["step_ms"] for r in fusions], label=name, **category_style(i))
+        axes[0, 1].plot(members, [r["saved_mib"] - floor["saved_mib"] for r in fusions], **category_style(i))
         axes[0, 0].set_xticks(members)
         axes[0, 1].set_xticks(members)
     axes[0, 0].axhline(1, color="black", linewidth=0.8)

@@ -30,17 +30,17 @@ PAIR = {"phase 1": [made_record(phase="phase 1", mask="exclude", seed=seed) for 
         "phase 2": [made_record(seed=seed) for seed in (0, 1)]}  # fmt: skip
 
 
-OWN = "Canvas2D: Multiple readback operations"  # what Chromium says of the pixels that these tests read
+READBACK = "Canvas2D: Multiple readback operations"  # Chromium's message about the pixels that these tests read
 
 
 class Opened:
-    """An explorer in a page: its frame, what was asked of the network, what was said on the console."""
+    """An explorer in a page: its frame, its requests to the network, and the messages on its console."""
 
     def __init__(self, page, explorer, file):
-        self.page, self.asked, self.said = page, [], []
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("console", lambda message: self.said.append(message.text) if OWN not in message.text else None)
-        page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page, self.requests, self.messages = page, [], []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self.messages.append(message.text) if READBACK not in message.text else None)
+        page.on("pageerror", lambda error: self.messages.append(str(error)))
         file.write_text(pages.document("Report", Markup(explorer.frame), "mark"), encoding="utf-8")
         page.goto(file.as_uri())
         self.address = file.as_uri()
@@ -55,9 +55,9 @@ class Opened:
             self.frame.select_option(f"#choose-{name}", value)
 
     def cells(self, words=""):
-        """(index, what is said) of the cells whose words begin so."""
-        said = self.frame.evaluate("document.querySelector('canvas').drawn.cells.map(c => c.say)")
-        return [(i, text) for i, text in enumerate(said) if text.startswith(words)]
+        """(index, label) of the cells whose labels begin with these words."""
+        labels = self.frame.evaluate("document.querySelector('canvas').drawn.cells.map(c => c.label)")
+        return [(i, text) for i, text in enumerate(labels) if text.startswith(words)]
 
     def at(self, index):
         """Where the middle of a cell is, in the frame's canvas."""
@@ -110,8 +110,8 @@ def show(browser, tmp_path):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         shown = Opened(context.new_page(), studykit.explore(what, view=view, **options), tmp_path / "page.html")
         yield shown
-        assert shown.asked == [shown.address] or set(shown.asked) <= {shown.address, "about:srcdoc"}, "nothing loads"
-        assert shown.said == []
+        assert shown.requests == [shown.address] or set(shown.requests) <= {shown.address, "about:srcdoc"}, "nothing loads"
+        assert shown.messages == []
         context.close()
 
     return opened
@@ -244,7 +244,7 @@ def test_a_difference_on_one_sample_is_of_the_same_seeds(show):
     with show(seeds, view="compare") as page:
         differences = {row["weight_difference"] for row in page.rows(series="b − a")}
         assert differences == {0}, "nothing but the missing seed differs"
-        assert "Only the seeds that both have" in page.caption()
+        assert "Only seeds that both have are counted" in page.caption()
 
 
 def test_what_a_view_cannot_show_is_named(show):
@@ -281,7 +281,7 @@ def test_phases_are_compared_on_the_same_samples(show):
         by_seed = [attention_record.mean_weights(b) - attention_record.mean_weights(a) for a, b in zip(*PAIR.values(), strict=True)]
         spread = np.std(by_seed, axis=0, ddof=1)
         np.testing.assert_allclose(matrix(rows, record, "sd_over_seeds"), spread, atol=1e-6)
-        assert "The same samples in both" in page.caption()
+        assert "Both have the same samples" in page.caption()
         index, words = page.cells("phase 2 − phase 1 · L2 · ruby")[0]
         assert f"{100 * (means[1] - means[0])[1, 1]:+.1f} points" in words
         limit = np.abs(means[1] - means[0]).max()
@@ -342,7 +342,7 @@ def test_tokens_layers_search_and_one_token_in_all_layers(show):
         page.page.keyboard.press("Escape")
         assert not page.cells("phase 2, seed 0 · token 4 · L"), "Escape closes the token"
         page.frame.fill("#choose-query", "RETURN X")
-        assert "2 tokens match the search; so do some in samples 1, 3." in page.caption()
+        assert "2 tokens match the search, and some in samples 1, 3." in page.caption()
         page.choose(kind="0")
         told = json.loads(page.saved("JSON").path().read_text())
         assert told["sample"] == "row 1" and told["kind"] == "keyword"
@@ -394,7 +394,7 @@ def test_shares_that_are_no_numbers_are_told_at_once(show):
     broken = made_record()
     broken.kind_share_sums[0] = np.nan
     with show(broken) as page:
-        assert "Do not read on" in page.frame.text_content(".check")
+        assert "These weights cannot be right" in page.frame.text_content(".check")
 
 
 def test_paper_gets_the_whole_view_in_ink(browser, tmp_path):
@@ -509,18 +509,18 @@ def test_text_of_data_and_models_never_runs(show):
             s.textContent = 'document.body.dataset.pwned = 2'; document.body.append(s);
             return document.body.dataset.pwned || 'no'; }""")
         assert ran == "no", "the policy in the frame lets no other script run"
-        assert ["Content Security Policy" in text for text in page.said] == [True, True], "the page's and the frame's"
-        page.said.clear()
+        assert ["Content Security Policy" in text for text in page.messages] == [True, True], "the page's and the frame's"
+        page.messages.clear()
 
 
 def test_weights_that_do_not_add_up_are_told_at_once(show):
     with show(made_record(spoilt=1.02)) as page:
         assert page.frame.get_attribute(".check", "role") == "alert"
-        assert "miss 1 by 0.020" in page.frame.text_content(".check")
+        assert "differ from a sum of 1 by 0.020" in page.frame.text_content(".check")
     broken = made_record(mask="exclude")
     broken.kind_weight_sums[..., 2] += 0.01
     with show(broken) as page:
-        assert "Do not read on" in page.frame.text_content(".check")
+        assert "These weights cannot be right" in page.frame.text_content(".check")
 
 
 def test_without_kept_samples_means_are_there_and_tokens_say_why_not(show):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import functools
 import html
 import re
@@ -21,7 +22,7 @@ from nbconvert import HTMLExporter
 from studykit.attention.record import FusionRecord, Sample, token_marks
 from studykit.errors import UserError
 from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary, Verdict
-from studykit.report.figures import comparison, fusion, style, training
+from studykit.report.figures import comparison, fusion, heatmaps, style, training
 from studykit.report.figures import tokens as figures_tokens
 from studykit.report.figures.tokens import COLUMNS, wrap
 from studykit.report.html import render_notebook
@@ -91,9 +92,9 @@ LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"t
 FIGURES = {
     "loss_curves": lambda: training.loss_curves({"phase 1": LOG, "phase 2": LOG}, samples=N, best={"phase 2": 5}),
     "length_histograms": lambda: training.length_histograms(LENGTHS, limit=50),
-    "fusion_heatmap": lambda: fusion.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N),
-    "fusion_panels": lambda: fusion.fusion_panels({"a": shares(), "b": shares(seed=1)}, MEMBERS, "lua", samples=N),
-    "phase_comparison": lambda: fusion.phase_comparison(shares(), shares(seed=1), MEMBERS, TARGET, samples=N),
+    "fusion_heatmap": lambda: heatmaps.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N),
+    "fusion_panels": lambda: heatmaps.fusion_panels({"a": shares(), "b": shares(seed=1)}, MEMBERS, "lua", samples=N),
+    "phase_comparison": lambda: heatmaps.phase_comparison(shares(), shares(seed=1), MEMBERS, TARGET, samples=N),
     "attention_by_phase": lambda: fusion.attention_by_phase(
         {phase: SEEDS.mean(1) for phase in ("init", "phase 1", "phase 2")}, MEMBERS, TARGET, samples=N
     ),
@@ -288,7 +289,7 @@ def test_wrapping_keeps_order_and_never_overlaps():
 
 def test_heatmap_cells_hold_the_weights_and_the_target_is_framed():
     weights = np.array([[0.0, 0.996, 0.004], [0.25, 0.25, 0.5]])
-    axes = fusion.fusion_heatmap(weights, MEMBERS, "ruby", samples=N).axes[0]
+    axes = heatmaps.fusion_heatmap(weights, MEMBERS, "ruby", samples=N).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0", "100", "<1", "25", "25", "50"]
     frame = axes.patches[0]
     assert (frame.get_x(), frame.get_width(), frame.get_height()) == (1, 1, 2)
@@ -297,7 +298,7 @@ def test_heatmap_cells_hold_the_weights_and_the_target_is_framed():
 
 def test_difference_is_second_less_first_on_a_centred_scale():
     first, second = np.array([[0.2, 0.5, 0.3]]), np.array([[0.6, 0.398, 0.002]])
-    figure = fusion.phase_comparison(first, second, MEMBERS, TARGET, samples=N)
+    figure = heatmaps.phase_comparison(first, second, MEMBERS, TARGET, samples=N)
     change = figure.axes[2]
     assert [text.get_text() for text in change.texts] == ["+40", "-10", "-30"]
     norm = change.collections[0].norm
@@ -340,9 +341,9 @@ def test_uniform_is_over_the_members_that_take_part():
 
 def test_a_mean_over_seeds_says_so():
     for draw in (
-        lambda **seeds: fusion.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N, **seeds),
-        lambda **seeds: fusion.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, **seeds),
-        lambda **seeds: fusion.phase_comparison(shares(), shares(), MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: heatmaps.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: heatmaps.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, **seeds),
+        lambda **seeds: heatmaps.phase_comparison(shares(), shares(), MEMBERS, TARGET, samples=N, **seeds),
         lambda **seeds: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N, **seeds),
     ):
         assert f"n = {N} samples, 3 seeds, completion tokens" in draw(seeds=3).caption
@@ -351,7 +352,7 @@ def test_a_mean_over_seeds_says_so():
 
 
 def test_panels_are_called_what_they_show_and_bars_what_they_are_of():
-    panels = fusion.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, quantity="weight or share")
+    panels = heatmaps.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, quantity="weight or share")
     bar = next(axes for axes in panels.axes if axes.get_label() == "<colorbar>")
     assert bar.get_ylabel() == "weight or share (%)"
     assert all("weight or share" in words and "fusion" not in words for words in (panels.alt, panels.caption))
@@ -392,13 +393,40 @@ def test_a_single_row_has_a_point_and_no_interval():
 
 
 def test_categories_stay_apart_in_grey_and_beyond_eight():
-    seen = {(c["color"], c["marker"], str(c["linestyle"])) for c in map(style.category, range(24))}
+    seen = {(c["color"], c["marker"], str(c["linestyle"])) for c in map(style.category_style, range(24))}
     assert len(seen) == 24
     for colour in style.COLOURS:
         red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour))
         light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
         contrast = 1.05 / (light + 0.05) if style.ink_on(colour) == "white" else (light + 0.05) / 0.05
         assert contrast >= 4.5  # WCAG AA
+
+
+METHODS = ["base", *(f"method_{i}" for i in range(20)), "advfusion_zero", "advfusion_zero-houlsby", "advfusion_exclude"]
+
+
+def test_each_method_of_a_study_has_its_own_colour_and_marker():
+    looks = style.method_looks(METHODS)
+    assert len({(look.colour, look.marker) for look in looks.values()}) == len(METHODS)
+    assert [name for name, look in looks.items() if look.colour == style.GREY] == ["base"]
+    assert looks == style.method_looks(METHODS[1:]) | {"base": looks["base"]}, "the base takes no colour from the others"
+    for name in METHODS:
+        phase_1, phase_2 = (style.look_of(f"{name}{sign}{phase}", looks)
+                            for sign, phase in ((", ", "phase 1"), (" · ", "phase 2")))  # fmt: skip
+        assert phase_2 == looks[name] and phase_1 == dataclasses.replace(looks[name], filled=False)
+    assert style.look_of("another", looks) == style.look_of("yet another", None)
+
+
+def test_a_method_looks_the_same_in_all_figures():
+    looks = style.method_looks(["base", "fusion", "lora"])
+    scores, gaps, costs = (
+        comparison.scores(SCORES, metric="x", samples=N, looks=looks),
+        comparison.differences(GAPS, metric="x", baseline="base", samples=N, looks=looks),
+        comparison.cost(COSTS, MEANS, metric="x", samples=N, looks=looks),
+    )
+    expected = looks["lora"].colour, looks["lora"].marker
+    for figure in (scores, gaps, costs):
+        assert expected in {(line.get_color(), line.get_marker()) for axes in figure.axes for line in axes.lines}
 
 
 def test_the_authors_figure_is_redrawn_from_the_published_shares():

@@ -1,8 +1,8 @@
 """The explorer's page: one HTML document that holds its data, style and script, shown in a sandboxed frame.
 
-The same bytes serve JupyterLab, a report and a file. Tokens, names and titles come from data sets and models: they are
-JSON in a tag that is no script, without any sign that HTML knows, and reach the page as text only. The frame has no
-origin, and its content policy lets nothing run but the one script that is in it, and nothing load at all.
+JupyterLab, a report and a file show the same bytes. Tokens, names and titles come from data sets and models: they are
+JSON in a tag that is no script, without any character that HTML interprets, and reach the page as text only. The frame
+has no origin, and its content policy lets no script run except its own, and nothing load at all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,20 @@ import numpy as np
 from studykit.attention import record as attention_record
 from studykit.errors import UserError
 from studykit.report.explorer.payload import Series, payload, series_of
+from studykit.report.figures.style import Look
 from studykit.runs.files import write_text
 
-SCRIPTS = ("data", "colours", "pens", "views", "tokens", "page")  # joined in this order: each uses those before it
-AT_THE_END = """})().catch(error => {
-  document.getElementById("explorer").append(`This page could not start (${error.message}); a browser of 2023 can.`);
+# Scripts in the order in which they are joined: each uses those before it.
+SCRIPTS = ("data", "colours", "pens", "words", "panels", "charts", "views", "tokens", "controls", "export", "page")
+SCRIPT_END = """})().catch(error => {
+  document.getElementById("explorer").append(`This page could not start: ${error.message}. It needs a browser of 2023 or later.`);
   throw error;
 });
 """
 SANDBOX = "allow-scripts allow-downloads"
-HEIGHT = 560, 800  # pixels of the frame: for a layer, and at most
+HEIGHT = 560, 800  # pixels of the frame: without layers, and at most
 VIEWS = ("layers", "compare", "all", "depth", "tokens")
-BUDGET = 3_000_000  # compressed bytes of single tokens and their weights: at most 4 MB in a page, whatever they are
+BUDGET = 3_000_000  # compressed bytes of single tokens and their weights, which are at most 4 MB in a page
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class Explorer:
     """A page to explore fusion weights; a notebook shows it in a frame."""
 
     title: str
-    summary: str  # what a reader without scripts or eyes is told
-    html: str  # the whole document
-    height: int  # of the frame, in pixels
+    summary: str  # text for readers without scripts and for screen readers
+    html: str  # whole document
+    height: int  # pixels of the frame
 
     @property
     def frame(self) -> str:
-        """The document in an `<iframe>` that cannot reach its surroundings."""
+        """The document in an `<iframe>` that cannot reach the page around it."""
         return (
             f'<iframe title="{html.escape(self.title)}. {html.escape(self.summary)}" sandbox="{SANDBOX}" '
             f'style="width: 100%; height: {self.height}px; border: 0" srcdoc="{html.escape(self.html)}"></iframe>'
@@ -68,40 +71,44 @@ def explore(
     view: str | None = None,
     height: int | None = None,
     budget: int = BUDGET,
+    looks: Mapping[str, Look] | None = None,
 ) -> Explorer:
-    """The explorer of fusion records; a notebook shows it when it is a cell's last value.
+    """Returns the explorer of fusion records; a notebook shows it when it is the last value of a cell.
 
     Args:
         what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
             of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
-        tokens: which tokens are averaged at first, "completion", "prompt" or "both".
-        view: what is shown first, "layers", "compare", "all", "depth" or "tokens"; by default "compare", where there is
-            something to compare, else "layers".
-        height: of the frame, in pixels; by default as much as the layers need, within bounds.
-        budget: compressed bytes of single tokens and their weights; samples beyond it are left out, the page says how
-            many it holds.
+        tokens: the tokens that are averaged at first, "completion", "prompt" or "both".
+        view: the first view, "layers", "compare", "all", "depth" or "tokens"; by default "compare" for several series
+            and "layers" for one.
+        height: pixels of the frame; by default as many as the layers need, within bounds.
+        budget: compressed bytes of single tokens and their weights; samples beyond it are left out, and the page gives
+            the number of those it holds.
+        looks: colours and markers by method as in the figures of the page, see `figures.method_looks`.
 
     Raises UserError if there is nothing to explore, or `tokens` or `view` is unknown.
     """
     if view not in (None, *VIEWS):
         raise UserError(f"view={view!r} is unknown; accepted are {', '.join(VIEWS)}")
     series = series_of(what)
-    data = payload(series, title=title, tokens=tokens, budget=budget)
+    data = payload(series, title=title, tokens=tokens, budget=budget, looks=looks)
     data["view"] = view or ("compare" if len(series) > 1 else "layers")
-    summary = " ".join(f"{_said(one, tokens)}." for one in series)
+    summary = " ".join(f"{_summary(one, tokens)}." for one in series)
     deepest = max(len(one.records[0].layers) for one in series)
     return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]))
 
 
-def _said(one: Series, tokens: str) -> str:
-    first = one.records[0]
-    own = np.mean([attention_record.target_weights(record, tokens).mean() for record in one.records])
-    return (f"{one.label}: {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; "
-            f"the target's own adapter, {first.target}, gets {own:.1%} on {tokens} tokens")  # fmt: skip
+def _summary(series: Series, tokens: str) -> str:
+    first = series.records[0]
+    own = np.mean([attention_record.target_weights(record, tokens).mean() for record in series.records])
+    return (
+        f"{series.label}: {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; the "
+        f"target's own adapter, {first.target}, gets {own:.1%} on {tokens} tokens"
+    )
 
 
 def document(data: dict[str, Any], summary: str) -> str:
-    """The whole HTML document of a payload."""
+    """Returns the whole HTML document of a payload."""
     style = (Path(__file__).parent / "explorer.css").read_text(encoding="utf-8")
     script = page_script()
     title = html.escape(data["title"])
@@ -124,11 +131,11 @@ def page_script() -> str:
     """Returns the one script of every explorer; a report allows it by its `content_hash` and no other."""
     folder = Path(__file__).parent / "js"
     parts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
-    return "".join(['"use strict";\n(async () => {\n', *parts, AT_THE_END])
+    return "".join(['"use strict";\n(async () => {\n', *parts, SCRIPT_END])
 
 
 def as_json(data: Any) -> str:
-    """JSON that holds no sign of HTML's: nothing in it can end the tag that it stands in."""
+    """Returns JSON without any character that HTML interprets, so that nothing in it can end the tag around it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -1,21 +1,19 @@
-"""Figures for notebooks, reports and papers; one call each. `show` displays one with alternative text and caption.
+"""Figures for notebooks, reports and papers, one call each; `show` displays one with alternative text and caption.
 
-All are safe for colour-blind readers, legible in grey print, and pure vectors. This page offers them under one name:
-`training` draws losses and lengths, `comparison` scores and costs, `fusion` weights by layer and member, `tokens` the
-weights of single tokens; `style` holds colours, markers, and what turns a figure into SVG and HTML.
+All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
+`training` draws losses and lengths, `comparison` scores and costs, `heatmaps` and `fusion` weights by layer and member, `tokens` the
+weights of single tokens; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, differences, scores
 from studykit.report.figures.fusion import (
     attention_by_phase,
     entropy_per_layer,
-    fusion_heatmap,
-    fusion_panels,
-    phase_comparison,
     stacked_bars,
     target_share_per_layer,
 )
-from studykit.report.figures.style import figure_html, save, show, svg
+from studykit.report.figures.heatmaps import fusion_heatmap, fusion_panels, phase_comparison
+from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
 from studykit.report.figures.training import length_histograms, loss_curves
 
@@ -29,6 +27,7 @@ __all__ = [
     "fusion_panels",
     "length_histograms",
     "loss_curves",
+    "method_looks",
     "phase_comparison",
     "save",
     "scores",

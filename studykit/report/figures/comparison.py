@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary
-from studykit.report.figures.style import GREY, category, drawn, legend_above, sheet
+from studykit.report.figures.style import (
+    GREY,
+    Look,
+    legend_above,
+    look_of,
+    marker_style,
+    method_looks,
+    new_figure,
+    styled,
+)
 from studykit.runs.text import plural
 
 
-@drawn
+@styled
 def scores(
     rows: Sequence[MethodSummary],
     *,
@@ -21,6 +31,7 @@ def scores(
     samples: int,
     confidence: float = 0.95,
     baseline: str | None = None,
+    looks: Mapping[str, Look] | None = None,
     title: str = "",
 ) -> tuple[Figure, str, str]:
     """Draws the mean of every method with its interval over rows, and one open point per seed.
@@ -28,15 +39,13 @@ def scores(
     Args:
         metric: name and unit, the label of the axis, as "pass@1 (%)".
         baseline: the method whose mean is drawn through the figure.
+        looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = sheet(width=6.5, height=1.0 + 0.42 * len(rows))
+    figure, axes = new_figure(width=6.5, height=1.0 + 0.42 * len(rows))
     axes = axes[0, 0]
     seeds = max((len(row.points) for row in rows), default=0)
     for y, row in enumerate(rows):
-        colour = category(y)["color"]
-        axes.plot(_bounds(row.interval), (y, y), color=colour, linewidth=2.6, solid_capstyle="butt")
-        axes.plot(row.mean, y, color=colour, marker=category(y)["marker"], markersize=8, markeredgecolor="black")
-        axes.scatter(row.points, np.full(len(row.points), y + 0.26), s=14, facecolors="white", edgecolors=colour, zorder=3)
+        _plot_row(axes, y, row.mean, row.interval, row.points, look_of(row.method, looks))
         if row.method == baseline:
             axes.axvline(row.mean, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [row.method for row in rows])
@@ -53,7 +62,7 @@ def scores(
     return figure, alt, caption
 
 
-@drawn
+@styled
 def differences(
     contrasts: Sequence[Contrast],
     *,
@@ -61,21 +70,20 @@ def differences(
     baseline: str,
     samples: int,
     confidence: float = 0.95,
+    looks: Mapping[str, Look] | None = None,
 ) -> tuple[Figure, str, str]:
     """Draws the difference of every method to one of them with its interval over rows, and one open point per seed.
 
     Args:
         metric: name and unit of the differences, as "pass@1 (points)".
+        looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = sheet(width=6.5, height=1.0 + 0.42 * len(contrasts))
+    figure, axes = new_figure(width=6.5, height=1.0 + 0.42 * len(contrasts))
     axes = axes[0, 0]
     axes.axvline(0, color="black", linewidth=0.9)
     for y, contrast in enumerate(contrasts):
-        style = category(y)
-        axes.plot(_bounds(contrast.interval), (y, y), color=style["color"], linewidth=2.6, solid_capstyle="butt")
-        axes.plot(contrast.value, y, color=style["color"], marker=style["marker"], markersize=8, markeredgecolor="black")
-        seeds = np.full(len(contrast.by_seed), y + 0.26)
-        axes.scatter(contrast.by_seed, seeds, s=14, facecolors="white", edgecolors=style["color"], zorder=3)
+        look = look_of(contrast.method, looks)
+        _plot_row(axes, y, contrast.value, contrast.interval, contrast.by_seed, look)
     axes.set_yticks(range(len(contrasts)), [contrast.method for contrast in contrasts])
     axes.set(ylim=(len(contrasts) - 0.4, -0.6), xlabel=f"{metric}: difference to {baseline}", ylabel="method")
     axes.grid(axis="x")
@@ -86,22 +94,27 @@ def differences(
     return figure, alt, caption
 
 
-def _bounds(interval: Interval | None) -> tuple[float, float]:
-    """Returns the ends of a line; none is drawn where a single row leaves no interval."""
-    return (interval.low, interval.high) if interval else (np.nan, np.nan)
+def _plot_row(axes: Axes, y: int, value: float, interval: Interval | None, points: Sequence[float], look: Look) -> None:
+    """Draws a value with its interval, if a single test row has not left it without one, and its seeds below."""
+    if interval:
+        axes.plot((interval.low, interval.high), (y, y), color=look.colour, linewidth=2.6, solid_capstyle="butt")
+    axes.plot(value, y, **marker_style(look))
+    seeds = {"facecolors": "white", "edgecolors": look.colour, "zorder": 3}
+    axes.scatter(points, np.full(len(points), y + 0.26), s=14, **seeds)
 
 
 def _interval_text(interval: Interval | None, digits: str) -> str:
     return f"({interval.low:{digits}} to {interval.high:{digits}})" if interval else "(no interval)"
 
 
-@drawn
+@styled
 def cost(
     costs: Sequence[MethodCost],
     scores: Mapping[str, float],
     *,
     metric: str,
     samples: int,
+    looks: Mapping[str, Look] | None = None,
     title: str = "",
 ) -> tuple[Figure, str, str]:
     """Draws the score of every method against each of its costs that is known for at least one method.
@@ -109,18 +122,19 @@ def cost(
     Args:
         scores: mean of the metric by method.
         metric: name and unit, the label of the axis, as "pass@1 (%)".
+        looks: colours and markers by method, see `style.method_looks`; by default those of these methods in order.
     """
+    looks = looks or method_looks(one.method for one in costs)
     labels = {"parameters": "trainable parameters", "seconds": "training time (s)", "memory_mb": "peak memory (MB)"}
     values = {key: [getattr(cost, key) for cost in costs] for key in labels}
     shown = {key: label for key, label in labels.items() if any(value is not None for value in values[key])}
-    figure, axes = sheet(1, len(shown), width=1.2 + 2.3 * len(shown), height=3.2, sharey=True)
+    figure, axes = new_figure(1, len(shown), width=1.2 + 2.3 * len(shown), height=3.2, sharey=True)
     missing = []
     for panel, (key, label) in zip(axes[0], shown.items(), strict=True):
-        for i, (one, value) in enumerate(zip(costs, values[key], strict=True)):
-            style = category(i) | {"linestyle": "none"}
+        for one, value in zip(costs, values[key], strict=True):
             missing += [f"{one.method} ({label})"] if value is None else []
             x, y = ([], []) if value is None else ([value], [scores[one.method]])
-            panel.plot(x, y, label=one.method, markersize=8, markeredgecolor="black", markeredgewidth=0.6, **style)
+            panel.plot(x, y, label=one.method, linestyle="none", **marker_style(look_of(one.method, looks)))
         largest = max(value or 0 for value in values[key])
         if key == "parameters":
             smallest = min((value for value in values[key] if value), default=1)

@@ -1,9 +1,13 @@
-"""The canvas of every figure: its look, its alternative text and caption, and how it reaches a notebook or a file.
+"""The figure style: colours and markers, alternative texts and captions, and the way into a notebook or a file.
 
-A figure function is decorated with `drawn` and returns (figure, alt, caption); its caller gets the matplotlib Figure
+A figure function is decorated with `styled` and returns (figure, alt, caption); its caller gets the matplotlib Figure
 with `.alt` and `.caption` attached. `show` puts it into the notebook as an `<img>` that holds the SVG itself: nbconvert
 gives SVG outputs no alternative text, JupyterLab drops inline `<svg>` from notebooks that it does not trust, and inside
-an image no script can run and no id can collide. Text in the SVG stays text. What would be too large becomes a PNG.
+an image no script can run and no id can collide. Text in the SVG stays text. A figure whose SVG is too large becomes a
+PNG.
+
+A method has one colour and one marker in all figures of a page (`method_looks`); members, phases and other categories
+are told apart by `category_style`.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import io
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,12 +33,14 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's colours, told apart under every common colour blindness; the order also alternates light and dark for
-# grey print, where markers, dashes and hatches do the rest.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+from studykit.study.methods import PHASE_1
+
+# Okabe and Ito's colours, which are distinct under every common colour blindness, without their yellow, which is hard to
+# see as a line on white. The order alternates light and dark for grey print, where markers, dashes and hatches help.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-SEQUENTIAL = sns.color_palette("mako_r", as_cmap=True)  # perceptually uniform; 0 prints as paper, 1 as ink
+SEQUENTIAL = sns.color_palette("mako_r", as_cmap=True)  # perceptually uniform; 0 prints white, 1 black
 DIVERGING = mpl.colormaps["PuOr_r"]  # centred at 0; both ends print dark, hence the sign in every cell
 GREY = "#666666"
 STYLE = {
@@ -62,51 +69,96 @@ STYLE = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar sign in a token or a name is a dollar sign
 }
-MAX_SVG_BYTES = 600_000
-# XML 1.0 forbids these outright, however escaped; tokens may hold them
+MAX_SVG_BYTES = 600_000  # a larger figure is shown as PNG
+# Characters that XML 1.0 forbids even when they are escaped; tokens may hold them.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def drawn(draw: Callable[..., tuple[Figure, str, str]]) -> Callable[..., Figure]:
-    """Run a figure function in the house style and attach its alternative text and caption to the figure."""
+def styled(draw: Callable[..., tuple[Figure, str, str]]) -> Callable[..., Figure]:
+    """Decorates a figure function: it runs in the house style, and its figure gets its alternative text and caption."""
 
     @functools.wraps(draw)
-    def styled(*args, **kwargs) -> Figure:
+    def draw_styled(*args, **kwargs) -> Figure:
         with mpl.rc_context(STYLE):
             figure, alt, caption = draw(*args, **kwargs)
         figure.alt, figure.caption = alt, caption
         return figure
 
-    return styled
+    return draw_styled
 
 
-def sheet(rows: int = 1, columns: int = 1, *, width=7.0, height=3.2, **kwargs) -> tuple[Figure, np.ndarray]:
-    """An empty figure of `width` x `height` inches, outside of pyplot's global state, and its axes (rows, columns)."""
+def new_figure(rows: int = 1, columns: int = 1, *, width=7.0, height=3.2, **kwargs) -> tuple[Figure, np.ndarray]:
+    """Returns an empty figure of `width` x `height` inches and its axes (rows, columns).
+
+    It is not part of pyplot's global state, so a notebook does not show it a second time.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def category(index: int) -> dict[str, object]:
-    """Colour, marker and dash of the index-th category; beyond eight the colours return with other dashes."""
+def category_style(index: int) -> dict[str, object]:
+    """Returns colour, marker and dash of the index-th category; beyond seven the colours return with other dashes."""
     turn, place = divmod(index, len(COLOURS))
     dash = DASHES[(place + 3 * turn) % len(DASHES)]
     return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)], "linestyle": dash}
 
 
+@dataclass(frozen=True)
+class Look:
+    """The look of one method's points in every figure."""
+
+    colour: str  # hexadecimal
+    marker: str  # one of MARKERS
+    filled: bool = True  # False, a hollow marker, for phase 1 of a method that has another phase
+
+
+def method_looks(methods: Iterable[str]) -> dict[str, Look]:
+    """Returns the look of each method of a study, to be passed to every figure of a page.
+
+        looks = method_looks(["base", "bottleneck", "adapterfusion", "advfusion_zero"])
+        scores(..., looks=looks)
+
+    The base is grey. The other methods take colours and markers in the order of the study; no two have both in common.
+    """
+    looks = {}
+    for method in methods:
+        turn, place = divmod(len(looks.keys() - {"base"}), len(COLOURS))
+        looks[method] = Look(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
+    return looks | ({"base": Look(GREY, "o")} if "base" in looks else {})
+
+
+def look_of(label: str, looks: Mapping[str, Look] | None) -> Look:
+    """Returns the look of a method, or of one of its phases ("advfusion_zero, phase 1").
+
+    A label that names none of the methods gets the first colour: then colours have no meaning in the figure.
+    """
+    method = max((name for name in looks or {} if re.match(re.escape(name) + r"(?![\w-])", label)), key=len, default="")
+    look = (looks or {}).get(method, Look(COLOURS[0], "o"))
+    return replace(look, filled=PHASE_1.title not in label.removeprefix(method))
+
+
+def marker_style(look: Look, size: float = 8) -> dict[str, object]:
+    """Returns matplotlib's options for the marker of a method."""
+    face = {"markeredgecolor": "black", "markeredgewidth": 0.8}
+    if not look.filled:
+        face = {"markerfacecolor": "white", "markeredgecolor": look.colour, "markeredgewidth": 1.8}
+    return {"color": look.colour, "marker": look.marker, "markersize": size, **face}
+
+
 def ink_on(colour: object) -> str:
-    """Black or white, whichever reads better on the colour (relative luminance)."""
+    """Returns "black" or "white", whichever has the higher contrast on the colour (by relative luminance)."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour))
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, on top, where it covers no data."""
+    """Adds one legend for the whole figure, above the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
 
 
 def colour_bar(figure: Figure, scale: ScalarMappable, axes: object, **options) -> Colorbar:
-    """A colour bar of 60 steps, as vectors: matplotlib would make a bitmap of its 256."""
+    """Adds a colour bar of 60 steps, as vectors: matplotlib would make a bitmap of its 256."""
     bar = figure.colorbar(scale, ax=axes, boundaries=np.linspace(scale.norm.vmin, scale.norm.vmax, 61), **options)
     bar.solids.set_rasterized(False)
     bar.solids.set_edgecolor("face")  # no hairlines between the steps
@@ -116,7 +168,7 @@ def colour_bar(figure: Figure, scale: ScalarMappable, axes: object, **options) -
 
 
 def svg(figure: Figure, alt: str | None = None) -> str:
-    """The figure as one `<svg>` element with role and title; no prologue, no script, nothing from outside."""
+    """Returns the figure as one `<svg>` element with role and title, without a prologue, a script or a link."""
     alt = NOT_XML.sub("\ufffd", _attached(figure, "alt", alt))
     salt = hashlib.sha256((alt + getattr(figure, "caption", "")).encode()).hexdigest()  # ids unique across figures
     blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -128,7 +180,7 @@ def svg(figure: Figure, alt: str | None = None) -> str:
 
 
 def figure_html(figure: Figure, alt: str | None = None, caption: str | None = None) -> str:
-    """A `<figure>`: the picture inside the page, with its alternative text, and the caption below, both escaped."""
+    """Returns a `<figure>` that holds the picture with its alternative text, and the caption below, both escaped."""
     alt, caption = _attached(figure, "alt", alt), _attached(figure, "caption", caption)
     kind, data = "svg+xml", svg(figure, alt).encode()
     if len(data) > MAX_SVG_BYTES:
@@ -143,7 +195,7 @@ def figure_html(figure: Figure, alt: str | None = None, caption: str | None = No
 
 
 def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> None:
-    """Display a figure in the notebook. Figures of `studykit.report.figures.training` bring alt and caption; others need them given."""
+    """Displays a figure in the notebook; raises ValueError if it has no alternative text or caption and none is given."""
     from IPython.display import display
 
     alt, caption = _attached(figure, "alt", alt), _attached(figure, "caption", caption)
@@ -151,7 +203,7 @@ def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> 
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure for a paper; the ending decides: .svg, .pdf or .png (300 dpi)."""
+    """Writes the figure for a paper, in the format that the ending names: .svg, .pdf or .png (300 dpi)."""
     path = Path(path)
     if path.suffix == ".svg":
         path.write_text(svg(figure), encoding="utf-8")
@@ -161,8 +213,8 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def _compact(text: str) -> str:
-    """Repeated styles as classes and no rotations by 0: a token strip has thousands and shrinks to a half."""
-    styled = re.compile(r'(<\w[^<>]*) style="([^"<>]*)"')  # inside a tag only: text could look like a style
+    """Returns an SVG with classes for repeated styles and without rotations by 0, which halves a token strip."""
+    styled = re.compile(r'(<\w[^<>]*) style="([^"<>]*)"')  # only inside a tag, as a text may look like a style
     counts = Counter(style for _, style in styled.findall(text))
     names = {style: f"c{i}" for i, (style, count) in enumerate(counts.items()) if count > 1}
     text = styled.sub(lambda tag: f'{tag[1]} class="{names[tag[2]]}"' if tag[2] in names else tag[0], text)
@@ -179,8 +231,8 @@ def _render(figure: Figure, style: dict | None = None, **options) -> bytes:
     return buffer.getvalue()
 
 
-def _attached(figure: Figure, name: str, given: str | None) -> str:
-    text = given if given is not None else getattr(figure, name, "")
+def _attached(figure: Figure, name: str, text: str | None) -> str:
+    text = text if text is not None else getattr(figure, name, "")
     if not text:
-        raise ValueError(f"the figure has no {name} text; give {name}=... (figures of studykit.report.figures bring their own)")
+        raise ValueError(f"the figure has no {name} text; give {name}=..., as only figures of studykit have one")
     return text

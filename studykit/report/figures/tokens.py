@@ -1,9 +1,10 @@
 """The token strip: the tokens of one sample as boxes, coloured by the fusion weights of a layer.
 
-Either by one member's weight (pale 0 to dark 1), or by the member that wins the token: then the box has the winner's
-colour, paler the closer its weight is to uniform, and the winner's number under the token, for grey print. Underlined
-tokens are those whose state predicts the completion. Token text is untrusted: white space is made visible, what cannot
-be printed is replaced, nothing is read as markup or mathematics.
+The colour shows the weight of one member (from pale for 0 to dark for 1), or the member with the largest weight, the
+winner: then the box has the winner's colour, paler the closer its weight is to uniform, and the winner's number under
+the token, for grey print. Underlined tokens are those whose state predicts the completion. Token text is untrusted:
+white space is made visible, characters that cannot be printed are replaced, and nothing is read as markup or
+mathematics.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.errors import UserError
-from studykit.report.figures.style import SEQUENTIAL, category, colour_bar, drawn, ink_on, sheet
+from studykit.report.figures.style import SEQUENTIAL, category_style, colour_bar, ink_on, new_figure, styled
 
 VISIBLE = str.maketrans({" ": "\u00b7", "\n": "\u21b5", "\t": "\u2192", "\r": "\u240d"})
 COLUMNS = 100  # characters per line
@@ -27,24 +28,24 @@ LINE = 0.25  # inches per line of tokens
 
 
 def visible(token: str) -> str:
-    """A token as it can be drawn: white space as signs, control and half characters as U+FFFD, nothing as U+2205."""
+    """Returns a token as it is drawn: white space as signs, control and half characters as U+FFFD, "" as U+2205."""
     text = token.translate(VISIBLE)
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in text) or "\u2205"
 
 
 def wrap(tokens: Sequence[str], columns: int = COLUMNS) -> list[tuple[int, int, int]]:
-    """Where each drawn token goes: (line, first column, width), in characters; a longer token is cut to a line."""
-    places, line, column = [], 0, 0
+    """Returns the position of each token: (line, first column, width), in characters; a token fills at most a line."""
+    positions, line, column = [], 0, 0
     for token in tokens:
         width = min(len(token), columns)
         if column + width > columns:
             line, column = line + 1, 0
-        places.append((line, column, width))
+        positions.append((line, column, width))
         column += width
-    return places
+    return positions
 
 
-@drawn
+@styled
 def token_strip(
     record: FusionRecord,
     sample: int = 0,
@@ -54,14 +55,14 @@ def token_strip(
     weighted: bool = False,
     limit: int = 400,
 ) -> tuple[Figure, str, str]:
-    """The tokens of one kept sample, a block per layer.
+    """Draws the tokens of one sample that is kept in full, a block per layer.
 
     Args:
         sample: index into `record.samples`.
         layers: indices into `record.layers`; by default the first, the middle and the last.
-        member: colour by this member's weight; None colours by the winning member.
-        weighted: norm-weighted shares instead of weights.
-        limit: tokens shown at most, from the start; the caption says so when it cuts.
+        member: colour by this member's weight; None: by the winner.
+        weighted: use norm-weighted shares instead of weights.
+        limit: maximum number of tokens, from the start; the caption gives it where it applies.
 
     Raises UserError for a sample, layer or member that the record does not hold.
     """
@@ -73,17 +74,17 @@ def token_strip(
     chosen = sorted({0, depth // 2, depth - 1}) if layers is None else list(np.atleast_1d(layers))
     if any(not -depth <= layer < depth for layer in chosen):
         raise UserError(f"layers={layers!r} is not in the record; accepted are 0 to {depth - 1}")
-    kept = record.samples[sample]
-    tokens = [visible(token)[:COLUMNS] for token in kept.tokens[:limit]]
-    values = (kept.shares if weighted else kept.weights).astype(float)  # (L, T, A)
-    places = wrap(tokens)
-    lines = places[-1][0] + 1
-    figure, axes = sheet(len(chosen), 1, width=7.0, height=0.75 + len(chosen) * (0.3 + LINE * lines))
-    for place, layer in zip(axes[:, 0], chosen, strict=True):
-        _block(place, tokens, places, values[layer], kept.marks, record, member)
-        place.set(xlim=(-0.3, COLUMNS + 0.3), ylim=(lines, 0))
-        place.set_title(record.layers[layer], loc="left", fontsize=8.5, fontweight="bold", pad=2)
-        place.axis("off")
+    shown = record.samples[sample]
+    tokens = [visible(token)[:COLUMNS] for token in shown.tokens[:limit]]
+    values = (shown.shares if weighted else shown.weights).astype(float)  # (L, T, A)
+    positions = wrap(tokens)
+    lines = positions[-1][0] + 1
+    figure, axes = new_figure(len(chosen), 1, width=7.0, height=0.75 + len(chosen) * (0.3 + LINE * lines))
+    for panel, layer in zip(axes[:, 0], chosen, strict=True):
+        _block(panel, tokens, positions, values[layer], shown.marks, record, member)
+        panel.set(xlim=(-0.3, COLUMNS + 0.3), ylim=(lines, 0))
+        panel.set_title(record.layers[layer], loc="left", fontsize=8.5, fontweight="bold", pad=2)
+        panel.axis("off")
     quantity = "norm-weighted share" if weighted else "fusion weight"
     if member is None:
         _winner_legend(figure, record)
@@ -93,32 +94,32 @@ def token_strip(
         label = f"{quantity} of {member} (%)"
         colour_bar(figure, scale, axes, label=label, location="top", shrink=0.5, aspect=40)
         how = f"the {quantity} of {member}"
-    cut = f", the first {limit} tokens" if len(kept.tokens) > limit else f", {len(tokens)} tokens"
+    cut = f", the first {limit} tokens" if len(shown.tokens) > limit else f", {len(tokens)} tokens"
     where = ", ".join(record.layers[layer] for layer in chosen)
     of = record.title + (f", seed {record.seed}" if record.seed is not None else "")
-    own = values[chosen][:, kept.marks == COMPLETION, record.target_index].mean()
+    own = values[chosen][:, shown.marks == COMPLETION, record.target_index].mean()
     alt = (
-        f"Tokens of sample {kept.id}, {of}, coloured by {how}, in {where}; n = 1 sample{cut}. The target "
+        f"Tokens of sample {shown.id}, {of}, coloured by {how}, in {where}; n = 1 sample{cut}. The target "
         f"{record.target} has a mean {quantity.removeprefix('fusion ')} of {own:.1%} at the tokens that predict the "
         f"completion there."
     )
     caption = (
-        f"Sample {kept.id}, {of}, {where}: each token coloured by {how}. Underlined tokens predict the "
+        f"Sample {shown.id}, {of}, {where}: each token coloured by {how}. Underlined tokens predict the "
         f"completion. n = 1 sample{cut}."
     )
     return figure, alt, caption
 
 
 def _block(
-    axes: Axes, tokens, places, values: np.ndarray, marks: np.ndarray, record: FusionRecord, member: str | None
+    axes: Axes, tokens, positions, values: np.ndarray, marks: np.ndarray, record: FusionRecord, member: str | None
 ) -> None:
-    """Boxes and texts of one layer; values (T, A)."""
+    """Draws boxes and texts of one layer; values (T, A)."""
     uniform = 1 / record.active_member_count
-    for i, (token, (line, column, width)) in enumerate(zip(tokens, places, strict=True)):
+    for i, (token, (line, column, width)) in enumerate(zip(tokens, positions, strict=True)):
         if member is None:
             best = int(values[i].argmax())
             strength = np.clip((values[i, best] - uniform) / max(1 - uniform, 1e-9), 0, 1)
-            colour = _blend(category(best)["color"], 0.15 + 0.7 * strength)
+            colour = _blend(category_style(best)["color"], 0.15 + 0.7 * strength)
         else:
             colour = SEQUENTIAL(values[i, record.members.index(member)])
         ink = ink_on(colour)
@@ -138,11 +139,11 @@ def _block(
 
 
 def _blend(colour: str, amount: float) -> tuple[float, ...]:
-    """`amount` of the colour on white."""
+    """Returns the colour in this opacity on white."""
     return tuple(1 - amount * (1 - channel) for channel in mpl.colors.to_rgb(colour))
 
 
 def _winner_legend(figure: Figure, record: FusionRecord) -> None:
     names = [f"{i + 1} {name}{' (target)' * (name == record.target)}" for i, name in enumerate(record.members)]
-    patches = [Patch(color=_blend(category(i)["color"], 0.85), label=name) for i, name in enumerate(names)]
+    patches = [Patch(color=_blend(category_style(i)["color"], 0.85), label=name) for i, name in enumerate(names)]
     figure.legend(handles=patches, loc="outside upper center", ncols=min(6, len(patches)), labelcolor="black")

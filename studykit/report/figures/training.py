@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from studykit.report.figures.style import GREY, category, drawn, legend_above, sheet
+from studykit.report.figures.style import GREY, category_style, legend_above, new_figure, styled
 
-# Keys of a training log and how their curves look: validation is marked, completion-only is dashed.
+# Looks of the curves by the key of a training log: validation has markers, and completion only is dashed.
 LOSSES = {
     "loss": {"color": "#0072B2", "linewidth": 1.0},
     "eval_sequence_loss": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
@@ -17,7 +17,7 @@ LOSSES = {
 }
 
 
-@drawn
+@styled
 def loss_curves(
     logs: Mapping[str, Sequence[Mapping[str, float]]],
     *,
@@ -26,12 +26,12 @@ def loss_curves(
     loss_on: str = "completion",
     title: str = "",
 ) -> tuple[Figure, str, str]:
-    """Training and validation loss over steps, all on one scale: phase -> rows as Trainer logs them (`step`, `LOSSES`).
+    """Draws training and validation loss over the steps, all on one scale.
 
     Args:
-        logs: one entry per phase, in order; steps of a later phase continue where the earlier one ended.
+        logs: `TrainingResult.log` by phase, in order; steps of a later phase go on where the earlier one ended.
         samples: number of validation samples.
-        best: phase -> the step whose weights were kept.
+        best: the step whose weights were kept, by phase.
         loss_on: "completion" or "sequence", the tokens of the training loss.
     """
     trained = "completion only" if loss_on == "completion" else "prompt + completion"
@@ -41,8 +41,8 @@ def loss_curves(
         "eval_sequence_loss": "validation, prompt + completion",
         "eval_loss": "validation, completion only",
     }
-    figure, axes = sheet(width=6.5, height=3.3)
-    axes, start, ends, kept = axes[0, 0], 0, {}, []
+    figure, axes = new_figure(width=6.5, height=3.3)
+    axes, start, ends, best_steps = axes[0, 0], 0, {}, []
     for number, (phase, rows) in enumerate(logs.items()):
         for key, style in LOSSES.items():
             points = [(start + row["step"], row[key]) for row in rows if row.get(key) is not None]
@@ -56,21 +56,21 @@ def loss_curves(
             at = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             axes.annotate(phase, xytext=(0, 3), **at)
         if best and phase in best:
-            label = None if kept else "kept step"
+            label = None if best_steps else "kept step"
             axes.axvline(start + best[phase], color=GREY, linewidth=1.2, linestyle=":", label=label)
-            kept.append(f"{phase} step {best[phase]}".strip())
+            best_steps.append(f"{phase} step {best[phase]}".strip())
         start += max((row["step"] for row in rows), default=0)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title=title)
     axes.grid(axis="y")
     legend_above(figure, axes, columns=2)
     spans = "; ".join(f"{labels[key]} from {first:.3f} to {last:.3f}" for key, (first, last) in ends.items())
-    weights = f" Weights kept: {', '.join(kept)}." if kept else ""
+    weights = f" Weights kept: {', '.join(best_steps)}." if best_steps else ""
     alt = f"Loss over {start:.0f} steps, n = {samples} validation samples: {spans}.{weights}"
     caption = f"Loss (cross entropy, nats per token), all on one scale.{weights} Validation: n = {samples} samples."
     return figure, alt, caption
 
 
-@drawn
+@styled
 def length_histograms(
     lengths: Mapping[str, Mapping[str, Sequence[int]]],
     *,
@@ -78,29 +78,34 @@ def length_histograms(
     what: str = "sequence length",
     unit: str = "tokens",
 ) -> tuple[Figure, str, str]:
-    """Lengths per language and split (language -> split -> lengths), a panel per language, as shares of the split."""
+    """Draws the distribution of lengths, a panel per language and a line per split, in percent of the split.
+
+    Args:
+        lengths: lengths by language and split.
+        limit: drawn as a line; the caption counts the longer samples.
+    """
     columns = min(3, len(lengths))
     rows = -(-len(lengths) // columns)
-    figure, axes = sheet(rows, columns, height=0.7 + 1.5 * rows, sharex=True, sharey=True)
+    figure, axes = new_figure(rows, columns, height=0.7 + 1.5 * rows, sharex=True, sharey=True)
     everything = np.concatenate([np.asarray(values) for splits in lengths.values() for values in splits.values()])
     bins = np.linspace(0, max(everything.max(), limit or 0) * 1.02, 31)
     names = list(dict.fromkeys(split for splits in lengths.values() for split in splits))
     for spare in axes.flat[len(lengths) :]:
         spare.set_visible(False)
-    for place, (language, splits) in zip(axes.flat, lengths.items(), strict=False):
+    for panel, (language, splits) in zip(axes.flat, lengths.items(), strict=False):
         for split, values in splits.items():
-            style = category(names.index(split))
+            style = category_style(names.index(split))
             shares = 100 * np.histogram(values, bins)[0] / max(len(values), 1)
-            place.stairs(shares, bins, color=style["color"], linestyle=style["linestyle"], linewidth=1.4, label=split)
+            panel.stairs(shares, bins, color=style["color"], linestyle=style["linestyle"], linewidth=1.4, label=split)
         if limit is not None:
-            place.axvline(limit, color="black", linewidth=1.0, linestyle=(0, (1, 1)), label=f"limit {limit}")
-        place.set_title(language)
-        place.grid(axis="y")
-    for place in axes[:, 0]:
-        place.set_ylabel("samples (%)")
-    for i, place in enumerate(axes.flat):
-        place.set_xlabel(f"{what} ({unit})" if i >= len(lengths) - columns else "")
-        place.tick_params(labelbottom=len(lengths) - columns <= i < len(lengths))
+            panel.axvline(limit, color="black", linewidth=1.0, linestyle=(0, (1, 1)), label=f"limit {limit}")
+        panel.set_title(language)
+        panel.grid(axis="y")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("samples (%)")
+    for i, panel in enumerate(axes.flat):
+        panel.set_xlabel(f"{what} ({unit})" if i >= len(lengths) - columns else "")
+        panel.tick_params(labelbottom=len(lengths) - columns <= i < len(lengths))
     legend_above(figure, axes[0, 0])
     over = int((everything > limit).sum()) if limit is not None else 0
     counts = "; ".join(

@@ -26,6 +26,7 @@ from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
 from studykit.report import html
 from studykit.report.explorer.payload import STEPS, quantised, series_of
+from studykit.report.figures import style
 from studykit.runs import code_digest
 from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record
 
@@ -78,6 +79,14 @@ def test_a_page_holds_the_sums_and_the_tokens_of_its_record():
             values = of_tokens[start : start + kept.size].reshape(kept.shape) / STEPS
             np.testing.assert_allclose(values, kept, atol=1 / STEPS + 1e-3)
     assert (series["n"], held["checkpoint"], held["base"], held["seed"]) == (3, "lua-made-s0", "made-base", 0)
+
+
+def test_a_method_looks_as_in_the_figures_of_its_page():
+    looks = style.method_looks(["base", "lora", "advfusion_zero"])
+    phases = {"phase 1": made_record(phase="phase 1", mask="zero"), "phase 2": made_record()}
+    data, *_ = data_of(studykit.explore({"advfusion_zero": phases}, looks=looks))
+    first, second = ({name: series[name] for name in ("colour", "marker", "filled")} for series in data["series"])
+    assert second == dataclasses.asdict(looks["advfusion_zero"]) and first == second | {"filled": False}
 
 
 def test_nothing_that_a_model_wrote_can_act():

@@ -12,12 +12,12 @@ function inkOn(c) {
   const [r, g, b] = c.map(x => x / 255).map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
 }
-let LOOK; // ink, paper and scales of the theme, read before each drawing
-function look() {
+let LOOK; // colours, scales and fonts of the theme, read before each drawing
+function readLook() {
   const style = getComputedStyle(document.documentElement), of = name => style.getPropertyValue("--" + name).trim();
   const dark = of("dark") === "1", paper = rgb(of("paper"));
   const sequential = D.colours.sequential.map(rgb), diverging = D.colours.diverging.map(rgb);
-  // on dark paper the scales turn: nothing is dark, much is light
+  // on dark paper the scales are reversed: small values are dark, large ones light
   const ends = [rgb("#ffb757"), rgb("#a9b8ff")], nothing = mix(paper, [255, 255, 255], 0.06);
   const turned = diverging.map((_, i) => {
     const f = 2 * i / (diverging.length - 1) - 1;
@@ -26,11 +26,13 @@ function look() {
   const body = getComputedStyle(document.body);
   LOOK = {dark, paper, ink: of("ink"), soft: of("soft"), line: of("line"), accent: of("accent"),
     sequential: dark ? [...sequential].reverse() : sequential, diverging: dark ? turned : diverging,
-    members: D.colours.members.map(hex => dark && hex === "#000000" ? "#ffffff" : hex),
     em: parseFloat(body.fontSize), sans: body.fontFamily, mono: of("mono")};
 }
 const DASH = [[], [7, 4], [8, 3, 2, 3], [2, 3], [10, 3], [6, 2, 2, 2, 2, 2], [2, 1], [14, 4]];
-const hue = i => LOOK.members[i % LOOK.members.length];
+const LIGHTER = {"#000000": "#ffffff", "#666666": "#a0a0a0"}; // instead of colours that are too dark on dark paper
+const onPaper = hex => LOOK.dark ? LIGHTER[hex] ?? hex : hex;
+const memberColour = i => onPaper(D.colours.members[i % D.colours.members.length]);
+const seriesColour = i => onPaper(D.series[i].colour);
 function scaleOf(most, signed = false) {
   const colour = v => Number.isNaN(v) ? LOOK.paper :
     signed ? along(LOOK.diverging, 0.5 + v / most / 2) : along(LOOK.sequential, v / most);

@@ -1,10 +1,10 @@
-// The fusion-weight explorer. Text of tokens and names reaches the page through textContent, fillText or esc() alone.
-// Every view draws with a pen and lists its cells and rows: one pen paints the canvas, one writes SVG, rows are saved.
+// The fusion-weight explorer. The text of tokens and names reaches the page only by textContent, fillText or esc().
+// Every view draws with a pen, and lists its cells (for pointer and keyboard) and its rows (for the export).
 const D = JSON.parse(document.getElementById("data").textContent);
-const COMPLETION = 1, STEPS = 255, MANY = 4000;
+const COMPLETION = 1, STEPS = 255, MAX_CELLS = 4000; // a larger overview is one area instead of cells
 const VIEWS = {layers: "Layers", compare: "Compare", all: "All", depth: "Depth", tokens: "Tokens"};
 
-// Data: float sums by pool and kind, then bytes of tokens
+// Data: sums by pool and kind as floats, then the weights of tokens as bytes
 
 const bytesOf = text => Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
 const inflate = bytes => new Response(
@@ -14,29 +14,29 @@ const FLOATS = new Float32Array(raw, 0, D.floats), BYTES = new Uint8Array(raw, 4
 const SEEDS = [...new Set(D.series.flatMap(series => series.records.map(r => r.seed)))];
 const several = D.series.length > 1;
 
-// What is chosen. a, b: places in D.series; sample and kind: -1 is all; cursor: id of a cell.
+// The reader's choices. a, b: indices into D.series; sample and kind: -1 for all; cursor: id of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
   pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner",
   show: several ? "b" : "a", token: -1, query: "", theme: "auto", cursor: null};
 
-const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // what a view of one series shows
-const partOf = (record, sample) => record.samples[sample]?.[S.quantity === "weight" ? 0 : 1] ?? -1; // its first byte
-const heldIn = (series, sample) => series.records.some(r => partOf(r, sample) >= 0);
-const held = () => D.texts.map((_, i) => i).filter(i => heldIn(focus(), i));
+const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series of a view that shows one
+const partOf = (record, sample) => record.samples[sample]?.[S.quantity === "weight" ? 0 : 1] ?? -1; // index of its first byte, or -1
+const isHeld = (series, sample) => series.records.some(r => partOf(r, sample) >= 0);
+const heldSamples = () => D.texts.map((_, i) => i).filter(i => isHeld(focus(), i));
 const kindsOn = () => S.kind < 0 ? D.kinds.map((_, k) => k) : [S.kind];
 const chosen = series => series.records.filter(r => S.seed === "mean" || r.seed === S.seed);
 const counted = (text, t) => D.pools[S.pool].includes(+text.marks[t]) && (S.kind < 0 || +text.kinds[t] === S.kind);
-const takingPart = series => series.members.length - (series.mask === "exclude" ? series.masked.length : 0);
-const alike = (one, two) => String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
+const activeMembers = series => series.members.length - (series.mask === "exclude" ? series.masked.length : 0);
+const sameShape = (one, two) => String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
 
-const known = new WeakMap(); // record -> means by what is chosen: a view asks for them at every drawing
-function oneMean(series, record) { // {n, w: layers x members, e: bits per layer, record} of a record, or null
-  if (!known.has(record)) known.set(record, new Map());
-  const means = known.get(record), key = [S.sample, S.pool, S.kind, S.quantity].join();
-  if (!means.has(key)) means.set(key, computed(series, record));
+const cachedMeans = new WeakMap(); // record -> means by the choices; a view needs them at every drawing
+function recordMean(series, record) { // {n, w: layers x members, e: bits per layer, record} of a record, or null
+  if (!cachedMeans.has(record)) cachedMeans.set(record, new Map());
+  const means = cachedMeans.get(record), key = [S.sample, S.pool, S.kind, S.quantity].join();
+  if (!means.has(key)) means.set(key, computeMean(series, record));
   return means.get(key);
 }
-function computed(series, record) {
+function computeMean(series, record) {
   const L = series.layers.length, A = series.members.length, w = new Float64Array(L * A), e = new Float64Array(L);
   let n = 0;
   if (S.sample < 0) {
@@ -62,48 +62,48 @@ function computed(series, record) {
   return n ? {n, w: w.map(x => x / n), e: e.map(x => x / n), record} : null;
 }
 
-const middle = values => values.reduce((sum, v) => sum + v, 0) / values.length;
+const average = values => values.reduce((sum, v) => sum + v, 0) / values.length;
 function spread(values) { // standard deviation (n - 1)
-  const centre = middle(values), squares = values.reduce((sum, v) => sum + (v - centre) ** 2, 0);
+  const centre = average(values), squares = values.reduce((sum, v) => sum + (v - centre) ** 2, 0);
   return values.length < 2 ? NaN : Math.sqrt(squares / (values.length - 1));
 }
-function over(each) { // the mean of several `oneMean`s, its sd, and what they stand on; null of none
+function meanOver(each) { // the mean of several results of recordMean, its sd and its records; null for none
   if (!each.length) return null;
   const all = (pick, of) => each[0][pick].map((_, i) => of(each.map(one => one[pick][i])));
   return {each, n: each[0].n, records: each.map(one => one.record),
-    w: all("w", middle), e: all("e", middle), sd: all("w", spread), esd: all("e", spread)};
+    w: all("w", average), e: all("e", average), sd: all("w", spread), esd: all("e", spread)};
 }
-const mean = series => over(chosen(series).map(r => oneMean(series, r)).filter(Boolean));
+const mean = series => meanOver(chosen(series).map(r => recordMean(series, r)).filter(Boolean));
 
-function paired(one, two) { // means of both over the seeds that both have, where there are such, and the difference
+function paired(one, two) { // means over the seeds that both series have, if there are any, and their difference
   const both = [one, two].map(series => mean(series));
   if (both.includes(null)) return null;
   const common = both[0].records.map(r => r.seed).filter(seed => both[1].records.some(r => r.seed === seed));
   const [m, n] = !common.length ? both :
-    both.map(of => over(common.map(seed => of.each.find(each => each.record.seed === seed))));
+    both.map(of => meanOver(common.map(seed => of.each.find(each => each.record.seed === seed))));
   const fewer = m.each.length < both[0].each.length || n.each.length < both[1].each.length;
-  if (!alike(one, two)) return {m, n, fewer, change: null};
+  if (!sameShape(one, two)) return {m, n, fewer, change: null};
   const change = n.w.map((v, i) => v - m.w[i]);
   const sd = n.w.map((_, i) => common.length ? spread(n.each.map((each, k) => each.w[i] - m.each[k].w[i])) : NaN);
   return {m, n, fewer, change: {...n, w: change, sd}};
 }
 
-function faults() { // what does not hold of the weights, in sentences
-  const said = [];
+function faults() { // one sentence per record whose weights cannot be right
+  const sentences = [];
   for (const series of D.series) for (const record of series.records) {
-    const wrong = fault(series, record), seed = record.seed === null ? "" : `, seed ${record.seed}`;
-    if (wrong) said.push(`${series.label}${seed}: ${wrong}`);
+    const sentence = fault(series, record), seed = record.seed === null ? "" : `, seed ${record.seed}`;
+    if (sentence) sentences.push(`${series.label}${seed}: ${sentence}`);
   }
-  return said;
+  return sentences;
 }
-function fault(series, record) { // the first that is found, or ""
+function fault(series, record) { // the first fault of a record, or ""
   const L = series.layers.length, A = series.members.length, size = L * A;
-  if (record.error > D.tolerance) return `a token's weights miss 1 by ${record.error.toPrecision(2)}`;
+  if (record.error > D.tolerance) return `the weights of a token differ from a sum of 1 by ${record.error.toPrecision(2)}`;
   const masked = series.masked.map(name => series.members.indexOf(name));
   for (const [p, kinds] of record.counts.entries()) for (const [k, n] of kinds.entries()) {
     const from = record.weight + (p * D.kinds.length + k) * size;
     for (let l = 0; l < L && n; l++) {
-      const row = FLOATS.subarray(from + l * A, from + (l + 1) * A), sum = middle(row) * A / n;
+      const row = FLOATS.subarray(from + l * A, from + (l + 1) * A), sum = average(row) * A / n;
       if (!(Math.abs(sum - 1) <= D.tolerance)) return `mean weights in ${series.layers[l]} add up to ${sum.toFixed(3)}`;
       if (series.mask === "exclude" && masked.some(m => row[m] !== 0))
         return `${series.masked.join(", ")} is excluded but has weight`;

@@ -1,13 +1,13 @@
-// Pens
+// Pens: CanvasPen paints on the canvas, SvgPen writes SVG; both have the same methods
 
 const f = x => +x.toFixed(2);
-const unseen = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd]/gu; // what XML does not allow, and pairs of surrogates
-const esc = text => String(text).replace(unseen, sign => sign.length > 1 ? sign : "\ufffd")
+const notXml = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd]/gu; // characters that XML forbids, and pairs of surrogates
+const esc = text => String(text).replace(notXml, sign => sign.length > 1 ? sign : "\ufffd")
   .replace(/[&<>"']/g, sign => `&#${sign.charCodeAt(0)};`);
 const ruler = document.createElement("canvas").getContext("2d");
 const fontOf = o => `${o.bold ? "600 " : ""}${(o.size || 0.85) * LOOK.em}px ${o.mono ? LOOK.mono : LOOK.sans}`;
 function widthOf(text, o = {}) { ruler.font = fontOf(o); return ruler.measureText(text).width; }
-function fitted(text, width, o = {}) { // the text, or its beginning and an ellipsis
+function fitted(text, width, o = {}) { // the text or, if it is too wide, its beginning with an ellipsis
   if (widthOf(text, o) <= width) return text;
   let n = text.length;
   while (n > 1 && widthOf(text.slice(0, n) + "…", o) > width) n -= 1;
@@ -39,6 +39,11 @@ class CanvasPen {
     this.path(points);
     this.c.globalAlpha = 0.16; this.c.fillStyle = fill; this.c.fill(); this.c.globalAlpha = 1;
   }
+  polygon(points, fill, stroke) {
+    this.path(points);
+    this.c.closePath(); this.c.fillStyle = fill; this.c.fill();
+    this.c.strokeStyle = stroke; this.c.lineWidth = 1.3; this.c.stroke();
+  }
   dot(x, y, r, fill, stroke) {
     this.c.beginPath(); this.c.arc(x, y, r, 0, 7); this.c.fillStyle = fill; this.c.fill();
     if (stroke) { this.c.strokeStyle = stroke; this.c.lineWidth = 1.3; this.c.stroke(); }
@@ -67,6 +72,9 @@ class SvgPen {
   area(points, fill) {
     this.parts.push(`<polygon points="${pointsOf(points)}" fill="${fill}" fill-opacity="0.16"/>`);
   }
+  polygon(points, fill, stroke) {
+    this.parts.push(`<polygon points="${pointsOf(points)}" fill="${fill}" stroke="${stroke}" stroke-width="1.3"/>`);
+  }
   dot(x, y, r, fill, stroke) {
     this.parts.push(`<circle cx="${f(x)}" cy="${f(y)}" r="${r}" fill="${fill}"` +
       (stroke ? ` stroke="${stroke}" stroke-width="1.3"/>` : "/>"));
@@ -76,4 +84,5 @@ class SvgPen {
       ` style="image-rendering: pixelated" href="${bitmap.toDataURL()}"/>`);
   }
 }
+// A pen that draws nothing, for measuring the height of a view.
 const SILENT = new Proxy({}, {get: () => () => {}});

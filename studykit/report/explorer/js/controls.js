@@ -1,0 +1,55 @@
+// Controls
+
+function select(key, label, options, parse = String, value = S[key]) { // options: pairs of a value and its words
+  const box = make("select", {id: `choose-${key}`,
+    onchange: event => { S[key] = parse(event.target.value); refresh(); }});
+  box.append(...options.map(([value, words]) => make("option", {value}, words)));
+  box.value = String(value);
+  return make("label", {}, make("span", {}, label), box);
+}
+function buildControls() {
+  if (+S.colour >= focus().members.length) S.colour = "winner"; // another series may have fewer members
+  const series = focus(), view = S.view, runs = D.series.map((s, i) => [i, s.label]), parts = [];
+  const ofKind = k => D.pools[S.pool].reduce((sum, p) => sum + series.records[0].counts[p][k], 0);
+  if (several && view === "layers") parts.push(select("b", "Run", runs, Number));
+  if (several && (view === "compare" || view === "tokens"))
+    parts.push(select("a", "A", runs, Number), select("b", "B", runs, Number));
+  if (several && view === "tokens") parts.push(select("show", "Show", [["a", "A"], ["b", "B"], ["diff", "B − A"]]));
+  if (SEEDS.length > 1) parts.push(select("seed", "Seed",
+    [["mean", view === "tokens" ? "the first" : "mean of all"], ...SEEDS.map((seed, i) => [i, seed])],
+    v => v === "mean" ? v : SEEDS[+v], S.seed === "mean" ? "mean" : SEEDS.indexOf(S.seed)));
+  const samples = D.texts.map((text, i) => [i, `${i + 1}: ${text.id}`]);
+  if (samples.length) parts.push(view === "tokens" ?
+    select("sample", "Sample", samples, Number, S.sample >= 0 ? S.sample : heldSamples()[0]) :
+    select("sample", "Sample", [[-1, `all ${number(series.n)}`], ...samples], Number));
+  parts.push(select("pool", "Tokens",
+    Object.keys(D.pools).map(name => [name, name === "both" ? "prompt and completion" : name])));
+  parts.push(select("kind", "Kind", [[-1, "every kind"],
+    ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(ofKind(k))})` : name])], Number));
+  parts.push(select("quantity", "Quantity", [["weight", "weight"], ["share", "norm-weighted"]]));
+  if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"]]));
+  if (view === "all") parts.push(select("by", "Panels", [["run", "by run"], ["member", "by member"]]));
+  if (view === "tokens") {
+    parts.push(select("colour", "Colour by", [["winner", S.show === "diff" ? "target" : "winner"],
+      ...series.members.map((_, m) => [m, memberLabel(series, m)])]));
+    const slider = make("input", {type: "range", id: "choose-layer", min: 0, max: series.layers.length - 1, step: 1,
+      oninput: event => { S.layer = +event.target.value; refresh(true); }});
+    slider.value = S.layer;
+    const search = make("input", {type: "search", id: "choose-query", placeholder: "text in tokens",
+      oninput: event => { S.query = event.target.value; goToMatch(); }});
+    search.value = S.query;
+    parts.push(make("label", {class: "slider"}, make("span", {}, "Layer"), slider),
+      make("label", {}, make("span", {}, "Search"), search));
+  }
+  const active = document.activeElement?.id;
+  controls.replaceChildren(...parts);
+  if (active?.startsWith("choose-")) document.getElementById(active)?.focus();
+}
+function goToMatch() { // scrolls to the first match
+  refresh(true);
+  const here = tokensOf(), first = here.why ? undefined : Math.min(...matches(here.sample));
+  const cell = cellOf(`t${first}`);
+  if (cell && (cell.y < stage.scrollTop || cell.y + cell.h > stage.scrollTop + stage.clientHeight))
+    stage.scrollTop = cell.y - stage.clientHeight / 3;
+}
+

@@ -1,0 +1,110 @@
+// Panels: heatmaps and their legends; each function draws at a position and returns its height
+
+const HEADING = {size: 0.9, bold: true};
+function titleLines(title, w) { // the lines of a title, which breaks after its last dot if it is too long
+  const at = title.lastIndexOf(" · ");
+  return at < 0 || widthOf(title, HEADING) < w - 3 * LOOK.em ? [title] : [title.slice(0, at), title.slice(at + 3)];
+}
+function heatmap(pen, out, x, y, w, o) {
+  // o: id, title, heads (lines of the longest title in a row of panels), columns, target (a column), layers, marked (a
+  // layer), value(l, c), label(l, c), row(l, c), act(l, c), scale, room (maximum height)
+  const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, bold = {size: 0.8, bold: true};
+  const marked = o.marked ?? -1, left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
+  const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em;
+  const cw = Math.min(7.5 * em, (w - left) / A), ch = Math.max(3, Math.min(tall, (o.room || Infinity) / L));
+  const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71), bold));
+  const widest = Math.max(...labels.map(name => widthOf(name, bold))), flat = widest < cw - 0.3 * em;
+  const heads = titleLines(o.title, w), top = y + (0.5 + 1.2 * Math.max(heads.length, o.heads || 1)) * em;
+  heads.forEach((line, i) => pen.text(x + left, y + (0.7 + 1.2 * i) * em, fitted(line, w - left, HEADING), HEADING));
+  for (let r = 0; r < L; r++) {
+    const l = L - 1 - r, cy = top + r * ch; // the first layer is at the bottom
+    if (l % Math.ceil(0.9 * em / ch) === 0) pen.text(x + left - 0.4 * em, cy + ch / 2, o.layers[l],
+      {align: "right", size: clamp(0.8 * ch / em, 0.7, 0.8), fill: LOOK.soft, bold: l === marked});
+    for (let c = 0; c < A; c++) {
+      const v = o.value(l, c), colour = o.scale.colour(v), cx = x + left + c * cw;
+      pen.rect(cx, cy, cw - 1, ch - 1, css(colour));
+      if (cw > 2 * em && ch > em) pen.text(cx + cw / 2, cy + ch / 2, cellText(v, o.scale.signed),
+        {align: "center", size: Math.min(0.82, 0.62 * ch / em), fill: inkOn(colour)});
+      out.cells.push({id: `${o.id}/${l}/${c}`, x: cx, y: cy, w: cw - 1, h: ch - 1, label: o.label(l, c),
+        act: o.act && (() => o.act(l, c))});
+      if (o.row) out.rows.push(o.row(l, c));
+    }
+  }
+  if (o.target >= 0) pen.rect(x + left + o.target * cw - 0.5, top - 1, cw, L * ch + 1, null, LOOK.ink, 2);
+  if (marked >= 0) pen.rect(x + left - 1, top + (L - 1 - marked) * ch - 1, A * cw + 1, ch + 1, null, LOOK.accent, 2);
+  const below = top + L * ch + 0.3 * em;
+  labels.forEach((name, c) => {
+    const style = {size: 0.8, bold: c === o.target}, cx = x + left + (c + 0.5) * cw;
+    if (flat) pen.text(cx, below + 0.6 * em, name, {...style, align: "center"});
+    else pen.text(cx + 0.2 * em, below + 0.3 * em, name, {...style, align: "right", turn: -Math.PI / 4});
+  });
+  return below + (flat ? 1.5 * em : widest * 0.71 + 0.9 * em) - y;
+}
+
+function legend(pen, x, y, w, scale, label) {
+  const em = LOOK.em, steps = 48, long = Math.min(14 * em, w * 0.5), low = scale.signed ? -scale.most : 0;
+  const soft = {size: 0.8, fill: LOOK.soft}, ends = [low, scale.most].map(v =>
+    pct(v, scale.most < 0.1 ? 1 : 0, scale.signed).replace(" %", scale.signed ? "" : " %"));
+  const start = x + widthOf(ends[0], soft) + 0.4 * em, behind = start + long + 0.4 * em;
+  pen.text(x, y + 0.6 * em, ends[0], soft);
+  for (let i = 0; i < steps; i++) pen.rect(start + i * long / steps, y + 0.15 * em, long / steps + 0.5, 0.9 * em,
+    css(scale.colour(low + (scale.most - low) * i / (steps - 1))));
+  pen.text(behind, y + 0.6 * em, fitted(`${ends[1]}  ${label}`, x + w - behind, soft), soft);
+  return 2 * em;
+}
+
+function keys(pen, x, y, w, entries) { // the entries of a legend, each a mark and its words, in lines
+  const em = LOOK.em, start = x, from = y;
+  for (const [label, mark, space = 0, bold = false] of entries) {
+    const words = fitted(label, w - space - em, {bold}), wide = widthOf(words, {bold}) + space + 1.2 * em;
+    if (x > start && x + wide > start + w) { x = start; y += 1.5 * em; }
+    mark?.(x, y + 0.6 * em);
+    pen.text(x + space, y + 0.6 * em, words, {bold});
+    x += wide;
+  }
+  return y - from + 2 * em;
+}
+
+const openTokens = series => (l, m) => { // shows the tokens of a cell
+  const n = D.series.indexOf(series);
+  if (n !== S.b) S.a = n;
+  Object.assign(S, {layer: l, colour: String(m), show: n === S.b ? "b" : "a", view: "tokens", cursor: null});
+  refresh();
+};
+
+function panelOf(series, m, scale) { // the heatmap of a series
+  const A = series.members.length, at = (l, c) => l * A + c, seeds = ` (sd over ${m.each.length} seeds)`;
+  const sd = (l, c) => Number.isNaN(m.sd[at(l, c)]) ? "" : ` ± ${pct(m.sd[at(l, c)])}${seeds}`;
+  return {id: D.series.indexOf(series), title: series.label, columns: series.members, layers: series.layers, scale,
+    target: series.members.indexOf(series.target), value: (l, c) => m.w[at(l, c)],
+    act: D.texts.some((_, i) => isHeld(series, i)) ? openTokens(series) : null, row: (l, c) => rowOf(series, m, l, c),
+    label: (l, c) =>
+      `${series.label} · ${series.layers[l]} · ${memberLabel(series, c)}: ${pct(m.w[at(l, c)])}${sd(l, c)}`};
+}
+function differenceOf(one, two, m, change, scale) { // the heatmap of series two - series one
+  const panel = panelOf(two, change, scale), A = two.members.length, label = `${two.label} − ${one.label}`;
+  const sd = at => Number.isNaN(change.sd[at]) ? "" :
+    ` ± ${points(change.sd[at]).slice(1)} (sd of ${change.each.length} paired seeds)`;
+  return {...panel, title: "difference, points", act: null,
+    row: (l, c) => {
+      const {[S.quantity]: value, ...row} = rowOf(two, change, l, c);
+      return {...row, series: label, [`${S.quantity}_difference`]: value,
+        checkpoints: `${row.checkpoints} less ${provenanceOf(one, m).checkpoints}`};
+    },
+    label: (l, c) =>
+      `${label} · ${two.layers[l]} · ${memberLabel(two, c)}: ${points(change.w[l * A + c])}${sd(l * A + c)}`};
+}
+function byMember(shown, scale) { // a panel per member, with a column per series
+  const names = [...new Set(shown.flatMap(([series]) => series.members))];
+  const layers = shown.reduce((most, [series]) => series.layers.length > most.length ? series.layers : most, []);
+  const has = (series, name, l) => series.members.includes(name) && l < series.layers.length;
+  return names.map((name, i) => {
+    const value = (l, c) => { const [series, m] = shown[c];
+      return has(series, name, l) ? m.w[l * series.members.length + series.members.indexOf(name)] : NaN; };
+    const row = (l, c) => { const [series, m] = shown[c];
+      return has(series, name, l) ? rowOf(series, m, l, series.members.indexOf(name)) :
+        {series: series.label, layer: layers[l], member: name, [S.quantity]: null}; };
+    return {id: `member ${i}`, title: name, columns: shown.map((_, c) => String(c + 1)), target: -1, layers, scale,
+      value, row, label: (l, c) => `${name} · ${shown[c][0].label} · ${layers[l]}: ${pct(value(l, c))}`};
+  });
+}

@@ -1,0 +1,75 @@
+// Words: numbers as text, and the sentences of captions
+
+function pct(v, digits = 1, sign = false) {
+  return Number.isNaN(v) ? "–" : `${sign && v > 0 ? "+" : ""}${(100 * v).toFixed(digits)} %`;
+}
+const points = v => pct(v, 1, true).replace(" %", " points");
+function cellText(v, signed) {
+  if (Number.isNaN(v)) return "";
+  if (Math.abs(v) < 0.005) return v > 0 && !signed ? "<1" : "0";
+  return (signed && v > 0 ? "+" : "") + (100 * v).toFixed(0);
+}
+const VISIBLE = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"};
+const visible = token =>
+  [...token].map(sign => VISIBLE[sign] || (/\p{C}/u.test(sign) ? "\ufffd" : sign)).join("") || "∅";
+const quantity = () => S.quantity === "weight" ? "fusion weight" : "norm-weighted share";
+const number = n => n.toLocaleString("en");
+const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
+const memberLabel = (series, m) => series.members[m] + (series.members[m] === series.target ? " (target)" : "");
+const capital = text => text[0].toUpperCase() + text.slice(1);
+
+function seedsText(series, m) {
+  if (m.records.every(r => r.seed === null)) return "no seed";
+  if (m.records.length === 1) return `seed ${m.records[0].seed}`;
+  const all = series.records.length;
+  return `mean of ${m.records.length}${m.records.length < all ? ` of ${all}` : ""} seeds`;
+}
+function provenanceParts(series, m) { // the tokens and the runs that the numbers of a series come from
+  const kind = S.kind < 0 ? "" : ` of kind ${D.kinds[S.kind]}`;
+  const pool = S.pool === "both" ? "prompt and completion" : S.pool;
+  const of = S.sample < 0 ? `n = ${plural(series.n, "sample")}` : `sample ${D.texts[S.sample].id}`;
+  const runs = m.records.map(r => r.checkpoint || "unnamed"), base = m.records[0].base;
+  const names = runs.length > 3 ? `${runs[0]} and ${runs.length - 1} more` : runs.join(", ");
+  return [`${of}, ${number(m.n)} ${pool} tokens${kind}, padding excluded`,
+    `${seedsText(series, m)}; checkpoint ${names}${base ? ` on base ${base}` : ""}` +
+    (series.placement === "output" ? "" : `; fused at ${series.placement}`) +
+    (series.masked.length ? `; ${series.masked.join(", ")} masked (${series.mask})` : "")];
+}
+function provenanceText(shown) { // of several [series, mean]; the tokens that all share are named once
+  const parts = shown.map(([series, m]) => provenanceParts(series, m)), tokens = parts[0][0];
+  const rounded = S.sample < 0 ? "" : " Of one sample, rounded weights are averaged: exact to ± 0.4 points.";
+  if (shown.length === 1) return `${shown[0][0].label}: ${parts[0].join("; ")}.${rounded}`;
+  const shared = parts.every(part => part[0] === tokens);
+  return (shared ? `Each: ${tokens}. ` : "") +
+    parts.map((part, i) => `${shown[i][0].label}: ${shared ? part[1] : part.join("; ")}.`).join(" ") + rounded;
+}
+function absenceReason(series) { // the reason why a series has no mean
+  if (!chosen(series).length) return `seed ${S.seed} is not recorded`;
+  if (S.sample >= 0 && !chosen(series).some(r => partOf(r, S.sample) >= 0)) {
+    const shares = S.quantity === "share" && chosen(series).some(r => r.samples[S.sample]);
+    return `sample ${D.texts[S.sample].id} is not kept token by token${shares ? " with its norm-weighted shares" : ""}`;
+  }
+  return "no token is of this kind";
+}
+function omittedText() { // the series that a view of all series cannot show, and the reason
+  const without = D.series.filter(series => !mean(series)).map(series => `${series.label} (${absenceReason(series)})`);
+  return without.length ? ` Not shown: ${without.join(", ")}.` : "";
+}
+function drawMessage(pen, out, message) { // instead of a view
+  out.caption = `${capital(message)}.`;
+  pen.text(0, LOOK.em, out.caption, {fill: LOOK.soft});
+  return 3 * LOOK.em;
+}
+
+// Rows of the export
+
+const provenanceOf = (series, m) => ({target: series.target, sample: S.sample < 0 ? "all" : D.texts[S.sample].id,
+  samples: S.sample < 0 ? series.n : 1, pool: S.pool, kind: S.kind < 0 ? "every" : D.kinds[S.kind], tokens: m.n,
+  seeds: m.records.map(r => r.seed ?? "").join(" "), checkpoints: m.records.map(r => r.checkpoint).join(" ")});
+const orNull = v => Number.isNaN(v) ? null : v;
+function rowOf(series, m, l, c) {
+  const at = l * series.members.length + c;
+  return {series: series.label, layer: series.layers[l], member: series.members[c], [S.quantity]: m.w[at],
+    sd_over_seeds: orNull(m.sd[at]), ...provenanceOf(series, m)};
+}
+

@@ -1,0 +1,196 @@
+"""Heatmaps of fusion weights: one, several on one scale, and two with their difference.
+
+Weights are those of `figures.fusion`. Every cell holds its number, so that a heatmap can be read in grey print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+
+from studykit.report.figures.fusion import layer_labels, own_weight, samples_text
+from studykit.report.figures.style import DIVERGING, SEQUENTIAL, colour_bar, ink_on, new_figure, styled
+from studykit.study.methods import PHASE_1, PHASE_2
+
+SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be compared with each other
+
+
+def _percent(value: float, signed: bool = False) -> str:
+    """Returns a share as the text of a cell, in percent or percentage points; "<1" is more than 0 and rounds to it."""
+    if abs(value) < 0.005:
+        return "<1" if value > 0 and not signed else "0"
+    return f"{100 * value:+.0f}" if signed else f"{100 * value:.0f}"
+
+
+def _heatmap(
+    axes: Axes,
+    values: np.ndarray,
+    members: Sequence[str],
+    target: str,
+    layers: Sequence[str] | None,
+    cell: float,
+    norm: Normalize = SHARES,
+    cmap: Colormap = SEQUENTIAL,
+) -> QuadMesh:
+    """Draws cells with their numbers and a frame around the target's column; returns the mesh for the colour bar.
+
+    Args:
+        values: (L, A).
+        cell: width of a cell in inches, which decides the size of the numbers.
+    """
+    numbers = [[_percent(value, signed=norm.vmin < 0) for value in row] for row in values]
+    sns.heatmap(
+        values,
+        ax=axes,
+        norm=norm,
+        cmap=cmap,
+        annot=np.array(numbers),
+        fmt="",
+        annot_kws={"fontsize": np.clip(28 * cell, 5.0, 9.0)},
+        linewidths=1.0,
+        cbar=False,
+        xticklabels=False,
+        yticklabels=False,
+    )
+    mesh = axes.collections[0]
+    for text, value in zip(axes.texts, values.flat, strict=True):
+        text.set_color(ink_on(cmap(norm(value))))  # seaborn's own choice has too little contrast on medium colours
+    column = list(members).index(target)
+    axes.add_patch(Rectangle((column, 0), 1, len(values), fill=False, edgecolor="black", linewidth=1.8, clip_on=False))
+    axes.set_xticks(np.arange(len(members)) + 0.5, members, rotation=35, ha="right", rotation_mode="anchor")
+    axes.get_xticklabels()[column].set_fontweight("bold")
+    axes.set_yticks(np.arange(len(values)) + 0.5, layer_labels(layers, len(values)))
+    axes.set(xlabel="member adapter", ylim=(0, len(values)))
+    axes.tick_params(length=0)
+    return mesh
+
+
+def _bar(figure: Figure, mesh: QuadMesh, axes: Axes | np.ndarray, label: str) -> None:
+    bar = colour_bar(figure, mesh, axes, label=label, format=PercentFormatter(1.0, symbol=""), pad=0.015, aspect=14)
+    bar.outline.set_visible(False)
+
+
+def _depth(layers: int) -> float:
+    """Returns the inches for the cells of so many layers, at least as many as the label of a colour bar needs."""
+    return max(0.26 * layers, 1.3)
+
+
+@styled
+def fusion_heatmap(
+    weights: np.ndarray,
+    members: Sequence[str],
+    target: str,
+    *,
+    samples: int,
+    tokens: str = "completion",
+    layers: Sequence[str] | None = None,
+    title: str = "",
+    weighted: bool = False,
+    seeds: int | None = None,
+) -> tuple[Figure, str, str]:
+    """Draws the mean weight per layer and member, (L, A), as a heatmap with its numbers.
+
+    weighted: whether the values are norm-weighted shares.
+    """
+    quantity = "norm-weighted share" if weighted else "fusion weight"
+    width = min(7.5, 1.8 + 0.7 * len(members))
+    figure, axes = new_figure(height=1.2 + _depth(len(weights)), width=width)
+    mesh = _heatmap(axes[0, 0], weights, members, target, layers, (width - 1.8) / len(members))
+    axes[0, 0].set(ylabel="layer", title=title)
+    _bar(figure, mesh, axes, "weight (%)" if not weighted else "share (%)")
+    own, top = own_weight(weights, members, target), np.unravel_index(np.argmax(weights), weights.shape)
+    alt = (
+        f"Heatmap of the mean {quantity}, {len(weights)} layers by {len(members)} members, n = {samples} samples. "
+        f"The target {target} gets {own:.1%} on average; the largest cell is {members[top[1]]} in "
+        f"{layer_labels(layers, len(weights))[top[0]]} with {weights[top]:.1%}."
+    )
+    about = samples_text(samples, tokens, seeds)
+    caption = f"Mean {quantity} per layer and member (percent); target {target} framed. {about}."
+    return figure, alt, caption
+
+
+@styled
+def fusion_panels(
+    panels: Mapping[str, np.ndarray],
+    members: Sequence[str],
+    targets: str | Mapping[str, str],
+    *,
+    samples: int,
+    tokens: str = "completion",
+    layers: Sequence[str] | None = None,
+    seeds: int | None = None,
+    quantity: str = "fusion weight",
+) -> tuple[Figure, str, str]:
+    """Draws one heatmap per panel, all on one colour scale.
+
+    Args:
+        panels: values (L, A) by the title of the panel.
+        targets: the target of all panels, or targets by title.
+        quantity: name of the values.
+    """
+    target = dict.fromkeys(panels, targets) if isinstance(targets, str) else targets
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    rows, width = -(-len(panels) // columns), 1.4 + columns * (0.3 + 0.3 * len(members))
+    height = 0.3 + rows * (1.0 + _depth(max(map(len, panels.values()))))
+    figure, axes = new_figure(rows, columns, width=width, height=height, sharey=True)
+    for spare in axes.flat[len(panels) :]:
+        spare.set_visible(False)
+    for panel, (title, weights) in zip(axes.flat, panels.items(), strict=False):
+        mesh = _heatmap(panel, weights, members, target[title], layers, 0.3)
+        panel.set_title(title)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("layer")
+    _bar(figure, mesh, axes, f"{quantity} (%)")
+    own = ", ".join(f"{name} {own_weight(weights, members, target[name]):.1%}" for name, weights in panels.items())
+    what = f"{len(panels)} heatmaps of the mean {quantity} by layer and member"
+    alt = f"{what}, n = {samples} samples. The target gets: {own}."
+    caption = f"Mean {quantity} per layer and member (percent); target framed. {samples_text(samples, tokens, seeds)}."
+    return figure, alt, caption
+
+
+@styled
+def phase_comparison(
+    first: np.ndarray,
+    second: np.ndarray,
+    members: Sequence[str],
+    target: str,
+    *,
+    samples: int,
+    tokens: str = "completion",
+    names: tuple[str, str] = (PHASE_1.title, PHASE_2.title),
+    layers: Sequence[str] | None = None,
+    seeds: int | None = None,
+) -> tuple[Figure, str, str]:
+    """Draws two arrays of weights (L, A) on the same samples, and second - first in percentage points."""
+    change = second - first
+    limit = max(np.abs(change).max(), 0.05)
+    width = np.clip(2.0 + 3 * (0.3 + 0.28 * len(members)), 7.0, 11.0)
+    cell = (width - 2.9) / 3 / len(members)
+    figure, axes = new_figure(1, 3, height=1.2 + _depth(len(first)), width=width, sharey=True)
+    for panel, weights, name in zip(axes[0], (first, second), names, strict=False):
+        mesh = _heatmap(panel, weights, members, target, layers, cell)
+        panel.set_title(name)
+    _bar(figure, mesh, axes[0, :2], "weight (%)")
+    mesh = _heatmap(axes[0, 2], change, members, target, layers, cell, Normalize(-limit, limit), DIVERGING)
+    axes[0, 2].set_title(f"{names[1]} \u2212 {names[0]}")
+    axes[0, 0].set_ylabel("layer")
+    _bar(figure, mesh, axes[0, 2], "difference (points)")
+    alt = (
+        f"Heatmaps of fusion weights by layer and member in {names[0]} and {names[1]}, and their difference, on the "
+        f"same n = {samples} samples. The share of the target {target} goes from {own_weight(first, members, target):.1%} to "
+        f"{own_weight(second, members, target):.1%}."
+    )
+    caption = (
+        f"Mean fusion weight per layer and member in {names[0]} and {names[1]} (percent), and the difference "
+        f"(percentage points, colour centred at 0); target {target} framed. The same samples in both: "
+        f"{samples_text(samples, tokens, seeds)}."
+    )
+    return figure, alt, caption
