@@ -19,7 +19,7 @@ from typing import Any
 
 from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord, Origin
-from studykit.data.rows import read_rows
+from studykit.data.rows import DataRun
 from studykit.runs import files, store
 from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES
 from studykit.study.training_parameters import FusionParams
@@ -33,7 +33,7 @@ EXAMPLES = 3  # validation rows whose completions are kept
 
 def record_base(base: Any, tokenizer: Any, p: FusionParams, limits: tuple[int, int], run: store.OpenRun) -> None:
     """Writes the size of the base, and what it completes without adapters."""
-    rows = read_rows(p.data, p.target, "valid")
+    rows = DataRun(p.data).rows(p.target, "valid")
     files.write_json(run.path("sizes.json"), {"base": base.num_parameters()})
     files.write_json(run.path("texts.json"), {"base": complete(base, tokenizer, rows[:EXAMPLES], limits)})
 
@@ -55,7 +55,7 @@ def record_snapshots(
         trained: the phase that was trained last and whose mask is still set; None before the first. The completions
             after phase 1 are made under its mask.
     """
-    rows = read_rows(p.data, p.target, "valid")
+    rows = DataRun(p.data).rows(p.target, "valid")
     texts = run.read_json("texts.json")
     phase = trained.phase if trained else BEFORE_TRAINING
     if trained is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,36 +105,50 @@ def read_row_file(path: Path) -> list[Row]:
     return rows
 
 
-def read_rows(data_run: str | Path, language: str, split: str, trained_on: str = "task") -> list[Row]:
-    """Reads the rows that notebook 01 published.
+@dataclass(frozen=True)
+class DataRun:
+    """A finished run of notebook 01: its rows, and the parameters that say how they are read.
 
-    Args:
-        trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
-    Raises: UserError if the run has no such rows, or if targets that are no code are asked for as plain code.
+        data = DataRun("runs/data/generation-lua-0123456789")
+        train = data.rows("lua", "train")
+        data.limits, data.are_programs("lua")
     """
-    if trained_on == "code" and not are_programs(data_run, language):
-        task = task_of(data_run, language)
-        raise UserError(f"{data_run} holds rows of {task}, whose targets are no code; trained_on must be 'task'.")
-    path = Path(data_run) / "rows" / language / f"{split}.jsonl"
-    if not path.exists():
-        known = sorted(p.name for p in (Path(data_run) / "rows").glob("*"))
-        raise UserError(f"{data_run} has no {split} rows for {language!r}; its languages are {known}.")
-    rows = read_row_file(path)
-    return [row.as_plain_code() for row in rows] if trained_on == "code" else rows
 
+    directory: str | Path
 
-def limits(data_run: str | Path) -> tuple[int, int]:
-    """The max_prompt_tokens and max_target_tokens of a finished data run."""
-    params = finished_run(data_run).params
-    return params["max_prompt_tokens"], params["max_target_tokens"]
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the run; raises UserError if it is not finished, or damaged."""
+        return finished_run(self.directory).params
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The most tokens of a prompt and of a target: max_prompt_tokens and max_target_tokens."""
+        return self.params["max_prompt_tokens"], self.params["max_target_tokens"]
 
-def task_of(data_run: str | Path, language: str) -> str:
-    """The task of a language's rows; where members are tasks, `language` is one."""
-    params = finished_run(data_run).params
-    return language if params["language"] else params["task"]
+    def task_of(self, language: str) -> str:
+        """Returns the task of a language's rows; where members are tasks, `language` is one."""
+        return language if self.params["language"] else self.params["task"]
 
+    def are_programs(self, language: str) -> bool:
+        """Returns whether the targets of a language's rows are programs."""
+        return self.task_of(language) in ("generation", "translation", "code")
 
-def are_programs(data_run: str | Path, language: str) -> bool:
-    """Whether the targets of a language's rows are programs."""
-    return task_of(data_run, language) in ("generation", "translation", "code")
+    def rows(self, language: str, split: str, trained_on: str = "task") -> list[Row]:
+        """Reads the rows of one language and split.
+
+        Args:
+            trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
+        Raises: UserError if the run has no such rows, or if targets that are not code are asked for as plain code.
+        """
+        if trained_on == "code" and not self.are_programs(language):
+            raise UserError(
+                f"{self.directory} holds rows of {self.task_of(language)}, whose targets are not code; trained_on must "
+                "be 'task'."
+            )
+        path = Path(self.directory) / "rows" / language / f"{split}.jsonl"
+        if not path.exists():
+            known = sorted(p.name for p in (Path(self.directory) / "rows").glob("*"))
+            raise UserError(f"{self.directory} has no {split} rows for {language!r}; its languages are {known}.")
+        rows = read_row_file(path)
+        return [row.as_plain_code() for row in rows] if trained_on == "code" else rows

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from studykit.data import rows as data_rows
+from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.sandbox import NoSandboxError
@@ -46,7 +46,7 @@ class Task:
 
     p: EvaluateParams
     run: store.OpenRun
-    rows: list[data_rows.Row]
+    rows: list[Row]
     limits: tuple[int, int]  # tokens of a prompt and of a target, at most
     program_language: str | None  # of the targets, if they are programs
     decoding: Decoding
@@ -78,14 +78,15 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
 
     Writes `predictions/<checkpoint>.jsonl` and `samples/<checkpoint>.jsonl` into the run.
     """
-    rows = data_rows.read_rows(p.data, p.language, "test")[: p.limit]
+    data = DataRun(p.data)
+    rows = data.rows(p.language, "test")[: p.limit]
     stop = None if p.stop is None else tuple(p.stop)
     task = Task(
         p=p,
         run=run,
         rows=rows,
-        limits=data_rows.limits(p.data),
-        program_language=rows[0].language if data_rows.are_programs(p.data, p.language) else None,
+        limits=data.limits,
+        program_language=rows[0].language if data.are_programs(p.language) else None,
         decoding=Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed, stop),
         not_executed=why_not_executed(rows, p.execute, p.allow_unsandboxed),
     )
@@ -116,7 +117,7 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
 
 
 def why_not_executed(
-    rows: Sequence[data_rows.Row], languages: Sequence[str] | None = None, allow_unsandboxed: bool = False
+    rows: Sequence[Row], languages: Sequence[str] | None = None, allow_unsandboxed: bool = False
 ) -> str | None:
     """Returns the reason why rows that have tests get no pass@k; None where they get it, or have no tests.
 
@@ -165,7 +166,7 @@ def generate_completions(
 
 @torch.inference_mode()
 def reference_losses(
-    model: torch.nn.Module, tokenizer: Any, rows: Sequence[data_rows.Row], limits: tuple[int, int], batch_size: int
+    model: torch.nn.Module, tokenizer: Any, rows: Sequence[Row], limits: tuple[int, int], batch_size: int
 ) -> list[ReferenceLoss]:
     """Returns the loss of each row's target under its prompt, row by row.
 

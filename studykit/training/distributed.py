@@ -74,22 +74,22 @@ def _has_gpu() -> bool:
 
 
 def _train(stage: str, p: parameters.AdapterParams | parameters.FusionParams, dirs: TrainingDirs) -> None:
-    from studykit.data import rows as data_rows
+    from studykit.data.rows import DataRun
     from studykit.training import adapters, batches, fusions, phases
     from studykit.training import train as training_train
     from studykit.training.base import load_base
 
-    limits = data_rows.limits(p.data)
+    data = DataRun(p.data)
     model, tokenizer = load_base(p.base)
     if stage == "adapter":
-        splits = [data_rows.read_rows(p.data, p.language, split, p.trained_on) for split in ("train", "valid")]
-        examples = [batches.encode_rows(rows, tokenizer, *limits) for rows in splits]
+        splits = [data.rows(p.language, split, p.trained_on) for split in ("train", "valid")]
+        examples = [batches.encode_rows(rows, tokenizer, *data.limits) for rows in splits]
         model = adapters.new_adapter(model, p)
         settings = {"steps": p.steps, "trainer_state_dir": dirs.checkpoints, "seed": p.seed}
         training_train.train(model, tokenizer, *examples, p, **settings)
     else:
         model = fusions.new_fusion(model, p)
-        for _ in phases.train_phases(model, tokenizer, p, limits, dirs):
+        for _ in phases.train_phases(model, tokenizer, p, data.limits, dirs):
             pass
 
 

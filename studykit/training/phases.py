@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from peft import PeftModel
 
-from studykit.data.rows import read_rows
+from studykit.data.rows import DataRun
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
 from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import encode_rows
@@ -88,12 +88,13 @@ def train_phase(
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
     has_value = p.method in ("adapterfusion", "advfusion") and p.variant != "static"
-    rows = [row for language in phase.languages for row in read_rows(p.data, language, "train")]
+    data = DataRun(p.data)
+    rows = [row for language in phase.languages for row in data.rows(language, "train")]
     result, adam_state = train(
         model,
         tokenizer,
         encode_rows(rows, tokenizer, *limits),
-        encode_rows(read_rows(p.data, p.target, "valid"), tokenizer, *limits),
+        encode_rows(data.rows(p.target, "valid"), tokenizer, *limits),
         p,
         steps=phase.steps,
         trainer_state_dir=run.checkpoints / phase.phase.key,

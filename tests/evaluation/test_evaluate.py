@@ -70,7 +70,7 @@ def test_the_loss_is_the_validation_loss_of_training(advfusion, tmp_path):
     model = fusions.load_trained(base, advfusion.members["lua"])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("mix_" in name or "lua" in name)
-    rows = data_rows.read_rows(advfusion.data, "lua", "valid")
+    rows = data_rows.DataRun(advfusion.data).rows("lua", "valid")
     valid = tiny.encode_rows(rows, tokens, *tiny.LIMITS)
     result, _ = train(model, tokens, valid, valid, advfusion, steps=2, trainer_state_dir=tmp_path, seed=0)
     nats, count = map(sum, zip(*evaluate.reference_losses(model, tokens, rows, tiny.LIMITS, 3), strict=True))
@@ -98,7 +98,7 @@ def test_advfusion_is_scored_after_both_phases_and_the_first_under_its_mask(advf
     assert [checkpoint.phase for checkpoint in scores.final] == ["phase2"]
     base, tokens = load_base(p.base)
     model = fusions.load_trained(base, advfusion.out, "phase1")
-    rows = data_rows.read_rows(p.data, p.language, "test")
+    rows = data_rows.DataRun(p.data).rows(p.language, "test")
     losses = {}
     for masked in ([], ["lua"]):
         fusion_members(model, masked, "exclude")
@@ -121,9 +121,9 @@ def test_the_base_is_one_checkpoint_without_a_seed_and_rows_without_tests_have_n
 
 
 def test_a_missing_runtime_is_told_in_the_scores(advfusion, monkeypatch):
-    real = data_rows.read_rows
+    real = data_rows.DataRun.rows
     check = FunctionCheck("solve", [Call([1], 1)])
-    monkeypatch.setattr(data_rows, "read_rows", lambda *a: [replace(row, check=check) for row in real(*a)])
+    monkeypatch.setattr(data_rows.DataRun, "rows", lambda *a: [replace(row, check=check) for row in real(*a)])
 
     def require(language):
         raise UserError(f"{language} programs cannot be executed: no working `{language}` on the PATH")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from studykit.attention import snapshots, summary
-from studykit.data.rows import read_rows
+from studykit.data.rows import DataRun
 from studykit.errors import UserError
 from studykit.evaluation import trained as evaluation_trained
 from studykit.runs import store
@@ -67,7 +67,7 @@ def test_every_adapter_trains_and_comes_back(home, method):
     p = AdapterParams(base=base_dir, data=data, language="lua", method=method, reduction_factor=2, batch_size=4,
                       eval_every=2, precision="fp32", learning_rate=1e-2, steps=4)  # fmt: skip
     model = adapters.new_adapter(base, p)
-    examples = [batches.encode_rows(read_rows(data, "lua", s), tokens, *tiny.LIMITS) for s in ("train", "valid")]
+    examples = [batches.encode_rows(DataRun(data).rows("lua", s), tokens, *tiny.LIMITS) for s in ("train", "valid")]
     train.train(model, tokens, *examples, p, steps=4, trainer_state_dir=home / "checkpoints", seed=0)
     trained = logits(model)
     adapters.save_adapter(model, place / "adapter", "lua")

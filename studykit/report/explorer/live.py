@@ -17,8 +17,8 @@ from typing import Any
 
 from studykit.attention import snapshots
 from studykit.attention.record import FusionRecord, Origin
-from studykit.data import rows as data_rows
 from studykit.data.prompts import EncodedRow
+from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.report.explorer.page import explore
 from studykit.runs.manifest import finished_run
@@ -46,7 +46,7 @@ class Bench:
     """
 
     def __init__(self, base: str | Path, data: str | Path, fusion_runs: Sequence[str | Path]):
-        self.base, self.limits = base, data_rows.limits(data)
+        self.base, self.limits = base, DataRun(data).limits
         self.params = {Path(run).name: finished_run(run).params for run in fusion_runs}
         self.runs = {Path(run).name: run for run in fusion_runs}
         self._base_and_tokenizer = self._model = self._loaded_phase = None
@@ -92,7 +92,7 @@ class Bench:
         if set(muted) == set(members):
             raise UserError(f"all members are muted ({', '.join(members)}); leave at least one that is not")
         model, tokenizer = self._load(checkpoint, phase)
-        row = data_rows.Row("own text", params["target"], prompt, completion)
+        row = Row("own text", params["target"], prompt, completion)
         readings = []
         for masked, mode in _masks(own_mask, params["mask"] if own_mask else "exclude", muted):
             fusion_members(model, list(masked), mode)
@@ -126,7 +126,7 @@ class Bench:
             self._loaded_phase = checkpoint, phase
         return self._model, tokenizer
 
-    def _capture(self, model: Any, tokenizer: Any, row: data_rows.Row, checkpoint: str, phase: str) -> FusionRecord:
+    def _capture(self, model: Any, tokenizer: Any, row: Row, checkpoint: str, phase: str) -> FusionRecord:
         from studykit.attention.capture import capture
 
         params = self.params[checkpoint]
@@ -160,7 +160,7 @@ def bench(base: str | Path, data: str | Path, fusion_runs: Sequence[str | Path],
     reader = Bench(base, data, fusion_runs)
     first = next(iter(reader.params))
     members, target = list(reader.params[first]["members"]), reader.params[first]["target"]
-    row = data_rows.read_rows(data, target, "test")[sample]
+    row = DataRun(data).rows(target, "test")[sample]
     wide, flow = w.Layout(width="98%"), w.Layout(flex_flow="row wrap")
     prompt = w.Textarea(row.prompt, description="Prompt", rows=5, layout=wide)
     placeholder = "if this is empty, the model writes a completion"
