@@ -29,7 +29,7 @@ evaluate: {sources: []}
 WORK = {
     "base_model": "value = p.steps",
     "data": "value = p.source_examples",
-    "adapter": "from studykit.flavour import flavour\nvalue = flavour(p.learning_rate)",
+    "adapter": "from studykit.data import rows\nfrom studykit.flavour import flavour\nvalue = flavour(p.learning_rate)",
     "evaluate": "from studykit.flavour import flavour\nvalue = flavour(len(p.trained_runs))",
 }
 

@@ -139,6 +139,39 @@ def test_times_outputs_and_prose_are_no_change(home):
     assert "Another title" in next(home.glob("reports/tiny/06_compare-*.html")).read_text(), "but the report has it"
 
 
+def test_parameters_messages_and_labels_leave_all_trainings_done(home):
+    """A parameters cell edited by hand, a mended message in a reader, in the watchdog, in a label: nothing is run."""
+    file = home / "notebooks/02_adapter.ipynb"
+    notebook = json.loads(file.read_text())
+    notebook["cells"][0]["source"] = "# Other prose"
+    notebook["cells"][1]["source"] = "out = None\nseed = 7"
+    originals = {file: file.read_text()}
+    file.write_text(json.dumps(notebook))
+    mended = {
+        "data/readers/codesearchnet.py": "# a mended message\n",
+        "runs/process.py": "# a mended message of the watchdog\n",
+        "study/methods.py": 'BEFORE_TRAINING = Phase("init", "before training", "init")\n',
+        "report/conclusions.py": "# a mended label\n",
+        "workflow/progress.py": "# a mended word\n",
+    }
+    for name, line in mended.items():
+        module = home / "studykit" / name
+        originals[module] = module.read_text()
+        module.write_text(originals[module] + line)
+    try:
+        assert planned(home) == {}
+        listed = studykit(home, "plan", "params/tiny.yaml").stdout
+        assert listed.count("done ") == 6 and "outdated" not in listed
+    finally:
+        for path, text in originals.items():
+            path.write_text(text)
+    rows = home / "studykit/data/rows.py"
+    whole = rows.read_text()
+    rows.write_text(whole + "x = 1\n")
+    assert planned(home) == {"adapter": 1, "evaluate": 1, "compare": 1}, "but what it reads its rows with counts"
+    rows.write_text(whole)
+
+
 def test_the_users_data_is_an_input(home):
     (home / "rows.jsonl").write_text('{"changed": 1}\n')
     assert planned(home) == {"data": 1, "adapter": 1, "evaluate": 2, "compare": 1}
