@@ -67,7 +67,7 @@ def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[
 
 
 def _is_local(address: str | None) -> bool:
-    return address not in (None, "scratch", "polyglot") and not address.startswith("hf://")
+    return address is not None and address not in ("scratch", "polyglot") and not address.startswith("hf://")
 
 
 def _row_files(params: dict[str, Any], name: str, home: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from studykit.errors import UserError
 
 
 def home() -> Path:
-    """Returns the project's directory: STUDYKIT_HOME, else the nearest parent of the working directory with a Snakefile."""
+    """Returns the project's directory: STUDYKIT_HOME, else the nearest directory with a Snakefile, from here upwards."""
     if named := os.environ.get("STUDYKIT_HOME"):
         return Path(named).resolve()
     here = Path.cwd()

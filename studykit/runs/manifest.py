@@ -178,7 +178,8 @@ def _parse(file: Path, model: type[Attempt], stamp: tuple[int, int, int]) -> Att
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        return f"{file.name} is not whole: {where or 'its content'} is {'missing' if first['type'] == 'missing' else 'wrong'}"
+        problem = "missing" if first["type"] == "missing" else "wrong"
+        return f"{file.name} is not whole: {where or 'its content'} is {problem}"
     except (ValueError, RecursionError):
         return f"{file.name} is not whole: it is no JSON"
 

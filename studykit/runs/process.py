@@ -62,7 +62,7 @@ _gpu: list[BinaryIO] = []  # the lock file of this process's GPU, kept open whil
 
 
 def watch(every: float = 0.5) -> None:
-    """Ends this process when the command that started it is gone. papermill and its kernel each watch for themselves."""
+    """Ends this process when the command that started it is gone; papermill and its kernel watch each."""
     command = os.environ.get(COMMAND)
     if not command or _watching:
         return

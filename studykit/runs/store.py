@@ -224,7 +224,7 @@ def _changed(run: OpenRun, recorded: Basis) -> list[str]:
 
 
 def _restored(run: OpenRun) -> bool:
-    """Whether a finished run whose manifest Snakemake has removed can be used as it is, and then puts the manifest back.
+    """Whether a finished run whose manifest Snakemake has removed can be used as it is; then puts the manifest back.
 
     Everything that decided its results must be the same, and all that it published must be there.
     """

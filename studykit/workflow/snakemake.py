@@ -3,8 +3,8 @@
 It ends when the command dies (see `process`), and it can be interrupted: a shell starts background jobs with Ctrl-C
 ignored, and notebooks would inherit that.
 
-The command must know beforehand what options and profiles ask for; `read_options` tells it. Snakemake's own parser would
-take a second, and 100 MB of a process that lives as long as the study.
+The command must know beforehand what options and profiles ask for; `read_options` tells it. Snakemake's own parser
+would take a second, and 100 MB of a process that lives as long as the study.
 """
 
 from __future__ import annotations
