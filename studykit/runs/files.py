@@ -14,7 +14,7 @@ from studykit.errors import UserError
 
 
 def home() -> Path:
-    """Returns the project's directory: STUDYKIT_HOME, else the nearest directory with a Snakefile, from here upwards."""
+    """Returns the project's directory: STUDYKIT_HOME, else the nearest directory above with a Snakefile."""
     if named := os.environ.get("STUDYKIT_HOME"):
         return Path(named).resolve()
     here = Path.cwd()
