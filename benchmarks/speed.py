@@ -44,7 +44,7 @@ from studykit.tuners import (
 )
 
 RANK = 32
-CHEAPEST = fusion.cheapest
+CHEAPEST = fusion.cheapest_order
 
 
 def with_everything(base: torch.nn.Module, members: list[int], rank: int) -> PeftModel:
@@ -68,7 +68,7 @@ def variants(model: PeftModel, floor: Floor, members: list[int], rank: int) -> l
 
     def adapter(name: str, order: str | None = None) -> list[torch.nn.Parameter]:
         floor.on = False
-        fusion.cheapest = (lambda orders: order) if order else CHEAPEST
+        fusion.cheapest_order = (lambda orders: order) if order else CHEAPEST
         tuner.enable_adapter_layers()
         model.set_adapter(name)
         return [p for p in model.parameters() if p.requires_grad]

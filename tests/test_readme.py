@@ -15,7 +15,7 @@ from studykit.study.parameters import STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))))
-MADE = ("reports/", "logs/", "runs/", "path/to/", "/")  # what the commands make, and placeholders
+MADE = ("work/", "reports/", "logs/", "runs/", "path/to/", "/")  # what the commands make, and placeholders
 READING_PATH = 2000  # lines, at most
 
 
