@@ -18,9 +18,7 @@ def checkpoint(seed: int | None, passed, nats, name: str = "trained") -> Checkpo
         "pass_at_1": Score(label="pass@1", value=float(np.mean(tests)), per_example=tests, signature="p", n=n),
         "exact_match": Score(label="Exact match", value=0.0, per_example=[0.0] * n, signature="em", n=n),
         "bleu_paper": Score(label="BLEU (paper), corpus", value=50.0, statistics=counts, signature="b", n=n),
-        "loss": Score(
-            label="Completion loss", value=float(np.mean(nats)) / 10, statistics=losses, signature="l", n=n
-        ),
+        "loss": Score(label="Completion loss", value=float(np.mean(nats)) / 10, statistics=losses, signature="l", n=n),
     }
     return CheckpointScores(
         name=name,
@@ -64,6 +62,4 @@ def rescored(content: EvaluationScores, change) -> EvaluationScores:
     def new(scores: Mapping[str, Score]) -> dict[str, Score]:
         return dict(change(scores))
 
-    return changed(
-        content, checkpoints=[c.model_copy(update={"scores": new(c.scores)}) for c in content.checkpoints]
-    )
+    return changed(content, checkpoints=[c.model_copy(update={"scores": new(c.scores)}) for c in content.checkpoints])

@@ -54,7 +54,9 @@ def notebook(home: Path, stage: str, work: str | None = None, after: str = "") -
     cells = [
         nbformat.v4.new_markdown_cell(f"# The {stage} notebook\n\nProse."),
         nbformat.v4.new_code_cell(head, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(f"from studykit.runs import files, notebook, store\n\np = notebook.from_notebook({stage!r}, globals())"),
+        nbformat.v4.new_code_cell(
+            f"from studykit.runs import files, notebook, store\n\np = notebook.from_notebook({stage!r}, globals())"
+        ),
         nbformat.v4.new_code_cell(
             f"with store.open_run(p.out, stage={stage!r}, params=p) as run:\n    if not run.done:\n"
             + "".join(f"        {line}\n" for line in (work or WORK.get(stage, "value = 1")).split("\n"))

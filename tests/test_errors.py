@@ -25,6 +25,8 @@ def test_an_interruption_is_one():
     assert issubclass(Interrupted, KeyboardInterrupt) and not issubclass(Interrupted, Exception)
 
 
-@pytest.mark.parametrize("value, text", [(True, "true"), (None, "null"), ("x", "'x'"), (3, "3"), ("y" * 99, "'" + "y" * 56 + "...")])
+@pytest.mark.parametrize(
+    "value, text", [(True, "true"), (None, "null"), ("x", "'x'"), (3, "3"), ("y" * 99, "'" + "y" * 56 + "...")]
+)
 def test_values_are_shown_as_they_are_written(value, text):
     assert show(value) == text

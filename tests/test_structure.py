@@ -72,7 +72,7 @@ def test_no_modules_import_each_other_in_a_circle():
     done: set[str] = set()
 
     def visit(name: str, path: list[str]) -> None:
-        assert name not in path, f"a circle: {' -> '.join([*path[path.index(name):], name])}"
+        assert name not in path, f"a circle: {' -> '.join([*path[path.index(name) :], name])}"
         if name not in done:
             for other in sorted(GRAPH.get(name, ())):
                 visit(other, [*path, name])

@@ -59,7 +59,7 @@ def documented(program: PolyglotProgram, language: str) -> tuple[str, str]:
 def file_documents(
     directory: Path, languages: list[str], target: str, target_share: float, seed: int
 ) -> list[Document]:
-    """Reads the `content` of every line of `<directory>/<language>.jsonl`, shuffled; of the target only a `target_share`.
+    """Reads the `content` of every line of `<directory>/<language>.jsonl`, shuffled; of the target, `target_share`.
 
     Raises: UserError, which names file and line, for a line without content.
     """

@@ -65,7 +65,7 @@ def drop_near_duplicates(
 ) -> tuple[dict[str, list[Row]], dict[tuple[str, str], list[Row]]]:
     """Drops the near duplicates among the rows of one language.
 
-    Test rows always stay. A validation row is dropped if it is similar to a test row, a training row if it is similar to
+    Test rows always stay. A validation row is dropped if it is similar to a test row, a training row if similar to
     any row that stays.
 
     Returns: the rows that stay by split, and the dropped ones: {(split, split of the similar row): rows}.

@@ -76,7 +76,7 @@ def shared_groups(rows: Rows) -> dict:
 
 
 def leakage(splits: dict[str, list[Row]]) -> dict[str, int]:
-    """Counts the duplicates within train, and the test rows whose target, prompt and target, or group occur in train."""
+    """Counts duplicates within train, and test rows whose target, prompt and target, or group occur in train."""
     pairs = [(row.prompt, row.target) for row in splits["train"]]
     targets, groups = {row.target for row in splits["train"]}, _groups(splits["train"])
     seen = set(pairs)

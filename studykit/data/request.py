@@ -1,7 +1,7 @@
 """What a study requests of a data set, and what a reader of a data set returns.
 
 A reader is a function `(raw, location, request) -> Iterator[Example]`: from one row as it is published to any number of
-rows of ours. It raises `BadRow` for a row that is not as published, and `NotRequested` for one that the study has no use
+rows of ours. It raises `BadRow` for a row that is not as published, and `NotRequested` for one that a study has no use
 for.
 """
 

@@ -109,9 +109,9 @@ def read_row_file(path: Path) -> list[Row]:
 class DataRun:
     """A finished run of notebook 01: its rows, and the parameters that say how they are read.
 
-        data = DataRun("runs/data/generation-lua-0123456789")
-        train = data.rows("lua", "train")
-        data.limits, data.are_programs("lua")
+    data = DataRun("runs/data/generation-lua-0123456789")
+    train = data.rows("lua", "train")
+    data.limits, data.are_programs("lua")
     """
 
     directory: str | Path

@@ -84,7 +84,9 @@ def verify_references(
 def read_references(path: str | Path, languages: Sequence[str] = ()) -> list[Row]:
     """Reads the test rows of a data run, a JSON lines file of rows, or HumanEval-X or HumanEval as they are published.
 
-    HumanEval-X may be its folder (`<language>/data/humaneval_<language>.jsonl.gz`) or one of its files. Raises UserError for any other file, and for a language that the rows do not have.
+    HumanEval-X may be its folder (`<language>/data/humaneval_<language>.jsonl.gz`) or one of its files.
+    Raises UserError
+    for any other file, and for a language that the rows do not have.
     """
     path, languages = Path(path), [canonical(language) for language in languages]
     files = [path] if path.is_file() else next(filter(None, (sorted(path.glob(form)) for form in FORMS)), [])

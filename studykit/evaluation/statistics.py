@@ -84,7 +84,7 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Estimate:
 
 
 def proportion(shares: Sequence[float], clusters: Sequence | None = None, confidence: float = 0.95) -> Estimate:
-    """Returns Wilson's interval of a mean of `shares` (n,), each 0 to 1: passed or not, or a mean over seeds or samples.
+    """Returns Wilson's interval of a mean of `shares` (n,), each 0 to 1: passed or not, or means over seeds or samples.
 
     Shares of 0 and 1 without clusters are Wilson's own case. Otherwise n is replaced by the effective sample size, the
     number of independent trials whose mean would vary as much as this one:

@@ -262,7 +262,8 @@ def difference_caption(comparison: MetricComparison) -> str:
     tests = " and ".join(dict.fromkeys(TEST_NAMES[contrast.test] for contrast in comparison.contrasts))
     family = f"{plural(comparison.family.tests, 'test')}: {comparison.family.description}"
     return (
-        f"Differences in {comparison.label}, paired over {sample_size(comparison.contrasts[0])}. The p values are those "
+        f"Differences in {comparison.label}, paired over {sample_size(comparison.contrasts[0])}. The p values "
+        "are those "
         f"of {tests} after Holm's correction over {family}."
     )
 

@@ -291,7 +291,9 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         scores=summary.read_score_table(run_files.home() / compare_run.dir, study.target) if headline else None,
         counts=Counter({"done": 0}) + Counter(status.state for status in statuses.values()),
         not_done=NOT_DONE,
-        unfinished=[(run, status) for run, status in statuses.items() if status.state in ("failed", "stopped", "damaged")],
+        unfinished=[
+            (run, status) for run, status in statuses.items() if status.state in ("failed", "stopped", "damaged")
+        ],
         waiting_for=lambda run: _waiting_for(run, statuses),
         total_seconds=sum(manifest.seconds for manifest in manifests),
         stage_times=_stage_times(statuses),

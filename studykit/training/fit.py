@@ -22,7 +22,7 @@ SMALL_RANK = 64  # rank of the low-rank fusion that is suggested
 
 
 def remedies(job: Job) -> list[tuple[str, Job]]:
-    """Returns the job with each change of settings that saves memory, and last with all of them, by the settings' text."""
+    """Returns the job with each setting that saves memory, and last with all of them, by the settings' text."""
     changes: list[tuple[str, dict]] = []
     if not job.new:
         if not job.checkpointing:
@@ -91,7 +91,7 @@ def report(study: Study, gpu: str | None = None) -> str:
         "",
         *_aligned(rows),
         "",
-        "activations: memory that a training step keeps for its backward pass; where nothing trains, the peak of a pass",
+        "activations: memory that a step keeps for its backward pass; where nothing trains, the peak of a pass",
     ]
     counted = "the peak; the interpreter and its libraries take about 1 GB more"
     if on_gpu:

@@ -145,7 +145,9 @@ def test_sums_by_kind_of_token_add_up_and_are_those_of_the_tokens(model, tokeniz
                 for s in record.samples]  # fmt: skip
         tokens = np.concatenate([weights[:, mine] for weights, mine in here], axis=1)
         np.testing.assert_allclose(attention_record.mean_weights(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
-    np.testing.assert_allclose(attention_record.mean_weights(record, kinds=KINDS), attention_record.mean_weights(record), rtol=1e-12)
+    np.testing.assert_allclose(
+        attention_record.mean_weights(record, kinds=KINDS), attention_record.mean_weights(record), rtol=1e-12
+    )
     assert np.isnan(attention_record.mean_weights(record, "prompt", kinds=["comment"])).all()
     with pytest.raises(UserError, match="'verb' is none of them"):
         attention_record.mean_weights(record, kinds=["verb"])
@@ -276,7 +278,9 @@ def test_the_mean_is_the_token_weighted_mean_of_samples(weights):
         np.testing.assert_allclose(attention_record.mean_weights(record, tokens), pooled, atol=1e-12)
     np.testing.assert_allclose(attention_record.target_weights(record), attention_record.mean_weights(record)[:, -1])
     prompt, completion = record.counts.sum(0)
-    parts = prompt * attention_record.mean_weights(record, "prompt") + completion * attention_record.mean_weights(record, "completion")
+    parts = prompt * attention_record.mean_weights(record, "prompt") + completion * attention_record.mean_weights(
+        record, "completion"
+    )
     np.testing.assert_allclose(parts / (prompt + completion), attention_record.mean_weights(record, "both"), atol=1e-12)
 
 

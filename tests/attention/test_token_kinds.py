@@ -110,7 +110,9 @@ BLOCK_COMMENTS = {"lua": "--[[", "ruby": "\n=begin\n", "julia": "#=", "haskell":
 @pytest.mark.parametrize("language", [one for one in LANGUAGES if one not in ("python", "perl", "bash")])
 def test_a_comment_that_is_cut_off_goes_on_to_the_end(language):
     opening = BLOCK_COMMENTS.get(language, "/*")
-    assert named(["x ", opening, " a while", "\n", " x"], language) == "identifier comment comment other comment".split()
+    assert (
+        named(["x ", opening, " a while", "\n", " x"], language) == "identifier comment comment other comment".split()
+    )
 
 
 @settings(deadline=None, max_examples=60)

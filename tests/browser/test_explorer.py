@@ -67,10 +67,12 @@ class Opened:
 
     def pixels(self, index):
         """The left upper corner of a cell on the canvas, where no text is: its colour, 0 to 255."""
-        return np.array(self.frame.evaluate(f"""() => {{
+        return np.array(
+            self.frame.evaluate(f"""() => {{
             const canvas = document.querySelector('canvas'), c = canvas.drawn.cells[{index}], dpr = devicePixelRatio;
             const at = [c.x + 2 + 2, c.y + 2 + 2 - parseFloat(canvas.style.top)].map(v => Math.round(v * dpr));
-            return [...canvas.getContext('2d').getImageData(...at, 1, 1).data].slice(0, 3); }}"""))
+            return [...canvas.getContext('2d').getImageData(...at, 1, 1).data].slice(0, 3); }}""")
+        )
 
     def shades(self, index):
         """How many colours a cell has on the canvas: one, unless something is written on it."""
@@ -110,7 +112,9 @@ def show(browser, tmp_path):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         shown = Opened(context.new_page(), studykit.explore(what, view=view, **options), tmp_path / "page.html")
         yield shown
-        assert shown.requests == [shown.address] or set(shown.requests) <= {shown.address, "about:srcdoc"}, "nothing loads"
+        assert shown.requests == [shown.address] or set(shown.requests) <= {shown.address, "about:srcdoc"}, (
+            "nothing loads"
+        )
         assert shown.messages == []
         context.close()
 
@@ -169,7 +173,9 @@ def test_exported_numbers_are_those_of_the_records(show):
         page.choose(seed="1")
         for pool in attention_record.POOLS:
             page.choose(pool=pool)
-            np.testing.assert_allclose(matrix(page.rows(), record), attention_record.mean_weights(record, pool), atol=1e-6)
+            np.testing.assert_allclose(
+                matrix(page.rows(), record), attention_record.mean_weights(record, pool), atol=1e-6
+            )
         for kind, name in ((0, "keyword"), (1, "identifier"), (3, "comment")):
             page.choose(kind=str(kind))
             expected = attention_record.mean_weights(record, "both", kinds=[name])
@@ -213,7 +219,9 @@ def test_what_is_painted_is_what_is_said(show):
 def test_panels_share_one_scale(show):
     with show(PAIR, view="all") as page:
         page.choose(scale="most")
-        means = {phase: np.mean([attention_record.mean_weights(r) for r in records], 0) for phase, records in PAIR.items()}
+        means = {
+            phase: np.mean([attention_record.mean_weights(r) for r in records], 0) for phase, records in PAIR.items()
+        }
         most = max(mean.max() for mean in means.values())
         for phase, mean in means.items():
             (index, _) = page.cells(f"{phase} · L1 · python")[0]
@@ -278,7 +286,10 @@ def test_phases_are_compared_on_the_same_samples(show):
         rows = page.rows(series="phase 2 − phase 1")
         np.testing.assert_allclose(matrix(rows, record, "weight_difference"), means[1] - means[0], atol=1e-6)
         assert rows[0]["checkpoints"] == "lua-made-s0 lua-made-s1 less lua-made-s0 lua-made-s1"
-        by_seed = [attention_record.mean_weights(b) - attention_record.mean_weights(a) for a, b in zip(*PAIR.values(), strict=True)]
+        by_seed = [
+            attention_record.mean_weights(b) - attention_record.mean_weights(a)
+            for a, b in zip(*PAIR.values(), strict=True)
+        ]
         spread = np.std(by_seed, axis=0, ddof=1)
         np.testing.assert_allclose(matrix(rows, record, "sd_over_seeds"), spread, atol=1e-6)
         assert "Both have the same samples" in page.caption()
@@ -306,7 +317,10 @@ def test_small_multiples_by_run_and_by_member(show):
 def test_depth_has_entropy_target_share_and_the_spread_of_seeds(show):
     with show(PAIR, view="depth") as page:
         records = PAIR["phase 2"]
-        for quantity, of in (("target_weight", attention_record.target_weights), ("entropy_bits", attention_record.entropy)):
+        for quantity, of in (
+            ("target_weight", attention_record.target_weights),
+            ("entropy_bits", attention_record.entropy),
+        ):
             rows = page.rows(series="phase 2", quantity=quantity)
             middle, spread = mean_and_sd(records, of)
             np.testing.assert_allclose([row["value"] for row in rows], middle, atol=1e-5)
@@ -509,7 +523,9 @@ def test_text_of_data_and_models_never_runs(show):
             s.textContent = 'document.body.dataset.pwned = 2'; document.body.append(s);
             return document.body.dataset.pwned || 'no'; }""")
         assert ran == "no", "the policy in the frame lets no other script run"
-        assert ["Content Security Policy" in text for text in page.messages] == [True, True], "the page's and the frame's"
+        assert ["Content Security Policy" in text for text in page.messages] == [True, True], (
+            "the page's and the frame's"
+        )
         page.messages.clear()
 
 
@@ -525,7 +541,9 @@ def test_weights_that_do_not_add_up_are_told_at_once(show):
 
 def test_without_kept_samples_means_are_there_and_tokens_say_why_not(show):
     with show(made_record(keep=0)) as page:
-        np.testing.assert_allclose(matrix(page.rows(), made_record()), attention_record.mean_weights(made_record()), atol=1e-6)
+        np.testing.assert_allclose(
+            matrix(page.rows(), made_record()), attention_record.mean_weights(made_record()), atol=1e-6
+        )
         page.view("tokens")
         assert page.caption() == "No sample of phase 2 is kept token by token."
 
@@ -580,5 +598,7 @@ def test_a_large_model_opens_at_once_and_stays_quick(show):
             return performance.now() - start; }""")
         assert max(moved, hovered, scrolled) < 1000, (moved, hovered, scrolled)
         assert page.rows(position=4096)[0]["token"] == " name1", "both phases can be read token by token"
-        print(f"2 x 48 layers, 4096 tokens, 8 members: open after {ready} ms, another layer in {moved:.0f} ms, hover "
-              f"{hovered:.1f} ms, scroll {scrolled:.0f} ms")
+        print(
+            f"2 x 48 layers, 4096 tokens, 8 members: open after {ready} ms, another layer in {moved:.0f} ms, hover "
+            f"{hovered:.1f} ms, scroll {scrolled:.0f} ms"
+        )

@@ -97,7 +97,9 @@ def test_rows_survive_their_files(tmp_path):
     rows = copy.deepcopy(rows_of("generation"))
     rows["lua"]["train"][0] = replace(rows["lua"]["train"][0], stop=("\u2028 \U0001f600 \r\n",))
     data_rows.write_rows(tmp_path / "rows", rows)
-    assert all(data_rows.DataRun(tmp_path).rows(x, split) == rows[x][split] for x in rows for split in data_splits.SPLITS)
+    assert all(
+        data_rows.DataRun(tmp_path).rows(x, split) == rows[x][split] for x in rows for split in data_splits.SPLITS
+    )
     with pytest.raises(UserError, match="has no train rows for 'perl'; its languages are"):
         data_rows.DataRun(tmp_path).rows("perl", "train")
 

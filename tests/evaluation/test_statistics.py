@@ -106,7 +106,10 @@ def test_paired_differences():
 
 def test_paired_corpus_difference():
     references = ["a b c d e f"] * 30
-    good, bad = score_texts(["a b c d e x"] * 30, references), score_texts(["a b x d y x"] * 15 + references[:15], references)
+    good, bad = (
+        score_texts(["a b c d e x"] * 30, references),
+        score_texts(["a b x d y x"] * 15 + references[:15], references),
+    )
     value = corpus_value("bleu_paper")
     found = paired_bootstrap(good["bleu_paper"].statistics, bad["bleu_paper"].statistics, value, resamples=500)
     assert found.value == pytest.approx(good["bleu_paper"].value - bad["bleu_paper"].value)

@@ -109,7 +109,9 @@ FIGURES = {
     "differences": lambda: comparison.differences(GAPS, metric="pass@1 (points)", baseline="base", samples=N),
     "cost": lambda: comparison.cost(COSTS, MEANS, metric="pass@1 (%)", samples=N),
     "token_strip": lambda: figures_tokens.token_strip(record(HOSTILE)),
-    "token_strip of a member": lambda: figures_tokens.token_strip(record(HOSTILE), layers=1, member="lua", weighted=True),
+    "token_strip of a member": lambda: figures_tokens.token_strip(
+        record(HOSTILE), layers=1, member="lua", weighted=True
+    ),
 }
 COUNTED = {"length_histograms": "n = 37", "token_strip": "n = 1 ", "token_strip of a member": "n = 1 "}
 
@@ -409,7 +411,9 @@ def test_each_method_of_a_study_has_its_own_colour_and_marker():
     looks = style.method_looks(METHODS)
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(METHODS)
     assert [name for name, look in looks.items() if look.colour == style.GREY] == ["base"]
-    assert looks == style.method_looks(METHODS[1:]) | {"base": looks["base"]}, "the base takes no colour from the others"
+    assert looks == style.method_looks(METHODS[1:]) | {"base": looks["base"]}, (
+        "the base takes no colour from the others"
+    )
     for name in METHODS:
         phase_1, phase_2 = (style.look_of(f"{name}{sign}{phase}", looks)
                             for sign, phase in ((", ", "phase 1"), (" · ", "phase 2")))  # fmt: skip

@@ -45,7 +45,9 @@ def test_the_hypothesis_is_answered_by_score_and_by_loss(tmp_path):
     by_score = [sentence for sentence in sentences if "pass@1" in sentence]
     by_loss = [sentence for sentence in sentences if "the completion loss" in sentence]
     assert [*by_score, *by_loss] == sentences and "AdvFusion beats" in by_loss[0]
-    assert "+30.0 points (95% interval over rows +24.0 to +36.1, over seeds +30.0 to +30.0)" in by_score[0], "with both intervals"
+    assert "+30.0 points (95% interval over rows +24.0 to +36.1, over seeds +30.0 to +30.0)" in by_score[0], (
+        "with both intervals"
+    )
 
 
 def test_texts_are_escaped_and_bold_is_kept(tmp_path):

@@ -67,7 +67,7 @@ def test_the_footer_shows_versions_and_every_parameter(tmp_path, monkeypatch, ou
     page = outputs.pop()["text/html"]
     assert not outputs
     for name, field in type(p).model_fields.items():
-        assert f">{name}</th>" in page and html.escape(field.description).replace("|", "|<wbr>") in page
+        assert f">{name}</th>" in page and field.description in html.unescape(page.replace("<wbr>", ""))
     with store.open_run("runs/data/made", stage="data", params=p) as run:
         run.publish(inputs=[])
     tables.footer(p.model_copy(update={"out": "runs/data/made"}))

@@ -43,8 +43,7 @@ def with_line(line: str, of: str = GOOD) -> str:
 
 BAD_STUDIES = {
     "adapter: {learning_rat: 1}": "adapter.learning_rat is unknown; did you mean learning_rate?",
-    "fusion: {weights_learning_rate: 0.1}":
-        "fusion.weights_learning_rate is unknown; it is now called scalar_mix_learning_rate.",
+    "fusion: {weights_learning_rate: 0.1}": "fusion.weights_learning_rate is unknown; it is now called scalar_mix_learning_rate.",
     "methods: [weights-lora]": "methods[0]: the method 'weights-lora' is unknown; it is now called 'scalar_mix-lora'.",
     "lanuages: [c]": "lanuages is unknown; did you mean languages?",
     "zzz: 1": "zzz is unknown; known are study, question, task",
@@ -174,7 +173,9 @@ def test_values_may_be_shared_by_anchors_and_merge_keys(tmp_path):
 
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
-MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: *a{i - 1}, y: *a{i - 1}, z: *a{i - 1}}}\n" for i in range(1, 30))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{i}: &a{i} {{<<: *a{i - 1}, y: *a{i - 1}, z: *a{i - 1}}}\n" for i in range(1, 30)
+)
 
 
 @pytest.mark.parametrize("text", [BOMB, MERGES, "question: &a [*a]", "question: &a {<<: *a}"], ids=range(4))
@@ -357,7 +358,9 @@ def test_another_study_holds_only_what_differs(file):
     assert len(file.read_text().splitlines()) <= 62
 
 
-@pytest.mark.parametrize("model", [*(stage.model for stage in STAGES.values()), Study], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [*(stage.model for stage in STAGES.values()), Study], ids=lambda model: model.__name__
+)
 def test_a_description_is_a_sentence_that_lists_the_words(model):
     for name, field in model.model_fields.items():
         if name in STAGES:

@@ -206,7 +206,10 @@ def test_studies_share_what_is_equal():
 def test_values_of_the_tiny_base_are_named_on_a_pretrained_one():
     tiny = {"adapter": {"learning_rate": 1.5e-2, "reduction_factor": 3}, "fusion": {"learning_rate": 2e-3}}
     said = plan.warnings(file.Study.model_validate(SMALL | tiny | {"base": "owner/name"}))
-    assert len(said) == 3 and "adapter.learning_rate is 0.015, as for the quickstart's tiny base; published is 1e-4" in said[0]
+    assert (
+        len(said) == 3
+        and "adapter.learning_rate is 0.015, as for the quickstart's tiny base; published is 1e-4" in said[0]
+    )
     assert plan.warnings(file.Study.model_validate(SMALL | tiny)) == []
     assert plan.warnings(file.Study.model_validate(SMALL | {"base": "owner/name"})) == []
 
@@ -344,7 +347,9 @@ def test_defaults_for_parameters_cells(stage):
 
 def test_every_planned_notebook_runs_without_asking_a_study():
     """What a notebook resolves from a study when it is None is never None in a plan."""
-    words = [w for w in study_methods.WORDS if w not in ("base", *study_methods.ADAPTERS)] + ["adapterfusion-lora-lowrank"]
+    words = [w for w in study_methods.WORDS if w not in ("base", *study_methods.ADAPTERS)] + [
+        "adapterfusion-lora-lowrank"
+    ]
     for run in planned(methods=["base", *study_methods.ADAPTERS, *words]):
         model = STAGES[run.stage].model
         missing = [n for n in model.model_fields if fields.kind(model, n) and run.params[n] is None]
@@ -356,9 +361,9 @@ def test_every_planned_notebook_runs_without_asking_a_study():
     ("fusion", {"method": "scalar_mix"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 2e-3),
 ])  # fmt: skip
 def test_by_hand_a_method_gets_its_own_rate_whatever_the_study_runs(stage, given, rate):
-    assert notebook.resolve(stage, {**notebook.defaults(stage), "learning_rate": None, **given}, "params/quickstart.yaml")[
-        "learning_rate"
-    ] == pytest.approx(rate)
+    assert notebook.resolve(
+        stage, {**notebook.defaults(stage), "learning_rate": None, **given}, "params/quickstart.yaml"
+    )["learning_rate"] == pytest.approx(rate)
 
 
 def test_by_hand_a_composition_of_loras_is_lent_loras():

@@ -144,12 +144,16 @@ def test_mistakes_are_told_in_one_sentence(runs, home):
     base, _ = load_base(runs["base"])
     place, _ = fusion_run(home, new_fusion(runs), runs, ("phase1", "phase2"))
     wrong = members(runs) | {"lua": runs["lora"]}
-    refused("Only adapters of one placement can be fused, but .* at 'linear'",
-            lambda: fusions.new_fusion(base, FusionParams(members=wrong)))
+    refused(
+        "Only adapters of one placement can be fused, but .* at 'linear'",
+        lambda: fusions.new_fusion(base, FusionParams(members=wrong)),
+    )
     absent = members(runs) | {"lua": runs["base"]}
     base, _ = load_base(runs["base"])
-    refused("holds no adapter; a finished run of notebook 02",
-            lambda: fusions.new_fusion(base, FusionParams(members=absent)))
+    refused(
+        "holds no adapter; a finished run of notebook 02",
+        lambda: fusions.new_fusion(base, FusionParams(members=absent)),
+    )
     refused("has no 'fusion'; it holds phase1, phase2", lambda: fusions.load_trained(base, place, "fusion"))
     refused("neither a finished adapter run nor", lambda: fusions.load_trained(base, runs["base"]))
     fusions.save_members(home / "runs/fusion/torn", members(runs))

@@ -137,8 +137,14 @@ def test_a_killed_fusion_ends_like_another(home, monkeypatch, carry):
     p = tiny.fusion_params(home, carry_optimizer=carry, steps=6)
     assert len(fuse(p)) == 2
     whole = files(home / p.out)
-    assert {"attention/init.npz", "attention/phase1-masked.npz", "attention/phase1.npz", "attention/phase2.npz",
-            "phase1/fusion/adapter_model.safetensors", "phase2/fusion/adapter_model.safetensors"} <= whole.keys()
+    assert {
+        "attention/init.npz",
+        "attention/phase1-masked.npz",
+        "attention/phase1.npz",
+        "attention/phase2.npz",
+        "phase1/fusion/adapter_model.safetensors",
+        "phase2/fusion/adapter_model.safetensors",
+    } <= whole.keys()
 
     cut = p.model_copy(update={"out": "runs/fusion/cut/" + p.out.rpartition("/")[2]})
     step = trainer.StudyTrainer.training_step

@@ -56,7 +56,9 @@ def wide_fusion(tokens):
     return model
 
 
-def run(model, tokens, checkpoints, steps=8, n=10, value_regularizer=0.0, adam_state=None, seed=0, valid="lua", **settings):
+def run(
+    model, tokens, checkpoints, steps=8, n=10, value_regularizer=0.0, adam_state=None, seed=0, valid="lua", **settings
+):
     p = TrainingSettings(**USUAL | settings)
     train_rows, valid_rows = tiny.examples(tokens, n), tiny.examples(tokens, 5, valid, first=n)
     return train(model, tokens, train_rows, valid_rows, p, steps=steps, trainer_state_dir=checkpoints, seed=seed,
@@ -280,7 +282,9 @@ def test_seconds_and_memory_count_all_attempts(tokens, tmp_path, killed):
 def test_the_penalty_is_in_the_loss_and_in_the_log(tokens, tmp_path):
     logs = {}
     for factor in (0.0, 0.5):
-        result, _ = run(fusion(tokens), tokens, tmp_path / str(factor), value_regularizer=factor, n=4, eval_every=1, steps=4)
+        result, _ = run(
+            fusion(tokens), tokens, tmp_path / str(factor), value_regularizer=factor, n=4, eval_every=1, steps=4
+        )
         logs[factor] = [row for row in result.log if "loss" in row]
     # Before the first step W_v is the identity but for its 1e-6; after it, the penalty is what the loss has more.
     model = fusion(tokens)
@@ -360,7 +364,9 @@ def test_adam_state_can_be_carried_into_the_next_training(tokens, tmp_path):
             if name in start:
                 parameter.data.copy_(start[name])
         before = {name: {key: value.clone() for key, value in state.items()} for name, state in first.items()}
-        result, then = run(again, tokens, tmp_path / kind, steps=1, adam_state=adam_state, value_regularizer=0.1, weight_decay=0.1)
+        result, then = run(
+            again, tokens, tmp_path / kind, steps=1, adam_state=adam_state, value_regularizer=0.1, weight_decay=0.1
+        )
         assert all(equal(first[name], before[name]) for name in first)  # a copy was carried
         made[kind] = then
         # whatever is carried, the schedule begins anew

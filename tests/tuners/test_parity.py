@@ -92,7 +92,9 @@ def test_fusion_equals_reference(golden, prefix):
 )
 def test_value_regulariser_equals_reference(golden, prefix):
     model, _ = build(golden, prefix)
-    torch.testing.assert_close(0.01 * value_deviation(model), golden.expected[prefix + "reg_loss"], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        0.01 * value_deviation(model), golden.expected[prefix + "reg_loss"], atol=1e-6, rtol=1e-5
+    )
 
 
 def test_the_packed_reference_is_complete():

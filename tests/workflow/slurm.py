@@ -1,6 +1,6 @@
 """A real Slurm on this machine alone, for tests: munged, slurmctld and slurmd of Debian's packages, one node.
 
-    apt-get install --no-install-recommends munge slurmctld slurmd slurm-client
+apt-get install --no-install-recommends munge slurmctld slurmd slurm-client
 """
 
 from __future__ import annotations

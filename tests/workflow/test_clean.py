@@ -125,7 +125,9 @@ def test_a_run_made_by_hand_goes_only_when_it_is_named(home, monkeypatch):
     base, mine = "base_model/mine-0123456789", "adapter/mine-0123456789"
     by_hand(home, f"runs/{base}")
     by_hand(home, f"runs/{mine}", f"runs/{base}")
-    assert f"adapter/mine-0123456789  kept: it was made by hand; `studykit clean {mine} --yes`" in clean.list_leftovers()
+    assert (
+        f"adapter/mine-0123456789  kept: it was made by hand; `studykit clean {mine} --yes`" in clean.list_leftovers()
+    )
     clean.remove_leftovers()
     assert (home / "runs" / mine / "value").exists() and (home / "runs" / base / "value").exists()
     with pytest.raises(UserError, match=f"{base} is needed by a study or by another run"):
@@ -156,7 +158,9 @@ def test_a_study_that_was_run_from_elsewhere_keeps_its_runs(home, tmp_path_facto
     assert studies.remembered() == [mine] and str(mine) in (home / "runs/.studies").read_text().split('"')
     assert run.name not in clean.list_leftovers()
     mine.unlink()
-    assert f"{mine}, a study that was run, is gone: the runs that it alone needed are left over." in clean.list_leftovers()
+    assert (
+        f"{mine}, a study that was run, is gone: the runs that it alone needed are left over." in clean.list_leftovers()
+    )
     clean.remove_leftovers()
     assert not (home / run.dir).exists() and studies.remembered() == []
 

@@ -76,7 +76,9 @@ def test_phases_are_named_and_each_is_half_of_the_way(home, planned):
     assert (str(step), step.share) == ("phase 1, step 50 of 100, loss 1.000", 0.25)
     time.sleep(0.02)
     checkpoint(home, fusion, 20, 100, 0.5, "phase2")
-    assert progress.training_step(fusion).phase == "phase 2" and progress.training_step(fusion).share == pytest.approx(0.6)
+    assert progress.training_step(fusion).phase == "phase 2" and progress.training_step(fusion).share == pytest.approx(
+        0.6
+    )
 
 
 def test_the_time_left_is_what_runs_of_a_stage_took_divided_by_the_places(home, planned):
@@ -180,7 +182,9 @@ DEAD = f"{BEGUN}Traceback (most recent call last):\n  x\nnbclient.exceptions.Dea
 
 
 def cells(*done: str) -> str:
-    return json.dumps({"cells": [{"metadata": {"papermill": {"status": state, "start_time": "12:00"}}} for state in done]})
+    return json.dumps(
+        {"cells": [{"metadata": {"papermill": {"status": state, "start_time": "12:00"}}} for state in done]}
+    )
 
 
 @pytest.mark.parametrize("text, notebook, then", [
@@ -231,7 +235,9 @@ def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
     assert seen == {("running", "starting")}
     (home / "die").touch()
     assert process.wait(30) != 0
-    assert status.run_status(base.dir).error.startswith("its kernel died") and display._state(base, since, {}) == "failed"
+    assert (
+        status.run_status(base.dir).error.startswith("its kernel died") and display._state(base, since, {}) == "failed"
+    )
     out = io.StringIO()
     os.utime(log.with_suffix(".txt"), (1, 1))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"])

@@ -100,7 +100,9 @@ def test_the_limit_of_gpus_stands_beside_other_limits_and_only_on_this_machine(h
     for options, limits in [([], ["mem_mb=900"]), (["--resources", "mem_mb=7", "x=1"], ["mem_mb=7", "x=1"])]:
         assert snakemake.read_options(options).options == ["--resources", *limits, "gpu=2"]
     assert snakemake.read_options(["--res", "gpu=1"]).options == [], "the user's own"
-    assert snakemake.read_options(FAR).options[:1] == ["--slurm-jobname-prefix"] and snakemake.read_options(FAR).gpus == 0
+    assert (
+        snakemake.read_options(FAR).options[:1] == ["--slurm-jobname-prefix"] and snakemake.read_options(FAR).gpus == 0
+    )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert snakemake.read_options([]).options == []
 

@@ -34,7 +34,7 @@ class Linked(NamedTuple):
 
 
 def link(source: Source, files: list[SourceFile], request: ReadRequest, rejects: Rejects) -> Linked:
-    """Reads what the rows of these files refer to. Raises: UserError if a file that they need is not in or above them."""
+    """Reads what the rows of these files refer to. Raises UserError if a needed file is not in or above them."""
     needs = {name: source.find_linked(name) for name in LINKED_FILES}
     programs = any("train" in file.name for file in files)
     for name, why in (

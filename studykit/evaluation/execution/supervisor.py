@@ -239,7 +239,7 @@ def remove(path: str) -> None:
 
 
 def own_state() -> list:
-    """What a program could change about this process if it reached it: limits, priority, processors, mask, directory."""
+    """Everything that a program could change in this process: limits, priority, processors, mask, directory."""
     names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
     processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     mask = os.umask(0o022)

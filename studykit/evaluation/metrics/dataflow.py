@@ -169,7 +169,7 @@ def flows(tree: SyntaxTree, language: str) -> Counter:
 
 
 class _Extractor:
-    """A walk over a syntax tree that fills `incoming`: position -> [relation, names of its sources, their positions]."""
+    """A walk over a syntax tree that fills `incoming`: position -> [relation, names of sources, their positions]."""
 
     def __init__(self, nodes: list[Node], rules: Rules):
         self.nodes, self.rules, self.again = nodes, rules, False

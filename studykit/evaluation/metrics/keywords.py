@@ -1,6 +1,6 @@
 """Keywords, which the weighted n-gram match of CodeBLEU counts in full; other words count 0.2 (Ren et al. 2020, 3.2).
 
-For the ten languages with published scores, the lists are those behind these scores, oddities included (C++ has words of
+For the ten languages with published scores, the lists are those behind these scores, with oddities (C++ has words of
 its standard library, JavaScript lacks `true`): other words would give other numbers.
 """
 

@@ -1,6 +1,6 @@
 """Overlap of characters and words: chrF, ROUGE-L, edit similarity.
 
-chrF is sacrebleu's chrF2 (Popović 2015), ROUGE-L is rouge-score's without stemmer (Lin 2004). Both are computed here from
+chrF is sacrebleu's chrF2 (Popović 2015), ROUGE-L is rouge-score's without stemmer (Lin 2004). Both are computed from
 counts, which a bootstrap needs, in a fraction of the libraries' time, and tests compare them with the libraries.
 """
 

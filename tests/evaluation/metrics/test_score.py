@@ -152,11 +152,11 @@ def test_corpus_values_are_vectorised():
 
 def test_signatures_say_which_variant():
     scores = (
-        score_texts(PREDICTIONS, REFERENCES) | score_texts(PREDICTIONS, REFERENCES, "go") | score_texts(PREDICTIONS, REFERENCES, "lua")
+        score_texts(PREDICTIONS, REFERENCES)
+        | score_texts(PREDICTIONS, REFERENCES, "go")
+        | score_texts(PREDICTIONS, REFERENCES, "lua")
     )
-    assert scores["sacrebleu"].signature.startswith(
-        "sacreBLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2."
-    )
+    assert scores["sacrebleu"].signature.startswith("sacreBLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.")
     assert all(entry.signature.endswith("|n:3") and "level:" in entry.signature for entry in scores.values())
     assert len({entry.signature for entry in scores.values()}) == len(scores) == len(LABELS)
     own = [entry.signature for name, entry in scores.items() if name not in ("sacrebleu", "chrf")]

@@ -100,7 +100,9 @@ def test_mistakes_get_a_sentence(reader, given, sentence):
 
 def test_the_widgets_load_nothing_until_they_are_asked(reader, monkeypatch):
     pytest.importorskip("ipywidgets")
-    monkeypatch.setattr("studykit.training.base.load_base", lambda *_: pytest.fail("loaded before the button was pressed"))
+    monkeypatch.setattr(
+        "studykit.training.base.load_base", lambda *_: pytest.fail("loaded before the button was pressed")
+    )
     box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
     prompt, completion, chosen, silent, button, _ = box.children
     assert prompt.value == tiny.rows(1, first=12)[0].prompt and completion.value
@@ -131,5 +133,7 @@ def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(reade
     button.click()
     expected = [reader.read(**TEXT | {"checkpoint": name}, phase="phase2") for name in (OTHER, RUN)]
     expected.append(reader.read(**TEXT, phase="phase1", muted=["python", "lua"]))
-    shown_losses, expected_losses = ([[(r.state, r.loss) for r in one] for one in readings] for readings in (shown, expected))
+    shown_losses, expected_losses = (
+        [[(r.state, r.loss) for r in one] for one in readings] for readings in (shown, expected)
+    )
     assert shown_losses == expected_losses

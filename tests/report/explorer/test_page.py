@@ -71,7 +71,9 @@ def test_a_page_holds_the_sums_and_the_tokens_of_its_record():
             for kinds in (KINDS, ["identifier"]):
                 chosen = np.ix_(pools, [KINDS.index(kind) for kind in kinds])
                 value = sums[chosen].sum((0, 1)) / np.array(held["counts"])[chosen].sum()
-                np.testing.assert_allclose(value, attention_record.mean_weights(record, tokens, weighted, kinds), atol=1e-6)
+                np.testing.assert_allclose(
+                    value, attention_record.mean_weights(record, tokens, weighted, kinds), atol=1e-6
+                )
     for i, sample in enumerate(record.samples):
         assert data["texts"][i]["tokens"] == sample.tokens and data["texts"][i]["id"] == sample.id
         assert [int(mark) for mark in data["texts"][i]["marks"]] == sample.marks.tolist()
@@ -103,7 +105,7 @@ def test_nothing_that_a_model_wrote_can_act():
     assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}'") and "unsafe" not in policy
     frame = BeautifulSoup(page.frame, "html.parser")
     assert [tag.name for tag in frame.find_all(True)] == ["iframe"] and frame.iframe["srcdoc"] == page.html
-    assert "sandbox=\"allow-scripts allow-downloads\"" in page.frame
+    assert 'sandbox="allow-scripts allow-downloads"' in page.frame
 
 
 def test_the_script_reads_no_text_as_markup_and_asks_for_nothing():
