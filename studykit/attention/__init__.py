@@ -1,7 +1,7 @@
-"""Where a fusion looks: recorded, saved, summarised. (notebooks 03 and 05)
+"""The weights that a fusion gives its members: recorded, saved and summarised. (notebooks 03 and 05)
 
-May import `training`, `data`, `tuners`, `runs` and `study`.
+The package may import `training`, `data`, `tuners`, `runs` and `study`.
 
-To read, in this order: `record` (weights of a set of samples), `capture` (a record is made), `token_kinds` (keyword,
-identifier ...), `snapshots` (a fusion while it trains), `summary` (one method over its seeds).
+Read in this order: `record` (the weights on a set of samples), `capture` (the pass that records them), `token_kinds`
+(keyword, identifier ...), `snapshots` (a fusion while it is trained), `summary` (one method over its seeds).
 """

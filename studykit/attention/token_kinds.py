@@ -30,8 +30,7 @@ from studykit.study.languages import canonical
 
 KINDS = ("keyword", "identifier", "literal", "comment", "punctuation", "other")
 OTHER = KINDS.index("other")
-# The kind of a Pygments type is that of its nearest ancestor here. A type without one is plain text or an error, where
-# words count as identifiers and other signs as punctuation.
+# The kind of a Pygments type is that of its nearest ancestor here. A type without one is plain text or an error.
 KIND_OF_TYPE = {
     Keyword: "keyword",
     Operator.Word: "keyword",
@@ -43,6 +42,7 @@ KIND_OF_TYPE = {
     Operator: "punctuation",
     Punctuation: "punctuation",
 }
+PLAIN_TEXT = re.compile(r"(?P<literal>\d[\w.]*)|(?P<identifier>\w+)")
 SINGLE_QUOTED = {"python", "javascript", "typescript", "lua", "ruby", "php", "perl", "bash"}  # have strings like 'this'
 STRING_QUOTES = re.compile(r'"""|\'\'\'|```|\\.|["\'\n]', re.DOTALL)
 # Where ' encloses one character, another ' is none: a lifetime ('a) or a symbol.
@@ -81,9 +81,12 @@ def character_kinds(text: str, language: str) -> np.ndarray:
         if kind:
             kinds[start:end] = KINDS.index(kind)
         else:
-            words = ["identifier" if sign.isalnum() or sign == "_" else "punctuation" for sign in program[start:end]]
-            kinds[start:end] = list(map(KINDS.index, words))
-    return np.delete(kinds, inserted)
+            for match in PLAIN_TEXT.finditer(program, start, end):
+                kinds[match.start() : match.end()] = KINDS.index(match.lastgroup)
+    kinds = np.delete(kinds, inserted)
+    visible = np.array([not sign.isspace() for sign in text], dtype=bool)
+    kinds[visible & (kinds == OTHER)] = KINDS.index("punctuation")
+    return kinds
 
 
 def _prepared(text: str, language: str) -> tuple[str, list[int]]:

@@ -13,9 +13,23 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
-from studykit.attention.record import COMPLETION, LAST, PROMPT, FusionRecord, Origin
+from studykit.attention.record import (
+    COMPLETION,
+    LAST,
+    POOLS,
+    PROMPT,
+    SUM_TOLERANCE,
+    FusionRecord,
+    Origin,
+    check_record,
+    entropy,
+    mean_weights,
+    norm_shares,
+    require_comparable,
+    target_weights,
+    token_marks,
+)
 from studykit.attention.token_kinds import KINDS, OTHER
 from studykit.data.prompts import encode_row
 from studykit.data.rows import Row
@@ -61,9 +75,9 @@ def made(weights: list[np.ndarray], phase: str = "phase 2", norms=None, **fields
     layers, ids = [f"L{i + 1}" for i in range(depth)], [f"r{i}" for i in range(len(weights))]
     record = FusionRecord.empty(MEMBERS[-members:], "lua", phase, layers, ids)
     for i, w in enumerate(weights):
-        shares = attention_record.norm_shares(w, np.ones_like(w) if norms is None else norms[i])
+        shares = norm_shares(w, np.ones_like(w) if norms is None else norms[i])
         kinds = np.arange(w.shape[1], dtype=np.uint8) % 3
-        record.add(i, w, shares, attention_record.token_marks(2, w.shape[1]), kinds)
+        record.add(i, w, shares, token_marks(2, w.shape[1]), kinds)
     for name, value in fields.items():
         setattr(record, name, value)
     return record
@@ -80,12 +94,12 @@ def weight_lists(draw):
 def test_completion_positions_are_those_whose_next_token_has_a_label(tokenizer):
     for item in ROWS:
         encoded = encode_row(item, tokenizer, *LIMITS)
-        marks = attention_record.token_marks(encoded.prompt_length, len(encoded.input_ids))
+        marks = token_marks(encoded.prompt_length, len(encoded.input_ids))
         labelled = [label != -100 for label in encoded.labels[1:]]
         assert (marks[:-1] == COMPLETION).tolist() == labelled
         assert marks[-1] == LAST
-    assert attention_record.token_marks(3, 6).tolist() == [PROMPT, PROMPT, COMPLETION, COMPLETION, COMPLETION, LAST]
-    assert attention_record.token_marks(0, 2).tolist() == [COMPLETION, LAST]
+    assert token_marks(3, 6).tolist() == [PROMPT, PROMPT, COMPLETION, COMPLETION, COMPLETION, LAST]
+    assert token_marks(0, 2).tolist() == [COMPLETION, LAST]
 
 
 def test_means_are_those_of_samples_run_alone(model, tokenizer):
@@ -99,7 +113,7 @@ def test_means_are_those_of_samples_run_alone(model, tokenizer):
         part = alone[:, encoded.prompt_length - 1 : -1]
         np.testing.assert_allclose(sample_means(record)[i], part.mean(1), atol=1e-5)
         sums, tokens = sums + part.sum(1), tokens + part.shape[1]
-    np.testing.assert_allclose(attention_record.mean_weights(record), sums / tokens, atol=1e-5)
+    np.testing.assert_allclose(mean_weights(record), sums / tokens, atol=1e-5)
     assert record.ids == [item.id for item in ROWS]
     assert record.layers == ["L1", "L2"] and record.members == MEMBERS
 
@@ -108,7 +122,7 @@ def test_means_are_those_of_samples_run_alone(model, tokenizer):
 def test_batching_changes_nothing(model, tokenizer, tokens):
     one, many = (recorded(model, tokenizer, batch_size=size) for size in (1, 7))
     for weighted in (False, True):
-        a, b = (attention_record.mean_weights(record, tokens, weighted) for record in (one, many))
+        a, b = (mean_weights(record, tokens, weighted) for record in (one, many))
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(a.sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(one.counts, many.counts)
@@ -120,7 +134,7 @@ def test_kept_samples_are_the_first_rows_in_full(model, tokenizer):
     for sample, means in zip(record.samples, sample_means(record), strict=False):
         assert sample.weights.dtype == np.float16
         assert sample.weights.shape == (2, len(sample.tokens), 3) == (2, len(sample.marks), 3)
-        np.testing.assert_allclose(sample.weights.astype(float).sum(-1), 1, atol=attention_record.SUM_TOLERANCE)
+        np.testing.assert_allclose(sample.weights.astype(float).sum(-1), 1, atol=SUM_TOLERANCE)
         kept = sample.weights[:, sample.marks == COMPLETION].astype(float).mean(1)
         np.testing.assert_allclose(kept, means, atol=1e-3)
     text = "".join(record.samples[0].tokens)
@@ -144,13 +158,11 @@ def test_sums_by_kind_of_token_add_up_and_are_those_of_the_tokens(model, tokeniz
         here = [(s.weights.astype(float), (s.marks == COMPLETION) & (s.kinds == KINDS.index(kind)))
                 for s in record.samples]  # fmt: skip
         tokens = np.concatenate([weights[:, mine] for weights, mine in here], axis=1)
-        np.testing.assert_allclose(attention_record.mean_weights(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
-    np.testing.assert_allclose(
-        attention_record.mean_weights(record, kinds=KINDS), attention_record.mean_weights(record), rtol=1e-12
-    )
-    assert np.isnan(attention_record.mean_weights(record, "prompt", kinds=["comment"])).all()
+        np.testing.assert_allclose(mean_weights(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
+    np.testing.assert_allclose(mean_weights(record, kinds=KINDS), mean_weights(record), rtol=1e-12)
+    assert np.isnan(mean_weights(record, "prompt", kinds=["comment"])).all()
     with pytest.raises(UserError, match="'verb' is none of them"):
-        attention_record.mean_weights(record, kinds=["verb"])
+        mean_weights(record, kinds=["verb"])
     ends = [sample.kinds[-1] for sample in record.samples]
     assert set(ends) == {OTHER}, "the end of text is no code"
 
@@ -159,16 +171,16 @@ def test_excluded_member_is_exactly_zero_and_a_zeroed_one_adds_nothing(model, to
     fusion_members(model, masked=["lua"], mode="exclude")
     excluded = recorded(model, tokenizer, phase="phase 1")
     assert (excluded.mask, excluded.masked) == ("exclude", ["lua"])
-    assert not attention_record.target_weights(excluded, "both").any()
-    check = attention_record.check_record(excluded)
+    assert not target_weights(excluded, "both").any()
+    check = check_record(excluded)
     assert check.ok and check.excluded_is_zero and check.masked_weight == 0
 
     fusion_members(model, masked=["lua"], mode="zero")
     zeroed = recorded(model, tokenizer, phase="phase 1")
     assert (zeroed.mask, zeroed.masked) == ("zero", ["lua"])
-    assert (attention_record.target_weights(zeroed) > 0).all()
-    assert not attention_record.target_weights(zeroed, weighted=True).any()
-    check = attention_record.check_record(zeroed)
+    assert (target_weights(zeroed) > 0).all()
+    assert not target_weights(zeroed, weighted=True).any()
+    check = check_record(zeroed)
     assert check.masked_weight > 0 and check.excluded_is_zero is None
 
     fusion_members(model, masked=[])
@@ -186,12 +198,12 @@ def test_the_model_is_left_as_it_was_and_can_train(model, tokenizer):
 
 def test_a_checks_failure_is_seen():
     weights = np.full((1, 5, 3), 1 / 3)
-    assert attention_record.check_record(made([weights])).ok
-    assert not attention_record.check_record(made([weights * 1.01])).ok
+    assert check_record(made([weights])).ok
+    assert not check_record(made([weights * 1.01])).ok
     broken = weights.copy()
     broken[0, -1] = np.nan  # even where no mean looks
-    assert not attention_record.check_record(made([broken])).ok
-    assert not attention_record.check_record(made([weights], mask="exclude", masked=["lua"])).ok
+    assert not check_record(made([broken])).ok
+    assert not check_record(made([weights], mask="exclude", masked=["lua"])).ok
 
 
 def test_the_file_holds_everything_and_needs_neither_pickle_nor_torch(model, tokenizer, tmp_path):
@@ -206,7 +218,8 @@ def test_the_file_holds_everything_and_needs_neither_pickle_nor_torch(model, tok
         for name, value in vars(old).items():
             np.testing.assert_array_equal(getattr(new, name), value)
     code = (
-        "import sys; from studykit.attention import record; r = record.FusionRecord.load(sys.argv[1]); record.mean_weights(r);"
+        "import sys; from studykit.attention.record import FusionRecord, mean_weights;"
+        "mean_weights(FusionRecord.load(sys.argv[1]));"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
@@ -247,10 +260,10 @@ def test_capture_refuses_what_it_cannot_record(model, tokenizer):
 def test_entropy_laws(weights):
     record = made(weights)
     for tokens in ("completion", "both"):
-        of_tokens, of_mean = (attention_record.entropy(record, tokens, of=of) for of in ("tokens", "mean"))
+        of_tokens, of_mean = (entropy(record, tokens, of=of) for of in ("tokens", "mean"))
         assert (of_tokens >= -1e-9).all() and (of_tokens <= of_mean + 1e-9).all()
         assert (of_mean <= np.log2(3) + 1e-9).all()
-        normalised = attention_record.entropy(record, tokens, normalised=True)
+        normalised = entropy(record, tokens, normalised=True)
         np.testing.assert_allclose(normalised * np.log2(3), of_tokens, atol=1e-12)
 
 
@@ -258,14 +271,14 @@ def test_entropy_at_the_ends():
     uniform, decided = np.full((1, 5, 3), 1 / 3), np.zeros((1, 5, 3))
     decided[..., 1] = 1
     for of in ("tokens", "mean"):
-        np.testing.assert_allclose(attention_record.entropy(made([uniform]), of=of, normalised=True), 1)
-        np.testing.assert_allclose(attention_record.entropy(made([decided]), of=of, normalised=True), 0)
+        np.testing.assert_allclose(entropy(made([uniform]), of=of, normalised=True), 1)
+        np.testing.assert_allclose(entropy(made([decided]), of=of, normalised=True), 0)
     halves = np.array([[[0.5, 0.5, 0.0]] * 5])  # uniform over those that take part
     masked = {"mask": "exclude", "masked": ["lua"]}
-    np.testing.assert_allclose(attention_record.entropy(made([halves], **masked), normalised=True), 1)
+    np.testing.assert_allclose(entropy(made([halves], **masked), normalised=True), 1)
     assert [made([halves], **mask).active_member_count for mask in ({}, masked, masked | {"mask": "zero"})] == [3, 2, 3]
     with pytest.raises(UserError, match="accepted"):
-        attention_record.entropy(made([uniform]), of="layers")
+        entropy(made([uniform]), of="layers")
 
 
 @settings(deadline=None, max_examples=40)
@@ -273,41 +286,39 @@ def test_entropy_at_the_ends():
 def test_the_mean_is_the_token_weighted_mean_of_samples(weights):
     record = made(weights)
     for tokens in ("prompt", "completion", "both"):
-        count = record.counts[:, attention_record.POOLS[tokens]].sum(1)
+        count = record.counts[:, POOLS[tokens]].sum(1)
         pooled = np.average(sample_means(record, tokens), axis=0, weights=count)
-        np.testing.assert_allclose(attention_record.mean_weights(record, tokens), pooled, atol=1e-12)
-    np.testing.assert_allclose(attention_record.target_weights(record), attention_record.mean_weights(record)[:, -1])
+        np.testing.assert_allclose(mean_weights(record, tokens), pooled, atol=1e-12)
+    np.testing.assert_allclose(target_weights(record), mean_weights(record)[:, -1])
     prompt, completion = record.counts.sum(0)
-    parts = prompt * attention_record.mean_weights(record, "prompt") + completion * attention_record.mean_weights(
-        record, "completion"
-    )
-    np.testing.assert_allclose(parts / (prompt + completion), attention_record.mean_weights(record, "both"), atol=1e-12)
+    parts = prompt * mean_weights(record, "prompt") + completion * mean_weights(record, "completion")
+    np.testing.assert_allclose(parts / (prompt + completion), mean_weights(record, "both"), atol=1e-12)
 
 
 def test_equal_norms_leave_weights_alone_and_a_tiny_output_takes_its_share():
     rng = np.random.default_rng(0)
     weights, norms = rng.dirichlet(np.ones(3), size=(2, 6)), np.ones((2, 6, 3))
-    np.testing.assert_allclose(attention_record.norm_shares(weights, 7 * norms), weights)
+    np.testing.assert_allclose(norm_shares(weights, 7 * norms), weights)
     norms[..., 0] = 1e-9
-    assert attention_record.norm_shares(weights, norms)[..., 0].max() < 1e-6
-    assert not attention_record.norm_shares(weights, 0 * norms).any()
+    assert norm_shares(weights, norms)[..., 0].max() < 1e-6
+    assert not norm_shares(weights, 0 * norms).any()
 
 
 def test_a_sample_without_completion_tokens_is_nan_and_not_zero():
     record = made([np.full((1, 5, 3), 1 / 3), np.full((1, 2, 3), 1 / 3)])
     assert record.counts.tolist() == [[1, 3], [1, 0]]
     assert np.isnan(sample_means(record)[1]).all()
-    assert np.isfinite(attention_record.mean_weights(record)).all()
+    assert np.isfinite(mean_weights(record)).all()
     with pytest.raises(UserError, match="accepted are prompt, completion, both"):
-        attention_record.mean_weights(record, "generated")
+        mean_weights(record, "generated")
 
 
 def test_records_are_compared_only_on_the_same_samples_and_tokens():
     one = made([np.full((1, 5, 3), 1 / 3)])
-    attention_record.require_comparable(one, made([np.full((1, 5, 3), 1 / 3)], seed=1, phase="phase 1"))
+    require_comparable(one, made([np.full((1, 5, 3), 1 / 3)], seed=1, phase="phase 1"))
     with pytest.raises(UserError, match="differ in ids"):
-        attention_record.require_comparable(one, made([np.full((1, 5, 3), 1 / 3)], ids=["else"]))
+        require_comparable(one, made([np.full((1, 5, 3), 1 / 3)], ids=["else"]))
     with pytest.raises(UserError, match="differ in counts"):
-        attention_record.require_comparable(one, made([np.full((1, 6, 3), 1 / 3)]))
+        require_comparable(one, made([np.full((1, 6, 3), 1 / 3)]))
     with pytest.raises(UserError, match="at least one"):
-        attention_record.require_comparable()
+        require_comparable()

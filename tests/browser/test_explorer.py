@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 import studykit
-from studykit.attention import record as attention_record
+from studykit.attention.record import POOLS, entropy, mean_weights, target_weights
 from studykit.report import pages
 from studykit.report.explorer.payload import RAMP
 from studykit.report.figures import style
@@ -154,7 +154,7 @@ def test_the_heatmap_says_its_numbers_and_what_they_stand_on(show):
         record = PAIR["phase 1"][0]
         assert len(page.cells("phase 1 · L")) == len(record.layers) * len(MEMBERS)
         index, words = page.cells("phase 1 · L2 · ruby")[0]
-        mean = np.mean([attention_record.mean_weights(r)[1, 1] for r in PAIR["phase 1"]])
+        mean = np.mean([mean_weights(r)[1, 1] for r in PAIR["phase 1"]])
         assert f"{100 * mean:.1f} %" in words and page.hover(index) == words
         assert page.hover(page.cells("phase 1 · L2 · lua")[0][0]).startswith("phase 1 · L2 · lua (target): 0.0 %")
         for said in ("n = 3 samples", f"{record.counts[:, 1].sum()} completion tokens", "padding excluded",
@@ -171,14 +171,12 @@ def test_exported_numbers_are_those_of_the_records(show):
         spread = [row["sd_over_seeds"] for row in page.rows(layer="L1")]
         np.testing.assert_allclose(spread, mean_and_sd(PAIR["phase 2"])[1][0], atol=1e-6)
         page.choose(seed="1")
-        for pool in attention_record.POOLS:
+        for pool in POOLS:
             page.choose(pool=pool)
-            np.testing.assert_allclose(
-                matrix(page.rows(), record), attention_record.mean_weights(record, pool), atol=1e-6
-            )
+            np.testing.assert_allclose(matrix(page.rows(), record), mean_weights(record, pool), atol=1e-6)
         for kind, name in ((0, "keyword"), (1, "identifier"), (3, "comment")):
             page.choose(kind=str(kind))
-            expected = attention_record.mean_weights(record, "both", kinds=[name])
+            expected = mean_weights(record, "both", kinds=[name])
             np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=1e-6)
             assert f"of kind {name}" in page.caption()
         page.choose(kind="-1", sample="2", pool="completion")
@@ -186,16 +184,16 @@ def test_exported_numbers_are_those_of_the_records(show):
         np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=5e-3)
         page.choose(sample="-1", quantity="share")
         shares = [row["share"] for row in page.rows(layer="L1")]
-        np.testing.assert_allclose(shares, attention_record.mean_weights(record, weighted=True)[0], atol=1e-6)
+        np.testing.assert_allclose(shares, mean_weights(record, weighted=True)[0], atol=1e-6)
         page.choose(quantity="weight")
         with page.saved("CSV").path().open(newline="") as file:
             rows = [row | {"weight": float(row["weight"])} for row in csv.DictReader(file)]
-        np.testing.assert_allclose(matrix(rows, record), attention_record.mean_weights(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(rows, record), mean_weights(record), atol=1e-6)
 
 
 def test_what_is_painted_is_what_is_said(show):
     record = PAIR["phase 2"][0]
-    mean = attention_record.mean_weights(record)
+    mean = mean_weights(record)
     for scheme, turned in (("light", False), ("dark", True)):
         with show(record, scheme=scheme) as page:
             for most, choice in ((1.0, "full"), (mean.max(), "most")):
@@ -219,9 +217,7 @@ def test_what_is_painted_is_what_is_said(show):
 def test_panels_share_one_scale(show):
     with show(PAIR, view="all") as page:
         page.choose(scale="most")
-        means = {
-            phase: np.mean([attention_record.mean_weights(r) for r in records], 0) for phase, records in PAIR.items()
-        }
+        means = {phase: np.mean([mean_weights(r) for r in records], 0) for phase, records in PAIR.items()}
         most = max(mean.max() for mean in means.values())
         for phase, mean in means.items():
             (index, _) = page.cells(f"{phase} · L1 · python")[0]
@@ -282,14 +278,11 @@ def test_phases_are_compared_on_the_same_samples(show):
     with show(PAIR, view=None) as page:
         assert page.frame.get_attribute("#tab-compare", "aria-selected") == "true", "the first view of a pair"
         record = PAIR["phase 1"][0]
-        means = [np.mean([attention_record.mean_weights(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
+        means = [np.mean([mean_weights(r) for r in PAIR[phase]], axis=0) for phase in PAIR]
         rows = page.rows(series="phase 2 − phase 1")
         np.testing.assert_allclose(matrix(rows, record, "weight_difference"), means[1] - means[0], atol=1e-6)
         assert rows[0]["checkpoints"] == "lua-made-s0 lua-made-s1 less lua-made-s0 lua-made-s1"
-        by_seed = [
-            attention_record.mean_weights(b) - attention_record.mean_weights(a)
-            for a, b in zip(*PAIR.values(), strict=True)
-        ]
+        by_seed = [mean_weights(b) - mean_weights(a) for a, b in zip(*PAIR.values(), strict=True)]
         spread = np.std(by_seed, axis=0, ddof=1)
         np.testing.assert_allclose(matrix(rows, record, "sd_over_seeds"), spread, atol=1e-6)
         assert "Both have the same samples" in page.caption()
@@ -317,10 +310,7 @@ def test_small_multiples_by_run_and_by_member(show):
 def test_depth_has_entropy_target_share_and_the_spread_of_seeds(show):
     with show(PAIR, view="depth") as page:
         records = PAIR["phase 2"]
-        for quantity, of in (
-            ("target_weight", attention_record.target_weights),
-            ("entropy_bits", attention_record.entropy),
-        ):
+        for quantity, of in (("target_weight", target_weights), ("entropy_bits", entropy)):
             rows = page.rows(series="phase 2", quantity=quantity)
             middle, spread = mean_and_sd(records, of)
             np.testing.assert_allclose([row["value"] for row in rows], middle, atol=1e-5)
@@ -541,9 +531,7 @@ def test_weights_that_do_not_add_up_are_told_at_once(show):
 
 def test_without_kept_samples_means_are_there_and_tokens_say_why_not(show):
     with show(made_record(keep=0)) as page:
-        np.testing.assert_allclose(
-            matrix(page.rows(), made_record()), attention_record.mean_weights(made_record()), atol=1e-6
-        )
+        np.testing.assert_allclose(matrix(page.rows(), made_record()), mean_weights(made_record()), atol=1e-6)
         page.view("tokens")
         assert page.caption() == "No sample of phase 2 is kept token by token."
 

@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from studykit.attention import record as attention_record
+from studykit.attention.record import FusionRecord, mean_weights
 from studykit.attention.token_kinds import KINDS
 from tests import tiny
 from tests.browser.test_explorer import Opened, matrix
@@ -101,7 +101,7 @@ def explore_as_a_reader(shown, records):
     first, last = records.values()
     shown.view("compare")
     difference = [row for row in shown.rows() if row["series"] not in records]
-    change = attention_record.mean_weights(last) - attention_record.mean_weights(first)
+    change = mean_weights(last) - mean_weights(first)
     np.testing.assert_allclose(matrix(difference, last, "weight_difference"), change, atol=1e-6)
     shown.view("layers")
     for number, (name, record) in enumerate(records.items()):
@@ -111,13 +111,13 @@ def explore_as_a_reader(shown, records):
         index, words = shown.cells(f"{name} · {record.layers[layer]} · {record.members[member]}")[0]
         assert shown.hover(index) == words
         said = float(re.search(r": ([\d.]+) %", words)[1])
-        assert said == pytest.approx(100 * attention_record.mean_weights(record)[layer, member], abs=0.051)
-        np.testing.assert_allclose(matrix(shown.rows(), record), attention_record.mean_weights(record), atol=1e-6)
-        np.testing.assert_allclose(matrix(shown.csv(), record), attention_record.mean_weights(record), atol=1e-6)
+        assert said == pytest.approx(100 * mean_weights(record)[layer, member], abs=0.051)
+        np.testing.assert_allclose(matrix(shown.rows(), record), mean_weights(record), atol=1e-6)
+        np.testing.assert_allclose(matrix(shown.csv(), record), mean_weights(record), atol=1e-6)
     shown.choose(kind=str(KINDS.index("literal")))
-    expected = attention_record.mean_weights(last, kinds=["literal"])
+    expected = mean_weights(last, kinds=["literal"])
     np.testing.assert_allclose(matrix(shown.rows(), last), expected, atol=1e-6)
-    assert abs(expected - attention_record.mean_weights(last)).max() > 1e-4 and "of kind literal" in shown.caption()
+    assert abs(expected - mean_weights(last)).max() > 1e-4 and "of kind literal" in shown.caption()
     shown.choose(kind="-1")
     shown.view("tokens")
     for layer, name in enumerate(last.layers):
@@ -150,7 +150,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     shown = InLab(page, "advfusion_exclude, target lua")
     assert "exactly 0" in shown.frame.text_content(".check")
     files = {name: project / OUT / f"records/s0-{name.replace(' ', '')}.npz" for name in ("phase 1", "phase 2")}
-    explore_as_a_reader(shown, {name: attention_record.FusionRecord.load(file) for name, file in files.items()})
+    explore_as_a_reader(shown, {name: FusionRecord.load(file) for name, file in files.items()})
 
     go_to("live.bench(")
     page.wait_for_selector(".studykit-prompt textarea", timeout=30_000)

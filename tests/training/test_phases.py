@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from studykit.attention import record as attention_record
 from studykit.attention import snapshots, summary
 from studykit.attention.capture import capture
+from studykit.attention.record import check_record, mean_weights, target_weights
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.study.parameters import FusionAttentionParams
@@ -176,15 +176,15 @@ def test_the_snapshots_of_a_fusion_run(home):
     fuse(p)
     records = snapshots.load_snapshots(p.out, p.method)
     assert list(records) == ["initialisation", "phase 1, masked", "phase 1, restored", "phase 2"]
-    own = {name: attention_record.target_weights(record) for name, record in records.items()}
+    own = {name: target_weights(record) for name, record in records.items()}
     assert (own["phase 1, masked"] == 0).all()
     assert all((own[name] > 0).all() for name in own if name != "phase 1, masked")
-    assert all(attention_record.check_record(record).ok for record in records.values())
+    assert all(check_record(record).ok for record in records.values())
     assert records["phase 1, masked"].masked == ["lua"] and records["phase 1, restored"].masked == []
     model, tokens = start(p)
     fresh = capture(model, tokens, tiny.rows(4, first=8), target="lua", phase="init", limits=(24, 24),
                     progress=False)  # fmt: skip
-    assert (attention_record.mean_weights(fresh) == attention_record.mean_weights(records["initialisation"])).all()
+    assert (mean_weights(fresh) == mean_weights(records["initialisation"])).all()
     texts = json.loads((home / p.out / "texts.json").read_text())
     assert {name: len(said) for name, said in texts.items()} == {"base": 3, "phase1": 3, "phase2": 3}
     headline = summary.snapshot_headline(p.out, p.method)
@@ -211,7 +211,7 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
     assert repr(again) == repr(attention)
     for name, phase in again.phases.items():
         record = by_phase[name][0]
-        assert phase.own_weight == [pytest.approx(attention_record.target_weights(record).mean(), abs=1e-7)]
+        assert phase.own_weight == [pytest.approx(target_weights(record).mean(), abs=1e-7)]
         assert torch.tensor(phase.weights).sum(-1).allclose(torch.ones(1, 2, dtype=torch.float64))
     first = again.phases["phase 1"]
     assert first.own_share == [0] and first.own_weight[0] > 0
@@ -219,7 +219,7 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
     assert [row["sound"] for row in checks] == [True, True] and checks[1]["weight on masked (%)"] is None
     assert checks[0]["weight on masked (%)"] == pytest.approx(100 * first.own_weight[0], abs=1e-5)
     both = summary.check_rows(by_phase, "both")[0]["weight on masked (%)"]
-    assert both == pytest.approx(100 * attention_record.target_weights(by_phase["phase 1"][0], "both").mean())
+    assert both == pytest.approx(100 * target_weights(by_phase["phase 1"][0], "both").mean())
 
 
 def test_notebook_05_refuses_runs_of_another_method(home):

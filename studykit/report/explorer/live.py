@@ -2,9 +2,9 @@
 
     live.bench(p.base, p.data, p.trained_runs)  # the last value of a cell: a text, switches and a button
 
-The model is not loaded before the button is pressed, so a notebook in a batch does not load it, and its report
-leaves the widgets out. `Bench` does the same without widgets. A muted member is excluded: the others share its weight,
-and no parameter changes.
+The model is not loaded before the button is pressed, so a notebook that runs in a batch does not load it, and its
+report leaves the widgets out. `Bench` does the same without widgets. A muted member is excluded: the others share its
+weight, and no parameter changes.
 """
 
 from __future__ import annotations

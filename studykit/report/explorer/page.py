@@ -27,8 +27,8 @@ from studykit.runs.files import write_text
 # Scripts in the order in which they are joined: each uses those before it.
 SCRIPTS = ("data", "colours", "pens", "words", "panels", "charts", "views", "tokens", "controls", "export", "page")
 SCRIPT_END = """})().catch(error => {
-  const main = document.getElementById("explorer");
-  main.append(`This page could not start: ${error.message}. It needs a browser of 2023 or later.`);
+  const message = `This page could not start: ${error.message}. It needs a browser of 2023 or later.`;
+  document.getElementById("explorer").append(message);
   throw error;
 });
 """
@@ -101,10 +101,10 @@ def explore(
 
 def _summary(series: Series, tokens: str) -> str:
     first = series.records[0]
-    own = np.mean([attention_record.target_weights(record, tokens).mean() for record in series.records])
+    weight = np.mean([attention_record.target_weights(record, tokens).mean() for record in series.records])
     return (
         f"{series.label}: {len(first.members)} members in {len(first.layers)} layers, n = {len(first.ids)} samples; "
-        f"the target's own adapter, {first.target}, gets {own:.1%} on {tokens} tokens"
+        f"the target's own adapter, {first.target}, gets {weight:.1%} on {tokens} tokens"
     )
 
 

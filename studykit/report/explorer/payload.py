@@ -1,8 +1,8 @@
 """The data of an explorer's page: records as series over seeds, sums and tokens' weights packed into few bytes.
 
 Series are compared with each other: phases of a run, methods, or targets. The records of a series differ in the seed
-only. Means are exact: the page gets the record's sums (float32) by prompt or completion and kind of token. The weights
-of single tokens are rounded to 1/255 in such a way that their sum is kept, so a fault stays visible.
+only. Means are exact: the page gets the record's sums (float32) by prompt or completion and by kind of token. The
+weights of single tokens are rounded to 1/255 in such a way that their sum is kept, so a fault stays visible.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Figures for notebooks, reports and papers, one call each; `show` displays one with alternative text and caption.
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
-`training` draws losses and lengths, `comparison` scores and costs, `heatmaps` and `fusion` weights by layer and
-member, `tokens` the
-weights of single tokens; `style` holds colours and markers, and turns a figure into SVG and HTML.
+`training` draws losses and lengths, `comparison` scores and costs, `heatmaps` and `fusion` weights by layer and member,
+`tokens` the weights of single tokens; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, differences, scores

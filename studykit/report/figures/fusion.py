@@ -1,7 +1,7 @@
 """Lines and bars of fusion weights: by phase, by layer, and the authors' stacked bars.
 
-Weights come as arrays (L, A), layers by members, whose rows sum to 1 (`attention.record.mean_weights`); layer 1, the
-nearest to the embeddings, is at the bottom or on the left. The colour of a member depends on its index in `members`
+Weights come as arrays (L, A), layers by members, whose rows sum to 1 (from `attention.record.mean_weights`); layer 1,
+the nearest to the embeddings, is at the bottom or on the left. The colour of a member depends on its index in `members`
 alone. Every caption gives the number of samples and the tokens that the weights are means over.
 """
 

@@ -185,9 +185,8 @@ def phase_comparison(
     _bar(figure, mesh, axes[0, 2], "difference (points)")
     alt = (
         f"Heatmaps of fusion weights by layer and member in {names[0]} and {names[1]}, and their difference, on the "
-        f"same n = {samples} samples. The share of the target {target} goes from "
-        f"{own_weight(first, members, target):.1%} to "
-        f"{own_weight(second, members, target):.1%}."
+        f"same n = {samples} samples. The weight of the target {target} goes from "
+        f"{own_weight(first, members, target):.1%} to {own_weight(second, members, target):.1%}."
     )
     caption = (
         f"Mean fusion weight per layer and member in {names[0]} and {names[1]} (percent), and the difference "

@@ -35,8 +35,8 @@ from matplotlib.ticker import MaxNLocator
 
 from studykit.study.methods import PHASE_1
 
-# Okabe and Ito's colours, which are distinct under every common colour blindness, without yellow, which is hard to
-# see as a line on white. The order alternates light and dark for grey print, where markers, dashes and hatches help.
+# Okabe and Ito's colours, which are distinct under every common colour blindness, without their yellow, which is hard
+# to see as a line on white. The order alternates light and dark for grey print, where markers and dashes help.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -195,7 +195,7 @@ def figure_html(figure: Figure, alt: str | None = None, caption: str | None = No
 
 
 def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> None:
-    """Displays a figure in the notebook; raises ValueError without an alternative text or caption."""
+    """Displays a figure in the notebook; raises ValueError without an alternative text or a caption."""
     from IPython.display import display
 
     alt, caption = _attached(figure, "alt", alt), _attached(figure, "caption", caption)

@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import studykit
 from studykit import cli
-from studykit.attention import record as attention_record
+from studykit.attention.record import POOLS, mean_weights
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
 from studykit.report import html
@@ -67,13 +67,11 @@ def test_a_page_holds_the_sums_and_the_tokens_of_its_record():
     (held,) = series["records"]
     for name, weighted in (("weight", False), ("share", True)):
         sums = floats[held[name] : held[name] + np.prod(shape)].reshape(shape)
-        for tokens, pools in attention_record.POOLS.items():
+        for tokens, pools in POOLS.items():
             for kinds in (KINDS, ["identifier"]):
                 chosen = np.ix_(pools, [KINDS.index(kind) for kind in kinds])
                 value = sums[chosen].sum((0, 1)) / np.array(held["counts"])[chosen].sum()
-                np.testing.assert_allclose(
-                    value, attention_record.mean_weights(record, tokens, weighted, kinds), atol=1e-6
-                )
+                np.testing.assert_allclose(value, mean_weights(record, tokens, weighted, kinds), atol=1e-6)
     for i, sample in enumerate(record.samples):
         assert data["texts"][i]["tokens"] == sample.tokens and data["texts"][i]["id"] == sample.id
         assert [int(mark) for mark in data["texts"][i]["marks"]] == sample.marks.tolist()

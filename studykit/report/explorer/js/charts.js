@@ -54,7 +54,8 @@ function lines(pen, out, x, y, w, tall, chart, shown) { // one line per series
       const of = each.length > 1 ?
         ` (${each.length} seeds: ${each.map(one => chart.tick(one) + chart.unit).join(", ")})` : "";
       const id = (i, l) => `${chart.quantity}/${i}/${l}`;
-      out.cells.push({id: id(i, l), x: px(l) - 6, y: py(v) - 6, w: 12, h: 12, // keys move along a curve and from one to the next
+      // keys move along a curve, and from one curve to the next
+      out.cells.push({id: id(i, l), x: px(l) - 6, y: py(v) - 6, w: 12, h: 12,
         to: {ArrowLeft: id(i, l - 1), ArrowRight: id(i, l + 1), ArrowUp: id(i - 1, l), ArrowDown: id(i + 1, l)},
         label: `${series.label} · ${series.layers[l]}: ${chart.label(v, series)}${of}`});
       out.rows.push({series: series.label, layer: series.layers[l], quantity: chart.quantity, value: v,

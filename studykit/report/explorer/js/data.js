@@ -20,14 +20,16 @@ const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length
   show: several ? "b" : "a", token: -1, query: "", theme: "auto", cursor: null};
 
 const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series of a view that shows one
-const partOf = (record, sample) => record.samples[sample]?.[S.quantity === "weight" ? 0 : 1] ?? -1; // index of its first byte, or -1
+// the index of the first byte of a sample's weights or shares, or -1
+const partOf = (record, sample) => record.samples[sample]?.[S.quantity === "weight" ? 0 : 1] ?? -1;
 const isHeld = (series, sample) => series.records.some(r => partOf(r, sample) >= 0);
 const heldSamples = () => D.texts.map((_, i) => i).filter(i => isHeld(focus(), i));
 const kindsOn = () => S.kind < 0 ? D.kinds.map((_, k) => k) : [S.kind];
 const chosen = series => series.records.filter(r => S.seed === "mean" || r.seed === S.seed);
 const counted = (text, t) => D.pools[S.pool].includes(+text.marks[t]) && (S.kind < 0 || +text.kinds[t] === S.kind);
 const activeMembers = series => series.members.length - (series.mask === "exclude" ? series.masked.length : 0);
-const sameShape = (one, two) => String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
+const sameShape = (one, two) =>
+  String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
 
 const cachedMeans = new WeakMap(); // record -> means by the choices; a view needs them at every drawing
 function recordMean(series, record) { // {n, w: layers x members, e: bits per layer, record} of a record, or null
@@ -98,7 +100,8 @@ function faults() { // one sentence per record whose weights cannot be right
 }
 function fault(series, record) { // the first fault of a record, or ""
   const L = series.layers.length, A = series.members.length, size = L * A;
-  if (record.error > D.tolerance) return `the weights of a token differ from a sum of 1 by ${record.error.toPrecision(2)}`;
+  if (record.error > D.tolerance)
+    return `the weights of a token differ from a sum of 1 by ${record.error.toPrecision(2)}`;
   const masked = series.masked.map(name => series.members.indexOf(name));
   for (const [p, kinds] of record.counts.entries()) for (const [k, n] of kinds.entries()) {
     const from = record.weight + (p * D.kinds.length + k) * size;

@@ -20,7 +20,8 @@ const numbers = make("details", {ontoggle: () => refresh(true)}, make("summary",
 const exports = make("div", {class: "exports", role: "group", "aria-label": "Export what is on screen"},
   ...["SVG", "PNG", "CSV", "JSON"].map(kind => make("button",
     {type: "button", onclick: () => save(kind), title: `Save what is on screen as ${kind}`}, kind)),
-  make("button", {type: "button", class: "theme", title: "Light, dark, or as the system", onclick: nextTheme}, "Theme"));
+  make("button", {type: "button", class: "theme", title: "Light, dark, or as the system", onclick: nextTheme},
+    "Theme"));
 main.replaceChildren(make("header", {}, make("h1", {}, D.title), tabs, exports), controls, stage, tip, spoken,
   make("footer", {}, caption, check, numbers));
 
@@ -127,7 +128,7 @@ canvas.addEventListener("keydown", event => {
   showTip(cell.label, box.left + cell.x + cell.w, box.top + cell.y + cell.h - parseFloat(canvas.style.top));
   spoken.textContent = cell.label;
 });
-function nearestCell(from, way) { // the nearest cell in a direction; without a cell to start from, the first token or cell
+function nearestCell(from, way) { // the nearest cell in a direction, or without a start the first token or cell
   if (!from) return cellOf("t0") || drawn.cells[0];
   const mid = c => [c.x + c.w / 2, c.y + c.h / 2], [x, y] = mid(from);
   let best = from, least = Infinity;
@@ -157,7 +158,8 @@ function nextTheme() {
 
 const faultTexts = faults(), largestError = Math.max(...D.series.flatMap(series => series.records.map(r => r.error)));
 check.textContent = faultTexts.length ? `These weights cannot be right: ${faultTexts.join("; ")}.` :
-  `Checked: in every record the weights of each token add up to 1 (largest difference ${largestError.toExponential(0)})` +
+  "Checked: in every record the weights of each token add up to 1 " +
+    `(largest difference ${largestError.toExponential(0)})` +
     (D.series.some(series => series.mask === "exclude") ? ", excluded members have exactly 0." : ".");
 check.classList.toggle("wrong", faultTexts.length > 0);
 if (faultTexts.length) check.setAttribute("role", "alert");

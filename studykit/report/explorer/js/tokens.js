@@ -23,7 +23,8 @@ function tokensOf() { // the shown tokens, with their weights as a function of l
     (S.quantity === "share" ? ", or not with its norm-weighted shares" : "")});
   if (!two) return without(shown);
   if (signed && !one) return without(D.series[S.a]);
-  if (signed && !sameShape(D.series[S.a], shown)) return {why: "there is no difference, as A and B differ in members or layers"};
+  if (signed && !sameShape(D.series[S.a], shown))
+    return {why: "there is no difference, as A and B differ in members or layers"};
   const L = shown.layers.length, A = shown.members.length;
   const of = signed ? (l, t, m) => two.value(l, t, m) - one.value(l, t, m) : two.value;
   const winner = (l, t) => {
@@ -97,7 +98,8 @@ function strip(pen, out, y, w, {series, sample, text, of, A, winner, signed, col
       if (hits.has(t)) frame(LOOK.accent, 2.5);
       if (t === S.token) frame(LOOK.ink, 2.5);
     }
-    out.cells.push({id: `t${t}`, x, y, w: wide - 1.5, h: tall - 3, get label() { return describe(t); }, act: go(layer, t)});
+    out.cells.push({id: `t${t}`, x, y, w: wide - 1.5, h: tall - 3, act: go(layer, t),
+      get label() { return describe(t); }});
     x += wide;
   });
   return y + tall - from;
@@ -113,8 +115,8 @@ function tokenPanel(pen, out, x, y, w, {series, text, of, label, signed, layer},
   const A = series.members.length, at = (l, m) => of(l, S.token, m);
   const values = series.layers.flatMap((_, l) => series.members.map((_, m) => at(l, m)));
   const scale = scaleOf(signed ? largest(values.map(Math.abs)) : 1, signed);
-  return heatmap(pen, out, x, y, w, {id: "token", title: tokenLabel(text, S.token), columns: series.members, scale, room,
-    target: series.members.indexOf(series.target), layers: series.layers, marked: layer,
+  return heatmap(pen, out, x, y, w, {id: "token", title: tokenLabel(text, S.token), columns: series.members, scale,
+    room, target: series.members.indexOf(series.target), layers: series.layers, marked: layer,
     value: (l, m) => values[l * A + m], act: l => { S.layer = l; refresh(true); },
     label: (l, m) => `${label} · token ${S.token + 1} · ${series.layers[l]} · ${series.members[m]}: ` +
       pct(at(l, m), 1, signed)});

@@ -72,7 +72,8 @@ const DRAW = {
       of: (series, m, l) => [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])]};
     const entropy = {title: "entropy of a token's weights (bits)", quantity: "entropy_bits",
       uniform: A => Math.log2(A), tick: v => String(+v.toFixed(2)), unit: "",
-      label: (v, series) => `${v.toFixed(2)} bits, ${pct(v / Math.log2(Math.max(2, activeMembers(series))), 0)} of uniform`,
+      label: (v, series) =>
+        `${v.toFixed(2)} bits, ${pct(v / Math.log2(Math.max(2, activeMembers(series))), 0)} of uniform`,
       of: (series, m, l) => [m.e[l], m.esd[l], m.each.map(e => e.e[l])]};
     const wide = w > 50 * em, cw = wide ? (w - 2 * em) / 2 : w, tall = 17 * em;
     [share, entropy].forEach((chart, i) => lines(pen, out, wide ? i * (cw + 2 * em) : 0,
@@ -113,7 +114,8 @@ const DRAW = {
     }
     if (out.full) tokenRows(out, look, detail);
     out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${label}: ` +
-      (column < 0 ? "each token has the colour and number of the member with the largest weight, paler towards uniform" :
+      (column < 0 ? "each token has the colour and number of the member with the largest weight, paler towards uniform"
+        :
         `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`) +
       ". Underlined tokens predict the completion; outlined ones are not counted by the filters. " +
       `Single tokens are exact to ± ${signed ? 0.8 : 0.4} points. Checkpoint ${here.checkpoint}, padding excluded. ` +
