@@ -67,9 +67,9 @@ def attention_by_phase(
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     legend_above(figure, axes)
-    own = ", ".join(f"{phase} {own_weight(means[[i]], members, target):.1%}" for i, phase in enumerate(phases))
+    target_text = ", ".join(f"{phase} {own_weight(means[[i]], members, target):.1%}" for i, phase in enumerate(phases))
     over = f"n = {samples} samples, {plural(seeds, 'seed')}"
-    alt = f"Mean fusion weight of {len(members)} members by phase, {over}. The target {target}: {own}."
+    alt = f"Mean fusion weight of {len(members)} members by phase, {over}. The target {target}: {target_text}."
     caption = (
         f"Mean fusion weight per member over all layers; open points: seeds. {samples_text(samples, tokens, seeds)}."
     )
@@ -207,10 +207,10 @@ def stacked_bars(
     axes.margins(y=0.01)
     legend_above(figure, axes, columns=5)
     count = "n not given by the source" if samples is None else f"n = {samples} samples"
-    own = f" The target {target} gets {own_weight(weights, members, target):.1%} on average." if target else ""
+    target_text = f" The target {target} gets {own_weight(weights, members, target):.1%} on average." if target else ""
     named = f"{title}: " if title else ""
     bars = f"Stacked bars of the mean fusion weight of {len(members)} members in {len(weights)} layers"
-    alt = f"{named}{bars}, {count}.{own}"
+    alt = f"{named}{bars}, {count}.{target_text}"
     about = count if samples is None else samples_text(samples, tokens, seeds)
     caption = f"{named}Mean fusion weight per layer, split by member; shares from 2 % are labelled. {about}."
     return figure, alt, caption
