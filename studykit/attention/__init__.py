@@ -2,6 +2,7 @@
 
 The package may import `training`, `data`, `tuners`, `runs` and `study`.
 
-To read, in this order: `record` (the weights on a set of samples), `capture` (the pass that records them), `token_kinds`
-(keyword, identifier ...), `snapshots` (a fusion while it is trained), `summary` (one method over its seeds).
+To read, in this order: `record` (the weights on a set of samples), `capture` (the pass that records them),
+`token_kinds` (keyword, identifier ...), `snapshots` (a fusion while it is trained), `summary` (one method over its
+seeds).
 """

@@ -149,7 +149,9 @@ def fusion_panels(
     for panel in axes[:, 0]:
         panel.set_ylabel("layer")
     _bar(figure, mesh, axes, f"{quantity} (%)")
-    target_text = ", ".join(f"{name} {own_weight(weights, members, target[name]):.1%}" for name, weights in panels.items())
+    target_text = ", ".join(
+        f"{name} {own_weight(weights, members, target[name]):.1%}" for name, weights in panels.items()
+    )
     what = f"{len(panels)} heatmaps of the mean {quantity} by layer and member"
     alt = f"{what}, n = {samples} samples. The target gets: {target_text}."
     caption = f"Mean {quantity} per layer and member (percent); target framed. {samples_text(samples, tokens, seeds)}."
