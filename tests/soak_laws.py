@@ -43,7 +43,7 @@ def numbers(home: Path) -> dict[str, dict[str, str]]:
 def finished(home: Path) -> dict[str, str]:
     """The manifests of finished runs by their names: made again, a run has another. They are the copies that stay where
     Snakemake removes the manifest because it executes the notebook again."""
-    return {str(f.parent.relative_to(home / "runs")): f.read_text() for f in home.glob(f"runs/*/*/{store.KEPT}")}
+    return {str(f.parent.relative_to(home / "runs")): f.read_text() for f in home.glob(f"runs/*/*/{store.COPY}")}
 
 
 class Left(NamedTuple):
@@ -58,7 +58,7 @@ class Left(NamedTuple):
 def left(home: Path, run: plan.Run) -> Left | None:
     """None for a run that is finished, or was never opened."""
     file = home / "runs/.staging" / run.name / "attempt.json"
-    if not file.is_file() or (home / run.dir / store.KEPT).is_file():
+    if not file.is_file() or (home / run.dir / store.COPY).is_file():
         return None
     return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, progress.training_step(run))
 
@@ -88,7 +88,7 @@ class Laws:
     def _went_on(self, before: Left) -> str:
         """What is wrong with how a training with a checkpoint went on since, if it was opened at all; or ""."""
         run, step = before.run, before.step
-        now, manifest = left(self.home, run), self.home / run.dir / store.KEPT
+        now, manifest = left(self.home, run), self.home / run.dir / store.COPY
         if now and now.noted == before.noted:
             return "" if now.step and now.step.share >= step.share else f"{run.name} lost its checkpoints"
         done = manifest.is_file()

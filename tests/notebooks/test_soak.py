@@ -29,7 +29,7 @@ def test_stopped_at_random_points_the_same_command_comes_to_the_same_end(tmp_pat
 def test_of_records_only_what_a_clock_measured_is_left_out(tmp_path):
     home = tmp_path / "runs/adapter/a"
     home.mkdir(parents=True)
-    (home / store.KEPT).write_text("{}")
+    (home / store.COPY).write_text("{}")
     file = home / "training.json"
     seen = []
     for text in ('{"loss": 1, "seconds": 2}', '{"loss": 1, "seconds": 3}', '{"loss": 2, "seconds": 3}'):
@@ -76,6 +76,6 @@ def test_another_result_is_told_at_the_stop_that_made_it(stopped):
     home, laws, told = stopped
     done = home / "runs/adapter/lua-0"
     done.mkdir(parents=True)
-    (done / store.KEPT).write_text('{"attempt": 2}')
+    (done / store.COPY).write_text('{"attempt": 2}')
     (done / "training.json").write_text("{}")
     assert not laws.check("after stop 2", []) and told == ["after stop 2: results are other ones: adapter/lua-0"]
