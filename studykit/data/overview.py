@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import combinations
 
-from studykit.data.prompts import encode_row
+from studykit.data.prompts import encode_row, start_tokens
 from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
 from studykit.study.parameters import DataParams
@@ -97,4 +97,8 @@ def _each(rows: Rows, measure) -> dict[str, dict[str, list[int]]]:
 
 
 def _tokens(tokenizer, texts: list[str], special: bool) -> list[int]:
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=special)["input_ids"]] if texts else []
+    if not texts:
+        return []
+    first = len(start_tokens(tokenizer)) if special else 0
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [first + len(ids) for ids in encoded]

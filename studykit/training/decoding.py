@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria, TopPLogitsWarper
 
+from studykit.data.prompts import decode_continuation
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -56,16 +58,25 @@ class GumbelDraw(LogitsProcessor):
 
 
 class StopStrings(StoppingCriteria):
-    """Ends each row of a batch (B,) once one of its own stop strings occurs in its new text."""
+    """Ends each row of a batch (B,) once one of its own stop strings occurs in its new text.
 
-    def __init__(self, tokenizer, stops: Sequence[Sequence[str]], start: int):
-        self.tokenizer, self.stops, self.start = tokenizer, stops, start
+    Args:
+        stops: the stop strings of each row.
+        prompts: the tokens of each row's prompt, without padding.
+        start: the position of the first new token in the batch.
+    """
+
+    def __init__(self, tokenizer, stops: Sequence[Sequence[str]], prompts: Sequence[Sequence[int]], start: int):
+        self.tokenizer, self.stops, self.prompts, self.start = tokenizer, stops, prompts, start
         longest = max((len(text.encode()) for stop in stops for text in stop), default=0)
         self.window = longest + 8  # tokens: each holds a byte or more; 8 more, as several may form one character
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_) -> Tensor:
-        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.window :])
-        ended = [any(text in tail for text in stop) for tail, stop in zip(tails, self.stops, strict=True)]
+        new = input_ids[:, self.start :].tolist()
+        ended = []
+        for row, stop, prompt in zip(new, self.stops, self.prompts, strict=True):
+            tail = decode_continuation(self.tokenizer, [*prompt, *row[: -self.window]], row[-self.window :])
+            ended.append(any(text in tail for text in stop))
         return torch.tensor(ended, device=input_ids.device)
 
 

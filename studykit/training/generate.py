@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from studykit.data.prompts import encode_prompt
+from studykit.data.prompts import decode_continuation, encode_prompt, encode_text, start_tokens
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training.batches import pad
@@ -211,7 +211,9 @@ def complete(model, tokenizer, rows: Sequence[Row], limits: tuple[int, int]) -> 
 def _request(tokenizer, prompt: str | Sequence[int] | Request) -> Request:
     if isinstance(prompt, Request):
         return prompt
-    return Request(tuple(tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt))
+    return Request(
+        tuple(start_tokens(tokenizer) + encode_text(tokenizer, prompt) if isinstance(prompt, str) else prompt)
+    )
 
 
 def _requests(tokenizer, rows: Sequence[Row], decoding: Decoding, max_prompt_tokens: int | None):
@@ -270,7 +272,7 @@ def _complete(model, tokenizer, batch: list[Request], decoding: Decoding) -> lis
     options: dict = {}
     if any(request.stop for request in batch):
         options["stopping_criteria"] = StoppingCriteriaList(
-            [StopStrings(tokenizer, [r.stop for r in batch], prompt_length)]
+            [StopStrings(tokenizer, [r.stop for r in batch], [r.ids for r in batch], prompt_length)]
         )
     if decoding.temperature:  # greedy on logits with noise is sampling
         options["logits_processor"] = LogitsProcessorList([GumbelDraw(decoding, [r.seed for r in batch])])
@@ -279,15 +281,19 @@ def _complete(model, tokenizer, batch: list[Request], decoding: Decoding) -> lis
         input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config, **options
     )
     new = output[:, prompt_length:].tolist()
-    return [_completion(tokenizer, row, ends, request.stop) for row, request in zip(new, batch, strict=True)]
+    return [_completion(tokenizer, request, row, ends) for row, request in zip(new, batch, strict=True)]
 
 
-def _completion(tokenizer, new: list[int], ends: list[int], stop: Sequence[str]) -> Completion:
+def _completion(tokenizer, request: Request, new: list[int], ends: list[int]) -> Completion:
     end = next((position for position, token in enumerate(new) if token in ends), None)
     tokens = new if end is None else new[:end]
-    text, stopped = cut(tokenizer.decode(tokens, skip_special_tokens=True), stop)
+
+    def text_of(count: int) -> tuple[str, bool]:
+        return cut(decode_continuation(tokenizer, request.ids, tokens[:count]), request.stop)
+
+    text, stopped = text_of(len(tokens))
     if stopped:  # after the stop string come tokens that only the batch's longest completion needed
-        length = bisect_left(range(len(tokens)), True, key=lambda n: cut(tokenizer.decode(tokens[:n]), stop)[1])
+        length = bisect_left(range(len(tokens)), True, key=lambda count: text_of(count)[1])
         tokens = tokens[:length]
     return Completion(text, tuple(tokens), end is not None or stopped)
 

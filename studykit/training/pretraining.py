@@ -209,8 +209,8 @@ def packed_blocks(documents: Iterable[Document], tokenizer: PreTrainedTokenizerF
     document would be code without its description. Raises UserError if the corpus fills fewer than two blocks.
     """
     documents = list(documents)
-    contexts = tokenizer([document.context for document in documents])["input_ids"]
-    texts = tokenizer([document.text for document in documents])["input_ids"]
+    contexts = tokenizer([document.context for document in documents], split_special_tokens=True)["input_ids"]
+    texts = tokenizer([document.text for document in documents], split_special_tokens=True)["input_ids"]
     blocks: list[Example] = []
     ids: list[int] = []
     labels: list[int] = []
