@@ -67,7 +67,9 @@ def capture(
     encoded = [encode_row(row, tokenizer, *limits) for row in rows]
     lengths = [len(item.input_ids) for item in encoded]
     by_length = sorted(range(len(rows)), key=lengths.__getitem__)  # little padding; results keep the order of the rows
-    record, kept, strings = None, {}, {}
+    record: FusionRecord | None = None
+    kept: dict[int, Sample] = {}
+    strings: dict[int, str] = {}
     was_training = model.training
     model.eval()
     try:
@@ -92,6 +94,7 @@ def capture(
                 bar.update(len(batch))
     finally:
         model.train(was_training)
+    assert record is not None  # as there are rows
     record.samples = [kept[i] for i in sorted(kept)]
     for name, value in asdict(origin).items():
         setattr(record, name, value)

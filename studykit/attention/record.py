@@ -38,6 +38,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class FusionRecord:
         """Returns a record of these samples with all counts at 0; raises UserError for a target that is no member."""
         if target not in members:
             raise UserError(f"target {target!r} is not a member of the fusion; its members are {', '.join(members)}")
-        arrays = []
+        arrays: list[Any] = []
         for first_axes in ((len(ids), 2), (2, len(KINDS))):
             shape = (*first_axes, len(layers))
             sums = [np.zeros((*shape, len(members))) for _ in range(2)]

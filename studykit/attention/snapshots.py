@@ -60,7 +60,7 @@ def record_snapshots(
     phase = trained.phase if trained else BEFORE_TRAINING
     if trained is None:
         files.write_json(run.path("sizes.json"), parameter_counts(model, run.read_json("sizes.json")["base"]))
-        masks = {phase.key: ()}
+        masks: dict[str, tuple[str, ...]] = {phase.key: ()}
     else:
         texts[phase.key] = complete(model, tokenizer, rows[:EXAMPLES], limits)
         masks = ({f"{phase.key}-masked": trained.masked} if trained.masked else {}) | {phase.key: ()}

@@ -67,7 +67,7 @@ class AttentionSummary:
     layers: list[str]  # L labels
     tokens: str  # pool of tokens that the means are over: "completion", "prompt" or "both"
     samples: int  # number of test rows
-    seeds: list[int]  # S seeds, in the order of the first axis
+    seeds: list[int | None]  # S seeds, in the order of the first axis
     mask: str  # mask of phase 1: "none", "zero" or "exclude"
     checkpoints: list[str]  # names of the fusion runs, by seed
     phases: dict[str, PhaseSummary]  # by the title of the phase, in order
@@ -174,7 +174,7 @@ def capture_run(
     params, records = finished_run(fusion_run).params, {}
     origin = Origin(composition(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
     for phase in PHASES[params["method"]]:
-        model = load_trained(base, fusion_run, phase.key)
+        model: Any = load_trained(base, fusion_run, phase.key)
         if phase.masks_target:
             fusion_members(model, [params["target"]], params["mask"])
         about = {"target": params["target"], "phase": phase.recorded_as, "limits": limits, "origin": origin}
@@ -201,7 +201,7 @@ def load_records(run_dir: str | Path, seeds: Sequence[int]) -> dict[str, list[Fu
     }
 
 
-def _file_name(seed: int, title: str) -> str:
+def _file_name(seed: int | None, title: str) -> str:
     return f"s{seed}-{title.replace(' ', '')}.npz"
 
 

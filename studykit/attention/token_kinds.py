@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from pygments.lexer import Lexer
@@ -127,7 +128,7 @@ def _prepared(text: str, language: str) -> tuple[str, list[int]]:
     return "".join(pieces)[:-1], inserted
 
 
-def _kind_of_type(token_type: object) -> str | None:
+def _kind_of_type(token_type: Any) -> str | None:
     while token_type is not None and token_type not in KIND_OF_TYPE:
         token_type = token_type.parent
     return KIND_OF_TYPE.get(token_type)

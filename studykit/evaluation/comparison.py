@@ -39,7 +39,7 @@ from studykit.evaluation.results import (
     TestFamily,
     Verdict,
 )
-from studykit.evaluation.scores import CheckpointScores, EvaluationScores, read_scores
+from studykit.evaluation.scores import CheckpointScores, EvaluationScores, Score, read_scores
 from studykit.study.languages import display_name
 
 # The pairs that the study's questions are about, besides those with the baseline.
@@ -125,9 +125,9 @@ def row_scores(metric: str, checkpoints: Sequence[CheckpointScores]) -> tuple[np
     """
     scores = [checkpoint.scores[metric] for checkpoint in checkpoints]
     if scores[0].per_example is not None:
-        return np.mean([score.per_example for score in scores], axis=0), None
+        return np.mean([np.asarray(score.per_example, float) for score in scores], axis=0), None
     counts = np.concatenate([np.asarray(score.statistics, float) for score in scores], axis=1)
-    width, value = len(scores[0].statistics[0]), corpus_value(metric)
+    width, value = counts.shape[1] // len(scores), corpus_value(metric)
     return counts, lambda sums: value(sums.reshape(*sums.shape[:-1], -1, width)).mean(-1)
 
 
@@ -144,7 +144,7 @@ def summarize(
     checkpoints: one per seed. Rates get Wilson's interval, other scores the bootstrap's.
     """
     scores = [checkpoint.scores[metric] for checkpoint in checkpoints]
-    points = [score.value for score in scores]
+    points = [_known_value(score) for score in scores]
     rows, aggregate = row_scores(metric, checkpoints)
     if is_rate(metric):
         estimate = statistics.proportion(np.clip(rows / 100, 0, 1), options.groups, options.confidence)
@@ -173,6 +173,12 @@ def summarize(
         clusters=estimate.clusters,
         components={name: float(np.mean([part[name] for part in parts])) for name in shared},
     )
+
+
+def _known_value(score: Score) -> float:
+    """Returns the value of a metric that every compared checkpoint has, see `shared_metrics`."""
+    assert score.value is not None, score.label
+    return score.value
 
 
 def _interval(low: float, high: float) -> Interval | None:
@@ -251,7 +257,7 @@ def measure_contrast(
         clusters=difference.clusters,
         detectable=half_width * (1 + NormalDist().inv_cdf(POWER) / z) if half_width > 1e-9 else None,
         by_seed=by_seed,
-        seed_interval=t and _interval(t.low, t.high),
+        seed_interval=_interval(t.low, t.high) if t else None,
         verdict=Verdict(direction="undecided", seeds_confirm=False, p_holm=measured["p"]),
         **measured,
     )
@@ -259,11 +265,11 @@ def measure_contrast(
 
 
 def _differences_by_seed(metric: str, a: Sequence[CheckpointScores], b: Sequence[CheckpointScores]) -> list[float]:
-    values = [{checkpoint.seed: checkpoint.scores[metric].value for checkpoint in side} for side in (a, b)]
+    values = [{checkpoint.seed: _known_value(checkpoint.scores[metric]) for checkpoint in side} for side in (a, b)]
     seeds = max(values, key=len)
     if not all(side.keys() in (seeds.keys(), {None}) for side in values):
         return []
-    first, second = ([side.get(seed, side.get(None)) for seed in seeds] for side in values)
+    first, second = ([side[seed if seed in side else None] for seed in seeds] for side in values)
     return [x - y for x, y in zip(first, second, strict=True)]
 
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from studykit.errors import UserError
 
+Numbers = Sequence[float] | np.ndarray
 TIE = 1e-9  # scores that differ by less are equal: their difference is a rounding error
 
 
-def within_rows_delta(a: Sequence[float], b: Sequence[float]) -> float:
+def within_rows_delta(a: Numbers, b: Numbers) -> float:
     """Returns Cliff's delta within rows, d_w = P(a > b) - P(a < b), of scores (n,) of the same rows.
 
     It is the share of rows on which a scores higher, less the share on which b does, from -1 to 1. Each row is compared
@@ -33,7 +34,7 @@ def within_rows_delta(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.mean(first - second > TIE) - np.mean(second - first > TIE))
 
 
-def odds_ratio(a: Sequence[float], b: Sequence[float]) -> float:
+def odds_ratio(a: Numbers, b: Numbers) -> float:
     """Returns the odds of passing of a, divided by those of b, from the shares (n,) that passed, each 0 to 1.
 
     Half a success and half a failure are added to each side, so that the ratio stays finite where one side passes
@@ -47,7 +48,7 @@ def odds_ratio(a: Sequence[float], b: Sequence[float]) -> float:
     return float(odds[0] / odds[1])
 
 
-def discordant(a: Sequence[float], b: Sequence[float]) -> tuple[int, int]:
+def discordant(a: Numbers, b: Numbers) -> tuple[int, int]:
     """Returns the number of rows on which a scores higher, and the number on which b does."""
     first, second = _paired(a, b)
     return int(np.sum(first - second > TIE)), int(np.sum(second - first > TIE))
@@ -68,7 +69,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _paired(a: Numbers, b: Numbers) -> tuple[np.ndarray, np.ndarray]:
     if len(a) != len(b) or len(a) == 0:
         raise UserError(f"{len(a)} and {len(b)} rows: an effect needs the same rows on both sides, and at least one.")
     return np.asarray(a, dtype=float), np.asarray(b, dtype=float)

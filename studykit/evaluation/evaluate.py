@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
@@ -34,7 +35,7 @@ from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
 from studykit.training.batches import Collator, encode_rows, forward, token_losses
 from studykit.training.decoding import Decoding
-from studykit.training.generate import batch_consistency, predict, settings_of
+from studykit.training.generate import Prediction, batch_consistency, predict, settings_of
 from studykit.tuners import fusion_layers
 
 COMPLETION_MODULES = ("evaluation.trained", "training.generate")  # they and their imports decide completions
@@ -65,7 +66,7 @@ class Task:
 class Completions:
     """The completions of one checkpoint, and its losses on the references."""
 
-    predictions: list[dict]  # the records of `predict`
+    predictions: list[Prediction]
     losses: list[ReferenceLoss]  # one per row; empty where no row has a reference
     folded: bool  # whether the fusion was folded before generation
     batches: BatchConsistency | None  # None: not examined
@@ -142,7 +143,7 @@ def why_not_executed(
 
 
 def generate_completions(
-    task: Task, base: torch.nn.Module, tokenizer: Any, checkpoint: EvaluatedCheckpoint, *, check_batches: bool
+    task: Task, base: PreTrainedModel, tokenizer: Any, checkpoint: EvaluatedCheckpoint, *, check_batches: bool
 ) -> Completions:
     """Completes the prompts of all rows by one checkpoint and measures its loss on their references.
 
@@ -166,7 +167,7 @@ def generate_completions(
 
 @torch.inference_mode()
 def reference_losses(
-    model: torch.nn.Module, tokenizer: Any, rows: Sequence[Row], limits: tuple[int, int], batch_size: int
+    model: Any, tokenizer: Any, rows: Sequence[Row], limits: tuple[int, int], batch_size: int
 ) -> list[ReferenceLoss]:
     """Returns the loss of each row's target under its prompt, row by row.
 
@@ -180,8 +181,8 @@ def reference_losses(
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         batch = collate([examples[i] for i in indices])
-        logits = forward(model, {name: value.to(device) for name, value in batch.items()}).logits
-        nats = token_losses(logits, batch["labels"]).double().sum(1).tolist()  # (B, T-1) -> (B,)
+        output: Any = forward(model, {name: value.to(device) for name, value in batch.items()})
+        nats = token_losses(output.logits, batch["labels"]).double().sum(1).tolist()  # (B, T-1) -> (B,)
         tokens = (batch["labels"][:, 1:] != -100).sum(1).tolist()  # (B,)
         losses |= dict(zip(indices, map(ReferenceLoss, nats, tokens), strict=True))
     return [losses[i] for i in range(len(examples))]

@@ -63,7 +63,7 @@ def verify_references(
     Raises UserError when programs cannot be run on this machine.
     """
     checked = [row for row in rows if scoring.can_run(row)]
-    programs = [executable(row.language, row.target, row.check) for row in checked]
+    programs = [executable(row.language, row.target, row.check) for row in checked if row.check]
     verdicts = execute.execute(
         programs, timeout=timeout, memory_mb=memory_mb, workers=workers, allow_unsandboxed=allow_unsandboxed
     )
@@ -116,6 +116,7 @@ def row_of(line: dict, file: Path, location: str) -> Row:
         raise UserError(
             f"{file} holds neither rows nor HumanEval nor HumanEval-X: a line has the fields {', '.join(line)}"
         )
+    check: BenchmarkCheck | None
     if "declaration" not in line and "entry_point" in line:
         prompt, language = line["prompt"], "python"
         check = BenchmarkCheck("humaneval", prompt, line["test"], line["entry_point"])

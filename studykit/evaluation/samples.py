@@ -21,6 +21,7 @@ import numpy as np
 from studykit.data.rows import Row
 from studykit.evaluation.scores import CheckpointScores
 from studykit.evaluation.scoring import ProgramEnd, can_run
+from studykit.training.generate import Prediction
 
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "output")
 TELLING = re.compile(r"error|expected|attempt|undefined", re.IGNORECASE)  # words of the line that names an error
@@ -91,7 +92,7 @@ class LengthBin(NamedTuple):
 def write_samples(
     path: Path,
     rows: Sequence[Row],
-    predictions: Sequence[dict],
+    predictions: Sequence[Prediction],
     losses: Sequence[ReferenceLoss],
     programs: Sequence[ProgramEnd],
 ) -> None:
@@ -115,8 +116,8 @@ def write_samples(
             prompt_cut=prediction["prompt_cut"],
             nats=nats,
             tokens=tokens,
-            status=end and end.status,
-            stderr=end and end.stderr,
+            status=end.status if end else None,
+            stderr=end.stderr if end else None,
         )
         lines.append(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
@@ -154,7 +155,8 @@ def error_message(stderr: str, masked: bool = True) -> str:
 
 def frequent_errors(samples: Sequence[Sample], most: int = 5) -> list[FrequentError]:
     """Returns the most frequent error messages, the most frequent first."""
-    counts, example = Counter(), {}
+    counts: Counter[str] = Counter()
+    example: dict[str, str] = {}  # the first row of each message
     for sample in samples:
         if sample.status == "error":
             message = error_message(sample.stderr or "")
@@ -171,7 +173,7 @@ def bin_by_length(of_seeds: Sequence[Sequence[Sample]], parts: int = 3) -> list[
     first = of_seeds[0]
     if first[0].tokens is None:
         return []
-    order = np.argsort([sample.tokens for sample in first], kind="stable")
+    order = np.argsort(np.array([sample.tokens for sample in first]), kind="stable")
     bins = []
     for part in np.array_split(order, min(parts, len(order))):
         samples = [samples[i] for samples in of_seeds for i in part]

@@ -144,12 +144,13 @@ class EvaluationScores(Published):
         score = self.score(metric)
         if score.n == len(self.groups):
             return self.groups
-        if len(score.rows or ()) != score.n:
+        rows = score.rows or ()
+        if len(rows) != score.n:
             raise UserError(
                 f"{score.label} covers {score.n} of {len(self.groups)} rows and does not name them, so the rows "
                 "cannot be put into their groups; evaluate the method again."
             )
-        return [self.groups[i] for i in score.rows]
+        return [self.groups[i] for i in rows]
 
 
 def read_scores(run: str | Path) -> EvaluationScores:

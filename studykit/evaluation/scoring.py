@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from studykit.evaluation.execution.programs import executable, missing_package
 from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.scores import ExecutionSummary, PredictionCounts, Score
 from studykit.evaluation.statistics import pass_at_k
+from studykit.training.generate import Prediction
 
 # The messages of failed tests: of the polyglot's own harness, of the languages' assertions, and of the test libraries
 # of Ruby and Julia.
@@ -50,7 +52,7 @@ class PredictionScores:
 
 def score_predictions(
     rows: Sequence[Row],
-    predictions: Sequence[dict],
+    predictions: Sequence[Prediction],
     *,
     language: str | None = None,
     run: bool = True,
@@ -82,7 +84,7 @@ def score_predictions(
     texts = [prediction["text"] for prediction in predictions]
     scores = {}
     if not all(row.no_reference for row in rows):
-        before = [getattr(row.check, "before", None) for row in row_of_prediction]
+        before: list[Any] = [getattr(row.check, "before", None) for row in row_of_prediction]
         contexts = None if None in before else before
         entries = score_texts(texts, [row.target for row in row_of_prediction], language, contexts)
         scores = {name: average_samples(score, samples) for name, score in entries.items()}
@@ -94,7 +96,8 @@ def score_predictions(
         checked=sum(can_run(row) for row in row_of_prediction),
         left_out=dict(Counter(filter(None, packages))),
     )
-    execution, programs = None, []
+    execution: ExecutionSummary | None = None
+    programs: list[ProgramEnd] = []
     if run and counts.checked:
         limits = {"timeout": timeout, "memory_mb": memory_mb}
         execution, programs = _run_programs(row_of_prediction, texts, limits, allow_unsandboxed, workers)
@@ -113,7 +116,7 @@ def average_samples(score: Score, samples: int) -> Score:
     if score.per_example is not None:
         per_row = {"per_example": np.reshape(score.per_example, (rows, samples)).mean(1).tolist()}
     else:
-        per_row = {"statistics": np.reshape(score.statistics, (rows, samples, -1)).sum(1).tolist()}
+        per_row = {"statistics": np.reshape(np.asarray(score.statistics), (rows, samples, -1)).sum(1).tolist()}
     return score.model_copy(update={"n": rows, "signature": signature, **per_row})
 
 
@@ -121,7 +124,7 @@ def _run_programs(
     rows: Sequence[Row], texts: Sequence[str], limits: dict, allow_unsandboxed: bool, workers: int | None
 ) -> tuple[ExecutionSummary, list[ProgramEnd]]:
     checked = [(row, text) for row, text in zip(rows, texts, strict=True) if can_run(row)]
-    programs = [executable(row.language, text, row.check) for row, text in checked]
+    programs = [executable(row.language, text, row.check) for row, text in checked if row.check]
     verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     ends = [
         ProgramEnd(row.id, program_status(verdict), verdict.seconds, verdict.stderr_tail)

@@ -80,10 +80,13 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Estimate:
     centre = (p + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
-    return Estimate(p, low, high, confidence, "Wilson", n)
+    # n is a fraction only where `proportion` asks for the bounds alone
+    return Estimate(p, low, high, confidence, "Wilson", n)  # type: ignore[arg-type]
 
 
-def proportion(shares: Sequence[float], clusters: Sequence | None = None, confidence: float = 0.95) -> Estimate:
+def proportion(
+    shares: Sequence[float] | np.ndarray, clusters: Sequence | None = None, confidence: float = 0.95
+) -> Estimate:
     """Returns Wilson's interval of a mean of `shares` (n,), each 0 to 1: passed or not, or means over seeds or samples.
 
     Shares of 0 and 1 without clusters are Wilson's own case. Otherwise n is replaced by the effective sample size, the
@@ -119,7 +122,7 @@ def proportion(shares: Sequence[float], clusters: Sequence | None = None, confid
 
 
 def bootstrap(
-    examples: Sequence,
+    examples: Sequence | np.ndarray,
     aggregate: Aggregate | None = None,
     *,
     clusters: Sequence | None = None,
@@ -150,8 +153,8 @@ def bootstrap(
 
 
 def paired_bootstrap(
-    a: Sequence,
-    b: Sequence,
+    a: Sequence | np.ndarray,
+    b: Sequence | np.ndarray,
     aggregate: Aggregate | None = None,
     *,
     clusters: Sequence | None = None,
@@ -283,7 +286,7 @@ def pass_at_k(samples: int | Sequence[int], passed: int | Sequence[int], k: int)
     return 1 - np.prod(failures / (n[..., None] - drawn), axis=-1)
 
 
-def _prepare(examples: Sequence, aggregate: Aggregate | None) -> tuple[np.ndarray, Aggregate]:
+def _prepare(examples: Sequence | np.ndarray, aggregate: Aggregate | None) -> tuple[np.ndarray, Aggregate]:
     """Returns counts (n, k) and the function of their sums; a mean is the sum of values over the sum of ones."""
     array = np.asarray(examples, dtype=float)
     if len(array) == 0:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
@@ -61,12 +63,12 @@ def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
 
 
 @contextmanager
-def loaded(base: torch.nn.Module, checkpoint: EvaluatedCheckpoint) -> Iterator[torch.nn.Module]:
+def loaded(base: PreTrainedModel, checkpoint: EvaluatedCheckpoint) -> Iterator[Any]:
     """Loads a checkpoint onto the base and folds a fusion by attention; afterwards the base is bare again."""
     if checkpoint.run is None:
         yield base
         return
-    model = load_trained(base, checkpoint.run, checkpoint.phase)
+    model: Any = load_trained(base, checkpoint.run, checkpoint.phase)
     if checkpoint.masked:
         fusion_members(model, checkpoint.masked, checkpoint.mask)
     fold(model)

@@ -22,6 +22,7 @@ from functools import cache
 
 import nh3
 from bs4 import BeautifulSoup, Tag
+from bs4.element import AttributeValueList
 from markupsafe import Markup, escape
 from nbconvert import HTMLExporter
 from nbconvert.filters import ansi2html
@@ -105,7 +106,8 @@ class _Embedded:
     """Large values of attributes, kept away from the parsers under tokens that nobody can guess."""
 
     def __init__(self) -> None:
-        self.prefix, self.values = f"embedded-{uuid.uuid4().hex}-", []
+        self.prefix = f"embedded-{uuid.uuid4().hex}-"
+        self.values: list[str] = []
 
     def lift(self, value: str) -> str:
         """Keeps a value and returns its token."""
@@ -262,9 +264,9 @@ def _standard_error(text: str) -> Markup:
 def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
     for image in soup.find_all("img"):
-        if not image.get("src", "").startswith(embedded.prefix):
+        if not str(image.get("src", "")).startswith(embedded.prefix):
             image.replace_with(f"[The image {image.get('src', '')} is not in this report.]")
-        elif not image.get("alt", "").strip() or image["alt"].startswith("No description has been"):
+        elif not str(image.get("alt", "")).strip() or str(image["alt"]).startswith("No description has been"):
             image["alt"] = "Figure without a description"
     for frame in soup.find_all("iframe"):
         _replace_frame(frame, soup, embedded)
@@ -278,13 +280,13 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
 
 def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None:
     """Puts an explorer's page, made again, into its frame; a sentence replaces any other frame."""
-    page = _explorer_page(frame.get("srcdoc", ""))
+    page = _explorer_page(str(frame.get("srcdoc", "")))
     if page is None:
         frame.replace_with("[A frame that is no explorer is not in this report.]")
         return
     title = frame.get("title") or "Interactive figure"
     frame.clear()
-    frame.attrs = {"title": title, "style": frame.get("style", ""), "srcdoc": embedded.lift(page)}
+    frame.attrs = {"title": title, "style": str(frame.get("style", "")), "srcdoc": embedded.lift(page)}
     on_paper = soup.new_tag("p", attrs={"class": "on-paper"})
     on_paper.string = f"Interactive on a screen, not printed: {title}"
     frame.insert_before(on_paper)
@@ -312,4 +314,4 @@ def _align_numbers(table: Tag) -> None:
         column = [row[at] for row in rows]
         if all(NUMBER.fullmatch(cell.get_text().strip()) for cell in column):
             for cell in column + [head[at] for head in heads if len(head) >= -at]:
-                cell["class"] = [*cell.get("class", []), "number"]
+                cell["class"] = AttributeValueList([*(cell.get("class") or []), "number"])

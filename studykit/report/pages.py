@@ -124,7 +124,7 @@ def _refresh(page: Path, run: Run, status: Status, study: Study, pages: dict[Run
     """Writes the page of a run, its notebook and its tables, unless they show the same already."""
     current = run_files.home() / run.notebook
     prose = current.read_bytes() if current.is_file() else b""
-    log = status.log.read_bytes()
+    log = status.log.read_bytes() if status.log else b""
     links = [pages[need] for need in run.needs if need in pages]
     record = status.manifest.model_dump() if status.manifest else None
     shown = json.dumps([study.study, digest, status.state, status.error, record, run.params, links])
@@ -208,7 +208,8 @@ def document(title: str, content: Markup, mark: str) -> str:
 
 def _ordered_parameters(run: Run) -> list[tuple[str, Any]]:
     """Returns a run's parameters with their values: its role first, the paths of its inputs last."""
-    model, ranks = STAGES[run.stage].model, {"role": 0, "path": 2}
+    model = STAGES[run.stage].model
+    ranks: dict[str | None, int] = {"role": 0, "path": 2}
     names = sorted(run.params, key=lambda name: ranks.get(kind(model, name), 1))
     return [(name, run.params[name]) for name in names if name != "out"]
 
@@ -270,7 +271,7 @@ class Origins:
     commits: list[tuple[Mapping[str, Any] | None, int]]
     versions: list[tuple[Mapping[str, str], int]]
     hosts: list[str]
-    peak_memory_mb: int  # of the notebook that used most
+    peak_memory_mb: float  # of the notebook that used most
     with_changes: bool  # whether the code of any run differed from its commit
 
 
@@ -278,7 +279,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
     """Returns the first page of a study's report."""
     manifests = [status.manifest for status in statuses.values() if status.manifest]
     compare_run, comparison = next((run, status) for run, status in statuses.items() if run.stage == "compare")
-    headline = comparison.manifest.headline if comparison.state == "done" else {}
+    headline = comparison.manifest.headline if comparison.manifest and comparison.state == "done" else {}
     content = _render(
         "index.html.j2",
         study=study,

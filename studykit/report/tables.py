@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
-from pydantic import BaseModel
 
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.runs.text import format_duration, format_value, plural
+from studykit.study.parameters import AnyParams
 
 NUMERAL = re.compile(r"[-+\u2212]?[\d,]*\.?\d+ ?%?")  # a number that the notebook has formatted itself
 MAX_LINES = 30  # of a block of text: a model may write nothing but line breaks
@@ -65,7 +65,7 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     numeric = {name: all(_is_number(row.get(name)) for row in rows) for name in columns}
     head = _row(_heading(name, "col", numeric[name]) for name in columns)
     body = Markup().join(_row(_cell(row.get(name), numeric[name]) for name in columns) for row in rows)
-    lines = [columns, *([row.get(name) for name in columns] for row in rows)]
+    lines: list[list[Any]] = [columns, *([row.get(name) for name in columns] for row in rows)]
     plain = "\n".join("\t".join(map(format_value, line)) for line in lines)
     _display(_figure(_table(head, body), caption), plain)
 
@@ -88,7 +88,7 @@ def texts(blocks: Sequence[Mapping[str, str]], caption: str = "", limit: int = 1
     _display(_figure(Markup("<hr>").join(groups), caption), plain)
 
 
-def footer(p: BaseModel) -> None:
+def footer(p: AnyParams) -> None:
     """Shows how a run was made and, folded, its parameters with their meanings.
 
     Its time, device, versions and commit are those of its manifest; without one, only the

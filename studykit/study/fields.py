@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -26,6 +26,12 @@ DataFormat = Literal[
 Quantization = Literal["none", "nf4", "int8"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
+
+T = TypeVar("T")
+if TYPE_CHECKING:  # a stage reads its parameters after the plan or `runs.notebook.resolve` has filled in every None
+    Planned = Annotated[T, "a value that the plan sets"]
+else:
+    Planned = T | None
 
 
 def role(default: Any, description: str, **limits: Any) -> Any:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from studykit.errors import UserError, show
 from studykit.study import methods
-from studykit.study.fields import Method, Runnable, Section, auto, role, run_dir
+from studykit.study.fields import Method, Planned, Runnable, Section, auto, role, run_dir
 from studykit.study.messages import sentence
 from studykit.study.training_parameters import AdapterParams, BaseModelParams, DataParams, FusionParams
 
@@ -24,14 +24,14 @@ from studykit.study.training_parameters import AdapterParams, BaseModelParams, D
 class EvaluateParams(Section):
     """04_evaluate: one method on one test split, over its seeds."""
 
-    base: str | None = run_dir("The completions come from this base_model run.")
-    data: str | None = run_dir("The test rows come from this data run.")
-    trained_runs: list[str] | None = run_dir(
+    base: Planned[str] = run_dir("The completions come from this base_model run.")
+    data: Planned[str] = run_dir("The test rows come from this data run.")
+    trained_runs: Planned[list[str]] = run_dir(
         "These trained runs are evaluated, one per seed; an empty list means the base itself."
     )
     method: Method = role("base", "This is the name of the evaluated method.")
-    language: str | None = role(None, "The test rows are of this language.")
-    seeds: list[int] | None = run_dir("These are the seeds of the trained runs, in their order.")
+    language: Planned[str] = role(None, "The test rows are of this language.")
+    seeds: Planned[list[int]] = run_dir("These are the seeds of the trained runs, in their order.")
     batch_size: int = Field(32, ge=1, description="A batch of generation has this many prompts.")
     max_new_tokens: int = Field(96, ge=1, description="A completion has at most this many tokens.")
     samples: int = Field(1, ge=1, description="Every prompt is completed this many times.")
@@ -62,7 +62,7 @@ class EvaluateParams(Section):
     )
     timeout: float = Field(4.0, gt=0, le=3600, description="A program may run for this many seconds.")
     memory_mb: int = Field(512, ge=64, le=65536, description="A program may use this many MB of memory.")
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> EvaluateParams:
@@ -85,38 +85,38 @@ class EvaluateParams(Section):
 class FusionAttentionParams(Section):
     """05_fusion_attention: where the fusions of one method look."""
 
-    base: str | None = run_dir("The fusions run on this base_model run.")
-    data: str | None = run_dir("The test rows come from this data run.")
-    trained_runs: list[str] | None = run_dir("These fusion runs are recorded, one per seed.")
+    base: Planned[str] = run_dir("The fusions run on this base_model run.")
+    data: Planned[str] = run_dir("The test rows come from this data run.")
+    trained_runs: Planned[list[str]] = run_dir("These fusion runs are recorded, one per seed.")
     method: Annotated[str, AfterValidator(methods.weighing)] = role(
         "adapterfusion", "This is the name of the recorded fusion method."
     )
-    seeds: list[int] | None = run_dir("These are the seeds of the trained runs, in their order.")
+    seeds: Planned[list[int]] = run_dir("These are the seeds of the trained runs, in their order.")
     samples: int = Field(64, ge=1, description="At most this many test rows of the target are read.")
     batch_size: int = Field(16, ge=1, description="A forward pass reads this many rows.")
     tokens: Literal["completion", "prompt", "both"] = Field(
         "completion", description="Weights are averaged over the tokens of the completion, of the prompt, or of both."
     )
     sample: int = Field(0, ge=0, description="The row with this index is shown token by token.")
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
 
 class CompareParams(Section):
     """06_compare: the methods side by side, with intervals."""
 
-    evaluations: dict[str, str] | None = run_dir("These evaluate runs on the target are compared, by method.")
-    sources: dict[str, str] | None = run_dir("These evaluate runs score the sources' own adapters, by language.")
-    adapters: dict[str, list[str]] | None = run_dir("These are the adapter runs of the target, by method.")
-    fusions: dict[str, list[str]] | None = run_dir("These are the fusion runs, by method.")
-    attention: dict[str, str] | None = run_dir("These are the fusion_attention runs, by method.")
-    target: str | None = role(None, "This is the low-resource language.")
+    evaluations: Planned[dict[str, str]] = run_dir("These evaluate runs on the target are compared, by method.")
+    sources: Planned[dict[str, str]] = run_dir("These evaluate runs score the sources' own adapters, by language.")
+    adapters: Planned[dict[str, list[str]]] = run_dir("These are the adapter runs of the target, by method.")
+    fusions: Planned[dict[str, list[str]]] = run_dir("These are the fusion runs, by method.")
+    attention: Planned[dict[str, str]] = run_dir("These are the fusion_attention runs, by method.")
+    target: Planned[str] = role(None, "This is the low-resource language.")
     baseline: str | None = auto(
         "The other methods are compared with this one; null means adapterfusion where the"
         " study has it, else its first method."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="The intervals have this confidence.")
     resamples: int = Field(2000, ge=100, description="The bootstrap draws this many samples.")
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
 
 class Stage(NamedTuple):
@@ -133,6 +133,9 @@ STAGES: dict[str, Stage] = {
     "fusion_attention": Stage("05_fusion_attention", FusionAttentionParams),
     "compare": Stage("06_compare", CompareParams),
 }
+AnyParams = (
+    BaseModelParams | DataParams | AdapterParams | FusionParams | EvaluateParams | FusionAttentionParams | CompareParams
+)
 
 
 def check(stage: str, values: dict[str, Any], place: str = "") -> Any:

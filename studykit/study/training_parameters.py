@@ -7,20 +7,20 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from studykit.errors import show
-from studykit.study.fields import DataFormat, Optimizer, Quantization, Section, Task, auto, role, run_dir
+from studykit.study.fields import DataFormat, Optimizer, Planned, Quantization, Section, Task, auto, role, run_dir
 
 
 class BaseModelParams(Section):
     """00_base_model: the frozen base, made from scratch or fetched."""
 
-    base: str | None = role(
+    base: Planned[str] = role(
         "scratch", "The base model is 'scratch' (trained here), a hub id such as owner/name, or a local directory."
     )
     quantization: Quantization = role(
         "none", "The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8)."
     )
-    languages: list[str] | None = role(None, "These are all languages of the study, the target last.")
-    target: str | None = role(None, "This is the low-resource language.")
+    languages: Planned[list[str]] = role(None, "These are all languages of the study, the target last.")
+    target: Planned[str] = role(None, "This is the low-resource language.")
     corpus: str = Field(
         "polyglot",
         min_length=1,
@@ -47,7 +47,7 @@ class BaseModelParams(Section):
     )
     samples: int = Field(60_000, ge=100, description="The built-in corpus has this many programs.")
     target_share: float = Field(0.1, ge=0, lt=1, description="This share of the corpus is in the target language.")
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")
     def _divisible(self) -> BaseModelParams:
@@ -59,7 +59,7 @@ class BaseModelParams(Section):
 class DataParams(Section):
     """01_data: rows with prompt, target and checks for every language."""
 
-    base: str | None = run_dir("This base_model run provides the tokenizer.")
+    base: Planned[str] = run_dir("This base_model run provides the tokenizer.")
     task: Task = role(
         "generation",
         (
@@ -69,8 +69,8 @@ class DataParams(Section):
         ),
     )
     language: str = role("", "Where members are tasks, all rows are in this language; elsewhere it is empty.")
-    languages: list[str] | None = role(None, "These are all languages of the study, the target last.")
-    target: str | None = role(None, "This is the low-resource language.")
+    languages: Planned[list[str]] = role(None, "These are all languages of the study, the target last.")
+    target: Planned[str] = role(None, "This is the low-resource language.")
     path: str | None = Field(
         None,
         min_length=1,
@@ -112,7 +112,7 @@ class DataParams(Section):
     )
     bad_rows: int = Field(0, ge=0, description="At most this many malformed rows are skipped before the run stops.")
     seed: int = Field(0, ge=0, description="The seed decides which rows are drawn and how they are split.")
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> DataParams:
@@ -168,8 +168,8 @@ class Training(Section):
 class AdapterParams(Training):
     """02_adapter: one adapter of one language."""
 
-    base: str | None = run_dir("The adapter is trained on this base_model run.")
-    data: str | None = run_dir("The rows come from this data run.")
+    base: Planned[str] = run_dir("The adapter is trained on this base_model run.")
+    data: Planned[str] = run_dir("The rows come from this data run.")
     language: str = role("python", "The rows of this language train the adapter.")
     method: Literal["bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full"] = role(
         "bottleneck",
@@ -190,26 +190,26 @@ class AdapterParams(Training):
     lora_rank: int = Field(16, ge=1, description="LoRA's matrices have this rank.")
     lora_alpha: float = Field(16.0, gt=0, description="LoRA's output is scaled by this number divided by the rank.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="LoRA drops this share of its inputs while it trains.")
-    learning_rate: float | None = auto(
+    learning_rate: Planned[float] = auto(
         ("The learning rate starts at this peak and decays linearly; null means the published 1e-4."), gt=0, le=1
     )
-    steps: int | None = auto(
+    steps: Planned[int] = auto(
         (
             "The adapter is trained for this many optimizer steps; null means the study's "
             "`steps`, or `target_steps` for the target."
         ),
         ge=1,
     )
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
 
 class FusionParams(Training):
     """03_fusion: one fusion over the members' adapters, in one phase (AdapterFusion) or two (AdvFusion)."""
 
-    base: str | None = run_dir("The fusion is trained on this base_model run.")
-    data: str | None = run_dir("The rows come from this data run.")
-    members: dict[str, str] | None = run_dir("These adapter runs are fused, by language, the target last.")
-    target: str | None = role(None, "This is the low-resource language.")
+    base: Planned[str] = run_dir("The fusion is trained on this base_model run.")
+    data: Planned[str] = run_dir("The rows come from this data run.")
+    members: Planned[dict[str, str]] = run_dir("These adapter runs are fused, by language, the target last.")
+    target: Planned[str] = role(None, "This is the low-resource language.")
     method: Literal["adapterfusion", "advfusion", "average", "scalar_mix", "merge", "xlora", "arrow"] = role(
         "adapterfusion",
         (
@@ -235,7 +235,7 @@ class FusionParams(Training):
         ge=1,
         description="Each phase has this many optimizer steps; adapterfusion has one phase and gets twice as many.",
     )
-    learning_rate: float | None = auto(
+    learning_rate: Planned[float] = auto(
         (
             "The learning rate starts at this peak and decays linearly; null means the "
             "published 1e-5, or 1e-4 over Compacter."
@@ -255,7 +255,7 @@ class FusionParams(Training):
     rank: int = Field(
         8, ge=1, description="With lowrank, queries and keys have this many dimensions, and V - I has this rank."
     )
-    out: str | None = run_dir("The run is published in this directory.")
+    out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")
     def _mask_fits(self) -> FusionParams:

@@ -21,6 +21,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from tqdm.auto import tqdm
 
@@ -95,7 +96,7 @@ def execute(
                     bar.update()
 
         def work() -> None:
-            runner = None
+            runner: Runner | None = None
             try:
                 for index in waiting():
                     runner, verdicts[index] = _run(runner, chosen, programs[index], timeout, memory_mb)
@@ -108,7 +109,7 @@ def execute(
                 done.result()
         finally:
             stop.set()
-    return verdicts
+    return cast(list[Verdict], verdicts)  # `waiting` has given out every index
 
 
 def _cores() -> int:
@@ -128,7 +129,7 @@ def _run(
             reached = verdict(runner, program, timeout, memory_mb)
             if chosen.level == "bwrap-renewed":
                 runner.close()
-                runner = None
+                return None, reached
             return runner, reached
         except RunnerDied as death:
             reason = str(death)

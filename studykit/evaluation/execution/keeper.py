@@ -21,7 +21,7 @@ from studykit.evaluation.execution import confinement
 from studykit.evaluation.execution.confinement import libc
 from studykit.evaluation.execution.usage import processes
 
-LUA = None  # lupa's LuaRuntime class, where Lua has no binary
+LUA: type | None = None  # lupa's LuaRuntime class, where Lua has no binary
 
 
 def keep(setup: dict, job: dict, control: socket.socket) -> None:
@@ -39,7 +39,7 @@ def keep(setup: dict, job: dict, control: socket.socket) -> None:
     for place in places:
         os.close(place)
     while True:
-        word, files, _, _ = socket.recv_fds(control, 64, 8)
+        word, descriptors, _, _ = socket.recv_fds(control, 64, 8)
         if not word:
             _exit(0)
         trouble = os.pipe()  # closed when the program starts
@@ -47,14 +47,14 @@ def keep(setup: dict, job: dict, control: socket.socket) -> None:
         if pid == 0:
             try:
                 trouble_file = fcntl.fcntl(trouble[1], fcntl.F_DUPFD_CLOEXEC, 200)
-                become_program(job, job[word.decode()], cwd, files, trouble_file)
+                become_program(job, job[word.decode()], cwd, descriptors, trouble_file)
             except BaseException as error:
                 os.write(trouble_file, f"{type(error).__name__}: {error}".encode()[:1000])
             finally:
                 _exit(127)
         os.close(trouble[1])
-        for file in files:
-            os.close(file)
+        for descriptor in descriptors:
+            os.close(descriptor)
         code = None
         while code is None:
             ended, status, usage = os.wait4(-1, 0)
@@ -96,7 +96,7 @@ def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble_fi
     for number in (signal.SIGXFSZ, signal.SIGPIPE):  # Python ignores them, and a program would inherit that
         signal.signal(number, signal.SIG_DFL)
     if step["argv"]:
-        return os.execve(step["argv"][0], step["argv"], dict(os.environ))
+        os.execve(step["argv"][0], step["argv"], dict(os.environ))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform == "linux":
         libc("prctl", confinement.DUMPABLE, 1, 0, 0, 0)
@@ -108,10 +108,14 @@ def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble_fi
     except MemoryError:  # before anything else: printing a traceback takes memory
         os.write(2, b"MemoryError\n")
     except BaseException as error:
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next.tb_next)
+        frames = error.__traceback__
+        for _ in range(2):  # the first two are of this function and of `run`
+            frames = frames.tb_next if frames else None
+        traceback.print_exception(type(error), error, frames)
     finally:
         try:
             for stream in (sys.stdout, sys.__stdout__, sys.stderr):  # a program may have replaced the first
+                assert stream is not None
                 stream.flush()
         finally:
             _exit(code)
@@ -120,10 +124,10 @@ def become_program(job: dict, step: dict, cwd: str, files: list[int], trouble_fi
 def run_python(source: str, file: str, cwd: str) -> int:
     """Runs `source` as the main module and returns its exit code. Exceptions of the program pass through."""
     main = type(sys)("__main__")
-    main.__file__, main.__builtins__ = file, __builtins__
+    vars(main).update(__file__=file, __builtins__=__builtins__)
     sys.modules["__main__"], sys.argv = main, [file]
     sys.path.insert(0, cwd)
-    code = 0
+    code: object = 0
     try:
         exec(compile(source, file, "exec"), main.__dict__)
     except SystemExit as stop:
@@ -139,6 +143,7 @@ def run_python(source: str, file: str, cwd: str) -> int:
 
 def run_lua(source: str, file: str, cwd: str) -> int:
     """Runs `source` through lupa, without a way from Lua to Python, and returns its exit code."""
+    assert LUA is not None
     lua = LUA(register_eval=False, register_builtins=False)
     lua.execute("python = nil; package.loaded.python = nil")
     failure = ""

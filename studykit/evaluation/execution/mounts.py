@@ -37,11 +37,11 @@ def bwrap(drop: bool) -> list[str]:
         words += ["--unshare-all"]
     for name in CAPABILITIES + (ROOT_CAPABILITIES if drop else ()):
         words += ["--cap-add", f"CAP_{name}"]
-    for path in SYSTEM:
-        if os.path.islink(path):
-            words += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            words += ["--ro-bind", path, path]
+    for directory in SYSTEM:
+        if os.path.islink(directory):
+            words += ["--symlink", os.readlink(directory), directory]
+        elif os.path.isdir(directory):
+            words += ["--ro-bind", directory, directory]
     words += ["--proc", "/proc", "--tmpfs", "/dev"]  # its --dev would take the right to make namespaces away
     words += [word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]
     words += [word for name, target in LINKS.items() for word in ("--symlink", target, f"/dev/{name}")]

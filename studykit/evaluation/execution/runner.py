@@ -115,9 +115,20 @@ class Runner:
         here = Path(__file__)
         texts = [(name, here.with_name(f"{name}.py").read_text(encoding="utf-8")) for name in INSIDE]
         words = mounts.bwrap(sandbox.drop) if bubblewrap else []
-        words += [runtimes.find("python").path, "-sP", "-c", BOOTSTRAP.format(texts=texts)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "bufsize": 0}
-        self.process = subprocess.Popen(words, env=mounts.environment(), cwd="/", **pipes)
+        python = runtimes.find("python")
+        assert python is not None  # it is this interpreter
+        words += [python.path, "-sP", "-c", BOOTSTRAP.format(texts=texts)]
+        self.process = subprocess.Popen(
+            words,
+            env=mounts.environment(),
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            bufsize=0,
+        )
+        assert self.process.stdin and self.process.stdout
+        self.requests, self.replies = self.process.stdin, self.process.stdout
         self.buffer = bytearray()
         lua, code = runtimes.find("lua"), seccomp.program()
         setup = {
@@ -209,13 +220,13 @@ class Runner:
 
     def close(self) -> None:
         """Ends the supervisor, and with it whatever still runs in its sandbox; removes its directory."""
-        self.process.stdin.close()  # the supervisor ends by itself, and its sandbox with it
+        self.requests.close()  # the supervisor ends by itself, and its sandbox with it
         try:
             self.process.wait(0.5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
+        self.replies.close()
         self.errors.close()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -233,7 +244,7 @@ class Runner:
         view = memoryview(HEADER.pack(len(text), len(data)) + text + data)
         try:
             while view:
-                view = view[self.process.stdin.write(view) :]
+                view = view[self.requests.write(view) :]
             lengths = HEADER.unpack(self._read(HEADER.size, deadline))
             reply = json.loads(self._read(lengths[0], deadline))
             stdout = self._read(lengths[1], deadline).decode("utf-8", "replace")
@@ -248,11 +259,11 @@ class Runner:
     def _read(self, length: int, deadline: float) -> bytes:
         """Reads so many bytes; TimeoutError at the deadline, however much has come by then."""
         poll = select.poll()
-        poll.register(self.process.stdout, select.POLLIN)
+        poll.register(self.replies, select.POLLIN)
         while len(self.buffer) < length:
             if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))) or time.monotonic() > deadline:
                 raise TimeoutError
-            if not (part := self.process.stdout.read(1 << 20)):
+            if not (part := self.replies.read(1 << 20)):
                 raise BrokenPipeError
             self.buffer += part
         data = bytes(self.buffer[:length])

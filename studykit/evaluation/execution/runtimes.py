@@ -210,10 +210,10 @@ def find(language: str) -> Runtime | None:
         path = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         return Runtime(language, "python", path, f"{platform.python_implementation()} {platform.python_version()}")
     for name in LANGUAGES[language].binaries:
-        if path := shutil.which(name):
-            if version := _first_line(path, LANGUAGES[language].version):
+        if binary := shutil.which(name):
+            if version := _first_line(binary, LANGUAGES[language].version):
                 version = re.sub(r"\s+Copyright.*", "", version)
-                return Runtime(language, name, _real(path, name, LANGUAGES[language].locate), version)
+                return Runtime(language, name, _real(binary, name, LANGUAGES[language].locate), version)
     if language == "lua" and (spec := _lupa()):
         return Runtime(
             language, "lupa", os.path.dirname(spec.origin), f"Lua 5.4 (lupa {importlib.metadata.version('lupa')})"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from typing import Any
 
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_BITS, RETURN = (
     0x20,
@@ -63,7 +64,8 @@ def program() -> bytes | None:
         (JUMP_EQUAL, 0, 1, clone3),
         (RETURN, 0, 0, ERROR | errno.ENOSYS),
     ]
-    for number in (*COMMON.values(), *(row[column] for row in REFUSED)):
+    numbers: list[Any] = [row[column] for row in REFUSED]
+    for number in (*COMMON.values(), *numbers):
         code += [(JUMP_EQUAL, 0, 1, number), refuse]
     code += [(JUMP_EQUAL, 0, 4, clone), (LOAD, 0, 0, FIRST_ARGUMENT), (JUMP_BITS, 0, 1, NEW_NAMESPACES), refuse]
     code += [(RETURN, 0, 0, ALLOW)]

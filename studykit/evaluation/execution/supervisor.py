@@ -260,7 +260,9 @@ def serve() -> None:
             file.write("1000")
     # Programs see the standard library only, whatever is installed next to it.
     sys.path = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
-    setup, _ = receive(requests)
+    opening = receive(requests)
+    assert opening is not None
+    setup = opening[0]
     if setup["level"] == "unshare":
         confinement.enter_sandbox(setup)
     if setup["level"] == "bwrap-renewed":
@@ -283,7 +285,8 @@ def serve() -> None:
         sys.path.pop(0)
     gc.freeze()  # else every fork copies what a collection touches
     send(replies, {"ready": True})
-    state, program, own = own_state(), None, [requests, replies, null]
+    state, own = own_state(), [requests, replies, null]
+    program: Program | None = None  # of the last request that had a source
     while request := receive(requests):
         message, data = request
         if "source" in message:
@@ -295,6 +298,7 @@ def serve() -> None:
             program = Program(setup, message, own)
             send(replies, build(program))
         else:
+            assert program is not None
             send(replies, *run_once(program, message, data))
     if program:
         program.close()

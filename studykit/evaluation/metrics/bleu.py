@@ -80,7 +80,7 @@ def sacre_bleu(counts: np.ndarray) -> np.ndarray:
     matches, totals = counts[..., :ORDERS].astype(float), counts[..., ORDERS : 2 * ORDERS]
     zero = (matches == 0) & (totals > 0)
     smoothed = np.where(zero, 0.5 ** np.cumsum(zero, axis=-1), matches)
-    usable = (totals > 0).all(axis=-1) & (matches > 0).any(axis=-1)
+    usable = np.asarray((totals > 0).all(axis=-1) & (matches > 0).any(axis=-1))
     precision = np.where(usable[..., None], smoothed / np.maximum(totals, 1), 1.0)
     return np.where(usable, _brevity(counts) * 100 * np.exp(np.mean(np.log(precision), axis=-1)), 0.0)
 

@@ -56,7 +56,7 @@ def compare(prediction: str, reference: str, language: str) -> tuple[list[float]
     words = [text.split() for text in (prediction, reference)]
     predicted, expected = (ngrams(tokens, ORDERS) for tokens in words)
     matches = [(a & b).total() for a, b in zip(predicted, expected, strict=True)]
-    row = [*matches, *(max(1, order.total()) for order in predicted)]
+    row: list[float] = [*matches, *(max(1, order.total()) for order in predicted)]
     keywords = KEYWORDS[language]
     weighted = [
         sum(count * (1 if word in keywords else OTHER_WORD_WEIGHT) for (word,), count in counts.items())

@@ -25,11 +25,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from studykit.evaluation.metrics.syntax_trees import Node, SyntaxTree
 
 States = dict[str, tuple[int, ...]]  # name -> the positions that may have set it last
-Walk = Generator[tuple[Node, States], States, States]  # yields a node to walk, and receives the states after it
+Walk = Generator[tuple[Node, States], Any, States]  # yields a node to walk, and receives the states after it
 Fields = Mapping[str, tuple[str | int, str | int]]  # kind of node -> fields (or indices) of its target and source
 
 

@@ -81,13 +81,11 @@ def score_texts(
     scores = {}
     for name, entry in entries.items():
         if "statistics" in entry:
-            value = corpus_value(name)(np.sum(entry["statistics"], axis=0))
+            value = float(corpus_value(name)(np.sum(entry["statistics"], axis=0)))
         else:
-            value = np.mean(entry["per_example"])
+            value = float(np.mean(entry["per_example"]))
         signature = f"{entry.pop('signature')}|n:{len(pairs)}"
-        scores[name] = Score(
-            label=LABELS[name], value=float(value), signature=signature, n=len(pairs), empty=empty, **entry
-        )
+        scores[name] = Score(label=LABELS[name], value=value, signature=signature, n=len(pairs), empty=empty, **entry)
     return scores
 
 
@@ -144,7 +142,7 @@ def _text(pairs: list[tuple[str, str]]) -> dict[str, Entry]:
 
 def _code(pairs: list[tuple[str, str]], language: str, contexts: Sequence[str] | None) -> dict[str, Entry]:
     """Metrics of programs of a language (canonical name) only."""
-    entries = {
+    entries: dict[str, Entry] = {
         "bleu_codexglue": {
             "statistics": [bleu.counts(p.split(), r.split()) for p, r in pairs],
             "signature": "BLEU-CodeXGLUE|tok:whitespace|smooth:add1-all|level:corpus|case:mixed|version:1",
@@ -157,13 +155,15 @@ def _code(pairs: list[tuple[str, str]], language: str, contexts: Sequence[str] |
     }
     if not codebleu.supported(language):
         return entries
-    rows, parsed = zip(*(codebleu.compare(p, r, language) for p, r in pairs), strict=True)
+    compared = [codebleu.compare(p, r, language) for p, r in pairs]
+    rows, parsed = [row for row, _ in compared], [ok for _, ok in compared]
     if contexts is not None:
         whole = zip(contexts, pairs, strict=True)
         parsed = [bool(p.strip()) and syntax_trees.parse(before + p, language).parsed for before, (p, _) in whole]
     names = ("codebleu", "codebleu_compat") if codebleu.has_dataflow(language) else ("codebleu_3",)
     total = codebleu.components(np.sum(rows, axis=0))
-    shares = dict(zip(codebleu.COMPONENTS, np.where(np.isnan(total), None, 100 * total), strict=True))
+    percent = [None if np.isnan(share) else 100 * float(share) for share in total]
+    shares = dict(zip(codebleu.COMPONENTS, percent, strict=True))
     if names == ("codebleu_3",):
         del shares["dataflow"]
     settings = f"case:mixed|lang:{language}"
@@ -177,7 +177,7 @@ def _code(pairs: list[tuple[str, str]], language: str, contexts: Sequence[str] |
     for name in names:
         zero = "1" if name == "codebleu_compat" else "0"
         entries[name] = unparsable | {
-            "statistics": list(rows),
+            "statistics": rows,
             "components": shares,
             "signature": f"{name}|tok:whitespace|smooth:eps0.1|level:corpus|{settings}|"
             f"weights:{'/'.join(['1'] * len(shares))}|zero-dataflow:{zero}|{grammar}",

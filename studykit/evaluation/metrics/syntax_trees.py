@@ -10,7 +10,6 @@ Trees are read and walked without recursion, because the output of a model may b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -53,7 +52,7 @@ class Node:
 
     def __init__(self, kind: str, field: str | None, named: bool, index: int):
         self.kind, self.field, self.named, self.index = kind, field, named, index
-        self.children: Sequence[Node] = ()
+        self.children: list[Node] = []
         self.end, self.text, self.token, self.variable = index + 1, "", False, False
 
     def part(self, name: str | int) -> Node | None:
@@ -100,6 +99,7 @@ def _read(cursor: TreeCursor, source: bytes, language: str) -> list[Node]:
     within = 0  # levels below the outermost atom; 0 outside of atoms
     while True:
         current = cursor.node
+        assert current is not None  # the cursor is inside of the tree
         kind = current.type
         included = not (kind.endswith("comment") or language == "python" and _is_docstring(current))
         descended = False
@@ -115,8 +115,6 @@ def _read(cursor: TreeCursor, source: bytes, language: str) -> list[Node]:
                 above[-1].children.append(node)
             atom = kind in ATOMS
             descended = cursor.goto_first_child()
-            if descended:
-                node.children = []
             if (atom or not descended) and within == 0:
                 node.token = True
                 node.text = source[current.start_byte : current.end_byte].decode("utf-8", errors="replace")

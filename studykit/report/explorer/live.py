@@ -49,7 +49,9 @@ class Bench:
         self.base, self.limits = base, DataRun(data).limits
         self.params = {Path(run).name: finished_run(run).params for run in fusion_runs}
         self.runs = {Path(run).name: run for run in fusion_runs}
-        self._base_and_tokenizer = self._model = self._loaded_phase = None
+        self._base_and_tokenizer: tuple[Any, Any] | None = None
+        self._model: Any = None
+        self._loaded_phase: tuple[str, str] | None = None
 
     def phases(self, checkpoint: str) -> dict[str, str]:
         """Returns the keys of a run's phases by their titles in figures."""
@@ -93,7 +95,7 @@ class Bench:
             raise UserError(f"all members are muted ({', '.join(members)}); leave at least one that is not")
         model, tokenizer = self._load(checkpoint, phase)
         row = Row("own text", params["target"], prompt, completion)
-        readings = []
+        readings: list[Reading] = []
         for masked, mode in _masks(own_mask, params["mask"] if own_mask else "exclude", muted):
             fusion_members(model, list(masked), mode)
             written = complete(model, tokenizer, [row], self.limits)[0]

@@ -73,9 +73,10 @@ def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRe
         for name, inside in what.items():
             yield from _labelled(inside, (*names, str(name)))
     elif isinstance(what, str | Path):
-        stored = _stored(Path(what))
-        alone = names and isinstance(stored, dict) and len(stored) == 1  # then its own name adds nothing
-        yield from _labelled(next(iter(stored.values())) if alone else stored, names)
+        stored: Any = _stored(Path(what))
+        if names and isinstance(stored, dict) and len(stored) == 1:  # its own name adds nothing
+            stored = next(iter(stored.values()))
+        yield from _labelled(stored, names)
     elif isinstance(what, Sequence):
         for inside in what:
             yield from _labelled(inside, names)
@@ -206,7 +207,7 @@ def _by_importance(series: Sequence[Series]) -> Iterator[_Batch]:
     """Yields what a page may hold of single tokens, the most important first."""
     copies: dict[tuple, list[_Copy]] = {}  # by seed and sample
     rank: dict[tuple, tuple[int, int]] = {}  # the first seeds of all series before their second ones, and so on
-    required = set()
+    required: set[tuple] = set()
     for at, one in enumerate(series):
         every = [(order, n, r.seed, s) for order, r in enumerate(one.records) for n, s in enumerate(r.samples)]
         for order, n, seed, sample in every:

@@ -99,8 +99,8 @@ def _plot_row(axes: Axes, y: int, value: float, interval: Interval | None, point
     if interval:
         axes.plot((interval.low, interval.high), (y, y), color=look.colour, linewidth=2.6, solid_capstyle="butt")
     axes.plot(value, y, **marker_style(look))
-    seeds = {"facecolors": "white", "edgecolors": look.colour, "zorder": 3}
-    axes.scatter(points, np.full(len(points), y + 0.26), s=14, **seeds)
+    below = np.full(len(points), y + 0.26)
+    axes.scatter(points, below, s=14, facecolors="white", edgecolors=look.colour, zorder=3)
 
 
 def _interval_text(interval: Interval | None, digits: str) -> str:

@@ -79,9 +79,17 @@ def attention_by_phase(
 def _level(axes: Axes, y: float, label: str, below: bool = False) -> None:
     """Draws a dotted level to compare with, and its name at the right end, above or below it."""
     axes.axhline(y, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
-    at = {"xy": (1, y), "xycoords": ("axes fraction", "data"), "xytext": (-2, -2 if below else 2)}
-    look = {"ha": "right", "va": "top" if below else "bottom", "color": GREY, "fontsize": 7.5}
-    axes.annotate(label, **at, textcoords="offset points", **look)
+    axes.annotate(
+        label,
+        xy=(1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, -2 if below else 2),
+        textcoords="offset points",
+        ha="right",
+        va="top" if below else "bottom",
+        color=GREY,
+        fontsize=7.5,
+    )
 
 
 def _levels(members: int | Mapping[str, int], lines: Mapping, level: Callable[[int], float]) -> dict[str, float]:

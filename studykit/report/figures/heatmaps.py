@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import Collection
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -39,14 +39,14 @@ def _heatmap(
     cell: float,
     norm: Normalize = SHARES,
     cmap: Colormap = SEQUENTIAL,
-) -> QuadMesh:
+) -> Collection:
     """Draws cells with their numbers and a frame around the target's column; returns the mesh for the colour bar.
 
     Args:
         values: (L, A).
         cell: width of a cell in inches, which decides the size of the numbers.
     """
-    numbers = [[_percent(value, signed=norm.vmin < 0) for value in row] for row in values]
+    numbers = [[_percent(value, signed=norm.vmin is not None and norm.vmin < 0) for value in row] for row in values]
     sns.heatmap(
         values,
         ax=axes,
@@ -73,7 +73,7 @@ def _heatmap(
     return mesh
 
 
-def _bar(figure: Figure, mesh: QuadMesh, axes: Axes | np.ndarray, label: str) -> None:
+def _bar(figure: Figure, mesh: Collection, axes: Axes | np.ndarray, label: str) -> None:
     bar = colour_bar(figure, mesh, axes, label=label, format=PercentFormatter(1.0, symbol=""), pad=0.015, aspect=14)
     bar.outline.set_visible(False)
 
@@ -106,7 +106,8 @@ def fusion_heatmap(
     mesh = _heatmap(axes[0, 0], weights, members, target, layers, (width - 1.8) / len(members))
     axes[0, 0].set(ylabel="layer", title=title)
     _bar(figure, mesh, axes, "weight (%)" if not weighted else "share (%)")
-    own, top = own_weight(weights, members, target), np.unravel_index(np.argmax(weights), weights.shape)
+    own = own_weight(weights, members, target)
+    top = tuple(map(int, np.unravel_index(np.argmax(weights), weights.shape)))
     alt = (
         f"Heatmap of the mean {quantity}, {len(weights)} layers by {len(members)} members, n = {samples} samples. "
         f"The target {target} gets {own:.1%} on average; the largest cell is {members[top[1]]} in "

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -32,6 +33,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import ColorType
 
 from studykit.study.methods import PHASE_1
 
@@ -43,7 +45,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 SEQUENTIAL = sns.color_palette("mako_r", as_cmap=True)  # perceptually uniform; 0 prints white, 1 black
 DIVERGING = mpl.colormaps["PuOr_r"]  # centred at 0; both ends print dark, hence the sign in every cell
 GREY = "#666666"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     # Verdana has DejaVu's widths, so a reader without DejaVu sees the same layout
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
@@ -81,7 +83,7 @@ def styled(draw: Callable[..., tuple[Figure, str, str]]) -> Callable[..., Figure
     def draw_styled(*args, **kwargs) -> Figure:
         with mpl.rc_context(STYLE):
             figure, alt, caption = draw(*args, **kwargs)
-        figure.alt, figure.caption = alt, caption
+        figure.alt, figure.caption = alt, caption  # type: ignore[attr-defined]
         return figure
 
     return draw_styled
@@ -96,7 +98,7 @@ def new_figure(rows: int = 1, columns: int = 1, *, width=7.0, height=3.2, **kwar
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def category_style(index: int) -> dict[str, object]:
+def category_style(index: int) -> dict[str, Any]:
     """Returns colour, marker and dash of the index-th category; beyond seven the colours return with other dashes."""
     turn, place = divmod(index, len(COLOURS))
     dash = DASHES[(place + 3 * turn) % len(DASHES)]
@@ -120,7 +122,7 @@ def method_looks(methods: Iterable[str]) -> dict[str, Look]:
 
     The base is grey. The other methods take colours and markers in the order of the study; no two have both in common.
     """
-    looks = {}
+    looks: dict[str, Look] = {}
     for method in methods:
         turn, place = divmod(len(looks.keys() - {"base"}), len(COLOURS))
         looks[method] = Look(COLOURS[place], MARKERS[(place + turn) % len(MARKERS)])
@@ -137,7 +139,7 @@ def look_of(label: str, looks: Mapping[str, Look] | None) -> Look:
     return replace(look, filled=PHASE_1.title not in label.removeprefix(method))
 
 
-def marker_style(look: Look, size: float = 8) -> dict[str, object]:
+def marker_style(look: Look, size: float = 8) -> dict[str, Any]:
     """Returns matplotlib's options for the marker of a method."""
     face = {"markeredgecolor": "black", "markeredgewidth": 0.8}
     if not look.filled:
@@ -145,7 +147,7 @@ def marker_style(look: Look, size: float = 8) -> dict[str, object]:
     return {"color": look.colour, "marker": look.marker, "markersize": size, **face}
 
 
-def ink_on(colour: object) -> str:
+def ink_on(colour: ColorType) -> str:
     """Returns "black" or "white", whichever has the higher contrast on the colour (by relative luminance)."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour))
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
@@ -157,9 +159,11 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
 
 
-def colour_bar(figure: Figure, scale: ScalarMappable, axes: object, **options) -> Colorbar:
+def colour_bar(figure: Figure, scale: ScalarMappable, axes: Axes | Iterable[Axes], **options) -> Colorbar:
     """Adds a colour bar of 60 steps, as vectors: matplotlib would make a bitmap of its 256."""
-    bar = figure.colorbar(scale, ax=axes, boundaries=np.linspace(scale.norm.vmin, scale.norm.vmax, 61), **options)
+    norm: Any = scale.norm
+    bar = figure.colorbar(scale, ax=axes, boundaries=np.linspace(norm.vmin, norm.vmax, 61), **options)
+    assert bar.solids is not None  # as there are boundaries
     bar.solids.set_rasterized(False)
     bar.solids.set_edgecolor("face")  # no hairlines between the steps
     bar.locator = MaxNLocator(5)

@@ -10,12 +10,14 @@ mathematics.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.typing import ColorType
 
 from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.errors import UserError
@@ -116,6 +118,7 @@ def _block(
     """Draws boxes and texts of one layer; values (T, A)."""
     uniform = 1 / record.active_member_count
     for i, (token, (line, column, width)) in enumerate(zip(tokens, positions, strict=True)):
+        colour: ColorType
         if member is None:
             best = int(values[i].argmax())
             strength = np.clip((values[i, best] - uniform) / max(1 - uniform, 1e-9), 0, 1)
@@ -128,7 +131,7 @@ def _block(
                 (column, line + 0.06), width, 0.88, facecolor=colour, edgecolor="white", linewidth=0.6, clip_on=False
             )
         )
-        text = {"ha": "center", "va": "center", "color": ink, "parse_math": False}
+        text: dict[str, Any] = {"ha": "center", "va": "center", "color": ink, "parse_math": False}
         middle = line + (0.5 if member else 0.38)
         axes.text(column + width / 2, middle, token, fontfamily="monospace", fontsize=FONT_SIZE, **text)
         if member is None:
@@ -138,9 +141,10 @@ def _block(
             axes.plot(ends, (line + 0.97, line + 0.97), color="black", linewidth=1.0, clip_on=False)
 
 
-def _blend(colour: str, amount: float) -> tuple[float, ...]:
+def _blend(colour: str, amount: float) -> tuple[float, float, float]:
     """Returns the colour in this opacity on white."""
-    return tuple(1 - amount * (1 - channel) for channel in mpl.colors.to_rgb(colour))
+    red, green, blue = (1 - amount * (1 - channel) for channel in mpl.colors.to_rgb(colour))
+    return red, green, blue
 
 
 def _winner_legend(figure: Figure, record: FusionRecord) -> None:

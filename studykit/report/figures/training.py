@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from studykit.report.figures.style import GREY, category_style, legend_above, new_figure, styled
 
 # Looks of the curves by the key of a training log: validation has markers, and completion only is dashed.
-LOSSES = {
+LOSSES: dict[str, dict[str, Any]] = {
     "loss": {"color": "#0072B2", "linewidth": 1.0},
     "eval_sequence_loss": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
     "eval_loss": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
@@ -42,7 +43,9 @@ def loss_curves(
         "eval_loss": "validation, completion only",
     }
     figure, axes = new_figure(width=6.5, height=3.3)
-    axes, start, ends, best_steps = axes[0, 0], 0, {}, []
+    axes, start = axes[0, 0], 0.0
+    ends: dict[str, tuple[float, float]] = {}  # first and last value of each loss
+    best_steps: list[str] = []
     for number, (phase, rows) in enumerate(logs.items()):
         for key, style in LOSSES.items():
             points = [(start + row["step"], row[key]) for row in rows if row.get(key) is not None]
