@@ -11,17 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from studykit.data.rows import Row
 from studykit.evaluation.scores import CheckpointScores
 from studykit.evaluation.scoring import ProgramEnd, can_run
-from studykit.training.generate import Prediction
 
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "output")
 TELLING = re.compile(r"error|expected|attempt|undefined", re.IGNORECASE)  # words of the line that names an error
@@ -92,7 +91,7 @@ class LengthBin(NamedTuple):
 def write_samples(
     path: Path,
     rows: Sequence[Row],
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Mapping[str, Any]],
     losses: Sequence[ReferenceLoss],
     programs: Sequence[ProgramEnd],
 ) -> None:

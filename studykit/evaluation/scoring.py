@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from studykit.evaluation.execution.programs import executable, missing_package
 from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.scores import ExecutionSummary, PredictionCounts, Score
 from studykit.evaluation.statistics import pass_at_k
-from studykit.training.generate import Prediction
 
 # The messages of failed tests: of the polyglot's own harness, of the languages' assertions, and of the test libraries
 # of Ruby and Julia.
@@ -52,7 +51,7 @@ class PredictionScores:
 
 def score_predictions(
     rows: Sequence[Row],
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Mapping[str, Any]],
     *,
     language: str | None = None,
     run: bool = True,
