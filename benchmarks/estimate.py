@@ -80,7 +80,10 @@ def measure(case: dict) -> dict[str, float]:
     warm()
     before = 0 if CUDA else resident("VmRSS")
     model = AutoModelForCausalLM.from_config(
-        config(case), dtype=torch.bfloat16 if CUDA else torch.float32, attn_implementation="sdpa"
+        config(case),
+        trust_remote_code=False,
+        dtype=torch.bfloat16 if CUDA else torch.float32,
+        attn_implementation="sdpa",
     ).requires_grad_(False)
     model = memory.attach(model.to("cuda") if CUDA else model, adapters(case))
     rows = [{"input_ids": ids, "labels": ids} for ids in ([1] * (LENGTH - i % 2) for i in range(2 * case["batch"]))]
@@ -135,7 +138,9 @@ def saved(model: nn.Module, batch: dict, case: dict) -> int:
 def warm() -> None:
     """One small training, so that what libraries load and allocate once does not count."""
     case = {"kind": "fusion", "hidden": 64, "layers": 1, "batch": 2, "checkpointing": False, "optimizer": "adamw"}
-    model = memory.attach(AutoModelForCausalLM.from_config(config(case)).requires_grad_(False), adapters(case))
+    model = memory.attach(
+        AutoModelForCausalLM.from_config(config(case), trust_remote_code=False).requires_grad_(False), adapters(case)
+    )
     rows = [{"input_ids": [1] * 8, "labels": [1] * 8}] * 4
     with tempfile.TemporaryDirectory() as directory:
         train(model, SimpleNamespace(pad_token_id=0), rows, rows, TrainingSettings(1e-4, batch_size=2), steps=1,

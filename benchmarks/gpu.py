@@ -65,7 +65,9 @@ REGULARIZER = 0.01
 def random_nf4(config: Qwen2Config | LlamaConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """A frozen model with random weights; all linear layers but the head in NF4, never held in full all at once."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        )
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and name != "lm_head":
             model.set_submodule(name, quantised(module, device, dtype))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -80,7 +81,7 @@ def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
 def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     """Returns the tokenizer beside weights; raises UserError if it cannot be loaded or has no end-of-text token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}); its files must "
@@ -134,17 +135,27 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
     if torch.cuda.is_available():
         device_map = {"": int(os.environ.get("LOCAL_RANK", 0))}  # `accelerate launch` gives each process its GPU
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             name_or_path,
+            trust_remote_code=False,
+            output_loading_info=True,
             dtype=torch.bfloat16 if half_precision() else torch.float32,
             quantization_config=quantization_config(quantization),
             device_map=device_map,
         )
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise UserError(
             f"base={name_or_path!r} cannot be loaded ({str(error).splitlines()[0]}); a directory with the weights "
             "of a transformers model, or the id of one on the hub, is accepted."
         ) from None
+    if incomplete := sorted([*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]):
+        more = f" and {len(incomplete) - 1} more" if len(incomplete) > 1 else ""
+        raise UserError(
+            f"base={name_or_path!r} lacks the weight {incomplete[0]}{more}, which would be drawn at random; a "
+            f"checkpoint with all weights of a {type(model).__name__} is accepted."
+        )
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a form that has no
         # gradient: a training after it would crash or, without any message, compute wrong gradients.
@@ -156,9 +167,30 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
 def require_config(name_or_path: str) -> None:
     """Raises UserError unless the configuration of a model can be read from a directory or the hub."""
     try:
-        AutoConfig.from_pretrained(name_or_path).get_text_config()
+        AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).get_text_config()
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} cannot be read ({str(error).splitlines()[0]}); a directory with the weights "
             "of a transformers model, or the id of one on the hub, is accepted."
         ) from None
+
+
+@torch.inference_mode()
+def require_causal_model(model: PreTrainedModel, name: str) -> None:
+    """Raises UserError unless a model reads text alone and no token of it looks at a later one."""
+    if model.config.get_text_config() is not model.config:
+        raise UserError(
+            f"base={name!r} is a {type(model).__name__}, which reads more than text; a causal "
+            "language model is accepted."
+        )
+    device = model.get_input_embeddings().weight.device
+    ids = torch.arange(8, device=device).repeat(2, 1) % model.config.vocab_size  # (2, 8)
+    ids[1, -1] = 0
+    first, second = model(input_ids=ids, use_cache=False).logits[:, :-1].float()  # (7, V) each
+    tolerance = 1e-5 if model.dtype == torch.float32 else 0.1
+    is_encoder = getattr(model.config, "is_decoder", None) is False
+    if is_encoder or (first - second).abs().max() > tolerance * first.abs().max():
+        raise UserError(
+            f"base={name!r} is a {type(model).__name__} whose tokens look at later ones; a causal language model is "
+            "accepted."
+        )

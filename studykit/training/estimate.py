@@ -171,7 +171,7 @@ def read_config(study: Study) -> PretrainedConfig:
             intermediate_size=p.intermediate_size,
         )
     try:
-        return AutoConfig.from_pretrained(study.base).get_text_config()
+        return AutoConfig.from_pretrained(study.base, trust_remote_code=False).get_text_config()
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={study.base!r} has no config.json that can be read here ({str(error).splitlines()[0]}); an estimate "

@@ -42,7 +42,9 @@ CHECKPOINTING = {"use_reentrant": False, "preserve_rng_state": False}  # a rando
 def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> nn.Module:
     """Returns the model of a configuration on `meta`, with all shapes and no content; frozen."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        )
     return model.requires_grad_(False)
 
 

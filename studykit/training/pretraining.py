@@ -24,7 +24,14 @@ from studykit.data.polyglot import LANGUAGES, programs
 from studykit.errors import UserError
 from studykit.runs.store import OpenRun
 from studykit.study.parameters import BaseModelParams
-from studykit.training.base import BaseDescription, base_weights, load_base, portable_name, require_config
+from studykit.training.base import (
+    BaseDescription,
+    base_weights,
+    load_base,
+    portable_name,
+    require_causal_model,
+    require_config,
+)
 from studykit.training.batches import Example
 from studykit.training.decoding import Decoding
 from studykit.training.generate import generate
@@ -103,12 +110,16 @@ def train_base(
 
 
 def adopt_base(p: BaseModelParams, run: OpenRun) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, dict[str, float]]:
-    """Loads the base that the parameters name and returns model, tokenizer and the headline numbers."""
+    """Loads the base that the parameters name and returns model, tokenizer and the headline numbers.
+
+    Raises UserError if it cannot be loaded, lacks a weight, or is no causal language model.
+    """
     name = portable_name(p.base)
     directory = run.path("base.json").parent
     BaseDescription(name, p.quantization).write(run.path("base.json"))
     require_config(base_weights(directory))
     model, tokenizer = load_base(directory)
+    require_causal_model(model, name)
     description = save_description(model, name, p.quantization, run)
     return model, tokenizer, {"parameters": description.parameters, "memory (MB)": round(description.memory_mb)}
 

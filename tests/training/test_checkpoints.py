@@ -1,0 +1,166 @@
+"""Checkpoints that people have: none runs code, none is filled up at random, and an encoder is no base."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from studykit.errors import UserError
+from studykit.runs.store import open_run
+from studykit.study.parameters import BaseModelParams
+from studykit.training import base
+from studykit.training.pretraining import adopt_base, train_tokenizer
+from tests.tuners.models import SIZES, tiny
+
+ROOT = Path(__file__).parents[2]
+TOKENIZER = train_tokenizer(["def f(x): return x\n"] * 30, 300)
+ENCODER = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+           "num_attention_heads": 4, "pad_token_id": 0}  # fmt: skip
+
+
+def save(model, directory: Path) -> Path:
+    model.save_pretrained(directory)
+    TOKENIZER.save_pretrained(directory)
+    return directory
+
+
+def adopt(directory: Path, out: Path):
+    p = BaseModelParams(base=str(directory), languages=["python", "lua"], target="lua", out=str(out))
+    with open_run(p.out, stage="base_model", params=p) as run:
+        return adopt_base(p, run)
+
+
+def calls() -> list[tuple[str, ast.Call]]:
+    """Returns every call of `from_pretrained` or `from_config` in library, benchmarks and notebooks."""
+    sources = {
+        str(file): file.read_text("utf-8") for top in ("studykit", "benchmarks") for file in (ROOT / top).rglob("*.py")
+    }
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(file.read_text("utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        sources[str(file)] = "\n".join(
+            line for line in "\n".join(code).splitlines() if line.lstrip()[:1] not in ("%", "!")
+        )
+    found = []
+    for file, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr in ("from_pretrained", "from_config"):
+                    found.append((f"{file}:{node.lineno}", node))
+    return found
+
+
+def test_every_load_forbids_code_of_the_checkpoint():
+    found = calls()
+    assert len(found) > 6
+    for place, call in found:
+        if ast.unparse(call.func.value).startswith("Peft"):  # PEFT reads tensors and JSON only
+            continue
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        value = given.get("trust_remote_code")
+        assert isinstance(value, ast.Constant) and value.value is False, f"{place} lacks trust_remote_code=False"
+
+
+def test_no_terminal_is_asked_to_run_code(tmp_path):
+    """Behind a terminal transformers would ask "[y/N]" and run the checkpoint's code after a `y`."""
+    directory, mark = tmp_path / "evil", tmp_path / "it ran"
+    directory.mkdir()
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import *\nclass Evil(PreTrainedConfig):\n    model_type = 'evil'\n"
+    (directory / "evil.py").write_text(code)
+    auto = {name: "evil.Evil" for name in ("AutoConfig", "AutoModelForCausalLM")}
+    (directory / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto}))
+    tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    program = f"""
+from types import SimpleNamespace
+from studykit.errors import UserError
+from studykit.training import base, estimate
+loads = [base.require_config, base.open_tokenizer, base.open_model, lambda name: estimate.read_config(
+    SimpleNamespace(base=name, base_model=None))]
+for load in loads:
+    try:
+        load({str(directory)!r})
+    except UserError as error:
+        print("refused", "\\n" not in str(error))
+"""
+    terminal, child_side = pty.openpty()
+    os.write(terminal, b"y\n" * 20)
+    home = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    child = subprocess.run(
+        [sys.executable, "-c", program], stdin=child_side, stdout=subprocess.PIPE, env=home, timeout=120, text=True
+    )
+    os.close(terminal)
+    os.close(child_side)
+    assert child.stdout.splitlines() == ["refused True"] * 4
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"])
+@pytest.mark.parametrize("fault", ["missing", "another shape"])
+def test_a_base_that_lacks_a_weight_is_refused_by_its_name(name, fault, tmp_path):
+    directory = save(tiny("Llama", vocab_size=len(TOKENIZER), tie_word_embeddings=False), tmp_path / "base")
+    weights = load_file(directory / "model.safetensors")
+    weight = weights.pop(name)
+    if fault != "missing":
+        weights[name] = weight[1:].clone()
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError) as error:
+        adopt(directory, tmp_path / "run")
+    assert f"base={str(directory)!r}" in str(error.value) and "\n" not in str(error.value)
+    if fault == "missing":
+        assert f"lacks the weight {name}," in str(error.value)
+    with pytest.raises(UserError):
+        base.open_model(str(directory))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_whole_base_is_adopted(tied, tmp_path):
+    directory = save(tiny("Llama", vocab_size=len(TOKENIZER), tie_word_embeddings=tied), tmp_path / "base")
+    assert adopt(directory, tmp_path / "run")[2]["parameters"] > 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"])
+def test_damaged_weights_are_one_sentence(damage, tmp_path):
+    directory = save(tiny("Llama", vocab_size=len(TOKENIZER)), tmp_path / "base")
+    (directory / "model.safetensors").write_bytes(damage)
+    with pytest.raises(UserError) as error:
+        base.open_model(str(directory))
+    assert f"base={str(directory)!r} cannot be loaded" in str(error.value) and "\n" not in str(error.value)
+
+
+def encoders():
+    torch.manual_seed(0)
+    yield transformers.BertForMaskedLM(transformers.BertConfig(**ENCODER))
+    yield transformers.RobertaForMaskedLM(transformers.RobertaConfig(**ENCODER))
+    t5 = transformers.T5Config(vocab_size=400, d_model=32, d_ff=48, num_layers=2, num_heads=4)
+    yield transformers.T5ForConditionalGeneration(t5)
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    yield transformers.BartForConditionalGeneration(transformers.BartConfig(vocab_size=400, d_model=32, **sizes))
+
+
+@pytest.mark.parametrize("model", list(encoders()), ids=lambda model: model.config.model_type)
+def test_what_is_no_causal_model_is_refused(model, tmp_path):
+    directory = save(model, tmp_path / "base")
+    with pytest.raises(UserError) as error:
+        adopt(directory, tmp_path / "run")
+    assert f"base={str(directory)!r}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_multimodal_checkpoint_is_refused(tmp_path):
+    text = {**SIZES, "vocab_size": 300}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "image_size": 8, "patch_size": 4}  # fmt: skip
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    directory = save(transformers.Gemma3ForConditionalGeneration(config), tmp_path / "base")
+    with pytest.raises(UserError, match="reads more than text"):
+        adopt(directory, tmp_path / "run")
