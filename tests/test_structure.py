@@ -108,5 +108,12 @@ def test_few_files_decide_an_adapter():
 def test_no_training_depends_on_readers_watchdog_or_labels(notebook):
     """A message mended in any of these leaves every training done."""
     unneeded = ("data/readers/", "runs/", "study/", "report/", "workflow/")
-    found = [file for file in behind(notebook) if file.startswith(unneeded) and not file.endswith(".yaml")]
+    deciding = tuple("/".join(module) + "." for module in code_digest.DECIDING)
+    found = [file for file in behind(notebook) if file.startswith(unneeded) and not file.startswith(deciding)]
     assert found == []
+
+
+def test_what_decides_numbers_counts():
+    """The phases and their masks, prompts, and the files that hold rows."""
+    assert "training/fusions.py" in behind("03_fusion") & behind("04_evaluate") & behind("05_fusion_attention")
+    assert {f"{'/'.join(module)}.py" for module in code_digest.DECIDING} <= behind("01_data")

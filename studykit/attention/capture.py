@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from studykit.attention.record import PHASES, FusionRecord, Origin, Sample, norm_shares, token_marks
 from studykit.attention.token_kinds import OTHER, token_kinds
-from studykit.data.prompts import EncodedRow, encode_row
+from studykit.data.encoding import EncodedRow, encode_row
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training.batches import pad

@@ -23,7 +23,7 @@ from studykit.data.rows import DataRun
 from studykit.runs import files, store
 from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES
 from studykit.study.training_parameters import FusionParams
-from studykit.training.fusions import FUSION
+from studykit.training.fusions import FUSION, masks_target
 from studykit.training.generate import complete
 from studykit.training.phases import TrainingPhase
 from studykit.tuners import fusion_members
@@ -91,9 +91,9 @@ def snapshot_titles(method: str) -> dict[str, str]:
     """Returns the titles of a method's snapshots in figures by the keys of their files, in order."""
     titles = {BEFORE_TRAINING.key: BEFORE_TRAINING.title}
     for phase in PHASES[method]:
-        if phase.masks_target:
+        if masks_target(phase):
             titles[f"{phase.key}-masked"] = f"{phase.title}, masked"
-        titles[phase.key] = f"{phase.title}, restored" if phase.masks_target else phase.title
+        titles[phase.key] = f"{phase.title}, restored" if masks_target(phase) else phase.title
     return titles
 
 

@@ -26,7 +26,7 @@ from studykit.runs import files, store
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES, parse
 from studykit.study.parameters import FusionAttentionParams
-from studykit.training.fusions import load_trained
+from studykit.training.fusions import load_trained, masks_target, trained_phases
 from studykit.training.result import read_phase_results
 from studykit.tuners import fusion_members
 
@@ -173,9 +173,9 @@ def capture_run(
     """
     params, records = finished_run(fusion_run).params, {}
     origin = Origin(composition(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
-    for phase in PHASES[params["method"]]:
+    for phase in trained_phases(params["method"]):
         model: Any = load_trained(base, fusion_run, phase.key)
-        if phase.masks_target:
+        if masks_target(phase):
             fusion_members(model, [params["target"]], params["mask"])
         about = {"target": params["target"], "phase": phase.recorded_as, "limits": limits, "origin": origin}
         records[phase.title] = capture(model, tokenizer, rows, **about, **options)

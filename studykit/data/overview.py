@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import combinations
 
-from studykit.data.prompts import encode_row, start_tokens
+from studykit.data.encoding import encode_row, start_tokens
 from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
 from studykit.study.parameters import DataParams

@@ -20,7 +20,7 @@ from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES
 from studykit.study.parameters import EvaluateParams
-from studykit.training.fusions import load_trained
+from studykit.training.fusions import load_trained, masks_target, trained_phases
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
 
@@ -52,12 +52,12 @@ def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
         params = finished_run(run).params
         if Path(params["base"]).name != Path(p.base).name:
             raise UserError(f"{run} was trained on {params['base']}, not on {p.base}; evaluate it on its own base.")
-        phases = PHASES.get(params["method"], ())
+        phases = trained_phases(params["method"]) if params["method"] in PHASES else ()
         if len(phases) < 2:  # an adapter has none, other compositions have one
             checkpoints.append(EvaluatedCheckpoint("trained", seed, run))
             continue
         for phase in phases:
-            masked = (params["target"],) if phase.masks_target else ()
+            masked = (params["target"],) if masks_target(phase) else ()
             checkpoints.append(EvaluatedCheckpoint(phase.title, seed, run, phase.key, masked, params["mask"]))
     return checkpoints
 

@@ -2,7 +2,7 @@
 
 One rule decides which code counts: every library file that the notebook's code cells import, at any depth, without the
 packages `study`, `runs`, `report` and `workflow`. The first names a run by its parameters, the second keeps it, the
-other two show it: none of them decides a number.
+other two show it: none of them decides a number, but for three modules of `study` (DECIDING), which count.
 
 Two digests are made of that. Snakemake executes a notebook again when `digest` changes. Its results are computed again
 only when `computing` changes, which leaves out the cells after the publishing one: a finished training whose figures
@@ -29,6 +29,8 @@ from studykit.study.data_files import FOLDERS_ABOVE, LINKED_FILES, corpus_files,
 
 PACKAGE = Path(__file__).parent.parent
 WITHOUT = frozenset({"study", "runs", "report", "workflow"})  # packages that decide no number
+# Modules of these packages that decide numbers all the same: the text of prompts, and which files hold rows.
+DECIDING = frozenset({("study", "templates"), ("study", "languages"), ("study", "data_files")})
 
 
 def digest(notebook: Path) -> str:
@@ -108,7 +110,7 @@ def code_cells(notebook: Path) -> list[str]:
 
 def closure(code: str, without: Collection[str] = WITHOUT) -> list[Path]:
     """The files of this package that `code` imports, at any depth; packages named in `without`, and the files that
-    only they import, are left out, but for a text of a module's name beside it."""
+    only they import, are left out, but for the modules in DECIDING with the YAML beside them."""
     code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
     todo, seen, found = list(_imports(code, ())), set(), set()
     while todo:
@@ -120,9 +122,8 @@ def closure(code: str, without: Collection[str] = WITHOUT) -> list[Path]:
             if file is None or file in found:
                 continue
             if module[:1] and module[0] in without:
-                found |= set(
-                    file.parent.glob(f"{file.stem}.yaml")
-                )  # prompt templates decide numbers, wherever they lie
+                if module[:depth] in DECIDING:
+                    found |= {file, *file.parent.glob(f"{file.stem}.yaml")}
                 continue
             found.add(file)
             inside = module[:depth] if file.name == "__init__.py" else module[: depth - 1]

@@ -39,10 +39,9 @@ class Phase:
     key: str  # name of its directory in a fusion run and of its file of fusion weights
     title: str  # name in figures, tables and summaries; a method that has one phase gives it the method's name
     recorded_as: str  # `FusionRecord.phase` of the weights recorded at its end
-    masks_target: bool = False  # whether the target's member is masked while the phase trains
 
 
-PHASE_1 = Phase("phase1", "phase 1", "phase 1", masks_target=True)
+PHASE_1 = Phase("phase1", "phase 1", "phase 1")
 PHASE_2 = Phase("phase2", "phase 2", "phase 2")
 # The one table of phases, by the name of the composition. Every phase of every fusion run is one of these.
 PHASES: dict[str, tuple[Phase, ...]] = {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from studykit.data.prompts import encode_row
+from studykit.data.encoding import encode_row
 from studykit.data.rows import Row
 
 

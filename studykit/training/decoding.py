@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria, TopPLogitsWarper
 
-from studykit.data.prompts import decode_continuation
+from studykit.data.encoding import decode_continuation
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, set_seed
 from studykit.errors import UserError
 from studykit.runs.files import write_json
 from studykit.runs.manifest import finished_run
-from studykit.study.methods import PEFT_COMPOSITIONS
+from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, Phase
 from studykit.study.training_parameters import FusionParams
 from studykit.training.adapters import (
     FullWeights,
@@ -32,6 +32,22 @@ from studykit.tuners import CompositionModel, FusionConfig
 
 FUSION = "fusion"  # name of the composition among the adapters of a model
 GATE_FILE = "trained.safetensors"  # what trained in a composition by PEFT; empty where nothing trains
+
+
+# What is trained is decided here, where a change makes fusions out of date; `study.methods` only names the phases.
+TWO_PHASES = {"advfusion": ("phase1", "phase2")}  # keys of the phases of a method, in order; others have one, `fusion`
+MASKED_PHASES = frozenset({"phase1"})  # keys of the phases in which the target's member is masked
+
+
+def trained_phases(method: str) -> tuple[Phase, ...]:
+    """Returns the phases in which a composition is trained, in their order."""
+    named = {phase.key: phase for phase in PHASES[method]}
+    return tuple(named[key] for key in TWO_PHASES.get(method, ("fusion",)))
+
+
+def masks_target(phase: Phase) -> bool:
+    """Returns whether the target's member is masked while a phase trains."""
+    return phase.key in MASKED_PHASES
 
 
 def fusion_config(p: FusionParams) -> FusionConfig:

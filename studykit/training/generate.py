@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from studykit.data.prompts import decode_continuation, encode_prompt, encode_text, start_tokens
+from studykit.data.encoding import decode_continuation, encode_prompt, encode_text, start_tokens
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training.batches import pad

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from peft import PeftModel
 
 from studykit.data.rows import DataRun
-from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, UNTRAINED, Phase
+from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase
 from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import encode_rows
-from studykit.training.fusions import save_fusion
+from studykit.training.fusions import masks_target, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
 from studykit.training.train import train
 from studykit.training.trainer import AdamState
@@ -36,14 +36,14 @@ class TrainingPhase:
 
 def training_phases(p: FusionParams) -> list[TrainingPhase]:
     """Returns the phases that the parameters of notebook 03 describe, in the order in which they are trained."""
-    phases = PHASES[p.method]
+    phases = trained_phases(p.method)
     if len(phases) == 1:
         steps = 0 if p.method in UNTRAINED else 2 * p.steps
         return [TrainingPhase(phases[0], (), "zero", (p.target,), steps)]
     described = []
     for phase in phases:
-        masked = (p.target,) if phase.masks_target else ()
-        on_all = phase.masks_target and p.phase1_data == "all"
+        masked = (p.target,) if masks_target(phase) else ()
+        on_all = masks_target(phase) and p.phase1_data == "all"
         languages = tuple(p.members) if on_all else (p.target,)
         described.append(TrainingPhase(phase, masked, p.mask, languages, p.steps))
     return described

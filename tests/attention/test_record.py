@@ -31,7 +31,7 @@ from studykit.attention.record import (
     token_marks,
 )
 from studykit.attention.token_kinds import KINDS, OTHER
-from studykit.data.prompts import encode_row
+from studykit.data.encoding import encode_row
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.tuners import fusion_members, record_fusion

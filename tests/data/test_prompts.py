@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.data.prompts import encode_prompt, encode_row, render_prompt
+from studykit.data.encoding import encode_prompt, encode_row
+from studykit.data.prompts import render_prompt
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.study.templates import BODIES, HOLES, TEMPLATES, check_template

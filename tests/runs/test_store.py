@@ -535,7 +535,9 @@ def test_the_closure_of_imports():
     assert closed("def f():\n    from studykit.data import jsonl") == direct, "imports inside functions count"
     for module in ("study.plan", "runs.store", "report.html", "workflow.run"):
         assert closed(f"import studykit.{module}") == set(), "it decides no number"
-    assert {"data/prompts.py", "study/templates.yaml"} <= closed("from studykit.data import prompts")
+    assert {"data/prompts.py", "study/templates.py", "study/templates.yaml"} <= closed(
+        "from studykit.data import prompts"
+    )
     assert {"tuners/__init__.py", "tuners/model.py"} <= closed("from studykit.tuners.model import *")
 
 

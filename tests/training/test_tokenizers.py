@@ -7,7 +7,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from studykit.data.prompts import decode_continuation, encode_prompt, encode_row
+from studykit.data.encoding import decode_continuation, encode_prompt, encode_row
 from studykit.data.rows import Row
 from studykit.training.decoding import Decoding, StopStrings
 from studykit.training.generate import Request, _completion, generate

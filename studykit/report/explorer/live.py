@@ -17,7 +17,7 @@ from typing import Any
 
 from studykit.attention import snapshots
 from studykit.attention.record import FusionRecord, Origin
-from studykit.data.prompts import EncodedRow
+from studykit.data.encoding import EncodedRow
 from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.report.explorer.page import explore
@@ -80,7 +80,7 @@ class Bench:
 
         Raises UserError for an empty prompt, an unknown member, or if all members are muted.
         """
-        from studykit.data.prompts import encode_row
+        from studykit.data.encoding import encode_row
         from studykit.training.generate import complete
         from studykit.tuners import fusion_members
 
