@@ -102,7 +102,8 @@ def open_source(address: str, key: str = "data.path") -> Source:
     Raises: UserError, which names the parameter `key`, if there are none.
     """
     if address.startswith("hf://"):
-        root, names = _hub_files(address, key)
+        repository, names = _hub_files(address, key)
+        root: HubRepository | Path = repository
     else:
         path = Path(address).expanduser()
         if not path.exists():
@@ -110,9 +111,9 @@ def open_source(address: str, key: str = "data.path") -> Source:
                 f"{key}={address} does not exist; it must be a directory or file of rows, or "
                 "hf://datasets/<owner>/<name>@<commit>/<path>."
             )
-        root = path if path.is_dir() else path.parent
+        folder = path if path.is_dir() else path.parent
         paths = path.rglob("[!.]*") if path.is_dir() else [path]
-        names = sorted(file.relative_to(root).as_posix() for file in paths if file.is_file())
+        root, names = folder, sorted(file.relative_to(folder).as_posix() for file in paths if file.is_file())
     files = tuple(SourceFile(name, root) for name in names if name.endswith(ROW_SUFFIXES))
     if not files:
         raise UserError(f"{key}={address} holds no file of rows; a file of rows ends in {', '.join(ROW_SUFFIXES)}.")
@@ -143,7 +144,9 @@ def commit_of(repo: str, revision: str) -> str:
             "40 hexadecimal digits."
         )
     with _hub_errors(f"hf://datasets/{repo}@{revision}"):
-        return hub.HfApi().dataset_info(repo, revision=revision.replace("%2F", "/")).sha
+        commit = hub.HfApi().dataset_info(repo, revision=revision.replace("%2F", "/")).sha
+        assert commit is not None  # the hub gives it with every revision
+        return commit
 
 
 @contextmanager

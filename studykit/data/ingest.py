@@ -72,6 +72,7 @@ def rows_from_files(p: DataParams, sizes: dict[str, dict[str, int]]) -> tuple[Ro
 
     Raises: UserError for what cannot be read, more bad rows than `data.bad_rows`, or a split without rows.
     """
+    assert p.path is not None
     data_sets = [open_data_set(p, p.path, p.format, is_test=False)]
     if p.test_path:
         data_sets.append(open_data_set(p, p.test_path, "auto", is_test=True))
@@ -208,6 +209,7 @@ def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[st
     """
     rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
     for example in examples:
+        assert example.split is not None
         rows[example.row.language][example.split].append(example.row)
     lines = {id(example.row): example.line for example in examples}
     for language in p.languages:

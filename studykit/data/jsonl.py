@@ -32,7 +32,8 @@ def json_lines(path: Path, shown: str | None = None, refuse: Refuse = refuse_all
     """
     shown = shown or str(path)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        with opened as file:
             yield from _array(file, shown, refuse) if _is_array(file) else _lines(file, shown, refuse)
     except FileNotFoundError:
         raise UserError(f"{shown} does not exist; it is needed as JSON lines.") from None

@@ -67,7 +67,7 @@ def require_groups(examples: Sequence[Example], divided: Sequence[Example], by: 
     groups: dict[str, set[str]] = {}
     for example, after in zip(examples, divided, strict=True):
         if example.split is None:
-            groups.setdefault(example.row.language, set()).add(after.row.group)
+            groups.setdefault(example.row.language, set()).add(after.row.group or "")
     for language, members in sorted(groups.items()):
         if (n := len(members)) < 3:
             names = ", ".join(sorted(members)[:2])

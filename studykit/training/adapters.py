@@ -35,7 +35,7 @@ def adapter_config(p: AdapterParams) -> BottleneckConfig | LoraConfig:
     if p.method == "lora":
         return LoraConfig(
             r=p.lora_rank,
-            lora_alpha=p.lora_alpha,
+            lora_alpha=p.lora_alpha,  # type: ignore[arg-type]  # PEFT takes any number
             lora_dropout=p.lora_dropout,
             bias="none",
             task_type="CAUSAL_LM",
@@ -99,13 +99,14 @@ def load_members(model: PreTrainedModel, members: Mapping[str, str]) -> PeftMode
             peft_model = PeftModel.from_pretrained(model, directory, adapter_name=name)
         else:
             peft_model.load_adapter(directory, adapter_name=name)
+    assert peft_model is not None  # there are members
     return peft_model
 
 
 def save_adapter(model: nn.Module, directory: Path, name: str) -> None:
     """Writes an adapter's weights and configuration to `directory/name`; of a base trained whole, all weights."""
     if isinstance(model, PeftModel):
-        model.save_pretrained(directory, selected_adapters=[name])
+        model.save_pretrained(str(directory), selected_adapters=[name])
     else:
         save_parameters(model.named_parameters(), directory / name / FULL_WEIGHTS_FILE)
 

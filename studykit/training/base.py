@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -81,7 +83,7 @@ def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
 def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     """Returns the tokenizer beside weights; raises UserError if it cannot be loaded or has no end-of-text token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}); its files must "
@@ -131,7 +133,7 @@ def load_base(base_run: str | Path, quantization: str | None = None) -> tuple[Pr
 
 def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel:
     """Returns the model of a directory or hub id; raises UserError if it cannot be loaded."""
-    device_map = "cpu" if quantization != "none" else None
+    device_map: Any = "cpu" if quantization != "none" else None
     if torch.cuda.is_available():
         device_map = {"": int(os.environ.get("LOCAL_RANK", 0))}  # `accelerate launch` gives each process its GPU
     try:
@@ -156,7 +158,8 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
             f"base={name_or_path!r} lacks the weight {incomplete[0]}{more}, which would be drawn at random; a "
             f"checkpoint with all weights of a {type(model).__name__} is accepted."
         )
-    for module in model.modules():
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
         # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a form that has no
         # gradient: a training after it would crash or, without any message, compute wrong gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -75,7 +75,9 @@ def pack(examples: list[Example]) -> list[list[Example]]:
     Each example, the longest first, goes into the first row that has room (first-fit decreasing, Johnson 1973).
     """
     ordered = sorted(examples, key=lambda e: -len(e["input_ids"]))
-    capacity, rows, room = len(ordered[0]["input_ids"]), [], []
+    capacity = len(ordered[0]["input_ids"])
+    rows: list[list[Example]] = []
+    room: list[int] = []  # free tokens of each row
     for example in ordered:
         need = len(example["input_ids"])
         at = next((i for i, left in enumerate(room) if left >= need), len(rows))

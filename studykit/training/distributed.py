@@ -62,7 +62,7 @@ def train(run: plan.Run) -> None:
         if opened:
             opened.checkpoints  # noqa: B018  makes the directory
         state.wait_for_everyone()
-        _train(run.stage, p, TrainingDirs(checkpoints, Path(scratch)))
+        _train(p, TrainingDirs(checkpoints, Path(scratch)))
         state.wait_for_everyone()
     state.destroy_process_group()
 
@@ -73,22 +73,29 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _train(stage: str, p: parameters.AdapterParams | parameters.FusionParams, dirs: TrainingDirs) -> None:
+def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: TrainingDirs) -> None:
     from studykit.data.rows import DataRun
     from studykit.training import adapters, batches, fusions, phases
     from studykit.training import train as training_train
     from studykit.training.base import load_base
 
     data = DataRun(p.data)
-    model, tokenizer = load_base(p.base)
-    if stage == "adapter":
+    base, tokenizer = load_base(p.base)
+    if isinstance(p, parameters.AdapterParams):
         splits = [data.rows(p.language, split, p.trained_on) for split in ("train", "valid")]
-        examples = [batches.encode_rows(rows, tokenizer, *data.limits) for rows in splits]
-        model = adapters.new_adapter(model, p)
-        settings = {"steps": p.steps, "trainer_state_dir": dirs.checkpoints, "seed": p.seed}
-        training_train.train(model, tokenizer, *examples, p, **settings)
+        train_examples, valid_examples = (batches.encode_rows(rows, tokenizer, *data.limits) for rows in splits)
+        training_train.train(
+            adapters.new_adapter(base, p),
+            tokenizer,
+            train_examples,
+            valid_examples,
+            p,
+            steps=p.steps,
+            trainer_state_dir=dirs.checkpoints,
+            seed=p.seed,
+        )
     else:
-        model = fusions.new_fusion(model, p)
+        model = fusions.new_fusion(base, p)
         for _ in phases.train_phases(model, tokenizer, p, data.limits, dirs):
             pass
 

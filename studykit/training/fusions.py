@@ -83,7 +83,7 @@ def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
 def save_fusion(model: PeftModel, directory: Path) -> None:
     """Writes what trained in a composition to `directory/fusion`; its members are saved by their own runs."""
     if isinstance(model.base_model, CompositionModel):
-        model.save_pretrained(directory, selected_adapters=[FUSION])
+        model.save_pretrained(str(directory), selected_adapters=[FUSION])
     else:
         trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
         save_parameters(trained, directory / FUSION / GATE_FILE)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -111,7 +111,7 @@ def generate(
                 on_batch(indices, batch)
             start += len(indices)
             bar.update(len(indices))
-    return completions
+    return cast(list[Completion], completions)  # each has been completed
 
 
 def predict(
@@ -186,7 +186,8 @@ def batch_consistency(
     chosen_rows = [rows[i] for i in chosen]
     requests, _, _ = _requests(tokenizer, chosen_rows, decoding, max_prompt_tokens)
     requests = requests[:: decoding.samples]
-    rates, single = {}, []
+    rates: dict[str, float] = {}
+    single: list[Completion] = []
     for name, size in (("alone", 1), ("batched", batch_size)):
         start = monotonic()
         completions = generate(model, tokenizer, requests, decoding, batch_size=size)

@@ -14,16 +14,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import ArrowConfig, PeftModel, XLoraConfig, create_arrow_model, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 from studykit.errors import UserError
 
 ARROW_TOP_K = 3  # LoRAs per token; PEFT's default
 
 
-def new_peft_composition(model: nn.Module, method: str, members: Mapping[str, Path], name: str) -> PeftModel:
+def new_peft_composition(model: PreTrainedModel, method: str, members: Mapping[str, Path], name: str) -> PeftModel:
     """Returns the base with a composition of LoRAs, active and frozen, but for the gate of `xlora`, which trains.
 
     Args:
@@ -48,21 +50,23 @@ def new_peft_composition(model: nn.Module, method: str, members: Mapping[str, Pa
             adapters={str(i): path for i, path in enumerate(paths)},
         )
         return get_peft_model(model, gate)
-    peft_model = None
+    peft_model: PeftModel | None = None
     for member, path in zip(members, paths, strict=True):
         if peft_model is None:
             peft_model = PeftModel.from_pretrained(model, path, adapter_name=member)
         else:
             peft_model.load_adapter(path, adapter_name=member)
+    assert peft_model is not None  # there are members
     peft_model.add_weighted_adapter(list(members), [1 / len(paths)] * len(paths), name, combination_type="linear")
     peft_model.set_adapter(name)
     return peft_model.requires_grad_(False)
 
 
-def unload(model: nn.Module) -> nn.Module:
+def unload(model: Any) -> nn.Module:
     """Removes the composition or adapter that a base holds and returns the bare base."""
     if isinstance(model, PeftModel) and isinstance(model.active_peft_config, XLoraConfig):
-        base = model.base_model.lora_model.unload()
+        composition: Any = model.base_model
+        base = composition.lora_model.unload()
         base.config.use_cache = True
         return base
     return model.unload()

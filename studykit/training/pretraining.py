@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from transformers import (
     PreTrainedModel,
@@ -148,7 +148,7 @@ def probe(model: PreTrainedModel, tokenizer, p: BaseModelParams) -> list[ProbeRo
     out.
     """
     count = PROBES if p.base == "scratch" else 2
-    rows = []
+    rows: list[Any] = []  # of ProbeRow, without the completions at first
     for number, program in enumerate(programs(count, seed=0, split="valid")):
         for language in p.languages or LANGUAGES:
             if language in LANGUAGES:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Required, Self, TypedDict
+from typing import Any, Required, Self, TypedDict
 
 from studykit.errors import UserError
 from studykit.runs.files import read_json, write_json
@@ -52,7 +53,8 @@ class TrainingResult:
             of: `loss` of the completions, or `sequence_loss` of prompts and completions.
         """
         step = self.best_step if step is None else step
-        return next(entry[f"eval_{of}"] for entry in self.evaluations if entry["step"] == step)
+        evaluations: Sequence[Mapping[str, Any]] = self.evaluations
+        return next(entry[f"eval_{of}"] for entry in evaluations if entry["step"] == step)
 
     def headline(self) -> dict[str, float]:
         """Returns the numbers that the index of a study shows of this training."""

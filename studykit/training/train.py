@@ -13,6 +13,7 @@ import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,7 +39,10 @@ from studykit.training.trainer import (
     step_of,
 )
 
-CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+CHECKPOINTING: dict[str, Any] = {
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+}
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,9 @@ def train(
         not finite.
     """
     p = TrainingSettings.of(p)
+    config: Any = model.config
     require_optimizer(p.optimizer)
-    if p.packing and (attention := model.config._attn_implementation) != "sdpa":
+    if p.packing and (attention := config._attn_implementation) != "sdpa":
         raise UserError(f"packing is true, but the model's attention is {attention!r}; packed rows need 'sdpa'.")
     set_seed(seed)
     if torch.cuda.is_available():
@@ -211,14 +216,16 @@ def train(
         except KeyboardInterrupt:
             step = trainer.state.global_step
             raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
+    ended: Any = trainer.state
     result = TrainingResult(
-        log=[entry for entry in trainer.state.log_history if "train_runtime" not in entry],
-        best_step=trainer.state.best_global_step,
-        steps=trainer.state.global_step,
+        log=[entry for entry in ended.log_history if "train_runtime" not in entry],
+        best_step=ended.best_global_step,
+        steps=ended.global_step,
         trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         **meter.read(),
     )
     model.eval()
+    assert trainer.optimizer is not None
     state = trainer.optimizer.state
     return result, {name: state[parameter] for name, parameter in model.named_parameters() if parameter in state}
 
@@ -230,7 +237,7 @@ def _untrained(
     collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)
     trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
-    entry = {**trainer.evaluate(), "step": 0}
+    entry: Any = {**trainer.evaluate(), "step": 0}
     return TrainingResult(
         [entry], best_step=0, steps=0, seconds=0.0, trainable=0, peak_memory_mb=provenance.peak_memory_mb()
     )

@@ -14,6 +14,7 @@ import resource
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -41,6 +42,9 @@ class StudyTrainer(Trainer):
         value_regularizer: factor of the value penalty; 0: there is none.
         adam_state: AdamW's state to start with; None: a new one.
     """
+
+    model: Any  # Trainer takes it for optional
+    args: Any
 
     def __init__(self, *args, value_regularizer: float = 0.0, adam_state: AdamState | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -142,7 +146,7 @@ class StudyTrainer(Trainer):
 
     def restore_end(self, checkpoint: Path) -> None:
         """Restores state, optimizer and best weights of a training that had ended at this, its last, checkpoint."""
-        self.state = TrainerState.load_from_json(checkpoint / "trainer_state.json")
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
         self._load_best_model()

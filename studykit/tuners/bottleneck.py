@@ -11,6 +11,7 @@ is Compacter (arXiv 2106.04647); at a linear layer, without non-linearity and bi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -25,7 +26,12 @@ def identity(x: Tensor) -> Tensor:
 
 
 # `gelu` is the exact form and `swish` is x * sigmoid(x), as in the reference implementation.
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "swish": F.silu, "identity": identity}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "swish": F.silu,
+    "identity": identity,
+}
 INITS = ("bert", "houlsby", "mam_adapter", "lora")
 
 
@@ -75,6 +81,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.activation, self.scaling = activation, scaling
         self.dropout = nn.Dropout(dropout)
+        self.down: nn.Linear | PHMLinear
+        self.up: nn.Linear | PHMLinear
         if phm is None:
             self.down = nn.Linear(inputs, width, bias=biased)
             self.up = nn.Linear(width, outputs, bias=biased)
@@ -100,7 +108,7 @@ class Bottleneck(nn.Module):
         return self.dropout(self.scaling * self.up(z))
 
 
-def draw_weight(layer: nn.Linear, init: str) -> None:
+def draw_weight(layer: nn.Linear | PHMLinear, init: str) -> None:
     """Draws the weight of a dense projection, as `Bottleneck` describes."""
     if init == "bert":
         nn.init.normal_(layer.weight, std=0.02)

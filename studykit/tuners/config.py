@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from peft import PeftConfig
 
@@ -149,6 +150,6 @@ class FoldedConfig(PeftConfig):
 class CompositionConfig(PeftConfig):
     """The one configuration class that PEFT allows per type of tuner; making it gives one of those above."""
 
-    def __new__(cls, **fields) -> BottleneckConfig | FusionConfig | FoldedConfig:
+    def __new__(cls, **fields) -> Any:
         kind = FusionConfig if "members" in fields else FoldedConfig if "folded" in fields else BottleneckConfig
         return kind(**fields)

@@ -14,6 +14,8 @@ the 3 d^2 of a fusion while R < d.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,12 +47,13 @@ class FoldedFusion(nn.Module):
         """Returns the folded form of a fusion over these members, in the dtype and on the device of the members."""
         folded = cls(stack.down.shape[1], stack.outputs.shape[1], stack.widths, stack.activations, fusion.temperature)
         folded.to(stack.down)
-        double = {"dtype": torch.float64}  # products of three matrices are rounded once, at the end
+        double: Any = {"dtype": torch.float64}  # products of three matrices are rounded once, at the end
         query, query_bias = fusion.query.weight.to(**double), fusion.query.bias.to(**double)
         key = fusion.key.weight.to(**double)
         outputs = stack.outputs.to(**double)  # (R + N, d_out)
         keys = outputs @ key.T  # (R + N, a)
-        values = outputs if fusion.value is None else outputs @ fusion.value.weight.to(**double).T
+        value: Any = fusion.value
+        values = outputs if value is None else outputs @ value.weight.to(**double).T
         folded.input_projection.weight.copy_(torch.cat([stack.down.to(**double), keys @ query]))
         folded.input_projection.bias.copy_(torch.cat([stack.down_bias.to(**double), keys @ query_bias]))
         folded.output_projection.copy_(values)

@@ -30,12 +30,14 @@ zero, not None.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from studykit.tuners.bottleneck import ACTIVATIONS, Bottleneck
+from studykit.tuners.phm import PHMLinear
 
 MASK_MODES = ("zero", "exclude")
 
@@ -54,7 +56,7 @@ class MemberStack:
     def from_members(cls, members: list[Bottleneck]) -> MemberStack:
         """Returns copies of the members' weights, joined."""
 
-        def bias(layer: nn.Module) -> Tensor:
+        def bias(layer: nn.Linear | PHMLinear) -> Tensor:
             return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
 
         ups = [m.scaling * m.up.weight.T for m in members]
@@ -193,7 +195,7 @@ class Fusion(nn.Module):
             return self.query.weight.new_zeros(())
         if isinstance(self.value, LowRankValue):
             return self.value.deviation()
-        weight = self.value.weight
+        weight: Any = self.value.weight
         return (weight - torch.eye(len(weight), device=weight.device, dtype=weight.dtype)).square().sum()
 
     def forward(
@@ -306,7 +308,7 @@ class ScalarMix(nn.Module):
 
 
 @torch.no_grad()
-def member_norms(fusion: nn.Module, stack: MemberStack, z: Tensor, masked: tuple[int, ...] = ()) -> Tensor:
+def member_norms(fusion: Any, stack: MemberStack, z: Tensor, masked: tuple[int, ...] = ()) -> Tensor:
     """Returns the norm of what each member would add with all of the weight, ||W_v u_n||, (B, T, N).
 
     It is 0 for masked members. It serves inspection only.

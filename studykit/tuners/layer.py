@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -114,7 +115,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         Autograd's version counters tell of every change in place except one through `.data`; such a change is seen
         after the next `train()`, `eval()` or `set_adapter()`.
         """
-        members = [self.adapters[member] for member in self.members[name]]
+        members: Any = [self.adapters[member] for member in self.members[name]]
         if torch.is_grad_enabled() and any(p.requires_grad for member in members for p in member.parameters()):
             return MemberStack.from_members(members)
         version = weights_version(members)
@@ -128,9 +129,10 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
 
         The folded form is renewed when weights change, as `stack` is.
         """
-        version = weights_version([self.fusions[name], *(self.adapters[member] for member in self.members[name])])
+        fusion: Any = self.fusions[name]
+        version = weights_version([fusion, *(self.adapters[member] for member in self.members[name])])
         if self._folds.get(name, (None,))[0] != version:
-            self._folds[name] = (version, FoldedFusion.from_fusion(self.fusions[name], self.stack(name)))
+            self._folds[name] = (version, FoldedFusion.from_fusion(fusion, self.stack(name)))
 
     def unfold(self) -> None:
         """Lets the fusions themselves compute again."""
@@ -163,7 +165,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         for name in self.active_adapters:
             if name not in self.placements:
                 continue
-            read = {"parallel": stream, "linear": inputs[0] if inputs else None}
+            read: dict[str, Any] = {"parallel": stream, "linear": inputs[0] if inputs else None}
             x = read.get(self.placements[name], hidden)
             if name in self.adapters:
                 added = self.adapters[name](x.to(next(self.adapters[name].parameters()).dtype))
@@ -175,7 +177,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
     def _fuse(self, name: str, x: Tensor) -> Tensor:  # (B, T, d_in) -> (B, T, d_out)
         """Returns the context of a fusion; its weights go to `pass_weights`, if there is one."""
         masked, mode = self.masked.get(name, ((), "zero"))
-        norms = None
+        norms: Any = None
         if folded := self.folded(name):
             x = x.to(folded.input_projection.weight.dtype)
             context, alpha = folded(x, masked, mode)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
@@ -63,14 +64,15 @@ class CompositionModel(BaseTuner):
                 raise ValueError(f"{name!r} and {other!r} adapt different modules: {modules}.")
         return first
 
-    def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:
+    def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:  # type: ignore[override]
         placement = (self._member_config(config) if isinstance(config, FusionConfig) else config).placement
         site, (inputs, outputs) = site_of(current_key, placement), self._widths(target, placement)
         layer = getattr(target, ATTRIBUTE, None)
         if layer is None:
             layer = CompositionLayer(target, site)
             setattr(target, ATTRIBUTE, layer)
-        members = None
+        members: list[str] | None = None
+        module: nn.Module
         if isinstance(config, FoldedConfig):
             members = config.folded
             module = FoldedFusion(inputs, outputs, config.widths, config.activations, config.temperature)
@@ -84,7 +86,7 @@ class CompositionModel(BaseTuner):
             module = self._bottleneck(config, adapter_name, inputs, outputs)
         layer.update_layer(adapter_name, module, placement, site, members)
 
-    def _widths(self, target: nn.Module, placement: str) -> tuple[int, int]:
+    def _widths(self, target: Any, placement: str) -> tuple[int, int]:
         """Returns (d_in, d_out) of an adapter at a site."""
         if placement == "linear":
             return target.in_features, target.out_features
@@ -93,16 +95,16 @@ class CompositionModel(BaseTuner):
 
     def _bottleneck(self, config: BottleneckConfig, name: str, inputs: int, outputs: int) -> Bottleneck:
         phm = None
-        if config.phm_dim is not None:
+        if (n := config.phm_dim) is not None:
 
             def rule(std: float) -> list[nn.Parameter]:
-                return new_rule(config.phm_dim, config.phm_rule_rank, std)
+                return new_rule(n, config.phm_rule_rank, std)
 
             if config.phm_shared_rule:
                 shared = self._rules.setdefault(name, rule(1e-4))
-                phm = PHMSettings(config.phm_dim, config.phm_rank, shared, shared)
+                phm = PHMSettings(n, config.phm_rank, shared, shared)
             else:
-                phm = PHMSettings(config.phm_dim, config.phm_rank, rule(0.01), rule(0.01))
+                phm = PHMSettings(n, config.phm_rank, rule(0.01), rule(0.01))
         return Bottleneck(
             inputs,
             outputs,
@@ -154,7 +156,7 @@ class CompositionModel(BaseTuner):
             key = key.replace(f"{ATTRIBUTE}.{kind}.{adapter_name}.", f"{ATTRIBUTE}.{kind}.", 1)
         return key
 
-    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs) -> nn.Module:
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs) -> nn.Module:  # type: ignore[override]
         if merge:
             raise ValueError(UNMERGEABLE)
         for module in list(self.model.modules()):
@@ -167,7 +169,7 @@ class CompositionModel(BaseTuner):
         return self.model
 
 
-def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -> None:
+def save_folded(model: PeftModel, directory: str | Path, name: str = "folded") -> None:
     """Writes the active fusion, folded with its members, to `directory/name`: an adapter that needs no other.
 
     Raises ValueError if no attention fusion is active, or if its members' widths differ from site to site.
@@ -176,24 +178,25 @@ def save_folded(model: nn.Module, directory: str | Path, name: str = "folded") -
     if not active or not all(can_fold(layer.fusions[fusion]) for layer, fusion in active):
         raise ValueError("No attention fusion is active; call set_adapter with the name of one first.")
     first, fusion = active[0]
-    stack = first.stack(fusion)
+    stack, attention = first.stack(fusion), cast(Fusion, first.fusions[fusion])
     if any(layer.stack(fusion).widths != stack.widths for layer, fusion in active):
         raise ValueError("The members' widths differ from site to site; such a fusion cannot be saved folded.")
+    settings = cast(FusionConfig, model.peft_config[fusion])
     config = FoldedConfig(
         folded=first.members[fusion],
         widths=stack.widths,
         activations=stack.activations,
         placement=first.placements[fusion],
-        temperature=first.fusions[fusion].temperature,
-        target_modules=model.peft_config[fusion].target_modules,
-        task_type=model.peft_config[fusion].task_type,
+        temperature=attention.temperature,
+        target_modules=settings.target_modules,
+        task_type=settings.task_type,
     )
     model.add_adapter(name, config)
     try:
         for layer, fusion in active:
-            folded = FoldedFusion.from_fusion(layer.fusions[fusion], layer.stack(fusion))
+            folded = FoldedFusion.from_fusion(cast(Fusion, layer.fusions[fusion]), layer.stack(fusion))
             layer.fusions[name].load_state_dict(folded.state_dict())
-        model.save_pretrained(directory, selected_adapters=[name])
+        model.save_pretrained(str(directory), selected_adapters=[name])
     finally:
         model.delete_adapter(name)
 
@@ -245,7 +248,8 @@ def value_deviation(model: nn.Module) -> Tensor:
 
     The value penalty of a training is this times `value_regularizer`.
     """
-    return torch.stack([layer.fusions[name].value_deviation() for layer, name in active_fusions(model)]).sum()
+    fusions = [cast(Fusion, layer.fusions[name]) for layer, name in active_fusions(model)]
+    return torch.stack([fusion.value_deviation() for fusion in fusions]).sum()
 
 
 @contextmanager

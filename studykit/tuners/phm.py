@@ -31,6 +31,10 @@ class PHMLinear(nn.Module):
         rule: the parameters of A, from `new_rule`; several layers share them if they get the same list.
     """
 
+    phm_rule: nn.Parameter
+    phm_rule_left: nn.Parameter
+    phm_rule_right: nn.Parameter
+
     def __init__(self, inputs: int, outputs: int, n: int, rank: int | None, rule: list[nn.Parameter]):
         super().__init__()
         if inputs % n or outputs % n:

@@ -45,6 +45,7 @@ def linear_targets(modules: list[str]) -> str:
 def site_of(module_name: str, placement: str) -> Site:
     """Returns the site of a module by its name: `model.layers.3.mlp.down_proj` is (3, "mlp") for `houlsby`."""
     layer = re.search(r"layers\.(\d+)", module_name)
+    assert layer is not None, module_name
     index, rest = int(layer[1]), module_name[layer.end() :]
     if placement == "houlsby":
         return Site(index, "attention" if "self_attn" in rest else "mlp")

@@ -29,23 +29,23 @@ def _nodes(nodes: Sequence[Node], names: dict[str, str]) -> Form:
 
 def _form(node: Node, names: dict[str, str]) -> Form:
     """The skeleton and constants of a node; `names` maps bound names to neutral ones and grows with new locals."""
-    kind = type(node)
-    if kind is Var:
+    if isinstance(node, Var):
         return names[node.name], ()
-    if kind is Num or kind is Str:
-        return "k" if kind is Num else "t", (node.value,)
-    if kind is Bin or kind is Cmp:
+    if isinstance(node, Num | Str):
+        return "k" if isinstance(node, Num) else "t", (node.value,)
+    if isinstance(node, Bin | Cmp):
         op, left, right = node.op, _form(node.left, names), _form(node.right, names)
         if op in MIRROR:
             op, left, right = MIRROR[op], right, left
         elif op in COMMUTATIVE and right < left:
             left, right = right, left
         return f"({left[0]} {op} {right[0]})", left[1] + right[1]
-    if kind is Fn:  # as below, but frequent
-        text, constants = _form(node.arg, names)
-        return f"{node.op}({text})", constants
-    parts, constants = [], ()
-    for field in kind.__slots__:
+    if isinstance(node, Fn):  # as below, but frequent
+        text, more = _form(node.arg, names)
+        return f"{node.op}({text})", more
+    parts: list[str] = []
+    constants: tuple = ()
+    for field in node.__slots__:
         value = getattr(node, field)
         if type(value) is str:
             parts.append(names.setdefault(value, f"v{len(names)}") if field in ("name", "var") else value)
@@ -53,14 +53,14 @@ def _form(node: Node, names: dict[str, str]) -> Form:
             text, more = _nodes(value, names) if type(value) is tuple else _form(value, names)
             parts.append(text)
             constants += more
-    if kind is If:
+    if isinstance(node, If):
         parts.append("")  # the place of an else, which keeps the keys, and so the splits, of published programs
-    return f"{kind.__name__}[{' '.join(parts)}]", constants
+    return f"{type(node).__name__}[{' '.join(parts)}]", constants
 
 
 def _function(function: Function, order: Sequence[int]) -> Form:
     names: dict[str, str] = {}
-    types = []
+    types: list[str] = []
     for position in order:
         name, kind = function.params[position]
         names[name] = f"p{len(types)}"

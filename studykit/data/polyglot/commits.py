@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from studykit.data.polyglot.describe import Description
 from studykit.data.polyglot.families import WORDS, constant
@@ -35,17 +36,22 @@ CHANGED = {
 Change = tuple[Function, str]  # the new function and the message
 
 
-def rebuilders(node: Node) -> Iterator[tuple[Node, Callable[[Node], Node]]]:
+def rebuilders(node: Node) -> Iterator[tuple[Node, Callable[[Node], Any]]]:
     """Every node below `node`, each with a function that rebuilds the whole around a replacement."""
     yield node, lambda new: new
     for field, position, child in children(node):
 
         def rebuild(new: Node, field: str = field, position: int | None = position) -> Node:
             old = getattr(node, field)
-            return replace(node, **{field: new if position is None else (*old[:position], new, *old[position + 1 :])})
+            value: Any = new if position is None else (*old[:position], new, *old[position + 1 :])
+            return replace(node, **{field: value})
 
         for below, outer in rebuilders(child):
-            yield below, lambda new, outer=outer, rebuild=rebuild: rebuild(outer(new))
+
+            def rebuild_whole(new: Node, outer: Callable = outer, rebuild: Callable = rebuild) -> Node:
+                return rebuild(outer(new))
+
+            yield below, rebuild_whole
 
 
 def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
@@ -65,7 +71,8 @@ def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
         new = rng.choice(WORDS) if type(old) is Str else constant(rng, op)
         if new != old:
             message = f"{sentence.format(words.expr(new))} instead of {words.expr(old)}"
-            yield rebuild(replace(node, **{field: new})), message
+            change: Any = {field: new}
+            yield rebuild(replace(node, **change)), message
 
 
 def change_comparison(function: Function, rng: random.Random) -> Iterator[Change]:

@@ -79,7 +79,7 @@ class Description:
 
     def fold(self, fold: Fold) -> str:
         """A sum, count or list."""
-        over = WORDING["range"].format(fold.over.stop.name) if type(fold.over) is Range else fold.over.name
+        over = WORDING["range"].format(fold.over.stop.name) if isinstance(fold.over, Range) else fold.over.name
         items = WORDING["items"].format(fold.var, over)
         if fold.where:
             items = WORDING["where"].format(items, self.test(fold.where))
@@ -95,8 +95,16 @@ class Description:
 
     def operand(self, expr: Expr, fold: Fold | None = None) -> str:
         """An expression, in parentheses if it is an operation."""
-        kind, text = type(expr), self.expr(expr, fold)
-        compound = kind is Bin or (kind is Fn and expr.op == "upper") or (kind is Var and text != expr.name)
+        text = self.expr(expr, fold)
+        match expr:
+            case Bin():
+                compound = True
+            case Fn(op):
+                compound = op == "upper"
+            case Var(name):
+                compound = text != name
+            case _:
+                compound = False
         return f"({text})" if compound else text
 
     def expr(self, expr: Expr, fold: Fold | None = None) -> str:

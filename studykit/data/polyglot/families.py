@@ -174,6 +174,8 @@ def text(rng: random.Random) -> Function:
 
 def loop(rng: random.Random) -> Function:
     """A sum, a count or a list over a list or over 1..a."""
+    over: Var | Range
+    extra: list[Expr]
     if rng.random() < 0.35:
         item, over = INDEX, Range(A)
         params, extra = ("a b", [B]) if rng.random() < 0.4 else ("a", [])

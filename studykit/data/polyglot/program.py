@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from studykit.data.checks import Call, FunctionCheck
 from studykit.data.polyglot import canonical as polyglot_canonical
@@ -14,6 +14,7 @@ from studykit.data.polyglot.describe import describe
 from studykit.data.polyglot.renderers import COMMENTS, render
 from studykit.data.polyglot.syntax import Evaluator, Function, Node, Num, Str, Undefined, walk
 
+AnyNode = TypeVar("AnyNode", bound=Node)
 TESTS = 6  # of a program, at most
 CANDIDATES = 48  # random arguments among which the tests are chosen
 
@@ -70,7 +71,7 @@ class PolyglotProgram:
     def tests(self) -> list[Call]:
         """Six calls at most, which meet comparisons below, at and above their boundary as far as possible."""
         rng = random.Random(repr(self.canonical))
-        pool = []
+        pool: list[tuple[Call, set]] = []  # with what a call touches
         for _ in range(CANDIDATES):
             args, evaluator = _arguments(self, rng), Evaluator(self.function)
             try:
@@ -79,7 +80,8 @@ class PolyglotProgram:
                 continue
             if all(args != test.args for test, _ in pool):
                 pool.append((Call(args, expected), evaluator.trace | {("value", repr(expected))}))
-        chosen, seen = [], set()
+        chosen: list[Call] = []
+        seen: set = set()
         while pool and len(chosen) < TESTS:
             best = max(range(len(pool)), key=lambda i: len(pool[i][1] - seen))
             test, trace = pool.pop(best)
@@ -123,7 +125,7 @@ def _arguments(program: PolyglotProgram, rng: random.Random) -> list:
     return [argument(kind) for _, kind in program.function.params]
 
 
-def with_names(node: Node, names: Mapping[str, str]) -> Node:
+def with_names(node: AnyNode, names: Mapping[str, str]) -> AnyNode:
     """A copy of the tree with names replaced wherever they are bound or used."""
     changes: dict[str, Any] = {}
     for field in node.__slots__:

@@ -96,19 +96,19 @@ class Renderer:
         """Lines of a block; `tail` says that its last statement ends the function."""
         lines: list[str] = []
         for position, stmt in enumerate(body):
-            kind, last = type(stmt), tail and position + 1 == len(body)
-            if kind is Return:
+            last = tail and position + 1 == len(body)
+            if isinstance(stmt, Return):
                 lines.append(pad + self.returned(self.expr(stmt.value), last))
-            elif kind is If:
+            elif isinstance(stmt, If):
                 lines += self.branch(stmt, pad, last)
-            elif kind is Let:
+            elif isinstance(stmt, Let):
                 pattern = self.var if stmt.mutable else self.let
                 lines.append(pad + pattern % (self.name(stmt.name), self.expr(stmt.value)))
-            elif kind is Increase:
+            elif isinstance(stmt, Increase):
                 lines.append(pad + self.increased(stmt))
-            elif kind is Append:
+            elif isinstance(stmt, Append):
                 lines.append(pad + self.appended(self.name(stmt.name), stmt.value))
-            elif kind is For:
+            elif isinstance(stmt, For):
                 lines += self.loop(stmt, pad)
             else:
                 text = self.fold(stmt)

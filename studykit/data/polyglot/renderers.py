@@ -21,7 +21,7 @@ class Python(Renderer):
     calls = Renderer.calls | {"len": "len(%s)", "first": "%s[0]", "last": "%s[-1]", "upper": "%s.upper()"}
 
     def fold(self, fold: Fold) -> str:
-        over = f"range(1, {fold.over.stop.name} + 1)" if type(fold.over) is Range else fold.over.name
+        over = f"range(1, {fold.over.stop.name} + 1)" if isinstance(fold.over, Range) else fold.over.name
         value = "1" if fold.kind == "count" else self.expr(fold.value)
         if value == fold.var and not fold.where:
             return f"{fold.kind}({over})"
@@ -146,7 +146,7 @@ class Ruby(Renderer):
         return [f"{line} if {self.expr(stmt.test)}"]
 
     def items(self, over: Var | Range) -> str:
-        return f"(1..{over.stop.name})" if type(over) is Range else over.name
+        return f"(1..{over.stop.name})" if isinstance(over, Range) else over.name
 
     def fold(self, fold: Fold) -> str:
         text, value = self.items(fold.over), self.expr(fold.value)
@@ -174,7 +174,7 @@ class Julia(Renderer):
     }
 
     def fold(self, fold: Fold) -> str:
-        over = f"1:{fold.over.stop.name}" if type(fold.over) is Range else fold.over.name
+        over = f"1:{fold.over.stop.name}" if isinstance(fold.over, Range) else fold.over.name
         if fold.kind == "count":
             return f"count({fold.var} -> {self.expr(fold.where)}, {over})"
         where = f" if {self.expr(fold.where)}" if fold.where else ""

@@ -8,7 +8,7 @@ evaluator raises `Undefined`, so that no test ever depends on it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,8 @@ ZERO, ONE = Num(0), Num(1)
 
 def as_loop(fold: Fold) -> tuple[Stmt, ...]:
     """A fold as a plain loop, for languages without an idiom for it."""
+    start: Expr
+    step: Stmt
     if fold.kind == "list":
         start, step = Empty(), Append(fold.name, fold.value)
     else:
@@ -177,7 +179,7 @@ COMPARE = {
     "<=": operator.le,
     ">=": operator.ge,
 }
-COMPUTE = {
+COMPUTE: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
     "concat": operator.add,
     "-": operator.sub,

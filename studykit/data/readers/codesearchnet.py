@@ -78,7 +78,8 @@ def docstring_span(code: str) -> tuple[int, int] | None:
                 depth += (token.string in "([{") - (token.string in ")]}")
                 opened = depth == 0 and token.string == ":"
             elif opened and token.type == tokenize.STRING:
-                return tuple(starts[line - 1] + column for line, column in (token.start, token.end))
+                first, end = (starts[line - 1] + column for line, column in (token.start, token.end))
+                return first, end
             elif opened and token.type not in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.COMMENT):
                 return None
     except (tokenize.TokenError, SyntaxError):  # what follows the docstring may be unfinished; what precedes may not

@@ -58,6 +58,7 @@ def prepared_rows(raw: dict, location: Location, request: ReadRequest) -> Iterat
     row = row_from_json(known | {"id": id, "language": language})
     if row.no_reference and (row.check is None or location.split != "test"):
         raise BadRow("'no_reference' is set where it may not be", "; it needs a check, and a test row")
+    units: tuple[str, ...]
     if row.group:
         units = (row.group,)
     else:

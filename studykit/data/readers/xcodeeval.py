@@ -43,9 +43,10 @@ def link(source: Source, files: list[SourceFile], request: ReadRequest, rejects:
     ):
         if why and needs[name] is None:
             raise UserError(f"{source.address} has no {name} in or above it; xCodeEval's rows refer to it by src_uid.")
-    described = raw_rows(needs[XCODEEVAL_PROBLEMS], rejects.refuse) if needs[XCODEEVAL_PROBLEMS] else ()
+    problem_file, test_file = needs[XCODEEVAL_PROBLEMS], needs[XCODEEVAL_UNIT_TESTS]
+    described = raw_rows(problem_file, rejects.refuse) if problem_file else ()
     problems = {raw["src_uid"]: raw for _, raw in described if isinstance(raw.get("src_uid"), str)}
-    tests = read_object(needs[XCODEEVAL_UNIT_TESTS]) if needs[XCODEEVAL_UNIT_TESTS] else {}
+    tests = read_object(test_file) if test_file else {}
     return Linked(problems, tests, tuple(file for file in needs.values() if file))
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -54,7 +55,7 @@ Config = BottleneckConfig | FusionConfig
 class Loaded(NamedTuple):
     """An adapter or a fusion as it was read from the library's files."""
 
-    config: Config
+    config: Any  # of BottleneckConfig or FusionConfig, with its `origin`
     tensors: dict[str, Tensor]  # by the library's names, without the prefix `model.`
 
 
@@ -120,7 +121,7 @@ def save_adapter(model: PeftModel, directory: str | Path, name: str, safe: bool 
 def save_fusion(model: PeftModel, directory: str | Path, name: str, safe: bool = True) -> None:
     """Writes a fusion without its members, as the library's `save_adapter_fusion` does."""
     config, base = require_config(model, name, FusionConfig), base_of(model)
-    check_fusable(name, model.peft_config[config.members[0]])
+    check_fusable(name, cast(BottleneckConfig, model.peft_config[config.members[0]]))
     fields, label = fusion_fields(name, config, default_dropout(base)), label_of(config)
     given = {"name": label, "adapter_names": list(config.members), "config": fields}
     write(base, Path(directory), FUSION, given, parameters_of(model, name, label), config, safe)
@@ -139,7 +140,7 @@ def save_setup(model: PeftModel, directory: str | Path, name: str, safe: bool = 
 def read_setup(path: Path) -> list[str]:
     """Reads the members' names from the file of a setup; they are also the names of directories."""
     given = read_json(path)
-    setup = given.get("adapter_setup")
+    setup: Any = given.get("adapter_setup")
     try:
         kinds = [setup["type"], *(child["type"] for child in setup["children"])]
         members = [checked_name(path, member) for child in setup["children"] for member in child["children"]]
@@ -168,7 +169,7 @@ def read_adapter(base: nn.Module, directory: Path) -> Loaded:
     tensors, tensor_path = read_tensors(directory, ADAPTER)
     fields = trust_tensors(path, stated, tensors)
     with naming(path):
-        config = bottleneck_config(path, fields, len(sites(base, "output")), given.get("version"))
+        config: Any = bottleneck_config(path, fields, len(sites(base, "output")), given.get("version"))
         expected = adapter_shapes(base, config, label)
     if heads := [name for name in HEADS if (directory / name).exists()]:
         warnings.warn(f"{directory}: the files of a head, {heads}, are ignored.", stacklevel=3)
@@ -176,7 +177,7 @@ def read_adapter(base: nn.Module, directory: Path) -> Loaded:
     return Loaded(config, tensors)
 
 
-def read_fusion(base: nn.Module, directory: Path, configs: dict[str, Config]) -> Loaded:
+def read_fusion(base: nn.Module, directory: Path, configs: Mapping[str, Any]) -> Loaded:
     """Reads a fusion of the library that fits a base and these adapters, by name; raises ValueError for any other."""
     path = directory / FUSION[0]
     given = read_json(path)
@@ -188,8 +189,8 @@ def read_fusion(base: nn.Module, directory: Path, configs: dict[str, Config]) ->
     label = ",".join(members) if label is None else checked_name(path, label, commas=True)
     check_width(path, given, base)
     with naming(path):
-        config = fusion_config(path, given.get("config"), members, default_dropout(base))
-    adapters = [name for name, config in configs.items() if isinstance(config, BottleneckConfig)]
+        config: Any = fusion_config(path, given.get("config"), members, default_dropout(base))
+    adapters = [name for name, other in configs.items() if isinstance(other, BottleneckConfig)]
     if missing := [member for member in members if member not in adapters]:
         raise ValueError(f"{path}: the fusion needs adapters {missing}, but the model holds {adapters}.")
     placement = check_fusable(path, configs[members[0]])
@@ -211,14 +212,15 @@ def add(model: nn.Module, loaded: Loaded, name: str, directory: Path) -> PeftMod
     config, tensors = loaded
     config.task_type = "CAUSAL_LM" if base_of(model).can_generate() else None
     with naming(directory):  # the members may have several placements
-        if isinstance(model, PeftModel):
-            model.add_adapter(name, config)
+        peft_model: Any = model if isinstance(model, PeftModel) else None
+        if peft_model is None:
+            peft_model = get_peft_model(model, config, adapter_name=name)
         else:
-            model = get_peft_model(model, config, adapter_name=name)
-    for key, parameter in parameters_of(model, name, config.origin.label).items():
+            peft_model.add_adapter(name, config)
+    for key, parameter in parameters_of(peft_model, name, config.origin.label).items():
         parameter.copy_(tensors[key])
         parameter.requires_grad_(False)
-    return model
+    return peft_model
 
 
 def check_free(model: nn.Module, name: str, directory: Path) -> None:
@@ -265,7 +267,7 @@ def require_config(model: PeftModel, name: str, kind: type) -> Any:
     return config
 
 
-def write(base: nn.Module, directory: Path, names: tuple, given: dict, parameters: dict, config: Config, safe: bool):
+def write(base: Any, directory: Path, names: tuple, given: dict, parameters: dict, config: Config, safe: bool):
     """Writes the configuration and the tensors of an adapter or a fusion.
 
     Args:

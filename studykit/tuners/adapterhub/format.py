@@ -61,7 +61,7 @@ FIXED_PHM = {"shared_W_phm": False, "learn_phm": True, "phm_bias": True}
 FIXED_FUSION = {"key": True, "query": True, "query_before_ln": False, "residual_before": False, "temperature": False}
 
 # All fields that have a default, with the library's defaults.
-BOTTLENECK = {
+BOTTLENECK: dict[str, Any] = {
     **FIXED,
     **FIXED_PHM,
     "original_ln_before": False,
@@ -135,9 +135,9 @@ def bottleneck_config(path: Path, fields: dict, layers: int, version: str | None
     flags = tuple(bool(fields.get(field)) for field in PLACEMENT_FIELDS[:3])
     placement = next((name for name, values in PLACEMENTS.items() if values[:3] == flags), None)
     if placement is None:
-        accepted = " or ".join(str(values[:3]) for values in PLACEMENTS.values())
+        supported = " or ".join(str(values[:3]) for values in PLACEMENTS.values())
         raise ValueError(
-            f"{path}: {', '.join(PLACEMENT_FIELDS[:3])}={flags} is not supported; accepted are {accepted}."
+            f"{path}: {', '.join(PLACEMENT_FIELDS[:3])}={flags} is not supported; accepted are {supported}."
         )
     if placement != "parallel":
         check(path, fields, "original_ln_before", (PLACEMENTS[placement][3],))
@@ -198,7 +198,7 @@ def bottleneck_fields(name: str, config: BottleneckConfig, hidden_size: int) -> 
     return fields
 
 
-def fusion_config(path: Path, fields: dict | str, members: list[str], default_dropout: float) -> FusionConfig:
+def fusion_config(path: Path, fields: Any, members: list[str], default_dropout: float) -> FusionConfig:
     """Returns this tuner's configuration of a fusion; a `dropout_prob` of null stands for `default_dropout`."""
     if isinstance(fields, str):
         fields = {"dynamic": DYNAMIC, "static": STATIC}.get(fields, fields)
@@ -211,7 +211,7 @@ def fusion_config(path: Path, fields: dict | str, members: list[str], default_dr
         check(path, fields, field, (accepted,))
     dropout = {"dropout_prob": fields["dropout_prob"] or default_dropout}
     check_number(path, dropout, "dropout_prob", float)
-    config = FusionConfig(members=members, value=bool(fields["value"]), dropout=dropout["dropout_prob"])
+    config: Any = FusionConfig(members=members, value=bool(fields["value"]), dropout=dropout["dropout_prob"])
     config.origin = Origin(fields, "", torch.float32)
     return config
 
@@ -242,7 +242,7 @@ def check(path: Path, fields: dict, field: str, accepted: tuple) -> None:
         raise ValueError(f"{path}: {field}={fields.get(field)!r} is not supported; accepted is {values}.")
 
 
-def check_number(path: Path, fields: dict, field: str, kind: type) -> None:
+def check_number(path: Path, fields: dict, field: str, kind: type[int] | type[float]) -> None:
     """Raises ValueError unless a field is a finite number of this kind."""
     value = fields.get(field)
     if not isinstance(value, (int, kind)) or isinstance(value, bool) or not math.isfinite(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -15,12 +16,12 @@ from studykit.tuners.phm import new_rule
 from studykit.tuners.placement import TARGETS, Site, site_of
 
 
-def base_of(model: nn.Module) -> nn.Module:
+def base_of(model: nn.Module) -> Any:
     """Returns the transformers model under the adapters."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def hidden_size(base: nn.Module) -> int:
+def hidden_size(base: Any) -> int:
     """Returns the width of the residual stream."""
     return base.config.get_text_config().hidden_size
 
@@ -57,11 +58,12 @@ def parameters_of(model: PeftModel, name: str, label: str) -> dict[str, nn.Param
     Args:
         name, label: its name in the model, and the name that the library gives it.
     """
-    parameters = {}
+    parameters: dict[str, nn.Parameter] = {}
+    config: Any = model.peft_config[name]
     for layer in composition_layers(model):
         if name in layer.adapters:
             for part, parameter in layer.adapters[name].named_parameters(remove_duplicate=False):
-                parameters[adapter_key(layer.sites[name], label, part, model.peft_config[name])] = parameter
+                parameters[adapter_key(layer.sites[name], label, part, config)] = parameter
         elif name in layer.fusions:
             for part, parameter in layer.fusions[name].named_parameters():
                 parameters[fusion_key(layer.sites[name], label, part)] = parameter
