@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from studykit.evaluation.results import (
     TestFamily,
     Verdict,
 )
-from studykit.evaluation.scores import CheckpointScores, EvaluationScores, Score, read_scores
+from studykit.evaluation.scores import CheckpointScores, EvaluationScores, read_scores
 from studykit.study.languages import display_name
 
 # The pairs that the study's questions are about, besides those with the baseline.
@@ -144,7 +145,7 @@ def summarize(
     checkpoints: one per seed. Rates get Wilson's interval, other scores the bootstrap's.
     """
     scores = [checkpoint.scores[metric] for checkpoint in checkpoints]
-    points = [_known_value(score) for score in scores]
+    points = [cast(float, score.value) for score in scores]  # known of a shared metric
     rows, aggregate = row_scores(metric, checkpoints)
     if is_rate(metric):
         estimate = statistics.proportion(np.clip(rows / 100, 0, 1), options.groups, options.confidence)
@@ -173,12 +174,6 @@ def summarize(
         clusters=estimate.clusters,
         components={name: float(np.mean([part[name] for part in parts])) for name in shared},
     )
-
-
-def _known_value(score: Score) -> float:
-    """Returns the value of a metric that every compared checkpoint has, see `shared_metrics`."""
-    assert score.value is not None, score.label
-    return score.value
 
 
 def _interval(low: float, high: float) -> Interval | None:
@@ -265,7 +260,7 @@ def measure_contrast(
 
 
 def _differences_by_seed(metric: str, a: Sequence[CheckpointScores], b: Sequence[CheckpointScores]) -> list[float]:
-    values = [{checkpoint.seed: _known_value(checkpoint.scores[metric]) for checkpoint in side} for side in (a, b)]
+    values = [{c.seed: cast(float, c.scores[metric].value) for c in side} for side in (a, b)]
     seeds = max(values, key=len)
     if not all(side.keys() in (seeds.keys(), {None}) for side in values):
         return []

@@ -137,7 +137,7 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
     if torch.cuda.is_available():
         device_map = {"": int(os.environ.get("LOCAL_RANK", 0))}  # `accelerate launch` gives each process its GPU
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name_or_path,
             trust_remote_code=False,
             output_loading_info=True,
@@ -152,6 +152,7 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
             f"base={name_or_path!r} cannot be loaded ({str(error).splitlines()[0]}); a directory with the weights "
             "of a transformers model, or the id of one on the hub, is accepted."
         ) from None
+    model, loading = loaded
     if incomplete := sorted([*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]):
         more = f" and {len(incomplete) - 1} more" if len(incomplete) > 1 else ""
         raise UserError(
@@ -186,7 +187,7 @@ def require_causal_model(model: PreTrainedModel, name: str) -> None:
             f"base={name!r} is a {type(model).__name__}, which reads more than text; a causal "
             "language model is accepted."
         )
-    device = model.get_input_embeddings().weight.device
+    device: Any = model.get_input_embeddings().weight.device
     ids = torch.arange(8, device=device).repeat(2, 1) % model.config.vocab_size  # (2, 8)
     ids[1, -1] = 0
     first, second = model(input_ids=ids, use_cache=False).logits[:, :-1].float()  # (7, V) each

@@ -78,7 +78,7 @@ class Renderer:
     }
     calls = {"max": "max(%s, %s)", "min": "min(%s, %s)"}
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.inlined: dict[str, str] = {}
 
     def function(self, function: Function) -> str:
