@@ -1,7 +1,7 @@
 """One rule per notebook, one job per run of a study: `studykit run params/quickstart.yaml` does all of it.
 
 Plain Snakemake works too: `snakemake --configfile params/quickstart.yaml`. studykit/study/plan.py decides what is run;
-a run's directory is named by its parameters. So a job is out of date when a run that it reads was made again, or when
+a run's directory is named by its parameters. So a job is out of date when a run that it reads was run again, or when
 its `code` changed: the notebook's code cells and every library file behind them that decides a number.
 """
 

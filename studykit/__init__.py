@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """`studykit.explore`, imported when it is asked for: matplotlib takes a second, and by name, so that `sources`
-    does not count the explorer among what every notebook stands on."""
+    """`studykit.explore`, imported when it is first used, since matplotlib takes a second; and by name, so that
+    `code_digest` does not count the explorer among the code of every notebook."""
     if name == "explore":
         return importlib.import_module("studykit.report.explorer").explore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

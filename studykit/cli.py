@@ -13,7 +13,7 @@
 
 Unknown options of `run` go to Snakemake (`--workflow-profile profiles/slurm`, `--forcerun compare`), whose messages are
 kept in logs/<study>.snakemake.txt. The command can be given again at any time: after Ctrl-C, a kill or a power cut it
-goes on where it was.
+continues where it was.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 2 for a mistake of the user's, which is told in a sentence."""
+    """Runs one command; returns its exit code: 2 for a mistake of the user's, which one sentence explains."""
     parser = _parser()
     args, extra = parser.parse_known_args(argv)
     if extra and args.command != "run":
@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in UNWRITABLE:
             raise
         print(
-            f"studykit: {error.filename or 'a file of the project'} cannot be written ({error.strerror}); put that "
-            "right and give the same command again.",
+            f"studykit: {error.filename or 'a file of the project'} cannot be written ({error.strerror}); correct "
+            "that and give the same command again.",
             file=sys.stderr,
         )
         return 1
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--full", action="store_true", help="print the study file with every key and its value instead"
     )
-    command = add_of_study("estimate", _estimate, "estimate the memory of a study from its base's config alone")
+    command = add_of_study("estimate", _estimate, "estimate the memory of a study from only the config of its base")
     command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
     command = add("explore", _explore, "write the explorer of fusion weights as one HTML file")
     command.add_argument(
@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--out", default="explorer.html", metavar="FILE", help="default: explorer.html")
     command = add("clean", _clean, "list the runs that no study needs, with their sizes")
-    command.add_argument("runs", nargs="*", metavar="RUN", help="only these; a run made by hand goes only when named")
+    command.add_argument(
+        "runs", nargs="*", metavar="RUN", help="only these; a run made by hand is removed only if named"
+    )
     command.add_argument("--yes", action="store_true", help="remove them")
     command = add(
         "check-references",

@@ -1,4 +1,4 @@
-"""Errors that are told to the user in one sentence, and values as the user would write them."""
+"""Errors that the user reads as one sentence, and values as the user would write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 class UserError(ValueError):
     """A mistake of the user's: one sentence that names the value, its place and what is accepted."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython asks for this: a notebook then shows the sentence alone
+    def _render_traceback_(self) -> list[str]:  # IPython asks for this: a notebook then shows only the sentence
         return [f"UserError: {self}"]
 
 

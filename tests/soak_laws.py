@@ -99,7 +99,7 @@ class Laws:
         words = log.read_text() if log.is_file() else ""  # of the last attempt, as far as it was saved
         came_from = re.findall(r"Resuming from step (\d+)\.", words)
         self.resumed[run.stage] += bool(came_from)
-        whole = done and attempt == before.attempt + 1 and f"goes on, attempt {attempt}." in words
+        whole = done and attempt == before.attempt + 1 and f"continues, attempt {attempt}." in words
         if whole and step.step < step.steps and str(step.step) not in came_from:
             return f"{run.name} was at {step}; its notebook does not say that it resumed there"
         return ""

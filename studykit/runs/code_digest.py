@@ -1,4 +1,4 @@
-"""What a notebook's run depends on beside its parameters: code (by static import closure) and files of the user's.
+"""Digests of what a notebook's run depends on besides its parameters: code (by import closure) and the user's files.
 
 One rule decides which code counts: every library file that the notebook's code cells import, at any depth, without the
 packages `study`, `runs`, `report` and `workflow`. The first names a run by its parameters, the second keeps it, the
@@ -6,7 +6,7 @@ other two show it: none of them decides a number, but for three modules of `stud
 
 Two digests are made of that. Snakemake executes a notebook again when `digest` changes. Its results are computed again
 only when `computing` changes, which leaves out the cells after the publishing one: a finished training whose figures
-are drawn in another way is only shown anew. Neither the cell tagged `parameters` nor prose is in any of them: the
+are drawn in another way is only shown again. Neither the cell tagged `parameters` nor prose enters a digest: the
 parameters name the run, and reports take prose from the notebook as it is now.
 
 Digests are made of contents, not of times: a fresh clone, or a notebook that was only executed and saved in JupyterLab,
@@ -34,19 +34,19 @@ DECIDING = frozenset({("study", "templates"), ("study", "languages"), ("study", 
 
 
 def digest(notebook: Path) -> str:
-    """Sixteen hex digits over the notebook's code cells and every library file that they import, at any depth."""
+    """Returns 16 hex digits over the notebook's code cells and every library file that they import, at any depth."""
     return _digest(code_cells(notebook))
 
 
 def computing(notebook: Path) -> str:
-    """The same over the cells up to the publishing one, which decide a run's results."""
+    """Returns the same digest over the cells up to the publishing one, which decide a run's results."""
     code = code_cells(notebook)
     last = next((i for i, cell in enumerate(code) if ".publish(" in cell), len(code))
     return _digest(code[: last + 1])
 
 
 def digest_modules(*modules: str, without: Collection[str] = WITHOUT) -> str:
-    """Like `digest`, for code that imports these modules of the package."""
+    """Returns a digest, as `digest` does, for code that imports these modules of the package."""
     return _digest([f"import {PACKAGE.name}.{module}" for module in modules], without)
 
 
@@ -58,7 +58,7 @@ def _digest(code: list[str], without: Collection[str] = WITHOUT) -> str:
 
 
 def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
-    """The user's own files that a run reads: rows, a corpus, or a base in a directory. Hub addresses have none."""
+    """Returns the user's own files that a run reads: rows, a corpus, or a base in a directory; none of the hub."""
     if stage == "data":
         paths = [_row_files(params, name, home) for name in ("path", "test_path") if _is_local(params.get(name))]
     elif stage == "base_model":
@@ -99,7 +99,7 @@ def _corpus_files(params: dict[str, Any], home: Path) -> list[Path]:
 
 
 def code_cells(notebook: Path) -> list[str]:
-    """The sources of the code cells of an .ipynb file, without the one tagged `parameters`."""
+    """Returns the sources of the code cells of an .ipynb file, without the one tagged `parameters`."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [
         "".join(cell["source"])
@@ -138,7 +138,7 @@ def _imports(code: str, package: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
         return tuple(_walk(ast.parse(code), package))
     except SyntaxError as error:
         line = (error.text or "").strip()
-        raise UserError(f"The line {line!r} is not Python ({error.msg}); mend it before a run.") from None
+        raise UserError(f"The line {line!r} is not Python ({error.msg}); correct it before running.") from None
 
 
 def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

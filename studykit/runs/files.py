@@ -1,4 +1,4 @@
-"""The project's directory, and files that are written whole or not at all."""
+"""The project's directory, and files that are written atomically: as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def project_path(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(file: str | Path) -> Iterator[BinaryIO]:
-    """Opens a file for writing that takes the place of `file` once it is whole and on the disk; an error leaves the old
-    one. Directories above it are made.
+    """Opens a file for writing that replaces `file` once it is complete and on the disk; an error leaves the old file.
+
+    Missing directories above it are created.
 
         with atomic_write("reports/quickstart/index.html") as out:
             out.write(page.encode())
@@ -52,7 +53,7 @@ def atomic_write(file: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_text(file: str | Path, text: str) -> None:
-    """Writes a text in UTF-8, whole or not at all."""
+    """Writes a text in UTF-8, atomically."""
     with atomic_write(file) as out:
         out.write(text.encode())
 
@@ -63,7 +64,7 @@ def read_json(file: str | Path) -> Any:
 
 
 def write_json(file: str | Path, value: Any) -> None:
-    """Writes a value as JSON, whole or not at all. Raises ValueError for NaN and infinity, which are not JSON."""
+    """Writes a value as JSON, atomically. Raises ValueError for NaN and infinity, which are not JSON."""
     write_text(file, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 

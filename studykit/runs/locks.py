@@ -1,7 +1,7 @@
 """Locks that the system releases when their holder dies: one writer for a run, one command for a project.
 
 A lock is held twice: on a file, which names the holder, and on the directory of that file. Deleting the file while it
-is held therefore admits no second holder. Where a file system cannot lock directories (NFS), the file alone counts.
+is held therefore admits no second holder. Where a file system cannot lock directories (NFS), only the file counts.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Lock:
 
     @property
     def descriptors(self) -> list[int]:
-        """What a child must inherit to hold the lock as well."""
+        """The descriptors that a child must inherit to hold the lock as well."""
         return [self.file.fileno(), self.directory]
 
     def is_at(self, file: Path) -> bool:
-        """Whether file and directory still are those at this path: they may have been removed meanwhile."""
+        """Returns whether file and directory still are those at this path: they may have been removed meanwhile."""
         try:
             return os.path.samestat(os.fstat(self.file.fileno()), file.stat()) and os.path.samestat(
                 os.fstat(self.directory), file.parent.stat()
@@ -51,9 +51,10 @@ class Lock:
 
 
 def acquire(file: Path, holder: str) -> Lock | None:
-    """Takes the lock of a file and of its directory, which are made, and writes the holder's name into the file.
+    """Takes the lock of a file and of its directory, and writes the holder's name into the file.
 
-    Returns None while another process holds either. Raises UserError on a file system without locks.
+    Creates both if they are missing. Returns None while another process holds either. Raises UserError on a file
+    system without locks.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,8 @@ def take(file: BinaryIO, shared: bool = False) -> bool:
         return False
     except OSError as error:
         raise UserError(
-            f"{file.name} cannot be locked ({error.strerror}): its file system has no locks; a local disk "
-            "or a mount with flock is accepted."
+            f"{file.name} cannot be locked ({error.strerror}): its file system has no locks; use a local "
+            "disk, or mount the file system with flock."
         ) from None
     return True
 

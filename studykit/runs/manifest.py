@@ -6,7 +6,7 @@
 
 A manifest lists every published file with its size and SHA-256. Names and sizes are compared whenever a run is loaded
 or its status is asked; digests when weights or predictions are loaded (`verify`), since reading them takes time. A run
-that differs is damaged: it counts as not done and is made again.
+that differs is damaged: it counts as not done and is run again.
 """
 
 from __future__ import annotations
@@ -134,8 +134,7 @@ def finished_run(directory: str | Path) -> FinishedRun:
     found = read_manifest(place)
     if found is None:
         raise UserError(
-            f"{directory} is not a finished run (it has no {MANIFEST}); make it first, with its notebook "
-            "or `studykit run`."
+            f"{directory} is not a finished run (it has no {MANIFEST}); run its notebook or `studykit run` first."
         )
     if isinstance(found, str):
         raise damaged(str(directory), found)
@@ -146,7 +145,7 @@ def finished_run(directory: str | Path) -> FinishedRun:
 
 def damaged(name: str, problem: str) -> UserError:
     """Returns the error of whoever needs a damaged run."""
-    return UserError(f"{name} is damaged ({problem}); make it again, with its notebook or `studykit run`.")
+    return UserError(f"{name} is damaged ({problem}); run its notebook or `studykit run` again.")
 
 
 def read_manifest(place: Path, name: str = MANIFEST) -> Manifest | str | None:
@@ -172,16 +171,16 @@ def _read_record(file: Path, model: type[Attempt]) -> Any:
 
 @lru_cache(maxsize=4096)
 def _parse(file: Path, model: type[Attempt], stamp: tuple[int, int, int]) -> Attempt | str:
-    """Reads a record once for each state of its file, of which `stamp` is the sign."""
+    """Reads a record once for each state of its file, which `stamp` identifies."""
     try:
         return model.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         problem = "missing" if first["type"] == "missing" else "wrong"
-        return f"{file.name} is not whole: {where or 'its content'} is {problem}"
+        return f"{file.name} is damaged: {where or 'its content'} is {problem}"
     except (ValueError, RecursionError):
-        return f"{file.name} is not whole: it is no JSON"
+        return f"{file.name} is damaged: it is not JSON"
 
 
 def damage(place: Path, manifest: Manifest) -> str:

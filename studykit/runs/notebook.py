@@ -24,7 +24,7 @@ KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's name
 
 
 def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict[str, Any]:
-    """Validated parameters of a notebook run by hand, with what it left at None taken from the study in file `study`.
+    """Returns the validated parameters of a notebook run by hand; values of None come from the study in file `study`.
 
     The study's run of the same role (language, method, seed) lends its inputs. The study is read only when something is
     missing. Raises UserError when the study has no such run.
@@ -105,7 +105,7 @@ def _widened(study: Study, stage: str, values: dict[str, Any]) -> Study | None:
 
 
 def _require_finished(stage: str, file: str, run: Run, planned: set[str], widened: Study) -> None:
-    """Raises UserError if a run needs one that neither the study plans nor anybody has made."""
+    """Raises UserError if a run needs one that is neither finished nor planned by the study."""
     missing = [
         need
         for need in run.needs
@@ -115,14 +115,14 @@ def _require_finished(stage: str, file: str, run: Run, planned: set[str], widene
         names = ", ".join(need.name for need in missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
         notebook = STAGES[missing[0].stage].notebook
         raise UserError(
-            f"{STAGES[stage].notebook}: {file} does not have these parameters, and what they need is not made yet "
-            f"({names}); make it with {notebook}, or with `studykit run` and a copy of the study that has "
+            f"{STAGES[stage].notebook}: {file} does not have these parameters, and the runs that they need do not "
+            f"exist yet ({names}); make them with {notebook}, or with `studykit run` and a copy of the study that has "
             f"seeds: {widened.seeds} and methods: [{', '.join(widened.methods)}]."
         )
 
 
 def from_notebook(stage: str, names: dict[str, Any]) -> Any:
-    """The parameters of a notebook from its `globals()`, validated and resolved.
+    """Returns the parameters of a notebook from its `globals()`, validated and resolved.
 
     Called right after the parameters cell: any public name that is no parameter, module or callable must then be a
     misspelt parameter (papermill only warns of those). When the notebook is run again in the same kernel, its other
@@ -152,7 +152,7 @@ def from_notebook(stage: str, names: dict[str, Any]) -> Any:
 
 def _assigned(history: list[str]) -> set[str] | None:
     """Names that the parameters cells right before this one assign, by IPython's list of executed cells; nothing if
-    this cell runs again alone. None if the history does not tell."""
+    this cell runs again alone. None if the history does not show them."""
     found: set[str] = set()
     for cell in reversed(history[:-1]):  # the last is the cell that asks
         try:

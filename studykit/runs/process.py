@@ -27,7 +27,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def name(pid: int | None = None) -> str:
-    """Returns this process (or `pid`) as host|pid|birth, since a pid alone may be reused."""
+    """Returns this process (or `pid`) as host|pid|birth, since a pid may be reused."""
     process = psutil.Process(pid)
     return f"{socket.gethostname()}|{process.pid}|{_birth(process)}"
 

@@ -1,4 +1,4 @@
-"""Where and with what a run was made, for its manifest: commit, versions, threads, device, memory."""
+"""The circumstances of a run, for its manifest: commit, versions, threads, device, memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def device() -> str:
 
 
 def peak_memory_mb() -> int:
-    """Returns the most memory that this process ever held, in MB."""
+    """Returns the most memory that this process has held so far, in MB."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) // 1024

@@ -1,7 +1,7 @@
 """The status of runs: done, outdated, damaged, running, failed, stopped or missing, and why, in a sentence.
 
-A finished run is outdated when what it depends on is no longer as it was: an input was made again since, is gone or is
-itself outdated, or the code of its notebook has changed. Its numbers are true of the past, and a report must say so.
+A finished run is outdated when what it depends on is no longer as it was: an input has been run again since, is gone or
+is itself outdated, or the code of its notebook has changed. Its numbers are true of the past, and a report must say so.
 A finished run is damaged when its files are not those that it published: it counts as not done.
 """
 
@@ -90,7 +90,7 @@ def _unfinished(stage: str, log: Path, text: Path) -> Status:
     started = [i for i, cell in enumerate(cells) if _papermill(cell).get("start_time")]
     ended = [i for i in started if _papermill(cells[i]).get("status") == "completed"]
     if cells and ended[-1:] == [len(cells) - 1] and not errors and not last_words:
-        return Status("missing")  # it came to its end, and what it made is gone
+        return Status("missing")  # it ended, and its output is gone
     return Status("stopped", _stopped(stage, cells, started), log=log)
 
 
@@ -172,6 +172,6 @@ def _outdated(run: Run, manifest: Manifest, statuses: dict[Run, Status]) -> str:
             return f"{need.stage} {need.label} {VERBS[statuses[need].state]}"
         recorded = manifest.inputs.get(need.dir)
         if recorded and recorded.sha256 != files.sha256(files.home() / need.dir / MANIFEST):
-            return f"{need.stage} {need.label} was made again since"
+            return f"{need.stage} {need.label} has been run again since"
     now = store.digests(run.stage, run.params)
     return next((f"its {name} changed since" for name in now if getattr(manifest, name) != now[name]), "")

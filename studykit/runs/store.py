@@ -8,7 +8,7 @@
 
 A directory without `manifest.json` does not count. Snakemake removes that file to have a notebook executed again; if
 nothing that decides the results has changed, they are used as they are and only shown again (see `_restored`). A run
-whose files are not those that it published is damaged (see `manifest`): it is not done, and is made again.
+whose files are not those that it published is damaged (see `manifest`): it counts as not done and is run again.
 
 What is being written lies in `runs/.staging/<stage>/<run>/`: `publish/` becomes the directory in one rename,
 `checkpoints/` outlives a kill, `attempt.json` says what decided them, and the writer holds `lock`, which the system
@@ -54,7 +54,7 @@ from studykit.runs.manifest import (
 from studykit.study.parameters import STAGES
 
 COPY = ".manifest.json"  # a copy of the manifest that Snakemake does not know of
-LARGE = 64 * 2**20  # bytes from which a file's size and time stand for its content
+LARGE = 64 * 2**20  # bytes from which a file's size and time represent its content
 
 
 @dataclass
@@ -119,7 +119,7 @@ class OpenRun:
             about: whatever else the manifest is to record.
         """
         if self.done:
-            raise UserError(f"{self.dir} is finished and is never overwritten; ask run.done before run.publish.")
+            raise UserError(f"{self.dir} is finished and is never overwritten; check run.done before run.publish.")
         known, publish = self.basis.inputs, self.staging / "publish"
         publish.mkdir(parents=True, exist_ok=True)
         basis = self.basis.model_copy(
@@ -176,10 +176,10 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
     with locked(run.staging, run.name, wait):
         if not _finished(run) and not _restored(run):
             if problem := _damage(run.dir):
-                print(f"{run.name}: it is damaged ({problem}) and is made again.", flush=True)
+                print(f"{run.name}: it is damaged ({problem}) and is run again.", flush=True)
             shutil.rmtree(run.staging / "publish", ignore_errors=True)
             _begin_attempt(run)
-            begins = "starts" if run.attempt == 1 else f"goes on, attempt {run.attempt}"
+            begins = "starts" if run.attempt == 1 else f"continues, attempt {run.attempt}"
             print(f"{run.name}: {begins}.", flush=True)
         try:
             yield run
@@ -209,9 +209,9 @@ def _finished(run: OpenRun) -> bool:
                 f"{show(wanted[key])}; leave `out` at None to get a directory of its own."
             )
     run.done, run.attempt = True, 0
-    print(f"{run.name}: finished on {manifest.started[:10]} in {manifest.seconds} s; shown as it is.")
+    print(f"{run.name}: finished on {manifest.started[:10]} in {manifest.seconds} s; its results are shown.")
     if (manifest.code, manifest.files) != (run.basis.code, run.basis.files):
-        print("Its code or its data files have changed since: `studykit run` makes it again.")
+        print("Its code or its data files have changed since: `studykit run` runs it again.")
     return True
 
 
@@ -239,7 +239,7 @@ def _restored(run: OpenRun) -> bool:
 
 
 def _begin_attempt(run: OpenRun) -> None:
-    """Counts this attempt and what the ones before it took.
+    """Counts this attempt and the time and memory of the earlier ones.
 
     Checkpoints that something else decided are dropped: whatever goes on from them would be a mixture of two runs.
     """
@@ -293,7 +293,7 @@ def _published(file: Path) -> PublishedFile:
 def digests(stage: str, params: dict[str, Any]) -> dict[str, str]:
     """Returns digests of what decides a run's results besides its parameters and inputs: `code` and `files`.
 
-    The user's files count by their content, large ones by size and time: a file that was only touched is no change.
+    The user's files count by their content, large ones by size and time: a file that was only touched is unchanged.
     """
     read = [
         (str(file), sha256(file) if file.stat().st_size < LARGE else f"{file.stat().st_size} {file.stat().st_mtime_ns}")

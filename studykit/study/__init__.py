@@ -1,6 +1,6 @@
 """The study file and the runs that it needs. Pure: no torch, and no file but the study's.
 
-Used by every notebook's parameters cell and by the command. May import `errors` alone.
+Used by every notebook's parameters cell and by the command. May import only `errors`.
 
 To read, in this order: `methods` (one word for each method, one table of phases), `parameters` (what each notebook
 accepts), `messages` (what is wrong with a value, in one sentence), `templates` (prompts), `file` (the study file),

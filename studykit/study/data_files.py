@@ -34,7 +34,7 @@ def files_of_rows(names: Iterable[str], languages: Sequence[str], *, root: str, 
     Args:
         names: files below a folder, relative to it.
         root: the folder; a whole copy of xCodeEval has folders of other tasks, which are not read.
-        is_test: whether the rows are for the test alone; then files of other splits are not read if there are any of
+        is_test: whether the rows are only for the test; then files of other splits are not read if there are any of
             the test.
     """
     rows = [name for name in names if name.endswith(ROW_SUFFIXES) and PurePosixPath(name).name not in LINKED_FILES]

@@ -121,7 +121,7 @@ class Study(Section):
 
     @property
     def all_languages(self) -> list[str]:
-        """Sources in their order, the target last: the members' order."""
+        """Returns the sources in their order, the target last: the members' order."""
         return [*self.languages, self.target]
 
     @property
@@ -134,12 +134,12 @@ class Study(Section):
     def _consistent(self) -> Study:
         for key in ("languages", "methods", "seeds"):
             values = getattr(self, key)
-            if twice := [v for v in values if values.count(v) > 1]:
-                raise ValueError(f"{key} names {show(twice[0])} twice; each may stand once")
+            if repeated := [v for v in values if values.count(v) > 1]:
+                raise ValueError(f"{key} names {show(repeated[0])} twice; each may be named once")
         named: dict[tuple, str] = {}
         for word in self.methods:
             if (first := named.setdefault(study_methods.parse(word)[1:], word)) != word:
-                raise ValueError(f"methods names {first!r} and {word!r}, which are one method; it may stand once")
+                raise ValueError(f"methods names {first!r} and {word!r}, which are one method; it may be named once")
         check("base_model", self.base_model.model_dump(), place="base_model")
         check("data", self.data.model_dump(), place="data")
         self._template_fits()
@@ -159,7 +159,7 @@ class Study(Section):
         if self.language is not None:
             self._of_tasks()
         if self.members_on == "code" and self.task not in ("generation", "translation"):
-            raise ValueError(f"members_on is 'code', but the targets of {self.task} are no code; leave it at 'task'")
+            raise ValueError(f"members_on is 'code', but the targets of {self.task} are not code; leave it at 'task'")
         if self.task == "naming" and self.data.path is None:
             raise ValueError("task is 'naming', which has no built-in rows; set data.path")
         if "full" in self.methods and self.quantization != "none":
@@ -201,10 +201,11 @@ class Study(Section):
 
         if not any(fits(of) for of in kinds):
             body = " or ".join(f"{{{templates.BODIES[of][0]}}}" for of in kinds)
-            holes = ", ".join(f"{{{hole}}}" for hole in dict.fromkeys(h for of in kinds for h in templates.HOLES[of]))
+            names = dict.fromkeys(name for of in kinds for name in templates.PLACEHOLDERS[of])
+            allowed = ", ".join(f"{{{name}}}" for name in names)
             raise ValueError(
-                f"data.template is {show(template)}; it must have {body} once, some text around it, no "
-                f"holes but {holes}, and other braces twice"
+                f"data.template is {show(template)}; it must have {body} once, some text around it, "
+                f"only the placeholders {allowed}, and other braces doubled"
             )
 
     def _of_tasks(self) -> None:
@@ -220,7 +221,9 @@ class Study(Section):
                     f"languages and target name {name!r}; with language set they name tasks, of {', '.join(SUBJECTS)}"
                 )
         if self.task != self.target:
-            raise ValueError(f"task is {self.task!r}, target is {self.target!r}; with language set they are the same")
+            raise ValueError(
+                f"task is {self.task!r}, target is {self.target!r}; with language set they must be the same"
+            )
         if self.members_on != "task":
             raise ValueError(f"members_on is {self.members_on!r}; with language set, name code among languages instead")
 

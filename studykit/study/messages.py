@@ -31,7 +31,7 @@ def sentence(
 ) -> str:
     """The first of pydantic's complaints about `model`, in one sentence that begins with the key."""
     errors = error.errors()
-    # An unknown key explains a missing one (a typo makes both), so it is told first.
+    # An unknown key explains a missing one (a typo makes both), so it is reported first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     loc, more = first["loc"], f" ({len(errors) - 1} more of its values are wrong.)" if len(errors) > 1 else ""
     words = (p if isinstance(p, int) or re.fullmatch(r"[\w+#-]{1,40}", p) else show(p) for p in loc)

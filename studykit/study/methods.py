@@ -72,12 +72,12 @@ class Method(NamedTuple):
 
     @property
     def has_weights(self) -> bool:
-        """Whether it gives every member a weight that can be looked at."""
+        """Whether the method gives every member a weight that can be recorded."""
         return self.members is not None and self.name not in PEFT_COMPOSITIONS
 
 
 def parse(word: str) -> Method:
-    """The method of a word; ValueError, with the nearest known one, for a word that names none."""
+    """Returns the method of a word; raises ValueError, with the nearest known one, for a word that names none."""
     head, *rest = word.split("-")
     if head in ("base", *ADAPTERS) and not rest:
         return Method(word, head)
@@ -101,12 +101,14 @@ def parse(word: str) -> Method:
 
 
 def known(word: str) -> str:
-    """The word, if it names a method; ValueError otherwise."""
+    """Returns the word if it names a method; raises ValueError otherwise."""
     return parse(word).word
 
 
 def weighing(word: str) -> str:
-    """The word, if it names a method that weighs members; ValueError otherwise."""
+    """The word, if it names a method with weights per member; ValueError otherwise."""
     if not parse(word).has_weights:
-        raise ValueError(f"the method {word!r} weighs no members; those that do begin with {', '.join(COMPOSITIONS)}")
+        raise ValueError(
+            f"the method {word!r} has no weights per member; those that have them begin with {', '.join(COMPOSITIONS)}"
+        )
     return word

@@ -1,4 +1,4 @@
-"""Which runs a study needs and what each stands on: a pure function from a study to runs named by their content.
+"""The runs that a study needs and what each depends on: a pure function from a study to runs named by their content.
 
 A run is named `runs/<stage>/<label>-<key>`. The label is for people; the key is the hash of the stage's validated
 parameters with every input path replaced by the key in that path. So two studies share a run that is equal, a changed
@@ -185,8 +185,8 @@ def warnings(study: Study) -> list[str]:
     if study.base == "scratch":
         return []
     return [
-        f"base is {study.base}, a pretrained one, but {section}.{key} is {value:g}, as for the quickstart's tiny base; "
-        f"published is {published}"
+        f"base is {study.base}, which is pretrained, but {section}.{key} is {value:g}, as for the quickstart's tiny "
+        f"base; the published value is {published}"
         for section, key, is_tiny, published in TINY_VALUES
         if (value := getattr(getattr(study, section), key)) is not None and is_tiny(value)
     ]
@@ -208,9 +208,9 @@ def key(stage: str, values: dict[str, Any]) -> str:
 
 
 def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with every parameter that has no say in this run at its default, so that it splits no equal runs."""
+    """`values` with every parameter that has no effect on this run at its default, so that it splits no equal runs."""
     silent: set[str] = set()
-    if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no say
+    if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
         silent = set(values) - {"base", "quantization", "out"}
     elif stage == "data":
         silent = set() if values["path"] else FILES_ALONE
@@ -244,7 +244,7 @@ def _keys(value: Any) -> Any:
 def _label(stage: str, values: dict[str, Any]) -> str:
     seed, target = f"s{values.get('seed')}", values.get("target")
     mask = f"_{values['mask']}" if values.get("mask", "none") != "none" else ""
-    kinds = []  # what a fusion is beside its method, where that is not usual
+    kinds = []  # what a fusion is besides its method, where that is not usual
     if stage == "fusion" and values["members"]:
         words_of_kind = (_kind_of_members(values["members"]), values["variant"])
         kinds = [word for word in words_of_kind if word not in (None, "bottleneck", "full")]

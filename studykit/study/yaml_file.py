@@ -37,16 +37,16 @@ MAX_DEPTH = 20  # mappings and lists inside each other
 MAX_VALUES = 10_000  # values of a whole file, shared ones counted where they are used
 RULES = (
     "a study file must be one mapping of names, each once, to text, numbers, lists or mappings, and text with braces "
-    "must stand in quotes"
+    "must be in quotes"
 )
 
 
 def read_yaml(file: str | os.PathLike, home: Path) -> Any:
-    """Returns the value in a YAML file. Raises UserError with the line for anything that is no plain value."""
+    """Returns the value in a YAML file. Raises UserError with the line for anything that is not a plain value."""
     path = home / file
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"{file} is no file; name a file like params/quickstart.yaml.")
+            raise UserError(f"{file} is not a file; name a file like params/quickstart.yaml.")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{file} is not text in UTF-8; a study file is YAML.") from None
@@ -116,14 +116,14 @@ class _Values:
         for key, item in node.value:
             if not isinstance(key, ScalarNode):
                 source = show(key.start_mark.buffer[key.start_mark.pointer : key.end_mark.pointer])
-                raise _unusable(key.start_mark.line, f"the key {source} is no name", self.lines)
+                raise _unusable(key.start_mark.line, f"the key {source} is not a name", self.lines)
             value = self.value(item, depth + 1)
             if key.value == "<<" and key.style is None and isinstance(value, dict):
                 merged = value | merged
                 continue
             name = key.value if key.style is None else _scalar(key)
             if name in mapping:
-                raise _unusable(key.start_mark.line, f"the key {show(name)} stands twice", self.lines)
+                raise _unusable(key.start_mark.line, f"the key {show(name)} is given twice", self.lines)
             mapping[name] = value
         return merged | mapping
 
@@ -155,7 +155,7 @@ def _scalar(node: ScalarNode) -> Any:
 
 
 def _problem(error: YAMLError, text: str) -> str:
-    """What makes `text` no YAML, and in which line."""
+    """Returns what makes `text` invalid YAML, and in which line."""
     if isinstance(error, ReaderError):
         line = text.count("\n", 0, error.position) + 1
         return f"line {line}: this is not YAML: it holds the control character {chr(error.character)!r}"

@@ -56,11 +56,11 @@ def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:
             return get_peft_model(model, adapter_config(p), adapter_name=p.language)
         except ValueError as error:  # a name that is not accepted, or widths that PHM layers cannot divide
             raise UserError(
-                f"method={p.method}, language={p.language}, reduction_factor={p.reduction_factor} make no adapter of "
-                f"this base: {error}"
+                f"method={p.method}, language={p.language}, reduction_factor={p.reduction_factor} cannot make "
+                f"an adapter of this base: {error}"
             ) from None
     if getattr(model, "quantization_method", None):
-        raise UserError("method full cannot train a quantized base; take quantization: none, or an adapter.")
+        raise UserError("method full cannot train a quantized base; set quantization to none, or choose an adapter.")
     return model.float().requires_grad_(True)
 
 

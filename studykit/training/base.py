@@ -1,6 +1,6 @@
 """The base model: a small decoder trained from scratch, or pretrained weights; loaded whole or quantised.
 
-A base run holds `base.json`, which names the weights (`model` for the directory of this name beside it, another
+A base run holds `base.json`, which names the weights (`model` for the directory of this name next to it, another
 directory, or a hub id) and their quantization. Remote code is never run.
 """
 
@@ -81,13 +81,13 @@ def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
 
 
 def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer beside weights; raises UserError if it cannot be loaded or has no end-of-text token."""
+    """Returns the tokenizer stored with weights; raises UserError if it cannot be loaded or has no end token."""
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}); its files must "
-            "lie beside the weights."
+            "lie next to the weights."
         ) from None
     if tokenizer.eos_token is None:
         raise UserError(f"base={name_or_path!r} has no end-of-text token; a tokenizer with an eos_token is needed.")

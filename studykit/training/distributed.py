@@ -44,13 +44,13 @@ def planned_training(file: str, name: str) -> plan.Run:
     if name not in planned or planned[name].stage not in ("adapter", "fusion"):
         names = [n for n, run in planned.items() if run.stage in ("adapter", "fusion")]
         listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-        raise UserError(f"{name} is no adapter or fusion run of {file}; it has {listed}.")
+        raise UserError(f"{name} is not an adapter or fusion run of {file}; it has {listed}.")
     return planned[name]
 
 
 def train(run: plan.Run) -> None:
     """Trains a run with all processes of this launch."""
-    from accelerate import PartialState  # a late import: it loads torch, and mistakes in the arguments come first
+    from accelerate import PartialState  # a late import: it loads torch, and the arguments are checked first
 
     p = parameters.check(run.stage, run.params)
     state = PartialState(cpu=not _has_gpu())

@@ -175,7 +175,7 @@ def read_config(study: Study) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={study.base!r} has no config.json that can be read here ({str(error).splitlines()[0]}); an estimate "
-            "needs that file alone, from a directory, the hub or its cache."
+            "needs only that file, from a directory, the hub or its cache."
         ) from None
 
 

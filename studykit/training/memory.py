@@ -49,7 +49,7 @@ def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> nn.Module:
 
 
 def attach(model: nn.Module, configs: dict[str, PeftConfig]) -> PeftModel:
-    """Returns the model with adapters, added in order; the last one is active, and it alone trains."""
+    """Returns the model with adapters, added in order; the last one is active, and only it trains."""
     for name, config in configs.items():
         with next(model.parameters()).device:
             if isinstance(model, PeftModel):

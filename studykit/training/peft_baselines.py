@@ -5,8 +5,8 @@ merge   PEFT's `add_weighted_adapter` with equal weights 1/N and the type `linea
         this is not the mean of the outputs, which is the method word `average`.
 arrow   Every token is routed to the LoRAs whose first singular direction fits it best; nothing is trained
         (Ostapenko et al. 2024, arXiv 2405.11157).
-xlora   A small network reads a forward pass without adapters and scales every LoRA in every layer and token; it
-        alone trains (Buehler and Buehler 2024, arXiv 2402.07148). It takes two passes per step and no KV cache.
+xlora   A small network reads a forward pass without adapters and scales every LoRA in every layer and token; only
+        it trains (Buehler and Buehler 2024, arXiv 2402.07148). It takes two passes per step and no KV cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def new_peft_composition(model: PreTrainedModel, method: str, members: Mapping[s
         method: merge, xlora or arrow.
         members: PEFT directories of LoRAs by name.
         name: the name of the merged adapter.
-    Raises: UserError for a member that is no LoRA.
+    Raises: UserError for a member that is not a LoRA.
     """
     for member, directory in members.items():
         kind = json.loads((Path(directory) / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")

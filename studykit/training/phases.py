@@ -1,7 +1,7 @@
 """The phases in which a fusion is trained.
 
 AdvFusion (arXiv 2307.07854) trains phase 1 with the target's member masked, and phase 2 with it restored. AdapterFusion
-trains once, for as many steps as both phases together, so that budgets are equal: the published comparison gave
+trains once and may take as many steps as both phases together, so that budgets are equal: the published comparison gave
 AdvFusion twice the steps.
 """
 

@@ -71,14 +71,14 @@ class TrainingResult:
         values = read_json(Path(file))
         if missing := [field.name for field in fields(cls) if field.name not in values]:
             raise UserError(
-                f"{file} has no {', '.join(missing)}; it was not written by this version: make its run again."
+                f"{file} has no {', '.join(missing)}; it was not written by this version; run its notebook again."
             )
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class AdapterTrainingResult(TrainingResult):
-    """The result of an adapter's training, with what notebook 02 shows beside it."""
+    """The result of an adapter's training, with the further numbers that notebook 02 shows."""
 
     training_rows: int
     validation_rows: int
@@ -89,13 +89,13 @@ class AdapterTrainingResult(TrainingResult):
 
 @dataclass(frozen=True)
 class BaseTrainingResult(TrainingResult):
-    """The result of a base's training, with what notebook 00 shows beside it."""
+    """The result of a base's training, with the further numbers that notebook 00 shows."""
 
     blocks: int  # blocks of tokens, the held-out ones included
     held_out: int  # blocks on which the validation loss is measured
     block_tokens: float  # mean tokens of a training block
     tokens_per_second: float  # trained tokens, padding excluded
-    corpus: list[dict]  # a row per language: documents, of which kinds, and characters
+    corpus: list[dict]  # a row per language: its documents, those of each kind, and its characters
 
 
 def read_phase_results(run_dir: str | Path, method: str) -> dict[str, TrainingResult]:

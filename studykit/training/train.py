@@ -233,7 +233,7 @@ def train(
 def _untrained(
     model: nn.Module, tokenizer, valid_examples: list[Example], p: TrainingSettings, arguments: TrainingArguments
 ) -> TrainingResult:
-    """Returns the result of a training of no steps: the validation losses alone."""
+    """Returns the result of a training without steps, which holds only the validation losses."""
     collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)
     trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
     trainer.remove_callback(PrinterCallback)

@@ -80,7 +80,7 @@ class StudyTrainer(Trainer):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise UserError(
                     f"The {name} is {logs[name]} after step {self.state.global_step}, with learning_rate="
-                    f"{self.args.learning_rate}; it stays finite with a lower one, or with precision: fp32."
+                    f"{self.args.learning_rate}; try a lower one, or precision: fp32."
                 )
         if "loss" in logs and self.last_value_penalty is not None:
             logs = {**logs, "value_penalty": self.last_value_penalty}
@@ -245,7 +245,7 @@ def load_trained_weights(model: nn.Module, directory: Path) -> None:
     saved, trainable = load_file(file), trained_weights(model)
     if saved.keys() != trainable.keys():
         differing = sorted(saved.keys() ^ trainable.keys())
-        raise ValueError(f"{file} does not hold the parameters that train now; these are on one side only: {differing}")
+        raise ValueError(f"{file} does not hold the parameters that train now; only one of the two has {differing}")
     for name, parameter in model.named_parameters():
         if name in saved:
             parameter.copy_(saved[name])

@@ -28,7 +28,8 @@ def check_name(name: str) -> str:
     """
     if not name or set(name) & set("./,\\") or name in RESERVED:
         raise ValueError(
-            f"{name!r} cannot be an adapter's name: it must be without '.', ',', '/' and none of {sorted(RESERVED)}."
+            f"{name!r} cannot be an adapter's name: it must not contain '.', ',' or '/', nor be one of "
+            f"{sorted(RESERVED)}."
         )
     return name
 
@@ -78,7 +79,7 @@ class BottleneckConfig(PeftConfig):
         require_range(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
         require_range(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
         if self.phm_dim is not None and not self.biased:
-            raise ValueError("biased=False does not go with phm_dim: PHM projections have biases.")
+            raise ValueError("biased=False cannot be combined with phm_dim: PHM projections have biases.")
         if self.target_modules is None:
             self.target_modules = TARGETS[self.placement]
 
@@ -148,7 +149,7 @@ class FoldedConfig(PeftConfig):
 
 
 class CompositionConfig(PeftConfig):
-    """The one configuration class that PEFT allows per type of tuner; making it gives one of those above."""
+    """The one configuration class that PEFT allows per type of tuner; a call creates one of those above."""
 
     def __new__(cls, **fields) -> Any:
         kind = FusionConfig if "members" in fields else FoldedConfig if "folded" in fields else BottleneckConfig

@@ -1,4 +1,4 @@
-"""A fusion folded with its members for inference: the same function, computed in the members' ranks alone.
+"""A fusion folded with its members for inference: the same function, computed only in the members' ranks.
 
 At inference nothing in a fusion changes, so products of weights can be computed once. With the members' codes
 z_n = act(D_n x + b_n), outputs u_n = U_n z_n + c_n, and the matrix C with a row c_n per member:

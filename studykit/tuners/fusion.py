@@ -180,7 +180,7 @@ class Fusion(nn.Module):
             self.value = LowRankValue(outputs, rank)
         elif value:
             self.value = nn.Linear(outputs, outputs, bias=False)
-            with torch.no_grad():  # the reference's start: the identity, with 1e-6 beside the diagonal
+            with torch.no_grad():  # the reference's start: the identity, with 1e-6 off the diagonal
                 self.value.weight.fill_(1e-6).fill_diagonal_(1.0)
 
     def reset_fusion_parameters(self) -> None:

@@ -83,7 +83,7 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         self.placements[adapter_name], self.sites[adapter_name] = placement, site
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Deletes an adapter or a fusion, with all that is known of it."""
+        """Deletes an adapter or a fusion, with everything that is stored for it."""
         super().delete_adapter(adapter_name)
         tables = (self.placements, self.sites, self.members, self.masked, self._stacks, self._folds)
         for table in tables:
@@ -105,14 +105,14 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         super().set_adapter(adapter_names, inference_mode)
 
     def _expire_caches(self) -> None:
-        """Makes stacks and folds be computed again at their next use."""
+        """Discards stacks and folds, so that they are computed again at their next use."""
         self._stacks.clear()
         self._folds = {name: ((), fold) for name, (_, fold) in self._folds.items()}
 
     def stack(self, name: str) -> MemberStack:
         """Returns the members of a fusion side by side; it is built once, and again when a member's weights change.
 
-        Autograd's version counters tell of every change in place except one through `.data`; such a change is seen
+        Autograd's version counters show every change in place except one through `.data`; such a change is seen
         after the next `train()`, `eval()` or `set_adapter()`.
         """
         members: Any = [self.adapters[member] for member in self.members[name]]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from studykit.tuners.config import BottleneckConfig
 from studykit.tuners.placement import linear_targets
 
-# The fields of a LoRA configuration by which it is more than A and B, with the value at which it is not.
+# The fields by which a LoRA can be more than A and B, with the value at which it is not.
 PLAIN_LORA = {
     "bias": "none",
     "lora_bias": False,
@@ -75,7 +75,7 @@ def load_lora(model: nn.Module, directory: str | Path, name: str) -> PeftModel:
 
     Args:
         model: a transformers model, or one that already holds adapters of this tuner.
-    Raises: ValueError if it is no plain LoRA or does not fit the model.
+    Raises: ValueError if it is not a plain LoRA, or does not fit the model.
     """
     config, weights = lora_config(directory), {}
     for key, tensor in load_file(Path(directory) / "adapter_model.safetensors").items():
@@ -104,11 +104,11 @@ def load_lora(model: nn.Module, directory: str | Path, name: str) -> PeftModel:
 
 
 def misfit(parameters: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> str:
-    """Returns in what weights by name do not fit parameters; "" if they fit."""
+    """Returns the first difference between named weights and parameters; "" if they fit."""
     for key in sorted(parameters.keys() | weights.keys()):
         shown = key.replace(".composition.adapters", "")
         if key not in parameters or key not in weights:
-            return f"{shown} is on one side only"
+            return f"{shown} is only in the {'file' if key in weights else 'model'}"
         if parameters[key].shape != weights[key].shape:
             return f"{shown} is {tuple(weights[key].shape)}, the model needs {tuple(parameters[key].shape)}"
     return ""

@@ -124,8 +124,8 @@ class CompositionModel(BaseTuner):
 
         Args:
             name: the fusion; None: the active one.
-        Returns: the names of what was folded. Compositions without attention have nothing to fold.
-        Raises: ValueError if a named fusion is none by attention.
+        Returns: the names of the folded fusions. Compositions without attention have nothing to fold.
+        Raises: ValueError if the named fusion is not an attention fusion.
         """
         folded: set[str] = set()
         for layer in composition_layers(self):
@@ -134,7 +134,7 @@ class CompositionModel(BaseTuner):
                     layer.fold(fusion)
                     folded.add(fusion)
         if name and not folded:
-            raise ValueError(f"{name!r} is no attention fusion of this model; it cannot be folded.")
+            raise ValueError(f"{name!r} is not an attention fusion of this model; it cannot be folded.")
         return sorted(folded)
 
     def unfold_fusion(self) -> None:
@@ -236,7 +236,9 @@ def fusion_members(model: nn.Module, masked: Sequence[str] = (), mode: str = "ze
     for layer, name in active:
         members = layer.members[name]
         if unknown := [member for member in masked if member not in members]:
-            raise ValueError(f"masked={unknown} is no member of fusion {name!r}; its members are {members}.")
+            raise ValueError(
+                f"masked names {unknown[0]!r}, which is not a member of fusion {name!r}; its members are {members}."
+            )
         if mode == "exclude" and set(masked) == set(members):
             raise ValueError(f"masked={list(masked)} would exclude all members of fusion {name!r}; leave at least one.")
         layer.masked[name] = (tuple(members.index(member) for member in masked), mode)

@@ -29,7 +29,7 @@ LOCK_SIZE = 4096  # bytes; the staging directory of a finished run holds its loc
 
 @dataclass(frozen=True)
 class Leftover:
-    """A run that no study needs; or only what was staged for a run, when that is needed no more."""
+    """A run that no study needs; or only what was staged for a run and is no longer needed."""
 
     name: str  # stage/label-key
     paths: tuple[Path, ...]  # its directory, its logs, its staging directory
@@ -38,7 +38,7 @@ class Leftover:
 
 
 def leftovers(named: Sequence[str] = ()) -> list[Leftover]:
-    """Returns everything that no study needs, the largest first; with `named`, these runs alone.
+    """Returns everything that no study needs, the largest first; with `named`, only these runs.
 
     Raises UserError for a named run that does not exist or that a study needs.
     """
@@ -154,7 +154,7 @@ def _size(path: Path) -> int:
 
 def _notes_on_lost_studies() -> list[str]:
     lost = [file for file in remembered() if not file.is_file()]
-    return [f"{file}, a study that was run, is gone: the runs that it alone needed are left over." for file in lost]
+    return [f"{file}, a study that was run, is gone: the runs that only it needed are left over." for file in lost]
 
 
 def _line(leftover: Leftover) -> str:

@@ -41,7 +41,7 @@ class _View:
         self.ended: dict[Run, tuple[float, str]] = {}
 
     def events(self) -> list[str]:
-        """Looks at every run and returns a line for each event since the last look; the first look tells none."""
+        """Looks at every run and returns a line for each event since the last look; the first look returns none."""
         lines = []
         is_first = not self.states
         for run in self.planned:
@@ -66,7 +66,7 @@ class _View:
             lines.append(
                 f"{count} of {len(self.planned)} runs to do"
                 if count
-                else f"all {len(self.planned)} runs are there; those that are out of date are made again"
+                else f"all {len(self.planned)} runs exist; those that are out of date are run again"
             )
         return lines
 
@@ -155,7 +155,7 @@ def _is_empty(file: Path) -> bool:
 
 def _describe_done(run: Run) -> str:
     manifest = read_manifest(files.home() / run.dir)
-    if not isinstance(manifest, Manifest):  # removed in this moment
+    if not isinstance(manifest, Manifest):  # removed at this moment
         return f"{run.stage} {run.label} done"
     numbers = ", ".join(f"{name} {format_value(value, 3)}" for name, value in list(manifest.headline.items())[:2])
     return f"{run.stage} {run.label} done in {format_duration(manifest.seconds)}{': ' + numbers if numbers else ''}"

@@ -42,13 +42,13 @@ def only_command() -> Iterator[locks.Lock]:
 
 
 def _is_gone(holder: str) -> bool:
-    """Whether a holder ("Process 12 on host") was of this host and has ended."""
+    """Returns whether a holder ("Process 12 on host") was on this host and has ended."""
     named = re.fullmatch(r"Process (\d+) on (\S+)", holder)
     return named is not None and named[2] == os.uname().nodename and not psutil.pid_exists(int(named[1]))
 
 
 def _plain_snakemakes() -> list[int]:
-    """Other processes that run Snakemake in this project, started without the `studykit` command.
+    """Returns the other processes that run Snakemake in this project, started without the `studykit` command.
 
     One that was started for a single job, as Slurm does, does not count: it ends with its job, and the run's lock
     guards the run.

@@ -1,10 +1,10 @@
-"""How far a study is: what has ended, what is running at which step and loss, how much time is left.
+"""The progress of a study: what has ended, what is running at which step and loss, how much time is left.
 
 `status_table` describes it from any process (`studykit status`); `display` shows it while Snakemake runs. Steps and
 losses are those of the newest checkpoint. The time left is a sum: what finished runs of a stage took on average, for
 each run that remains, divided by the number of runs at a time.
 
-Runs, checkpoints and logs may vanish while they are read: a training prunes its checkpoints. That is no error here.
+Runs, checkpoints and logs may vanish while they are read: a training prunes its checkpoints. That is not an error here.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def status_table(planned: list[Run]) -> str:
 
 
 def _describe_remaining(planned: list[Run], statuses: dict[Run, runs_status.Status]) -> str:
-    """One sentence: how many runs are to do, how long they take, and who works on them."""
+    """Returns one sentence: how many runs are to do, how long they take, and who works on them."""
     todo = {run: status.state for run, status in statuses.items() if status.state != "done"}
     if not todo:
         return f"All {len(planned)} runs are done."

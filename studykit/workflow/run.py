@@ -2,11 +2,11 @@
 
     this process (the command)  --- Snakemake --- papermill --- kernel
 
-Snakemake runs in a session of its own, so that Ctrl-C and SIGTERM reach this process alone, which then stops the rest
+Snakemake runs in a session of its own, so that Ctrl-C and SIGTERM reach only this process, which then stops the rest
 in order: notebooks are interrupted, saved as far as they came, and end; whatever does not end in time is killed. If
 this process is killed itself, everything below it ends within about a second (see `process.watch`).
 
-The study file is read once. Whoever edits it meanwhile is told that the report is of the study as it was.
+The study file is read once. If it is edited meanwhile, a message says that the report shows the study as it was.
 """
 
 from __future__ import annotations
@@ -77,19 +77,20 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
         if code > 128:
             _report_failures(planned.runs, None)
             _print(
-                f"studykit: stopped; the same command goes on, `studykit report {file}` shows what there is", sys.stderr
+                f"studykit: stopped; the same command continues it, `studykit report {file}` shows what there is",
+                sys.stderr,
             )
             return code
         index = pages.write_report(planned).relative_to(files.home())  # also when something failed
     if _digest(file) != content:
         _print(
-            f"studykit: {file} was edited meanwhile; the runs and the report are of the study as it was when the "
-            "command began, and the same command makes those of the edited one",
+            f"studykit: {file} was edited meanwhile; the runs and the report are those of the study as it was when "
+            "the command began; the same command makes those of the edited study",
             sys.stderr,
         )
     if code:
         _report_failures(planned.runs, None if verbose else log_file)
-        _print(f"studykit: not everything ran; the report of what there is: {index}", sys.stderr)
+        _print(f"studykit: not everything ran; the report shows what did: {index}", sys.stderr)
     else:
         _print(f"studykit: the report is {index}", sys.stdout)
     return code
@@ -104,7 +105,7 @@ def _report_damage(planned: list[Run]) -> list[Run]:
     statuses = runs_status.study_status(planned)
     damaged = [run for run, status in statuses.items() if status.state == "damaged"]
     for run in damaged:
-        _print(f"studykit: {run.name} is damaged ({statuses[run].error}) and is made again", sys.stderr)
+        _print(f"studykit: {run.name} is damaged ({statuses[run].error}) and is run again", sys.stderr)
     return damaged
 
 

@@ -1,4 +1,4 @@
-"""Jobs that a dead engine left in Slurm's queue."""
+"""Jobs that a dead command left in Slurm's queue."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ ENDS = 60.0  # seconds that Slurm gets to end cancelled jobs: it kills after 30 
 
 
 def job_name() -> str:
-    """How the names of this project's jobs begin, in a queue that other projects share."""
+    """Returns the beginning of the names of this project's jobs, in a queue that other projects share."""
     return f"studykit-{hashlib.sha256(str(files.home()).encode()).hexdigest()[:10]}"
 
 
 def _left(wanted: bool) -> dict[str, tuple[int, str]]:
-    """This project's jobs in the queue, each with the user's number and name. Where no Slurm answers there are none;
-    UserError if one is `wanted`."""
-    said = subprocess.run(["squeue", "--noheader", "--format=%i %U %u %j"], capture_output=True, text=True)
-    if said.returncode and wanted:
-        raise UserError(f"Slurm does not answer: {' '.join(said.stderr.split()) or 'squeue failed'}.")
-    rows = [line.split(maxsplit=3) for line in said.stdout.splitlines()]
+    """Returns this project's jobs in the queue, each with the user's number and name.
+
+    There are none where no Slurm answers; then raises UserError if an answer is `wanted`.
+    """
+    queue = subprocess.run(["squeue", "--noheader", "--format=%i %U %u %j"], capture_output=True, text=True)
+    if queue.returncode and wanted:
+        raise UserError(f"Slurm does not answer: {' '.join(queue.stderr.split()) or 'squeue failed'}.")
+    rows = [line.split(maxsplit=3) for line in queue.stdout.splitlines()]
     return {job: (int(uid), user) for job, uid, user, name in rows if name.startswith(job_name())}
 
 
 def cancel_left_jobs(executor: str) -> str:
-    """Cancel the jobs that a dead engine left in Slurm's queue, and wait for their end; says which, or "".
+    """Cancels the jobs that a dead command left in Slurm's queue, waits for their end and says which they were, or "".
 
-    To be called while no other engine can run. A job that still waits holds no lock yet: beside a new engine's job for
-    the same run, the two would run each other over. UserError if some are another user's, or do not end.
+    It must be called while no other command can run. A job that still waits holds no lock yet: if a new command started
+    another job for the same run, both would write it. Raises UserError if a job is another user's, or does not end.
     """
     wanted = executor == "slurm"
     if not shutil.which("squeue") or not (wanted or (files.home() / ".snakemake" / "slurm_logs").is_dir()):
@@ -55,7 +57,7 @@ def cancel_left_jobs(executor: str) -> str:
         if time.monotonic() > until:
             raise UserError(
                 f"Slurm has not ended the cancelled jobs {' '.join(late)} in {ENDS:.0f} s; give the same "
-                "command again when squeue lists them no more."
+                "command again when squeue no longer lists them."
             )
         time.sleep(0.5)
-    return f"cancelled what a dead engine left in Slurm's queue: {' '.join(left)}"
+    return f"cancelled the jobs that a dead command left in Slurm's queue: {' '.join(left)}"

@@ -3,7 +3,7 @@
 It ends when the command dies (see `process`), and it can be interrupted: a shell starts background jobs with Ctrl-C
 ignored, and notebooks would inherit that.
 
-The command must know beforehand what options and profiles ask for; `read_options` tells it. Snakemake's own parser
+The command must know beforehand what options and profiles ask for; `read_options` finds it out. Snakemake's own parser
 would take a second, and 100 MB of a process that lives as long as the study.
 """
 
@@ -46,7 +46,7 @@ class SnakemakeOptions:
     def options(self) -> list[str]:
         """The options to add to the user's.
 
-        They limit jobs to one per GPU, repeating the other limits, since the last list alone counts; and they name
+        They limit jobs to one per GPU, repeating the other limits, since only the last list counts; and they name
         Slurm's jobs after the project.
         """
         if self.executor == "slurm":
@@ -97,7 +97,7 @@ def _profile(name: str) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int:
-    """A number of cores or jobs; `all` are the cores of this machine, and anything else is no limit."""
+    """A number of cores or jobs; `all` are the cores of this machine, and any other text means no limit."""
     if str(value).isdigit():
         return max(1, int(value))
     return len(os.sched_getaffinity(0)) if value == "all" else UNLIMITED

@@ -11,20 +11,22 @@ from studykit.study.file import load_study
 
 
 def remember(file: str | Path) -> None:
-    """Keep in mind a study file that is run, wherever it lies: what it needs is not left over. For the one engine of a
-    project, while it holds its lock."""
+    """Remembers a study file that is run, wherever it lies, so that its runs do not count as left over.
+
+    Only the one command of a project may call it, while it holds the project's lock.
+    """
     at = (run_files.home() / file).resolve()
     if at not in _here() and at not in remembered():
         write_list([*remembered(), at])
 
 
 def remembered() -> list[Path]:
-    """Study files elsewhere than in params/ that were run, also those that are gone by now."""
+    """Returns the study files outside of params/ that were run, including those that no longer exist."""
     return [Path(file) for file in run_files.read_json(_list())] if _list().is_file() else []
 
 
 def needed() -> set[str]:
-    """The runs of all study files by name; those of a remembered file that is gone are needed no more.
+    """Returns the runs of all study files by name; those of a remembered file that is gone are no longer needed.
 
     Raises UserError for a file that cannot be read, and where there is none at all: what is needed is then not known,
     so nothing counts as left over.
@@ -35,7 +37,7 @@ def needed() -> set[str]:
     ]
     if not files:
         raise UserError(
-            "params/ holds no study file, and none elsewhere was run, so all of runs/ would count as left "
+            "params/ holds no study file, and no study elsewhere has been run, so all of runs/ would count as left "
             "over; put the study files that you keep into params/."
         )
     studies = [load_study(file, run_files.home(), check_paths=False) for file in files]
@@ -51,5 +53,5 @@ def _list() -> Path:
 
 
 def write_list(files: list[Path]) -> None:
-    """A line per file, in JSON: a name may hold anything."""
+    """Returns a line per file, in JSON, since a name may hold any character."""
     run_files.write_json(_list(), [str(file) for file in files])

@@ -1,7 +1,7 @@
 """Working copies of the notebooks for JupyterLab: `python -m studykit.workflow.working_copies`, then open work/.
 
 Exploring changes parameters and leaves outputs; in a copy that dirties neither the repository nor a study. A copy that
-was edited is never replaced: when its original has changed, the user is told.
+was edited is never replaced: when its original has changed, a message says so.
 """
 
 from __future__ import annotations

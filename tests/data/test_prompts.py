@@ -14,7 +14,7 @@ from studykit.data.encoding import encode_prompt, encode_row
 from studykit.data.prompts import render_prompt
 from studykit.data.rows import Row
 from studykit.errors import UserError
-from studykit.study.templates import BODIES, HOLES, TEMPLATES, check_template
+from studykit.study.templates import BODIES, PLACEHOLDERS, TEMPLATES, check_template
 from studykit.training.pretraining import train_tokenizer
 
 # Composed (NFC) as the tokenizer has it, so that what it decodes can be compared.
@@ -29,7 +29,7 @@ def tokenizer():
 
 
 def example(body: str, target: str = "return a", task: str = "generation") -> Row:
-    fields = dict.fromkeys(HOLES[task], "") | {BODIES[task][0]: body, "language": "lua", "source_language": "go"}
+    fields = dict.fromkeys(PLACEHOLDERS[task], "") | {BODIES[task][0]: body, "language": "lua", "source_language": "go"}
     prompt, span = render_prompt(task, TEMPLATES[task], fields)
     return Row("1", "lua", prompt, target, span)
 
@@ -66,20 +66,20 @@ def test_every_default_template_is_one_that_may_be_given():
 
 
 @pytest.mark.parametrize("task, template, said", [
-    ("generation", "{descripton} in", "has the hole {descripton}; its holes may be ['description', 'language']"),
-    ("generation", "{description} {code}", "has the hole {code}"),
-    ("generation", "{description} from {source_language}", "has the hole {source_language}"),
-    ("generation", "Write {description!r}", "has the hole {descriptionr}"),
-    ("generation", "Write {description:>90}", "has the hole {description>90}"),
-    ("generation", "Write {language.upper}: {description}", "has the hole {language.upper}"),
-    ("generation", "Write {}", "has the hole {}"),
+    ("generation", "{descripton} in", "has the placeholder {descripton}; accepted are ['description', 'language']"),
+    ("generation", "{description} {code}", "has the placeholder {code}"),
+    ("generation", "{description} from {source_language}", "has the placeholder {source_language}"),
+    ("generation", "Write {description!r}", "has the placeholder {descriptionr}"),
+    ("generation", "Write {description:>90}", "has the placeholder {description>90}"),
+    ("generation", "Write {language.upper}: {description}", "has the placeholder {language.upper}"),
+    ("generation", "Write {}", "has the placeholder {}"),
     ("generation", "Write {description", "is unusable (expected '}' before end of string)"),
     ("generation", "Write } {description}", "is unusable (Single '}' encountered in format string)"),
-    ("generation", "Write {{description}}", "needs the hole {description} once"),
-    ("generation", "{description} and {description}", "needs the hole {description} once"),
-    ("generation", "Write {language}", "needs the hole {description} once"),
+    ("generation", "Write {{description}}", "needs the placeholder {description} once"),
+    ("generation", "{description} and {description}", "needs the placeholder {description} once"),
+    ("generation", "Write {language}", "needs the placeholder {description} once"),
     ("generation", "{description}\n", "and some text around it"),
-    ("commit", "", "needs the hole {diff} once"),
+    ("commit", "", "needs the placeholder {diff} once"),
 ])  # fmt: skip
 def test_what_a_template_may_not_be(task, template, said):
     with pytest.raises(UserError) as error:
@@ -175,7 +175,11 @@ def test_no_character_is_cut_in_two(body, limit):
 
 
 def test_a_body_of_several_holes_is_cut_from_its_end():
-    fields = dict.fromkeys(HOLES["xcodeeval"], "") | {"language": "go", "description": "say", "samples": "9 " * 90}
+    fields = dict.fromkeys(PLACEHOLDERS["xcodeeval"], "") | {
+        "language": "go",
+        "description": "say",
+        "samples": "9 " * 90,
+    }
     prompt, span = render_prompt("xcodeeval", TEMPLATES["xcodeeval"], fields)
     row = Row("1", "go", prompt, "x", span)
     ids, cut = encode_prompt(row, tokenizer(), 130)

@@ -315,7 +315,7 @@ def test_a_template_of_ones_own_serves_the_rows_of_path(tmp_path):
     row = rows["go"]["train"][0]
     assert row.prompt == f"Input:\n1\nOutput:\n1|Print {row.group}.|2 seconds"
     assert body(row) == row.prompt.removesuffix("|2 seconds") and "|" not in rows["go"]["test"][0].prompt
-    assert "has the hole {code}" in refused(tmp_path / "x", **asked | {"template": "{code}"})
+    assert "has the placeholder {code}" in refused(tmp_path / "x", **asked | {"template": "{code}"})
 
 
 def test_summaries_of_codexglue_and_codesearchnet(tmp_path):

@@ -72,7 +72,7 @@ def test_two_processes_train_as_one_does_and_the_engine_takes_it_up(tmp_path):
 
 
 @pytest.mark.parametrize("run, said", [
-    ("adapter/absent", "studykit: adapter/absent is no adapter or fusion run of params/quickstart.yaml; it has "),
+    ("adapter/absent", "studykit: adapter/absent is not an adapter or fusion run of params/quickstart.yaml; it has "),
 ])  # fmt: skip
 def test_a_wrong_name_gets_a_sentence(tmp_path, run, said):
     answer = launch(copy_project(tmp_path, STUDY), run, 1)

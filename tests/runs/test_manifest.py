@@ -1,4 +1,4 @@
-"""Damage is noticed: a run whose manifest or files are not as they were published is not done, and is made again."""
+"""Damage is noticed: a run whose manifest or files are not as they were published is not done, and is run again."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_a_manifest_that_is_not_whole_is_a_damaged_run(home, content, copied):
         without_copy(home)
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     found = status.run_status(OUT)
-    assert found.state == "damaged" and "manifest.json is not whole" in found.error
-    with pytest.raises(UserError, match="is damaged .*; make it again") as error:
+    assert found.state == "damaged" and "manifest.json is damaged" in found.error
+    with pytest.raises(UserError, match="is damaged .*; run its notebook") as error:
         finished_run(OUT)
     assert "\n" not in str(error.value)
     assert publish() == copied, "an intact copy of the manifest makes the run whole again"
@@ -137,7 +137,7 @@ def test_a_file_that_is_missing_or_short_is_found_when_the_status_is_asked(home,
     with pytest.raises(UserError, match=f"{OUT} is damaged .{problem}"):
         finished_run(OUT)
     assert not publish() and weights.stat().st_size == 1000
-    assert f"it is damaged ({problem}) and is made again." in capsys.readouterr().out
+    assert f"it is damaged ({problem}) and is run again." in capsys.readouterr().out
 
 
 def test_a_flipped_bit_is_found_when_the_weights_are_loaded(home):

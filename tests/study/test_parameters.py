@@ -118,10 +118,10 @@ BAD_STUDIES = {
     "data: {path: absent.json}": "data.path is 'absent.json', which does not exist",
     "base_model: {corpus: absent}": "base_model.corpus is 'absent', which does not exist",
     "study: [": "this is not YAML",
-    "seeds: [0]\nseeds: [1]": "the key 'seeds' stands twice",
+    "seeds: [0]\nseeds: [1]": "the key 'seeds' is given twice",
     "3: 4": "3 is unknown; known are",
-    "data: {path: {{DATA}}}": "line 7 is 'data: {path: {{DATA}}}': the key '{DATA}' is no name",
-    "? [a]": "line 7 is '? [a]': the key '[a]' is no name",
+    "data: {path: {{DATA}}}": "line 7 is 'data: {path: {{DATA}}}': the key '{DATA}' is not a name",
+    "? [a]": "line 7 is '? [a]': the key '[a]' is not a name",
     "seeds: [2024-13-45]": "seeds[0] is '2024-13-45'; it must be an integer",
     "seeds: [2024-12-24]": "seeds[0] is '2024-12-24'; it must be an integer",
     "seeds: [0b_]": "seeds[0] is '0b_'; it must be an integer",
@@ -137,7 +137,7 @@ BAD_STUDIES = {
     f"data: {{path: {'x' * 5000}}}": "data.path is 'xxxxx",
     "data: {path: ''}": "data.path is ''; it must be text that is not empty",
     "data: {template: '{nope'}": "data.template is '{nope'; it must have {description} once",
-    "data: {template: '{nope}'}": "no holes but {description}, {language}, and other braces twice",
+    "data: {template: '{nope}'}": "only the placeholders {description}, {language}, and other braces doubled",
     'data: {template: "{a\\nb} {description}"}': "data.template is '{a\\nb} {description}'; it must have",
     "base_model: {corpus: ''}": "base_model.corpus is ''; it must be text that is not empty",
     "evaluate: {execute: [cobol]}": "evaluate.execute[0] is 'cobol'; it must be one of 'python', 'lua'",
@@ -186,7 +186,7 @@ def test_values_that_multiply_are_refused_in_a_sentence(tmp_path, text):
 
 def test_what_is_no_text_file_is_refused_in_a_sentence(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
-    for name, said in (("pipe.yaml", "pipe.yaml is no file"), (".", ". is no file"), ("a\0b", "cannot be read")):
+    for name, said in (("pipe.yaml", "pipe.yaml is not a file"), (".", ". is not a file"), ("a\0b", "cannot be read")):
         with pytest.raises(UserError, match=said):
             load_study(name, tmp_path)
     with pytest.raises(UserError, match="half of a surrogate pair"):
@@ -203,11 +203,11 @@ def test_text_that_yaml_might_take_for_something_else_is_text(tmp_path, text):
     assert load(tmp_path, with_line(f"question: {text}")).question == text
 
 
-def test_a_template_may_have_the_holes_of_its_rows(tmp_path):
+def test_a_template_may_have_the_placeholders_of_its_rows(tmp_path):
     (tmp_path / "rows.json").write_text("")
     rows = "data: {path: rows.json, template: 'Solve {description} as {input_spec}'}"
     assert load(tmp_path, with_line(rows)).data.template
-    with pytest.raises(UserError, match=r"no holes but \{description\}, \{language\}, "):
+    with pytest.raises(UserError, match=r"only the placeholders \{description\}, \{language\}, "):
         load(tmp_path, with_line(rows.replace("path: rows.json, ", "")))
 
 
@@ -296,7 +296,7 @@ BAD_NOTEBOOKS = [
     ),
     ("evaluate", {"timeout": 0}, "timeout is 0; it must be greater than 0"),
     ("evaluate", {"limit": 0}, "limit is 0; it must be at least 1"),
-    ("fusion_attention", {"method": "lora"}, "the method 'lora' weighs no members"),
+    ("fusion_attention", {"method": "lora"}, "the method 'lora' has no weights per member"),
     ("fusion_attention", {"tokens": "all"}, "tokens is 'all'; it must be one of 'completion', 'prompt' or 'both'"),
     ("compare", {"confidence": 95}, "confidence is 95; it must be less than 1"),
     ("compare", {"adapters": {"lora": "runs/a"}}, "adapters.lora is 'runs/a'; it must be a list"),

@@ -208,7 +208,7 @@ def test_values_of_the_tiny_base_are_named_on_a_pretrained_one():
     said = plan.warnings(file.Study.model_validate(SMALL | tiny | {"base": "owner/name"}))
     assert (
         len(said) == 3
-        and "adapter.learning_rate is 0.015, as for the quickstart's tiny base; published is 1e-4" in said[0]
+        and "adapter.learning_rate is 0.015, as for the quickstart's tiny base; the published value is 1e-4" in said[0]
     )
     assert plan.warnings(file.Study.model_validate(SMALL | tiny)) == []
     assert plan.warnings(file.Study.model_validate(SMALL | {"base": "owner/name"})) == []
@@ -259,7 +259,7 @@ def test_a_fusion_of_a_new_seed_finds_the_adapters_that_were_made_by_hand(tmp_pa
     languages = ["python", "javascript", "go", "ruby", "julia", "lua"]
     adapter, fusion = notebook.defaults("adapter"), notebook.defaults("fusion")
     for language in languages:
-        with pytest.raises(UserError, match=f"not made yet .adapter/{language}-bottleneck-s7-"):
+        with pytest.raises(UserError, match=f"exist yet .adapter/{language}-bottleneck-s7-"):
             by_hand("fusion", **fusion | {"seed": 7})
         made = by_hand("adapter", **adapter | {"language": language, "seed": 7})
         made_runs.finish(tmp_path / made.out, "adapter", made.model_dump())
@@ -294,9 +294,9 @@ def test_a_complete_notebook_reads_no_study():
     ("adapter", {"study": 3}, "02_adapter: study is 3; it must be a study file"),
     ("adapter", {"study": "params/absent.yaml"}, "params/absent.yaml cannot be read"),
     ("adapter", {"language": "perl"}, "02_adapter: params/quickstart.yaml has no run with language='perl'; it has"),
-    ("fusion", {"seed": 77}, "03_fusion: params/quickstart.yaml does not have these parameters, and what they need is "
-     "not made yet (adapter/python-bottleneck-s77-"),
-    ("fusion", {"seed": 77}, "make it with 02_adapter, or with `studykit run` and a copy of the study that has seeds: "
+    ("fusion", {"seed": 77}, "03_fusion: params/quickstart.yaml does not have these parameters, and the runs that they "
+     "need do not exist yet (adapter/python-bottleneck-s77-"),
+    ("fusion", {"seed": 77}, "make them with 02_adapter, or with `studykit run` and a copy of the study that has seeds: "
      "[0, 1, 2, 77]"),
     ("fusion", {"target": "perl"}, "has no run with target='perl', seed=0; it has 'lua', 0"),
     ("evaluate", {"method": "lora", "language": "python"}, "has no run with language='python', method='lora'"),

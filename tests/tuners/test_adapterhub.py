@@ -551,9 +551,9 @@ def replace_tensors(value):
 
 
 DAMAGE = {
-    "malformed JSON": (lambda d: (d / JSON).write_text("{"), [JSON, "no JSON"]),
+    "malformed JSON": (lambda d: (d / JSON).write_text("{"), [JSON, "not JSON"]),
     "JSON of another kind": (lambda d: (d / JSON).write_text("[]"), [JSON, "list"]),
-    "not UTF-8": (lambda d: (d / JSON).write_bytes(b"\xff\xfe{"), [JSON, "no JSON"]),
+    "not UTF-8": (lambda d: (d / JSON).write_bytes(b"\xff\xfe{"), [JSON, "not JSON"]),
     "no nested config": (lambda d: edit(d / JSON, config=None), [JSON, "config"]),
     "no configuration": (lambda d: (d / JSON).unlink(), [JSON, "cannot be read"]),
     "no tensors": (lambda d: (d / ADAPTER).unlink(), ["holds neither", BIN[ADAPTER]]),

@@ -116,7 +116,7 @@ def test_a_folded_file_is_smaller_while_the_ranks_sum_to_less_than_d(tmp_path):
 
 def test_what_cannot_be_folded_is_told(tmp_path):
     model = fused(["a", "b"])
-    with pytest.raises(ValueError, match="'a' is no attention fusion of this model"):
+    with pytest.raises(ValueError, match="'a' is not an attention fusion of this model"):
         model.fold_fusion("a")
     model.set_adapter("a")
     assert model.fold_fusion() == []

@@ -159,7 +159,7 @@ def test_a_study_that_was_run_from_elsewhere_keeps_its_runs(home, tmp_path_facto
     assert run.name not in clean.list_leftovers()
     mine.unlink()
     assert (
-        f"{mine}, a study that was run, is gone: the runs that it alone needed are left over." in clean.list_leftovers()
+        f"{mine}, a study that was run, is gone: the runs that only it needed are left over." in clean.list_leftovers()
     )
     clean.remove_leftovers()
     assert not (home / run.dir).exists() and studies.remembered() == []
@@ -169,7 +169,7 @@ def test_without_any_study_nothing_counts_as_left_over(home):
     before = files(home) - {"params/tiny.yaml"}
     (home / "params/tiny.yaml").unlink()
     for ask in (clean.list_leftovers, clean.remove_leftovers):
-        with pytest.raises(UserError, match="params/ holds no study file, and none elsewhere was run"):
+        with pytest.raises(UserError, match="params/ holds no study file, and no study elsewhere has been run"):
             ask()
     assert files(home) == before
 

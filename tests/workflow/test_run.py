@@ -54,7 +54,7 @@ def following(hangup: str) -> subprocess.Popen:
 @pytest.mark.parametrize("hangup, code", [("SIG_IGN", 3), ("SIG_DFL", 129)])
 def test_a_closed_terminal_ends_it_unless_nohup_says_otherwise(home, hangup, code):
     process = following(hangup)
-    assert "0 runs are there" in process.stdout.readline()
+    assert "0 runs exist" in process.stdout.readline()
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=30)
     assert process.returncode == code
@@ -171,7 +171,7 @@ def job(number: int, name: str, uid: int | None = None, user: str = "me") -> str
 def test_what_a_dead_engine_left_in_the_queue_is_cancelled_and_nothing_else(home, queue):
     mine, others = f"{slurm.job_name()}_0f1e", job(3, "studykit-0123456789_77") + job(4, "bash", 0, "root")
     queue.write_text(job(1, mine) + job(2, mine) + others)
-    assert slurm.cancel_left_jobs("slurm") == "cancelled what a dead engine left in Slurm's queue: 1 2"
+    assert slurm.cancel_left_jobs("slurm") == "cancelled the jobs that a dead command left in Slurm's queue: 1 2"
     assert queue.read_text() == others
     assert slurm.cancel_left_jobs("slurm") == ""
     queue.write_text(job(5, mine))

@@ -120,7 +120,7 @@ def test_a_study_runs_by_sbatch_and_goes_on_after_its_driver_was_killed(tmp_path
     table.row(f"{len(done)} runs are finished, an adapter trains: the driver is killed, and started again at once")
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    assert f"cancelled what a dead engine left in Slurm's queue: {left}" in driver.stdout.read()
+    assert f"cancelled the jobs that a dead command left in Slurm's queue: {left}" in driver.stdout.read()
 
     driver = start(home)  # at once, while its jobs still end
     wait_until(lambda: any(step.read_text() == "2" for step in home.glob("runs/.staging/adapter/*/checkpoints/step"))

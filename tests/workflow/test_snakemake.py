@@ -329,7 +329,7 @@ def test_a_damaged_run_is_made_again_and_nothing_else(home):
     assert planned(home)["data"] == 1
     done = studykit(home, "run", "params/tiny.yaml")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"data/generation-lua-\w+ is damaged \(value.json is missing\) and is made again", done.stdout)
+    assert re.search(r"data/generation-lua-\w+ is damaged \(value.json is missing\) and is run again", done.stdout)
     assert weights.read_text() == content
     after = stamps(home)
     assert {run for run in ALL if after[run] == before[run]} == {"base_model/scratch-s0"}
@@ -355,7 +355,7 @@ def test_a_study_edited_while_it_runs_is_named(home, hanging):
     (home / "slow").unlink()
     said, _ = command.communicate(timeout=600)
     assert command.returncode == 0, said
-    assert "params/tiny.yaml was edited meanwhile; the runs and the report are of the study as it was" in said
+    assert "params/tiny.yaml was edited meanwhile; the runs and the report are those of the study as it was" in said
     assert "Does the engine do what it says?" in (home / "reports/tiny/index.html").read_text()
 
 

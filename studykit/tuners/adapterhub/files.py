@@ -9,7 +9,7 @@ The library is that of Poth et al. 2023 (arXiv 2311.11077). A directory holds on
 | setup   | adapter_setup.json         | one directory per adapter, one for the fusion                      |
 
 A file that the tuner cannot compute is refused, never approximated. Fields of a file that this tuner's configuration
-does not have are kept beside it, so that reading and writing gives the same fields and the same bits.
+does not have are kept next to it, so that reading and writing gives the same fields and the same bits.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def save_adapter(model: PeftModel, directory: str | Path, name: str, safe: bool 
     fields = bottleneck_fields(name, config, hidden_size(base))
     adapted = sorted(layer.sites[name] for layer in composition_layers(model) if name in layer.adapters)
     if adapted != sites(base, config.placement):
-        raise ValueError(f"{name!r} is not in every layer, which the adapters library's files cannot say here.")
+        raise ValueError(f"{name!r} is not in every layer, which the files of the adapters library cannot express.")
     given = {"name": name, "config": fields}
     write(base, Path(directory), ADAPTER, given, parameters_of(model, name, name), config, safe)
 
@@ -230,12 +230,12 @@ def check_free(model: nn.Module, name: str, directory: Path) -> None:
 
 
 def check_fusable(fusion: Path | str, member: BottleneckConfig) -> str:
-    """Returns the members' placement; raises ValueError for one whose fusion the library computes otherwise.
+    """Returns the members' placement; raises ValueError for one whose fusion the library computes differently.
 
     In a fusion of parallel adapters the library adds the residual stream a second time.
     """
     if member.placement not in ("output", "houlsby"):
-        fused = f"fuses adapters at {member.placement!r}, which the adapters library computes otherwise"
+        fused = f"fuses adapters at {member.placement!r}, which the adapters library computes differently"
         raise ValueError(f"{fusion} {fused}; accepted are members at 'output' or 'houlsby'.")
     return member.placement
 

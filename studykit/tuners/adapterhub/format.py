@@ -1,4 +1,4 @@
-"""The files of the `adapters` library (AdapterHub): JSON, tensors, and its configurations beside this tuner's.
+"""The files of the `adapters` library (AdapterHub): JSON, tensors, and its configurations next to this tuner's.
 
 | this tuner         | the library's fields                                                     |
 |--------------------|--------------------------------------------------------------------------|
@@ -121,7 +121,9 @@ def trust_tensors(path: Path, fields: dict, tensors: dict[str, Tensor]) -> dict:
     fields = BOTTLENECK | fields
     if wrong := [field for field, value in actual.items() if bool(fields[field]) != value]:
         stated = ", ".join(f"{field}={fields[field]!r}" for field in wrong)
-        warnings.warn(f"{path} states {stated}, but its tensors show the opposite; they are followed.", stacklevel=4)
+        warnings.warn(
+            f"{path} states {stated}, but its tensors show the opposite; the tensors are followed.", stacklevel=4
+        )
     return fields | actual
 
 
@@ -280,7 +282,7 @@ def read_json(path: Path) -> dict:
     except OSError:
         raise ValueError(f"{path} cannot be read; a directory written by the adapters library is needed.") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}.") from None
+        raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(given, dict):
         raise ValueError(f"{path} holds a {type(given).__name__}, not an object.")
     return given

@@ -1,4 +1,4 @@
-"""The names of tensors in the files of the `adapters` library, beside the parameters of this tuner."""
+"""The names of tensors in the files of the `adapters` library, and this tuner's parameters under them."""
 
 from __future__ import annotations
 
