@@ -10,6 +10,10 @@ from transformers.utils import ModelOutput
 
 from studykit.data.encoding import encode_row
 from studykit.data.rows import Row
+from studykit.errors import UserError
+
+# Kinds of layers that read the attention mask of packed rows; the last two are equal to the first within a window.
+ATTENTION_KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 class Example(TypedDict):
@@ -87,6 +91,32 @@ def pack(examples: list[Example]) -> list[list[Example]]:
         rows[at].append(example)
         room[at] -= need
     return rows
+
+
+def require_packable(model, longest: int) -> None:
+    """Raises UserError if packing would change a model's loss on examples of up to `longest` tokens.
+
+    Packed rows have an attention mask of their own, which takes the place of a sliding window and of attention in
+    chunks, and which layers without attention do not read.
+    """
+    attention, config = model.config._attn_implementation, model.config.get_text_config()
+    if attention != "sdpa":
+        raise UserError(f"packing is true, but the model's attention is {attention!r}; packed rows need 'sdpa'.")
+    kinds = set(getattr(config, "layer_types", None) or ()) - set(ATTENTION_KINDS)
+    if kinds:
+        raise UserError(
+            f"packing is true, but this {config.model_type} has layers of {sorted(kinds)}, in which packed examples "
+            "would see each other; packing: false is accepted."
+        )
+    windows = [getattr(config, "attention_chunk_size", None)]
+    if getattr(config, "use_sliding_window", None) is not False:
+        windows.append(getattr(config, "sliding_window", None))
+    window = min((size for size in windows if size), default=longest)
+    if window < longest:
+        raise UserError(
+            f"packing is true, but this {config.model_type} looks back {window} tokens only and the longest example "
+            f"has {longest}; packing: false, or examples of at most {window} tokens, are accepted."
+        )
 
 
 def forward(model, batch: dict[str, Tensor]) -> ModelOutput:

@@ -84,3 +84,17 @@ def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """Returns the text up to its first stop string, and whether there is one."""
     starts = [start for start in map(text.find, stop) if start >= 0]
     return (text[: min(starts)], True) if starts else (text, False)
+
+
+def end_tokens(model, tokenizer) -> list[int]:
+    """Returns the tokenizer's end token, which training teaches, and those that the checkpoint's configuration adds."""
+    ends = [tokenizer.eos_token_id, *configured_end_tokens(model)]
+    return list(dict.fromkeys(token for token in ends if token is not None))
+
+
+def configured_end_tokens(model) -> list[int]:
+    """Returns the end tokens of a checkpoint's generation_config.json; nothing else of that file acts."""
+    configured = model.generation_config.eos_token_id
+    if isinstance(configured, list):
+        return configured
+    return [] if configured is None else [configured]

@@ -28,7 +28,7 @@ from studykit.data.encoding import decode_continuation, encode_prompt, encode_te
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.training.batches import pad
-from studykit.training.decoding import Decoding, GumbelDraw, StopStrings, cut
+from studykit.training.decoding import Decoding, GumbelDraw, StopStrings, configured_end_tokens, cut, end_tokens
 
 
 @dataclass(frozen=True)
@@ -233,16 +233,25 @@ def _requests(tokenizer, rows: Sequence[Row], decoding: Decoding, max_prompt_tok
 
 @contextmanager
 def _generating(model) -> Iterator[None]:
-    """Sets evaluation mode, no gradients and a KV cache; afterwards everything is as it was."""
+    """Sets evaluation mode, no gradients and a KV cache; afterwards everything is as it was.
+
+    Of a checkpoint's `generation_config.json` only the end tokens act: transformers would take from it whatever a call
+    does not set, such as `no_repeat_ngram_size`.
+    """
+    configs = [(m, m.generation_config) for m in model.modules() if "generation_config" in vars(m)]
     training = [module for module in model.modules() if module.training]
     use_cache = model.config.use_cache
     model.eval()
+    for module, config in configs:
+        module.generation_config = GenerationConfig(eos_token_id=config.eos_token_id)
     model.config.use_cache = True  # gradient checkpointing turns it off, and generation would be quadratic
     try:
         with torch.inference_mode():
             yield
     finally:
         model.config.use_cache = use_cache
+        for module, config in configs:
+            module.generation_config = config
         for module in training:
             module.training = True
 
@@ -260,16 +269,18 @@ def _try_batch(model, tokenizer, batch: list[Request], decoding: Decoding) -> li
 
 
 def _complete(model, tokenizer, batch: list[Request], decoding: Decoding) -> list[Completion]:
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     pad_token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     ids = pad([request.ids for request in batch], pad_token, left=True)  # (B, T)
     mask = pad([[1] * len(request.ids) for request in batch], 0, left=True)  # (B, T)
     prompt_length = ids.shape[1]
     config = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens, use_cache=True, eos_token_id=ends, pad_token_id=pad_token
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=ends,
+        pad_token_id=pad_token,
     )
-    # A setting that is missing here would be taken from the model's own configuration.
-    config.update(do_sample=False, num_beams=1, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0)
     options: dict = {}
     if any(request.stop for request in batch):
         options["stopping_criteria"] = StoppingCriteriaList(
@@ -299,18 +310,12 @@ def _completion(tokenizer, request: Request, new: list[int], ends: list[int]) ->
     return Completion(text, tuple(tokens), end is not None or stopped)
 
 
-def _end_tokens(model, tokenizer) -> list[int]:
-    """Returns the tokenizer's end token, which training teaches, and those that the model's configuration adds."""
-    configured = model.generation_config.eos_token_id
-    ends = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
-    return list(dict.fromkeys(token for token in ends if token is not None))
-
-
 def settings_of(model, decoding: Decoding, batch_size: int, max_prompt_tokens: int | None) -> dict:
     """Returns the settings that decide completions, besides model and prompts."""
     return {
         **decoding.settings(),
         "max_prompt_tokens": max_prompt_tokens,
+        "end_tokens": configured_end_tokens(model),
         "batch_size": batch_size,
         "dtype": str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,

@@ -24,7 +24,7 @@ from studykit.errors import Interrupted, UserError
 from studykit.runs import provenance
 from studykit.study.training_parameters import BaseModelParams, Training
 from studykit.training.base import half_precision
-from studykit.training.batches import Collator, Example
+from studykit.training.batches import Collator, Example, require_packable
 from studykit.training.result import TrainingResult
 from studykit.training.trainer import (
     OPTIMIZERS,
@@ -142,10 +142,9 @@ def train(
         not finite.
     """
     p = TrainingSettings.of(p)
-    config: Any = model.config
     require_optimizer(p.optimizer)
-    if p.packing and (attention := config._attn_implementation) != "sdpa":
-        raise UserError(f"packing is true, but the model's attention is {attention!r}; packed rows need 'sdpa'.")
+    if p.packing:
+        require_packable(model, max(len(e["input_ids"]) for e in (*train_examples, *valid_examples)))
     set_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

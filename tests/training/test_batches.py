@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from studykit.errors import UserError
-from studykit.training.batches import Collator, forward, pack, token_losses
+from studykit.training.batches import Collator, forward, pack, require_packable, token_losses
 from studykit.training.train import TrainingSettings, train
 from tests import tiny
 from tests.tuners import models
@@ -87,3 +88,46 @@ def test_another_attention_is_refused(tmp_path):
     with pytest.raises(UserError, match="'eager'; packed rows need 'sdpa'"):
         train(model, tokens, rows, rows, TrainingSettings(learning_rate=1e-2, packing=True), steps=1,
               trainer_state_dir=tmp_path, seed=0)  # fmt: skip
+
+
+WINDOWS = {"Mistral": {}, "Mixtral": {}, "Starcoder2": {}, "Phi3": {}, "Gemma3": {}, "Cohere2": {},
+           "Qwen2": {"use_sliding_window": True, "max_window_layers": 0}}  # fmt: skip
+
+
+def windowed(family: str, window: int, **options):
+    """A tiny model of a family whose tokens look back `window` tokens at most, in some layers or all."""
+    config = getattr(transformers, f"{family}{'Text' if family == 'Gemma3' else ''}Config")
+    fields = {**models.SIZES, "num_hidden_layers": 3, "sliding_window": window, **options}
+    torch.manual_seed(0)
+    return getattr(transformers, f"{family}ForCausalLM")(config(**fields)).eval()
+
+
+@pytest.mark.parametrize("family, options", WINDOWS.items())
+def test_packing_within_a_sliding_window_only(family, options):
+    longest = max(LENGTHS)
+    with pytest.raises(UserError, match=f"looks back 8 tokens only and the longest example has {longest}"):
+        require_packable(windowed(family, 8, **options), longest)
+    model, losses = windowed(family, longest, **options), []
+    require_packable(model, longest)
+    for packing in (False, True):
+        batch = Collator(0, packing=packing)(examples(LENGTHS))
+        losses.append(token_losses(forward(model, batch).logits, batch["labels"]).sum().item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_packing_without_a_window():
+    require_packable(windowed("Mistral", None), 9999)
+    require_packable(windowed("Qwen2", 8, use_sliding_window=False), 9999)
+    config = transformers.Qwen3NextConfig(**models.SIZES, num_experts=2, num_experts_per_tok=1)
+    with pytest.raises(UserError, match="layers of .'linear_attention'.*packing: false is accepted"):
+        require_packable(transformers.Qwen3NextForCausalLM(config), 3)
+
+
+def test_a_training_with_packing_looks_at_its_longest_example(tmp_path):
+    tokens = tiny.tokenizer()
+    model = tiny.base_model(tokens)
+    model.config.sliding_window, model.config.use_sliding_window = 3, True
+    rows = tiny.examples(tokens, 4)
+    p = TrainingSettings(learning_rate=1e-2, packing=True)
+    with pytest.raises(UserError, match="looks back 3 tokens only"):
+        train(model, tokens, rows, rows, p, steps=1, trainer_state_dir=tmp_path, seed=0)

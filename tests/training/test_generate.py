@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from studykit.data.rows import Row
 from studykit.errors import UserError
@@ -234,3 +234,34 @@ def test_a_batch_is_compared_with_single_prompts(model, tokenizer, tmp_path):
     records[0]["tokens"] = [5]
     assert batch_consistency(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=4)["same"] == 3
     assert batch_consistency(model, tokenizer, ROWS, records, Decoding(6), batch_size=12, n=0) is None
+
+
+CONFIGURED = [
+    {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "repetition_penalty": 1.05}, {"no_repeat_ngram_size": 2},
+    {"min_new_tokens": 11}, {"bad_words_ids": [[i] for i in range(8, 30)]}, {"suppress_tokens": list(range(8, 30))},
+    {"begin_suppress_tokens": list(range(8, 30))}, {"guidance_scale": 3.0}, {"sequence_bias": [[[9], 100.0]]},
+    {"max_time": 0.0001}, {"num_return_sequences": 3, "num_beams": 3}, {"stop_strings": ["w1"]},
+    {"penalty_alpha": 0.6, "top_k": 4}, {"prompt_lookup_num_tokens": 3}, {"forced_eos_token_id": 1},
+    {"exponential_decay_length_penalty": [2, 9.0]}, {"encoder_repetition_penalty": 4.0}, {"max_length": 3},
+    {"output_scores": True, "return_dict_in_generate": True}, {"cache_implementation": "static"}, {"use_cache": False},
+    {"cache_implementation": "quantized"}, {"num_beams": 4, "length_penalty": 3.0}, {"dola_layers": "low"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CONFIGURED, ids=lambda options: next(iter(options)))
+@pytest.mark.parametrize("kind", ["base", "fusion"])
+def test_of_generation_config_only_the_end_tokens_act(options, kind, model, tokenizer):
+    plain = model if kind == "base" else fused(["python", "ruby"], vocab_size=len(WORDS))
+    expected = generate(plain, tokenizer, PROMPTS[:4], Decoding(12), batch_size=4)
+    base = plain if kind == "base" else plain.base_model.model
+    before = base.generation_config
+    base.generation_config = GenerationConfig(eos_token_id=before.eos_token_id, **options)
+    try:
+        assert generate(plain, tokenizer, PROMPTS[:4], Decoding(12), batch_size=4) == expected
+        assert vars(base.generation_config)[next(iter(options))] is not None, "it is the checkpoint's again"
+    finally:
+        base.generation_config = before
+
+
+def test_the_end_tokens_that_act_are_recorded(model):
+    assert training_generate.settings_of(model, Decoding(3), 1, None)["end_tokens"] == [1, 2, 3]
