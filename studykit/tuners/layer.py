@@ -104,6 +104,10 @@ class CompositionLayer(nn.Module, BaseTunerLayer):
         self._expire_caches()
         super().set_adapter(adapter_names, inference_mode)
 
+    def enable_adapters(self, enabled: bool) -> None:
+        """Switches all adapters of the layer on or off; a frozen one stays frozen."""
+        self._disable_adapters = not enabled
+
     def _expire_caches(self) -> None:
         """Discards stacks and folds, so that they are computed again at their next use."""
         self._stacks.clear()

@@ -42,6 +42,9 @@ PLAIN_LORA = {
     "monteclora_config": None,
 }
 
+# The starts of A and B that leave the base as it is; others, such as PiSSA and OLoRA, take a part of its weights away.
+UNCHANGED_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
+
 
 def lora_config(directory: str | Path) -> BottleneckConfig:
     """Returns the configuration with which a LoRA directory of PEFT becomes a member of a fusion.
@@ -54,6 +57,11 @@ def lora_config(directory: str | Path) -> BottleneckConfig:
     for key, plain in PLAIN_LORA.items():
         if lora.get(key) not in (plain, None):
             raise ValueError(f"The LoRA in {directory} has {key}={lora[key]!r}; only plain LoRA can be fused.")
+    if (start := lora.get("init_lora_weights")) not in UNCHANGED_BASE:
+        raise ValueError(
+            f"The LoRA in {directory} has init_lora_weights={start!r}, which changes the base that it belongs to; save "
+            "it with path_initial_model_for_weight_conversion, or start it with one of True, gaussian and orthogonal."
+        )
     modules = lora["target_modules"]
     if isinstance(modules, str):
         raise ValueError(f"The LoRA in {directory} names its modules by the pattern {modules!r}; a list is needed.")

@@ -117,6 +117,16 @@ class CompositionModel(BaseTuner):
             phm,
         )
 
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args, adapter_names: Sequence[str] | None = None, **kwargs) -> Iterator[None]:
+        """Raises ValueError for a batch with an adapter per row, which PEFT would ignore for this tuner."""
+        if adapter_names is not None:
+            raise ValueError(
+                f"adapter_names={list(adapter_names)} asks for an adapter per row; call set_adapter, then run each "
+                "adapter's rows as a batch of their own."
+            )
+        yield
+
     def fold_fusion(self, name: str | None = None) -> list[str]:
         """Folds an attention fusion with its members until `unfold_fusion()` or `train()`.
 

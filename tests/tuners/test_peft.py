@@ -9,6 +9,7 @@ from peft import mapping as peft_mapping
 
 import studykit.tuners
 from studykit.tuners import BottleneckConfig, FusionConfig, fusion_members
+from studykit.tuners.model import active_fusions
 from tests.tuners.models import FAMILIES, fused, randomise, tiny, tokens
 
 
@@ -162,3 +163,23 @@ def test_import_names_the_supported_peft(monkeypatch):
     monkeypatch.delattr(peft_mapping, "PEFT_TYPE_TO_TUNER_MAPPING")
     with pytest.raises(ImportError, match=r"supports peft >=0.21,<0.22, but peft .* lacks PEFT_TYPE_TO_TUNER_MAPPING"):
         importlib.reload(studykit.tuners)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_disabling_leaves_trainable_what_trains_and_frozen_what_is_frozen(trainable):
+    model = fused(["a", "b"]).requires_grad_(False)
+    for layer, name in active_fusions(model):
+        layer.fusions[name].requires_grad_(trainable)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    with torch.no_grad(), model.disable_adapter():
+        assert torch.equal(model(tokens()).logits, tiny()(tokens()).logits)
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+    assert any(before.values()) == trainable
+
+
+def test_a_batch_with_an_adapter_per_row_is_refused():
+    model = fused(["a", "b"])
+    with pytest.raises(ValueError, match="asks for an adapter per row"):
+        model(tokens(), adapter_names=["a", "b", "a"])
+    with pytest.raises(ValueError, match="asks for an adapter per row"):
+        model.generate(input_ids=tokens(), max_new_tokens=1, adapter_names=["a", "b", "a"])

@@ -236,6 +236,19 @@ def test_a_lora_that_is_more_is_refused(tmp_path, given, said):
         load_lora(tiny(), lora(tmp_path, ["a"], **given)["a"], "a")
 
 
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_a_lora_whose_start_changed_the_base_is_refused(tmp_path, start):
+    with pytest.raises(ValueError, match=f"init_lora_weights='{start}', which changes the base"):
+        load_lora(tiny(), lora(tmp_path, ["a"], init_lora_weights=start)["a"], "a")
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal"])
+def test_a_lora_with_another_start_is_what_it_is_in_peft(tmp_path, start):
+    place = lora(tmp_path, ["a"], init_lora_weights=start)["a"]
+    theirs = PeftModel.from_pretrained(tiny(), place).eval()(tokens()).logits
+    torch.testing.assert_close(load_lora(tiny(), place, "a").eval()(tokens()).logits, theirs)
+
+
 def test_a_lora_of_another_model_is_refused(tmp_path):
     place = lora(tmp_path, ["a"])["a"]
     with pytest.raises(ValueError, match="does not fit the model"):
