@@ -3,8 +3,7 @@
 Prompts are sorted by length, longest first: that needs little padding, and if a batch does not fit into memory it is
 the first one. Padding is on the left with an attention mask, so in fp32 a batch gives the completions of single
 prompts. In bf16 on a GPU it may not, since kernels differ by shape. So batch size, dtype and attention implementation
-are part of a predictions file's settings, methods are compared under equal ones, and `batch_consistency` measures how
-many completions a prompt alone repeats.
+are part of a file's settings, methods are compared under equal ones, and `batch_consistency` compares single prompts.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from studykit.data import prepare, prompts
+from studykit.data import encoding, prepare
 from studykit.data import rows as data_rows
 from studykit.data import splits as data_splits
 from studykit.data.overview import leakage, overview, shared_groups
@@ -109,7 +109,7 @@ def test_the_overview_counts_what_encoding_does():
     tokenizer = train_tokenizer([row.prompt + row.target for row in rows["go"]["train"]], 400)
     found = overview(rows, tokenizer, p)
     for entry in found["cut"]:
-        encoded = [prompts.encode_row(row, tokenizer, 45, 30) for row in rows[entry["language"]][entry["split"]]]
+        encoded = [encoding.encode_row(row, tokenizer, 45, 30) for row in rows[entry["language"]][entry["split"]]]
         assert entry["prompts cut"] == sum(e.prompt_cut for e in encoded)
         assert entry["targets cut"] == sum(e.target_cut for e in encoded)
     assert found["headline"]["prompts cut"] > 0 < found["headline"]["targets cut"]
