@@ -91,7 +91,7 @@ def test_threads_are_the_jobs_own(home):
 def test_a_second_run_does_nothing(home):
     before = stamps(home)
     said = studykit(home, "run", "params/tiny.yaml")
-    assert said.returncode == 0 and "all 6 runs are there" in said.stdout and stamps(home) == before
+    assert said.returncode == 0 and "all 6 runs exist" in said.stdout and stamps(home) == before
     assert "done in" not in said.stdout
 
 
