@@ -279,7 +279,7 @@ def test_after_any_kill_the_same_command_completes(home, hanging, interruptible)
     os.killpg(engine.pid, signal.SIGINT)
     engine.wait(timeout=120)
     wait_until(lambda: gone(restarted), 60, "Ctrl-C left an orphan")
-    assert "stopped; the same command goes on" in engine.stdout.read()
+    assert "stopped; the same command continues it" in engine.stdout.read()
 
     engine, restarted = running(home, 3)
     for process in [engine, *restarted]:
