@@ -1,5 +1,7 @@
 """Adapters at every placement, in every family; what can be fused with what; compositions without attention."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,7 +145,7 @@ def test_the_average_of_loras_is_pefts_merge_by_concatenation(tmp_path):
     seed=st.integers(0, 99),
 )
 def test_neither_the_order_of_a_batch_nor_padding_matters(kind, lengths, left, seed):
-    model = of_kind(kind, None)
+    model = copy.deepcopy(of_kind(kind, None)).double()  # in fp32 rounding alone may exceed the tolerance
     rows = [tokens(1, length, seed + i) for i, length in enumerate(lengths)]
     width = max(lengths)
     ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
