@@ -29,6 +29,11 @@ def project_path(path: str | Path) -> Path:
     return Path(path) if Path(path).is_absolute() else home() / path
 
 
+def staging_dir(name: str) -> Path:
+    """Returns the directory in which the run `<stage>/<label>-<key>` is written until it is published."""
+    return home() / "runs" / ".staging" / name
+
+
 @contextmanager
 def atomic_write(file: str | Path) -> Iterator[BinaryIO]:
     """Opens a file for writing that replaces `file` once it is complete and on the disk; an error leaves the old file.

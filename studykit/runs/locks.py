@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from studykit.errors import UserError
-from studykit.runs.files import home
+from studykit.runs.files import staging_dir
 
 NOTICE_AFTER = 1.0  # seconds of waiting before a notice is printed; status checks hold a lock for less than this
 RETRY = 0.2  # seconds between two attempts
@@ -150,7 +150,7 @@ def file_holder(file: Path) -> str | None:
 
 def wait_for_writer(name: str, wait: float) -> None:
     """Returns when nobody writes the run `stage/label-key`; raises UserError with the writer after `wait` seconds."""
-    staging = home() / "runs" / ".staging" / name
+    staging = staging_dir(name)
     if holder(staging / "lock"):
         with locked(staging, name, wait):
             pass

@@ -62,7 +62,7 @@ def run_status(directory: str | Path) -> Status:
     if isinstance(manifest, Manifest) and not problem:
         notebook = final / "notebook.ipynb"
         return Status("done", manifest=manifest, log=notebook if notebook.is_file() else None)
-    if writer := locks.holder(files.home() / "runs" / ".staging" / stage / final.name / "lock"):
+    if writer := locks.holder(files.staging_dir(f"{stage}/{final.name}") / "lock"):
         return Status("running", f"being written by {writer}")
     text = log.with_suffix(".txt")
     if is_executing(text):  # and its notebook may be half written

@@ -38,7 +38,7 @@ from typing import Any
 
 from studykit.errors import UserError, show
 from studykit.runs import code_digest, process, provenance
-from studykit.runs.files import files_below, fsync, home, project_path, sha256, write_json
+from studykit.runs.files import files_below, fsync, home, project_path, sha256, staging_dir, write_json
 from studykit.runs.locks import locked
 from studykit.runs.manifest import (
     MANIFEST,
@@ -168,7 +168,7 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
     """
     values = params if isinstance(params, dict) else params.model_dump()
     final = project_path(out)
-    run = OpenRun(final, stage, values, home() / "runs" / ".staging" / stage / final.name, done=False)
+    run = OpenRun(final, stage, values, staging_dir(f"{stage}/{final.name}"), done=False)
     if _finished(run):
         yield run
         return

@@ -58,7 +58,7 @@ def train(run: plan.Run) -> None:
     with first as opened, tempfile.TemporaryDirectory() as scratch:
         if opened and opened.done:
             raise UserError(f"{run.name} is finished; there is nothing to train.")
-        checkpoints = files.home() / "runs" / ".staging" / run.name / "checkpoints"
+        checkpoints = files.staging_dir(run.name) / "checkpoints"
         if opened:
             opened.checkpoints  # noqa: B018  makes the directory
         state.wait_for_everyone()

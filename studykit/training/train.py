@@ -21,7 +21,6 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studykit.errors import Interrupted, UserError
-from studykit.runs import provenance
 from studykit.study.training_parameters import BaseModelParams, Training
 from studykit.training.base import half_precision
 from studykit.training.batches import Collator, Example, require_packable
@@ -35,6 +34,7 @@ from studykit.training.trainer import (
     Progress,
     StudyTrainer,
     is_exhausted,
+    peak_memory_mb,
     require_optimizer,
     step_of,
 )
@@ -237,6 +237,4 @@ def _untrained(
     trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
     entry: Any = {**trainer.evaluate(), "step": 0}
-    return TrainingResult(
-        [entry], best_step=0, steps=0, seconds=0.0, trainable=0, peak_memory_mb=provenance.peak_memory_mb()
-    )
+    return TrainingResult([entry], best_step=0, steps=0, seconds=0.0, trainable=0, peak_memory_mb=peak_memory_mb())

@@ -51,7 +51,7 @@ def leftovers(named: Sequence[str] = ()) -> list[Leftover]:
         if place.is_dir()
     }
     wanted = [name.strip("/").removeprefix("runs/") for name in named]
-    writers = {name: locks.holder(_staging(name) / "lock") for name in names}
+    writers = {name: locks.holder(run_files.staging_dir(name) / "lock") for name in names}
     by_hand = {name for name in names if _is_by_hand(name)} - set(wanted)
     keep = needed() | _inputs({name for name in names if writers[name]} | by_hand)
     for name in wanted:
@@ -61,7 +61,7 @@ def leftovers(named: Sequence[str] = ()) -> list[Leftover]:
             raise UserError(f"{name} is needed by a study or by another run; it is not removed.")
     found = []
     for name in sorted(set(wanted) or names):
-        paths = [_staging(name)]
+        paths = [run_files.staging_dir(name)]
         if name not in keep:
             logs = [home / "logs" / f"{name}.{ending}" for ending in ("ipynb", "txt")]
             paths = [home / "runs" / name, *logs, *paths]
@@ -104,7 +104,7 @@ def remove_leftovers(named: Sequence[str] = ()) -> str:
 
 def _remove(leftover: Leftover) -> str:
     """Removes a leftover while holding its lock; returns why it stays if somebody has begun to write it."""
-    staging = _staging(leftover.name)
+    staging = run_files.staging_dir(leftover.name)
     lock = locks.acquire(staging / "lock", "studykit clean")
     if lock is None:
         return f"it is being written by {locks.holder(staging / 'lock') or locks.UNNAMED}"
@@ -123,7 +123,7 @@ def _remove(leftover: Leftover) -> str:
 
 def _is_by_hand(name: str) -> bool:
     manifest = read_manifest(run_files.home() / "runs" / name)
-    record = manifest if isinstance(manifest, Manifest) else read_attempt(_staging(name))
+    record = manifest if isinstance(manifest, Manifest) else read_attempt(run_files.staging_dir(name))
     return record is not None and record.by_hand
 
 
@@ -133,7 +133,7 @@ def _inputs(names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     while waiting:
         name = waiting.pop()
-        for record in (read_manifest(run_files.home() / "runs" / name), read_attempt(_staging(name))):
+        for record in (read_manifest(run_files.home() / "runs" / name), read_attempt(run_files.staging_dir(name))):
             if record is not None and not isinstance(record, str):
                 inputs = {
                     directory.removeprefix("runs/") for directory in (*record.inputs, *store.run_dirs(record.params))
@@ -141,10 +141,6 @@ def _inputs(names: Iterable[str]) -> set[str]:
                 waiting += inputs - found
                 found |= inputs
     return found
-
-
-def _staging(name: str) -> Path:
-    return run_files.home() / "runs" / ".staging" / name
 
 
 def _size(path: Path) -> int:

@@ -19,7 +19,6 @@ from studykit.workflow.progress import (
     blocked,
     describe_time_left,
     modified,
-    staging,
     time_left,
     training_step,
 )
@@ -132,7 +131,7 @@ def _state(run: Run, since: float, ended: dict[Run, tuple[float, str]]) -> str:
     is_published = (files.home() / run.dir / MANIFEST).is_file()
     if is_published and (files.home() / run.dir / "notebook.ipynb").is_file():
         return "done"
-    if locks.holder(staging(run) / "lock"):
+    if locks.holder(files.staging_dir(run.name) / "lock"):
         return "running"
     text = files.home() / "logs" / f"{run.name}.txt"
     written = modified(text)

@@ -51,7 +51,7 @@ class Step:
 
 def training_step(run: Run) -> Step | None:
     """Returns the step of an unfinished training; None for a run without a checkpoint."""
-    folder = staging(run) / "checkpoints"
+    folder = files.staging_dir(run.name) / "checkpoints"
     states = [
         Path(directory, "trainer_state.json")
         for directory, _, names in os.walk(folder)  # passes over what vanishes meanwhile
@@ -70,11 +70,6 @@ def training_step(run: Run) -> Step | None:
             share = (share + ADVFUSION.index(phase)) / len(ADVFUSION)
         return Step(step, steps, loss, phase.title if phase else "", share, modified(file))
     return None
-
-
-def staging(run: Run) -> Path:
-    """Returns the directory in which a run is written."""
-    return files.home() / "runs" / ".staging" / run.name
 
 
 def modified(file: Path) -> float:
@@ -135,7 +130,7 @@ def _own_speed(run: Run, spent: float) -> float | None:
     step = training_step(run)
     if step is None or step.share < MIN_SHARE:
         return None
-    attempt = read_attempt(staging(run))
+    attempt = read_attempt(files.staging_dir(run.name))
     since = min(spent, time.time() - step.written)  # what has been done since the checkpoint is not known
     until = (attempt.seconds if attempt else 0.0) + spent - since
     return max(1.0, until * (1 - step.share) / step.share - since)
@@ -193,9 +188,9 @@ def _describe_remaining(planned: list[Run], statuses: dict[Run, runs_status.Stat
     cannot = failed | blocked(planned, failed)
     possible = {run: state for run, state in todo.items() if run not in cannot}
     spent = {
-        run: time.time() - modified(staging(run) / "lock")  # written when it is taken
+        run: time.time() - modified(files.staging_dir(run.name) / "lock")  # written when it is taken
         for run, state in possible.items()
-        if state == "running" and locks.holder(staging(run) / "lock")
+        if state == "running" and locks.holder(files.staging_dir(run.name) / "lock")
     }
     places = snakemake.read_options([]).places  # that the default profile allows
     left = describe_time_left(*time_left(planned, possible, spent, places, len(process.gpus())))
