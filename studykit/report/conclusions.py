@@ -168,23 +168,29 @@ def answers(comparison: MetricComparison) -> list[Answer]:
 
 
 def hypothesis(comparison: MetricComparison, target: str) -> str:
-    """Returns whether AdvFusion beats AdapterFusion by this metric; "" where the study did not run both."""
+    """Returns whether AdvFusion beats AdapterFusion by this metric; "" where the study did not run both.
+
+    A claim that the seeds do not confirm begins with its limit, so that nobody reads it without.
+    """
     contrasts = [contrast for method in ADVFUSION if (contrast := comparison.contrast(method, "adapterfusion"))]
     if not contrasts:
         return ""
     directions = {contrast.verdict.direction for contrast in contrasts}
     beats = f"AdvFusion beats AdapterFusion on {display_name(target)}"
     if directions == {"better"}:
-        confirmed = all(contrast.verdict.seeds_confirm for contrast in contrasts)
-        claim = beats if confirmed else f"{beats}, at least on these seeds"
+        claim = beats
     elif directions >= {"better", "worse"}:
-        claim = f"Whether {beats} depends on the mask"
+        claim = f"whether {beats} depends on the mask"
     elif "better" in directions:
         claim = f"{beats} with one of its two masks"
     elif "worse" in directions:
         claim = beats.replace("beats", "does not beat")
     else:
         claim = f"We cannot tell whether {beats}"
+    decided = [contrast.verdict for contrast in contrasts if contrast.verdict.is_decided]
+    if not all(verdict.seeds_confirm for verdict in decided):
+        claim = f"On these seeds, {claim}; we cannot tell for other seeds"
+    claim = claim[0].upper() + claim[1:]
     details = "; ".join(f"{contrast.method} is {brief(comparison, contrast)}" for contrast in contrasts)
     return f"**{claim}**, judged by {metric_in_sentence(comparison)}: {details}."
 

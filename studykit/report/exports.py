@@ -145,7 +145,7 @@ def caption(comparison: MetricComparison) -> str:
     if contrasts := comparison.to_baseline:
         sentences.append(
             f"Differences to {comparison.baseline} are paired by row; p is corrected by Holm's method over "
-            f"{plural(comparison.family.tests, 'test')}; the effect is the {contrasts[0].effect_name}."
+            f"{plural(comparison.family.tests, 'test')}; effect size: {contrasts[0].effect_name}."
         )
     return " ".join([*sentences, f"Signature: {comparison.signature}."])
 

@@ -69,8 +69,19 @@ def test_a_finding_that_the_seeds_leave_open_holds_on_these_seeds_only(advfusion
     text = conclusions.sentence(result, contrast)
     assert "**advfusion_zero is better than adapterfusion on these seeds**" in text and outlook in text
     assert ("includes 0, so other seeds could show the opposite" in text) == (len(seeds) == 3)
-    assert "on Lua, at least on these seeds**" in conclusions.hypothesis(result, "lua")
+    assert (
+        "**On these seeds, AdvFusion beats AdapterFusion on Lua; we cannot tell for other seeds**"
+        in conclusions.hypothesis(result, "lua")
+    )
     assert str(contrast.reversed().verdict) == "worse on these seeds"
+
+
+def test_no_headline_claims_more_than_the_seeds_confirm():
+    worse = compared({"adapterfusion": method(0.6), "advfusion_zero": method(0.4, spread=0.12)})
+    assert str(worse.contrasts[0].verdict) == "worse on these seeds"
+    assert conclusions.hypothesis(worse, "lua").startswith("**On these seeds, AdvFusion does not beat AdapterFusion")
+    sure = compared({"adapterfusion": method(0.4), "advfusion_zero": method(0.6)})
+    assert conclusions.hypothesis(sure, "lua").startswith("**AdvFusion beats AdapterFusion on Lua**")
 
 
 def test_every_difference_is_told_once_under_its_question():

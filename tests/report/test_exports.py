@@ -98,7 +98,7 @@ def test_latex_is_a_document_of_balanced_tables(document):
 def test_a_caption_says_what_stands_behind_the_numbers(document):
     said = exports.caption(metrics(grouped())["pass_at_1"])
     assert "pass@1 (%) on Lua, n = 200 rows in 50 clusters, 3 seeds" in said
-    assert "by Holm's method over 2 tests; the effect is the odds ratio" in said and said.endswith("Signature: p.")
+    assert "by Holm's method over 2 tests; effect size: odds ratio" in said and said.endswith("Signature: p.")
     alone = metrics({"adapterfusion": method(0.4, seeds=(0,), n=1)})["loss"]
     assert "Holm" not in exports.caption(alone) and "1 seed:" in exports.caption(alone)
     assert "-- & --" in exports.latex_table(alone)
