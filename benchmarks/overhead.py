@@ -26,7 +26,7 @@ from tests import project  # noqa: E402  the miniature of the project that the t
 STUDY = """
 study: tiny
 task: generation
-languages: [{languages}]
+members: [{members}]
 target: lua
 methods: [bottleneck, adapterfusion]
 seeds: [0]
@@ -46,12 +46,12 @@ def measured(home: Path, *options: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--languages", type=int, default=5, help="sources, each with an adapter of its own")
+    parser.add_argument("--members", type=int, default=5, help="sources, each with an adapter of its own")
     parser.add_argument("--work", type=float, default=5.0, help="seconds of computing per adapter")
     args = parser.parse_args()
-    sources = ", ".join(("python", "javascript", "go", "ruby", "julia")[: args.languages])
+    sources = ", ".join(("python", "javascript", "go", "ruby", "julia")[: args.members])
     with tempfile.TemporaryDirectory() as folder:
-        home = project.make(Path(folder), STUDY.format(languages=sources))
+        home = project.make(Path(folder), STUDY.format(members=sources))
         project.notebook(home, "adapter", work=WORK.format(work=args.work))
         wall = {}
         for cores in (1, 2):

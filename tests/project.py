@@ -18,7 +18,7 @@ STUDY = """
 study: tiny
 question: Does the engine do what it says?
 task: generation
-languages: [python]
+members: [python]
 target: lua
 methods: [base, bottleneck]
 seeds: [0]

@@ -41,7 +41,7 @@ from tests.soak_laws import Laws, finished, left, numbers
 STUDY = """
 study: quickstart
 task: generation
-languages: [python]
+members: [python]
 target: lua
 methods: [bottleneck, advfusion_zero]
 seeds: [0]

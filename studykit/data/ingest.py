@@ -124,9 +124,9 @@ def open_data_set(p: DataParams, address: str, format_name: str, *, is_test: boo
     parameter = "data.test_path" if is_test else "data.path"
     source, key = open_source(address, parameter), f"{parameter}={address}"
     names = [file.name for file in source.files]
-    files = files_of_rows(names, p.languages, root=str(source.root), is_test=is_test)
+    files = files_of_rows(names, p.members, root=str(source.root), is_test=is_test)
     if not files:
-        raise UserError(f"{key} has files of other languages alone; the study's are {', '.join(p.languages)}.")
+        raise UserError(f"{key} has files of other languages alone; the study's are {', '.join(p.members)}.")
     if format_name == "auto":
         format_name = detect(source, [SourceFile(file.name, source.root) for file in files])
     format = FORMATS[format_name]
@@ -143,7 +143,7 @@ def open_data_set(p: DataParams, address: str, format_name: str, *, is_test: boo
 def read_examples(data_set: DataSet, template: str, p: DataParams, ingestion: Ingestion) -> None:
     """Reads the examples of a data set, in the order of its files, into the ingestion."""
     format, source, rejects = data_set.format, data_set.source, ingestion.rejects
-    request = ReadRequest(p.task, tuple(p.languages), template, p.diff_context, p.split_by)
+    request = ReadRequest(p.task, tuple(p.members), template, p.diff_context, p.split_by)
     if format.link:
         files = [SourceFile(file.name, source.root) for file in data_set.files]
         request = replace(request, linked=format.link(source, files, request, rejects))
@@ -207,12 +207,12 @@ def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[st
 
     Raises: UserError for a split that is left empty.
     """
-    rows: Rows = {language: {split: [] for split in SPLITS} for language in p.languages}
+    rows: Rows = {language: {split: [] for split in SPLITS} for language in p.members}
     for example in examples:
         assert example.split is not None
         rows[example.row.language][example.split].append(example.row)
     lines = {id(example.row): example.line for example in examples}
-    for language in p.languages:
+    for language in p.members:
         if p.near_duplicates is not None:
             rows[language], dropped = drop_near_duplicates(rows[language], p.near_duplicates)
             for (split, similar_split), items in dropped.items():

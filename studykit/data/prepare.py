@@ -13,18 +13,17 @@ from studykit.study.templates import TEMPLATES, check_template
 def prepare(p: DataParams) -> tuple[Rows, DataManifest]:
     """Makes the rows and the manifest that the parameters of notebook 01 describe.
 
-    Raises: UserError if a language has no rows, or a source of rows does not serve the task.
+    Raises: UserError if a member has no rows, or a source of rows does not serve the task.
     """
-    languages = p.languages
-    if p.target not in languages:
-        raise UserError(f"target={p.target!r} is not among languages={languages}; it must be the last of them.")
+    if p.target not in p.members:
+        raise UserError(f"target={p.target!r} is not among members={p.members}; it must be the last of them.")
     sizes = {
-        language: {
-            "train": p.target_examples if language == p.target else p.source_examples,
+        member: {
+            "train": p.target_examples if member == p.target else p.source_examples,
             "valid": p.valid_examples,
             "test": p.test_examples,
         }
-        for language in languages
+        for member in p.members
     }
     if p.path is not None:
         return rows_from_files(p, sizes)
@@ -32,14 +31,14 @@ def prepare(p: DataParams) -> tuple[Rows, DataManifest]:
         raise UserError("task='naming' has no built-in rows, whose functions all have one name; set data.path.")
     template = check_template(p.task, p.template)
     if p.language:
-        templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in languages}
-        rows = rows_by_task(languages, p.language, sizes, templates, p.seed)
+        templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in p.members}
+        rows = rows_by_task(p.members, p.language, sizes, templates, p.seed)
     else:
-        rows = rows_by_language(p.task, languages, sizes, template, p.seed)
+        rows = rows_by_language(p.task, p.members, sizes, template, p.seed)
     count = sum(len(items) for splits in rows.values() for items in splits.values())
     return rows, DataManifest(
         format=["built-in programs"],
         templates={p.task: template},
         counts={"made": count, "kept": count},
-        splits={language: {s: len(items) for s, items in splits.items()} for language, splits in rows.items()},
+        splits={member: {s: len(items) for s, items in splits.items()} for member, splits in rows.items()},
     )

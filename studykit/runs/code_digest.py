@@ -77,7 +77,7 @@ def _row_files(params: dict[str, Any], name: str, home: Path) -> list[Path]:
     root = path if path.is_dir() else path.parent
     paths = root.rglob("[!.]*") if path.is_dir() else [path]
     names = [file.relative_to(root).as_posix() for file in paths]
-    rows = files_of_rows(names, params.get("languages") or (), root=str(root), is_test=name == "test_path")
+    rows = files_of_rows(names, params.get("members") or (), root=str(root), is_test=name == "test_path")
     above = [root, *list(root.parents)[:FOLDERS_ABOVE]]
     linked = [next((folder / f for folder in above if (folder / f).is_file()), root / f) for f in LINKED_FILES]
     return [*(root / row.name for row in rows), *linked]

@@ -22,7 +22,7 @@ from studykit.study.messages import sentence
 from studykit.study.parameters import STAGES, check
 from studykit.study.yaml_file import read_yaml, write_yaml
 
-SUBJECTS = ("code", "generation", "translation", "commit", "summarization")  # what members can be trained on
+MEMBER_TASKS = ("code", "generation", "translation", "commit", "summarization")  # that members can learn
 
 
 def _section(stage: str, **own: Any) -> type[Section]:
@@ -66,9 +66,7 @@ EvaluateSection = _section(
         list[str] | None,
         Field(
             None,
-            description=(
-                "The adapters of these source languages are evaluated too, each on its own language; null means all."
-            ),
+            description=("The adapters of these members are evaluated too, each on its own test rows; null means all."),
         ),
     ),
 )
@@ -99,13 +97,14 @@ class Study(Section):
         "none",
         description="The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8).",
     )
-    language: str | None = Field(
-        None, description="If set, the members are tasks of this one language, which languages and target then name."
+    members_are: Literal["languages", "tasks"] = Field(
+        "languages", description="The members are languages of one task, or tasks of one language."
     )
-    languages: list[str] = Field(
-        min_length=1, description="These are the source languages, in the order of the members."
+    members: list[str] = Field(
+        min_length=1, description="These members have many examples; they stand in the order of the fusion."
     )
-    target: str = Field(description="This is the low-resource language, which is not among languages.")
+    target: str = Field(description="This member has few examples and is not among members.")
+    language: str | None = Field(None, description="If the members are tasks, this is the language of all of them.")
     members_on: Literal["task", "code"] = Field(
         "task", description="Fused adapters learn the task, or its targets as plain code (code)."
     )
@@ -120,19 +119,26 @@ class Study(Section):
     compare: CompareSection = CompareSection()
 
     @property
-    def all_languages(self) -> list[str]:
-        """Returns the sources in their order, the target last: the members' order."""
-        return [*self.languages, self.target]
+    def all_members(self) -> list[str]:
+        """Returns the members in the order of the fusion: the target last."""
+        return [*self.members, self.target]
 
     @property
     def evaluated_sources(self) -> list[str]:
-        """The source languages whose own adapters are evaluated too, in the members' order."""
-        asked = self.evaluate.sources
-        return [x for x in self.languages if asked is None or x in asked]
+        """Returns the members besides the target whose adapters are evaluated too, each on its own rows."""
+        sources = self.evaluate.sources
+        return [x for x in self.members if sources is None or x in sources]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _target_is_the_task(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("members_are") == "tasks" and values.get("target") in get_args(Task):
+            return {"task": values["target"]} | values
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for key in ("languages", "methods", "seeds"):
+        for key in ("members", "methods", "seeds"):
             values = getattr(self, key)
             if repeated := [v for v in values if values.count(v) > 1]:
                 raise ValueError(f"{key} names {show(repeated[0])} twice; each may be named once")
@@ -144,20 +150,22 @@ class Study(Section):
         check("data", self.data.model_dump(), place="data")
         self._template_fits()
         check("evaluate", self.evaluate.model_dump(exclude={"sources"}), place="evaluate")
-        for name in self.all_languages:
+        for name in self.all_members:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+#-]{0,39}", name):
                 raise ValueError(
-                    f"{self._key_of(name)} names {show(name)}; a language must start with a letter and "
+                    f"{self._key_of(name)} names {show(name)}; a member must start with a letter and "
                     "hold no spaces or dots, 40 characters at most"
                 )
-        if self.target in self.languages:
-            raise ValueError(f"target is {self.target!r}, which is also among languages; name only the sources there")
-        if foreign := [x for x in self.evaluate.sources or [] if x not in self.languages]:
-            raise ValueError(f"evaluate.sources names {show(foreign[0])}; it may name {', '.join(self.languages)}")
+        if self.target in self.members:
+            raise ValueError(f"target is {self.target!r}, which is also among members; name only the others there")
+        if foreign := [x for x in self.evaluate.sources or [] if x not in self.members]:
+            raise ValueError(f"evaluate.sources names {show(foreign[0])}; it may name {', '.join(self.members)}")
         if wrong := [seed for seed in self.seeds if not 0 <= seed < 2**32]:
             raise ValueError(f"seeds holds {show(wrong[0])}; a seed must be at least 0 and less than 2**32")
-        if self.language is not None:
+        if self.members_are == "tasks":
             self._of_tasks()
+        elif self.language is not None:
+            raise ValueError(f"language is {show(self.language)}; it may be given only with members_are: tasks")
         if self.members_on == "code" and self.task not in ("generation", "translation"):
             raise ValueError(f"members_on is 'code', but the targets of {self.task} are not code; leave it at 'task'")
         if self.task == "naming" and self.data.path is None:
@@ -168,7 +176,7 @@ class Study(Section):
                 "and needs 'none'"
             )
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
-        if self.language is None and built_in and (foreign := [x for x in self.all_languages if x not in POLYGLOT]):
+        if self.language is None and built_in and (foreign := [x for x in self.all_members if x not in POLYGLOT]):
             raise ValueError(
                 f"{self._key_of(foreign[0])} names {foreign[0]!r}, but the built-in corpus can write only "
                 f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
@@ -184,8 +192,8 @@ class Study(Section):
             raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")
         return self
 
-    def _key_of(self, language: str) -> str:
-        return "target" if language == self.target else "languages"
+    def _key_of(self, member: str) -> str:
+        return "target" if member == self.target else "members"
 
     def _template_fits(self) -> None:
         """Rows of files may be of a benchmark, whose template has other fields than the task's."""
@@ -209,23 +217,26 @@ class Study(Section):
             )
 
     def _of_tasks(self) -> None:
-        """The rules of a study whose members are tasks of one language."""
+        """Checks a study whose members are tasks of one language."""
         if self.language not in POLYGLOT or self.data.path is not None:
             raise ValueError(
-                f"language is {show(self.language)}; members can be tasks of a built-in language "
-                f"({', '.join(POLYGLOT)}), with data.path left out"
+                f"language is {show(self.language)}; with members_are: tasks it must be a built-in language "
+                f"({', '.join(POLYGLOT)}), and data.path must be left out"
             )
-        for name in self.all_languages:
-            if name not in SUBJECTS:
+        for name in self.all_members:
+            if name not in MEMBER_TASKS:
                 raise ValueError(
-                    f"languages and target name {name!r}; with language set they name tasks, of {', '.join(SUBJECTS)}"
+                    f"{self._key_of(name)} names {name!r}; "
+                    f"with members_are: tasks it may name {', '.join(MEMBER_TASKS)}"
                 )
         if self.task != self.target:
             raise ValueError(
-                f"task is {self.task!r}, target is {self.target!r}; with language set they must be the same"
+                f"task is {self.task!r}, target is {self.target!r}; with members_are: tasks the target is the task"
             )
         if self.members_on != "task":
-            raise ValueError(f"members_on is {self.members_on!r}; with language set, name code among languages instead")
+            raise ValueError(
+                f"members_on is {self.members_on!r}; with members_are: tasks, name code among the members instead"
+            )
 
 
 PLANNED = {stage: of.model.model_fields.keys() for stage, of in STAGES.items()}  # what a section might be given by hand

@@ -13,6 +13,7 @@ from studykit.errors import show
 RENAMED = {
     "weights_learning_rate": "scalar_mix_learning_rate",
     "checkpoints": "trained_runs",
+    "languages": "members",
 }  # keys of earlier studies -> what they are called now
 MUST = {
     "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number", "bool_type": "true or false",

@@ -85,10 +85,12 @@ def plan(study: Study) -> list[Run]:
         needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
         return made.setdefault(values["out"], Run(stage, label, key, values, needs))
 
-    speaks = {"languages": study.all_languages, "target": study.target}  # the members' names
-    spoken = speaks if study.language is None else {"languages": list(fields.POLYGLOT), "target": fields.POLYGLOT[-1]}
-    base = run("base_model", base=study.base, quantization=study.quantization, **spoken)
-    data = run("data", base=base.dir, task=study.task, language=study.language or "", **speaks)
+    members, target = study.all_members, study.target
+    languages = members if study.members_are == "languages" else list(fields.POLYGLOT)  # of the base, target last
+    base = run(
+        "base_model", base=study.base, quantization=study.quantization, languages=languages, target=languages[-1]
+    )
+    data = run("data", base=base.dir, task=study.task, language=study.language or "", members=members, target=target)
     on = {"base": base.dir, "data": data.dir}
     asked = [methods.parse(word) for word in study.methods]
 
@@ -105,12 +107,12 @@ def plan(study: Study) -> list[Run]:
         ]
 
     kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
-    members = {kind: {x: adapters(x, kind, study.members_on) for x in study.all_languages} for kind in kinds}
+    of_members = {kind: {x: adapters(x, kind, study.members_on) for x in members} for kind in kinds}
     trained = {m.word: adapters(study.target, m.word) for m in asked if m.is_adapter}
     own = {kind: adapters(study.target, kind) for kind in kinds} if study.members_on == "task" else {}
     trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
     evaluated = {
-        x: members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
+        x: of_members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
         for x in study.evaluated_sources
     }
     for m in asked:
@@ -121,7 +123,7 @@ def plan(study: Study) -> list[Run]:
                     "fusion",
                     **on,
                     **rate,
-                    members={x: members[m.members][x][at].dir for x in study.all_languages},
+                    members={x: of_members[m.members][x][at].dir for x in members},
                     target=study.target,
                     method=m.name,
                     mask=m.mask,

@@ -68,9 +68,9 @@ class DataParams(Section):
             "a method's name (naming)."
         ),
     )
-    language: str = role("", "Where members are tasks, all rows are in this language; elsewhere it is empty.")
-    languages: Planned[list[str]] = role(None, "These are all languages of the study, the target last.")
-    target: Planned[str] = role(None, "This is the low-resource language.")
+    members: Planned[list[str]] = role(None, "These are all members of the study, the target last.")
+    target: Planned[str] = role(None, "This member has few examples.")
+    language: str = role("", "If the members are tasks, all rows are in this language; elsewhere it is empty.")
     path: str | None = Field(
         None,
         min_length=1,
@@ -84,10 +84,12 @@ class DataParams(Section):
     format: DataFormat = Field(
         "auto", description="The rows have this data set's format; auto recognises it by files and fields."
     )
-    source_examples: int = Field(2000, ge=1, description="A source language has at most this many training rows.")
+    source_examples: int = Field(
+        2000, ge=1, description="A member besides the target has at most this many training rows."
+    )
     target_examples: int = Field(30, ge=1, description="The target has at most this many training rows.")
-    valid_examples: int = Field(48, ge=1, description="Every language has at most this many validation rows.")
-    test_examples: int = Field(250, ge=1, description="Every language has at most this many test rows.")
+    valid_examples: int = Field(48, ge=1, description="Every member has at most this many validation rows.")
+    test_examples: int = Field(250, ge=1, description="Every member has at most this many test rows.")
     max_prompt_tokens: int = Field(96, ge=4, description="A prompt has at most this many tokens.")
     max_target_tokens: int = Field(96, ge=4, description="A target has at most this many tokens.")
     template: str | None = Field(
@@ -250,7 +252,7 @@ class FusionParams(Training):
     )
     carry_optimizer: bool = Field(False, description="Phase 2 continues with the Adam moments of phase 1.")
     phase1_data: Literal["target", "all"] = Field(
-        "target", description="Phase 1 trains on the rows of the target, or of all languages (all)."
+        "target", description="Phase 1 trains on the rows of the target, or of all members (all)."
     )
     rank: int = Field(
         8, ge=1, description="With lowrank, queries and keys have this many dimensions, and V - I has this rank."

@@ -203,7 +203,7 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
         if run.stage == "base_model" and study.base == "scratch":
             job = Job(run.stage, "from scratch", config, {}, half, p.batch_size, p.context, full=True, bf16=half)
         elif run.stage == "base_model":
-            prompts = min(32, PROBE[0] * len(study.all_languages))
+            prompts = min(32, PROBE[0] * len(study.all_members))
             job = Job(run.stage, "probe", adapters={}, batch=prompts, length=limits[0], new=PROBE[1], **on)
         elif run.stage == "adapter" and p.method == "full":
             job = Job(run.stage, p.method, adapters={}, full=True, **on, **trains)

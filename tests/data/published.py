@@ -24,7 +24,7 @@ def write(file: Path, *rows) -> Path:
 
 
 def params(path, **values):
-    usual = {"task": "translation", "languages": ["go", "julia"], "target": "julia", "path": str(path)}
+    usual = {"task": "translation", "members": ["go", "julia"], "target": "julia", "path": str(path)}
     return check("data", usual | NOISE | values)
 
 

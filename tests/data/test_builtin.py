@@ -23,7 +23,7 @@ SIZES = {"source_examples": 60, "target_examples": 12, "valid_examples": 15, "te
 
 
 def params(task="generation", **values):
-    given = {"task": task, "languages": [x for x in LANGUAGES if x != "lua"] + ["lua"], "target": "lua"}
+    given = {"task": task, "members": [x for x in LANGUAGES if x != "lua"] + ["lua"], "target": "lua"}
     return check("data", given | SIZES | values)
 
 
@@ -89,8 +89,8 @@ def test_the_seed_decides_everything(task):
 
 
 def test_the_target_is_among_the_languages():
-    with pytest.raises(UserError, match="target='lua' is not among languages"):
-        prepare.prepare(params(languages=["python"]))
+    with pytest.raises(UserError, match="target='lua' is not among members"):
+        prepare.prepare(params(members=["python"]))
 
 
 def test_rows_survive_their_files(tmp_path):

@@ -34,9 +34,9 @@ from tests.data.published import (
     xcodeeval,
 )
 
-GO = {"languages": ["go"], "target": "go"}
+GO = {"members": ["go"], "target": "go"}
 COMMIT, GENERATION = GO | {"task": "commit"}, GO | {"task": "generation"}
-PYTHON = {"languages": ["python"], "target": "python", "task": "generation"}
+PYTHON = {"members": ["python"], "target": "python", "task": "generation"}
 SUMMARY, NAMING = PYTHON | {"task": "summarization"}, PYTHON | {"task": "naming"}
 
 
@@ -138,12 +138,12 @@ def test_what_is_asked_of_data_that_does_not_serve_it(tmp_path):
     )
     assert "has no train rows for lua; 3 rows were skipped (a pair" in refused(
         nichetrans(tmp_path / "n", valid=[], train=[niche(n, "x", "Go", "Ada") for n in range(3)], test=[]),
-        languages=["lua"], target="lua")  # fmt: skip
+        members=["lua"], target="lua")  # fmt: skip
     assert "holds no file of rows" in refused(_folder(tmp_path / "e"))
     assert "has files of other languages alone; the study's are go" in refused(
         write(tmp_path / "r/ruby/x.jsonl", commit(0)).parents[1], **COMMIT)  # fmt: skip
     assert "in fewer than two languages of the study; translation needs two" in refused(
-        humaneval_xs(tmp_path / "h"), languages=["go", "julia"])  # fmt: skip
+        humaneval_xs(tmp_path / "h"), members=["go", "julia"])  # fmt: skip
 
 
 def _folder(path):

@@ -115,16 +115,16 @@ def test_layouts_of_commits(tmp_path, layout):
 def test_forks_and_renames_are_not_torn_apart(tmp_path):
     made = [commit(n, "Go", f"fork/{n}, r/{n // 4}") for n in range(120)]
     write(tmp_path / "go/data.jsonl", *made)
-    rows, _ = prepare(tmp_path, task="commit", languages=["go"], target="go", target_examples=500)
+    rows, _ = prepare(tmp_path, task="commit", members=["go"], target="go", target_examples=500)
     assert all(len({r.group for r in rows["go"][s]} & {f"r/{n}" for n in range(30)}) == 0 for s in rows["go"])
     of = {row.id: split for split in data_splits.SPLITS for row in rows["go"][split]}
     assert all(len({of[f"Go{n:04d}"] for n in range(4 * k, 4 * k + 4)}) == 1 for k in range(30))
     renamed = [commit(n, "Go", "one/one", f"f{n}", old_file=f"f{n // 2}") for n in range(1, 60)]
     write(tmp_path / "go/data.jsonl", *renamed)
-    assert "set data.split_by to 'file' or 'row'" in refused(tmp_path, task="commit", languages=["go"], target="go")
-    said = refused(tmp_path, task="commit", languages=["go"], target="go", split_by="file")
+    assert "set data.split_by to 'file' or 'row'" in refused(tmp_path, task="commit", members=["go"], target="go")
+    said = refused(tmp_path, task="commit", members=["go"], target="go", split_by="file")
     assert "belong to 1 file alone" in said and said.endswith("set data.split_by to 'row'.")
-    rows, _ = prepare(tmp_path, task="commit", languages=["go"], target="go", split_by="row")
+    rows, _ = prepare(tmp_path, task="commit", members=["go"], target="go", split_by="row")
     assert sum(map(len, rows["go"].values())) == 59
 
 
@@ -174,7 +174,7 @@ def test_the_benchmark_of_converted_rows_appends_its_prompt(tmp_path):
 
 def test_humaneval(tmp_path):
     write(tmp_path / "x.jsonl", *(humaneval(n) for n in range(60)))
-    asked = {"task": "generation", "languages": ["python"], "target": "python"}
+    asked = {"task": "generation", "members": ["python"], "target": "python"}
     row, *_ = only(tmp_path, "python", "test", **asked)[0]
     n = int(row.id.split("/")[1])
     assert row.prompt == humaneval(n)["prompt"] and row.target == humaneval(n)["canonical_solution"]
@@ -189,7 +189,7 @@ def test_humaneval(tmp_path):
 
 
 def test_humaneval_x_asks_the_same_problems_of_every_language(tmp_path):
-    languages = {"task": "generation", "languages": ["python", "go", "rust"], "target": "rust"}
+    languages = {"task": "generation", "members": ["python", "go", "rust"], "target": "rust"}
     rows, manifest = prepare(humaneval_xs(tmp_path), **languages)
     for split in data_splits.SPLITS:
         assert len({frozenset(found) for found in groups(rows, split).values()}) == 1
@@ -216,7 +216,7 @@ def test_a_test_that_is_commented_out_is_none():
 
 
 def test_humaneval_x_translates_solutions(tmp_path):
-    rows, manifest = prepare(humaneval_xs(tmp_path), languages=["python", "go"], target="go")
+    rows, manifest = prepare(humaneval_xs(tmp_path), members=["python", "go"], target="go")
     row = rows["go"]["test"][0]
     n = int(row.group.split("/")[1])
     assert row.prompt == (
@@ -238,17 +238,17 @@ def test_the_published_layout_of_humaneval_x(tmp_path, suffix):
             tmp_path / f"{word.lower()}/data/humaneval_{word.lower()}.{suffix}",
             *(humaneval_x(word, n) for n in range(60)),
         )
-    rows, _ = prepare(tmp_path, task="generation", languages=["python", "go"], target="go")
+    rows, _ = prepare(tmp_path, task="generation", members=["python", "go"], target="go")
     assert len(rows["go"]["train"]) == len(rows["python"]["train"])
 
 
 def test_multipl_e_is_a_test_alone_and_its_problems_are_not_trained_on(tmp_path):
     write(tmp_path / "m/humaneval-jl/test.jsonl", *(multipl_e(n) for n in range(9)))
     write(tmp_path / "m/humaneval-rs/test.jsonl", *(multipl_e(n, "rs") for n in range(9)))
-    asked = {"task": "generation", "languages": ["rust", "julia"], "target": "julia"}
+    asked = {"task": "generation", "members": ["rust", "julia"], "target": "julia"}
     assert "have no solutions to train on; name it as data.test_path" in refused(tmp_path / "m", **asked)
     humaneval_xs(tmp_path / "x", 60)
-    asked = {"task": "generation", "languages": ["rust"], "target": "rust"}
+    asked = {"task": "generation", "members": ["rust"], "target": "rust"}
     rows, manifest = prepare(tmp_path / "x", test_path=str(tmp_path / "m"), **asked)
     assert groups(rows, "test")["rust"] == {f"HumanEval/{n}" for n in range(9)}
     assert not groups(rows, "train")["rust"] & groups(rows, "test")["rust"]
@@ -263,7 +263,7 @@ def test_multipl_e_is_a_test_alone_and_its_problems_are_not_trained_on(tmp_path)
 
 
 def test_xcodeeval_is_joined_by_its_problems(tmp_path):
-    asked = {"task": "generation", "languages": ["c++", "go"], "target": "go"}
+    asked = {"task": "generation", "members": ["c++", "go"], "target": "go"}
     rows, manifest = prepare(xcodeeval(tmp_path), **asked)
     row = rows["c++"]["train"][0]
     uid = row.group
@@ -289,14 +289,14 @@ def test_xcodeeval_is_joined_by_its_problems(tmp_path):
 
 def test_programs_of_xcodeeval_that_failed_are_skipped(tmp_path):
     made = [program(n, f"p{n // 2}", exec_outcome="PASSED" if n % 2 else "WRONG_ANSWER") for n in range(80)]
-    rows, manifest = prepare(xcodeeval(tmp_path, train=made), task="generation", languages=["go"], target="go")
+    rows, manifest = prepare(xcodeeval(tmp_path, train=made), task="generation", members=["go"], target="go")
     assert len(rows["go"]["train"]) + len(rows["go"]["valid"]) == 40
     said = {entry["reason"]: entry["rows"] for entry in manifest["rejects"]["skipped"]}
     assert said == {"exec_outcome is not PASSED": 40, "a problem without a program in a valid file": 1}
 
 
 def test_xcodeeval_trains_and_humaneval_x_tests(tmp_path):
-    rows, manifest = prepare(xcodeeval(tmp_path / "x"), task="generation", languages=["go"], target="go",
+    rows, manifest = prepare(xcodeeval(tmp_path / "x"), task="generation", members=["go"], target="go",
                              test_path=str(humaneval_xs(tmp_path / "h", 5)))  # fmt: skip
     assert groups(rows, "test")["go"] == {f"HumanEval/{n}" for n in range(5)}
     assert rows["go"]["train"][0].target.startswith("Go program") and rows["go"]["test"][0].target
@@ -307,7 +307,7 @@ def test_xcodeeval_trains_and_humaneval_x_tests(tmp_path):
 def test_a_template_of_ones_own_serves_the_rows_of_path(tmp_path):
     asked = {
         "task": "generation",
-        "languages": ["go"],
+        "members": ["go"],
         "target": "go",
         "template": "{samples}|{description}|{time_limit}",
     }
@@ -322,7 +322,7 @@ def test_summaries_of_codexglue_and_codesearchnet(tmp_path):
     split_rows(tmp_path, lambda n, x: codexglue(n), ["python"])
     split_rows(tmp_path, lambda n, x: codesearchnet(n, split_name="test"), ["go"])
     for path in ("python", "go"):
-        asked = {"task": "summarization", "languages": [path], "target": path}
+        asked = {"task": "summarization", "members": [path], "target": path}
         rows, manifest = prepare(tmp_path, **asked)
         assert [len(rows[path][split]) for split in data_splits.SPLITS] == [3, 3, 3] and manifest["format"] == [
             "codesearchnet"
@@ -338,7 +338,7 @@ def test_summaries_of_codexglue_and_codesearchnet(tmp_path):
 def test_codesearchnet_rows_name_their_split(tmp_path):
     made = [codesearchnet(n, split_name=split) for n, split in enumerate(["train", "valid", "test", "train"])]
     write(tmp_path / "go.jsonl", *made)
-    rows, manifest = prepare(tmp_path, task="summarization", languages=["go"], target="go")
+    rows, manifest = prepare(tmp_path, task="summarization", members=["go"], target="go")
     assert [len(rows["go"][split]) for split in data_splits.SPLITS] == [2, 1, 1] and manifest["division"] is None
 
 
@@ -350,7 +350,7 @@ def test_names_are_hidden_wherever_they_stand(tmp_path):
         ),
         ["python"],
     )
-    rows, manifest = prepare(tmp_path, task="naming", languages=["python"], target="python")
+    rows, manifest = prepare(tmp_path, task="naming", members=["python"], target="python")
     row = rows["python"]["train"][0]
     assert (
         body(row)
@@ -405,7 +405,7 @@ def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
     check = {"kind": "stdio", "tests": [{"input": "1", "outputs": ["2"]}]}
     bare = {"prompt": "p", "target": "", "check": check, "no_reference": True}
     write(tmp_path / "go/test.jsonl", bare)
-    asked = {"task": "generation", "languages": ["go"], "target": "go"}
+    asked = {"task": "generation", "members": ["go"], "target": "go"}
     assert prepare(tmp_path, **asked)[0]["go"]["test"][0].target == ""
     write(tmp_path / "go/train.jsonl", bare)
     assert "go/train.jsonl, line 1: 'no_reference' is set where it may not be" in refused(tmp_path, **asked)
@@ -423,7 +423,7 @@ def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
 def test_a_prepared_row_is_validated_where_it_stands(tmp_path, fields, message):
     split_rows(tmp_path, lambda n, x: {"prompt": "p", "target": "t"}, ["go"])
     write(tmp_path / "go/valid.jsonl", {"prompt": "p", "target": "t"} | fields)
-    said = refused(tmp_path, task="generation", languages=["go"], target="go")
+    said = refused(tmp_path, task="generation", members=["go"], target="go")
     assert said.startswith(f"{tmp_path}/go/valid.jsonl, line 1: ") and message in said
 
 
@@ -432,7 +432,7 @@ def test_a_format_can_be_named(tmp_path, name):
     lay = {"commitpackft": (commits, "commit"), "nichetrans": (nichetrans, "translation"),
            "xcodeeval": (xcodeeval, "generation"), "humanevalx": (humaneval_xs, "generation")}  # fmt: skip
     make, task = lay[name]
-    asked = {"task": task, "languages": ["go"] if task == "generation" else ["go", "julia"],
+    asked = {"task": task, "members": ["go"] if task == "generation" else ["go", "julia"],
              "target": "go" if task == "generation" else "julia"}  # fmt: skip
     make(tmp_path)
     assert prepare(tmp_path, format=name, **asked) == prepare(tmp_path, **asked)
@@ -441,5 +441,5 @@ def test_a_format_can_be_named(tmp_path, name):
 def test_a_test_problem_of_ones_own_description(tmp_path):
     xcodeeval(tmp_path, test=[problem("t0", time_limit=None, sample_inputs=[],
                                       sample_outputs=[])])  # fmt: skip
-    row = only(tmp_path, "go", "test", task="generation", languages=["go"], target="go")[0][0]
+    row = only(tmp_path, "go", "test", task="generation", members=["go"], target="go")[0][0]
     assert row.check.time_limit is None and "### Examples:\n\n###" in row.prompt

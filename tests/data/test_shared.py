@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no shared data on thi
 COMMITS = {"python": 672, "java": 394, "rust": 172, "ruby": 107, "go": 56, "julia": 32}
 PAIRS = {"train": 1434, "valid": 88, "test": 174}
 MANY = {"source_examples": 9999, "target_examples": 9999, "valid_examples": 9999, "test_examples": 9999}
-SIX = {"languages": list(COMMITS), "target": "julia"}
+SIX = {"members": list(COMMITS), "target": "julia"}
 
 
 def test_commits_are_all_used():
@@ -44,9 +44,9 @@ def test_pairs_are_all_used_in_their_splits():
 @cache
 def problems(task):
     languages = ["python", "java", "rust", "javascript", "go"]
-    return data_prepare.prepare(
-        params(DATA / "humaneval-x", task=task, languages=languages, **MANY | {"target": "go"})
-    )[0]
+    return data_prepare.prepare(params(DATA / "humaneval-x", task=task, members=languages, **MANY | {"target": "go"}))[
+        0
+    ]
 
 
 @pytest.mark.parametrize("task", ["generation", "translation"])

@@ -17,7 +17,7 @@ QUICKSTART = """
 study: quickstart
 question: Does every notebook run?
 task: generation
-languages: [python, go]
+members: [python, go]
 target: lua
 methods: [base, bottleneck, lora, adapterfusion, advfusion_zero, advfusion_exclude]
 seeds: [0]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.notebooks
 STUDY = """
 study: quickstart
 task: generation
-languages: [python]
+members: [python]
 target: lua
 methods: [bottleneck]
 seeds: [0]

@@ -135,7 +135,7 @@ def test_help_is_a_manual(finished):
 LONG = """
 study: quickstart
 task: generation
-languages: [python]
+members: [python]
 target: lua
 methods: [bottleneck]
 seeds: [0]

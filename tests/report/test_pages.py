@@ -33,7 +33,7 @@ STUDY = """
 study: tiny
 question: Is <this> safe & sound?
 task: generation
-languages: [python]
+members: [python]
 target: lua
 methods: [base, bottleneck]
 seeds: [0]

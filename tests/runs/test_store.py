@@ -506,7 +506,7 @@ def test_results_are_computed_anew_when_anything_else_has(home, finished, change
 
 
 def test_a_users_file_is_part_of_what_a_run_stands_on(home, capsys):
-    out, params = "runs/data/x-0123456789", {"path": "rows", "languages": ["python", "ruby"]}
+    out, params = "runs/data/x-0123456789", {"path": "rows", "members": ["python", "ruby"]}
     (home / "rows").mkdir()
     (home / "rows/python.jsonl").write_text("{}")
     with store.open_run(out, stage="data", params=params) as run:

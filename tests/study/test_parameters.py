@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 GOOD = """
 study: small
 task: generation
-languages: [python, go]
+members: [python, go]
 target: lua
 methods: [base, bottleneck]
 seeds: [0, 1]
@@ -45,7 +45,8 @@ BAD_STUDIES = {
     "adapter: {learning_rat: 1}": "adapter.learning_rat is unknown; did you mean learning_rate?",
     "fusion: {weights_learning_rate: 0.1}": "fusion.weights_learning_rate is unknown; it is now called scalar_mix_learning_rate.",
     "methods: [weights-lora]": "methods[0]: the method 'weights-lora' is unknown; it is now called 'scalar_mix-lora'.",
-    "lanuages: [c]": "lanuages is unknown; did you mean languages?",
+    "membrs: [c]": "membrs is unknown; did you mean members?",
+    "languages: [c]": "languages is unknown; it is now called members.",
     "zzz: 1": "zzz is unknown; known are study, question, task",
     "adapter: {base: runs/x}": "adapter.base is decided by the plan; leave it out",
     "adapter: {target_stps: 3}": "did you mean target_steps?",
@@ -69,23 +70,26 @@ BAD_STUDIES = {
     "study: Big Study": "study is 'Big Study'; it must be of lower-case letters, digits and _",
     "study: 3": "study is 3; it must be text",
     "task: poetry": "task is 'poetry'; it must be one of 'generation'",
-    "target: python": "target is 'python', which is also among languages",
+    "target: python": "target is 'python', which is also among members",
     "target: cobol": "target names 'cobol', but the built-in corpus can write only python",
     "target: [lua]": "target is ['lua']; it must be text",
-    "languages: []": "languages is []; it must be a list that is not empty",
-    "languages: python": "languages is 'python'; it must be a list",
-    "languages: [python, python]": "languages names 'python' twice",
-    "languages: ['py thon']": "languages names 'py thon'; a language must start with a letter",
-    "languages: [no]": "languages names 'no', but the built-in corpus",
+    "members: []": "members is []; it must be a list that is not empty",
+    "members: python": "members is 'python'; it must be a list",
+    "members: [python, python]": "members names 'python' twice",
+    "members: ['py thon']": "members names 'py thon'; a member must start with a letter",
+    "members: [no]": "members names 'no', but the built-in corpus",
     "methods: [bas]": "methods[0]: the method 'bas' is unknown; the nearest known is base.",
     "methods: [base, advfusion]": "methods[1]: the method 'advfusion' is unknown; the nearest known is",
     "methods: base": "methods is 'base'; it must be a list",
     "methods: {base: 1}": "methods is {'base': 1}; it must be a list",
     "methods: []": "methods is []; it must be a list that is not empty",
     "target:": "target is null; it must be text",
-    "languages: [Python]": "languages names 'Python', but the built-in corpus can write only python",
-    "languages: [python, {a: b}]": "languages[1] is {'a': 'b'}; it must be text",
-    "language: lua": "languages and target name 'python'; with language set they name tasks, of code",
+    "members: [Python]": "members names 'Python', but the built-in corpus can write only python",
+    "members: [python, {a: b}]": "members[1] is {'a': 'b'}; it must be text",
+    "language: lua": "language is 'lua'; it may be given only with members_are: tasks",
+    "members_are: task": "members_are is 'task'; it must be one of 'languages' or 'tasks'",
+    "members_are: tasks": "language is null; with members_are: tasks it must be a built-in language (python",
+    "members_are: tasks\nlanguage: lua": "members names 'python'; with members_are: tasks it may name code, gen",
     "seeds: 1, 2": "seeds is '1, 2'; it must be a list",
     "seeds: [0, 0.5]": "seeds[1] is 0.5; it must be an integer",
     "seeds: [99999999999]": "seeds holds 99999999999; a seed must be at least 0 and less than 2**32",
@@ -152,7 +156,7 @@ BAD_STUDIES = {
 
 
 ACCEPTED = ("must", "may ", "did you mean", "now called", "known are", "leave it out", "nearest known", "can write only",
-            "set data.path", "name only", "name tasks", "not YAML")  # fmt: skip
+            "set data.path", "name only", "not YAML")  # fmt: skip
 
 
 @pytest.mark.parametrize("line, said", BAD_STUDIES.items(), ids=[line[:60] for line in BAD_STUDIES])
@@ -215,7 +219,7 @@ def test_the_languages_that_can_be_run_are_those_with_a_runtime():
     assert set(get_args(fields.Runnable)) == set(runtimes.LANGUAGES)
 
 
-@pytest.mark.parametrize("key", ["study", "task", "languages", "target", "methods", "seeds"])
+@pytest.mark.parametrize("key", ["study", "task", "members", "target", "methods", "seeds"])
 def test_missing_key(tmp_path, key):
     text = "\n".join(line for line in GOOD.split("\n") if not line.startswith(key))
     with pytest.raises(UserError, match=rf"x.yaml: {key} is missing; it must be given \("):
@@ -284,7 +288,7 @@ BAD_NOTEBOOKS = [
     ("base_model", {"languages": "lua"}, "languages is 'lua'; it must be a list"),
     ("data", {"task": "x"}, "task is 'x'; it must be one of"),
     ("data", {"path": 3}, "path is 3; it must be text"),
-    ("data", {"languages": [1]}, "languages[0] is 1; it must be text"),
+    ("data", {"members": [1]}, "members[0] is 1; it must be text"),
     ("fusion", {"mask": "zero"}, "mask is 'zero'; adapterfusion takes 'none'"),
     ("fusion", {"method": "advfusion"}, "mask is 'none'; advfusion takes 'zero' or 'exclude'"),
     ("fusion", {"members": ["a"]}, "members is ['a']; it must be a mapping"),

@@ -22,7 +22,7 @@ from tests import made_runs
 ROOT = Path(__file__).parents[2]
 METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
 SMALL = {
-    "study": "small", "task": "generation", "languages": ["python", "go"], "target": "lua",
+    "study": "small", "task": "generation", "members": ["python", "go"], "target": "lua",
     "methods": list(METHODS), "seeds": [0, 1],
 }  # fmt: skip
 
@@ -107,11 +107,11 @@ def test_learning_rates_are_the_published_ones():
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_plan_is_ordered_unique_and_complete(data):
-    languages = data.draw(st.lists(st.sampled_from(POLYGLOT[:-1]), min_size=1, max_size=5, unique=True))
+    members = data.draw(st.lists(st.sampled_from(POLYGLOT[:-1]), min_size=1, max_size=5, unique=True))
     methods = data.draw(st.lists(st.sampled_from(METHODS), min_size=1, unique=True))
     seeds = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True))
-    sources = data.draw(st.sampled_from([None, [], languages[:1]]))
-    runs = planned(languages=languages, methods=methods, seeds=seeds, evaluate={"sources": sources})
+    sources = data.draw(st.sampled_from([None, [], members[:1]]))
+    runs = planned(members=members, methods=methods, seeds=seeds, evaluate={"sources": sources})
     seen: dict[str, plan.Run] = {}
     for run in runs:
         assert run.dir not in seen and all(need.dir in seen for need in run.needs)
@@ -174,7 +174,7 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
 
 
 def test_order_of_members_counts():
-    one, two = planned(), planned(languages=["go", "python"])
+    one, two = planned(), planned(members=["go", "python"])
     assert not names(one) & names(two)  # the base is trained on them in order
     a = plan.key("fusion", {"members": {"python": "runs/a", "go": "runs/b"}})
     assert a != plan.key("fusion", {"members": {"go": "runs/b", "python": "runs/a"}})

@@ -25,7 +25,7 @@ from studykit.workflow import run as workflow_run
 from tests import made_runs
 from tests.project import ROOT
 
-SMALL = {"study": "small", "task": "generation", "languages": ["python"], "target": "lua", "seeds": [0],
+SMALL = {"study": "small", "task": "generation", "members": ["python"], "target": "lua", "seeds": [0],
          "methods": ["base", "bottleneck", "advfusion_zero"], "evaluate": {"sources": []}}  # fmt: skip
 
 
