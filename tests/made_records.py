@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from studykit.attention.record import POOLS, FusionRecord, Sample, mean_weights, token_marks
+from studykit.attention.record import POOLS, FusionRecord, RecordedSample, mean_weights, token_marks
 from studykit.attention.token_kinds import token_kinds
 
 MEMBERS = ("python", "ruby", "lua")
@@ -53,7 +53,7 @@ def made_record(
         record.add(i, weights, shares, marks, kinds)
         if keep is None or i < keep:
             halves = weights.astype(np.float16), shares.astype(np.float16)
-            record.samples.append(Sample(ids[i], list(tokens), marks, kinds, *halves))
+            record.samples.append(RecordedSample(ids[i], list(tokens), marks, kinds, *halves))
     record.seed, record.mask, record.masked = seed, mask, [target] if mask != "none" else []
     record.checkpoint, record.base = checkpoint or f"{target}-made-s{seed}", "made-base"
     return record

@@ -16,7 +16,7 @@ from studykit.study.parameters import STAGES
 ROOT = Path(__file__).parents[1]
 STUDY = """
 study: tiny
-question: Does the engine do what it says?
+question: Does the command do what it says?
 task: generation
 members: [python]
 target: lua

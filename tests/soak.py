@@ -2,7 +2,7 @@
 
     python -m tests.soak --kills 24 --seed 0 --minutes 30        (make soak)
 
-After each stop: what was started is gone, a second engine was refused, what had finished is not made again and has the
+After each stop: what was started is gone, a second command was refused, what had finished is not made again and has the
 numbers of the undisturbed run, and a training that had a checkpoint has gone on from it. Every other stop waits for a
 training to be at work, of the stage that was hit least; the others come at random. After a few stops the study is let
 to its end, compared and cleared. The project lies in a small file system of its own, which can be full or read-only;
@@ -54,7 +54,7 @@ fusion_attention: {samples: 4}
 compare: {resamples: 100}
 """
 FILE = "params/quickstart.yaml"
-KINDS = ("Ctrl-C", "SIGTERM", "SIGKILL of the engine", "SIGKILL of a kernel", "SIGKILL of everything", "failing cell",
+KINDS = ("Ctrl-C", "SIGTERM", "SIGKILL of the command", "SIGKILL of a kernel", "SIGKILL of everything", "failing cell",
          "out of memory", "disk full", "read-only")  # fmt: skip
 TRAINED = ("base_model", "adapter", "fusion")  # stages that are waited for
 TOGETHER = 5  # stops before the study is let to its end
@@ -85,24 +85,24 @@ class Stop:
         """Start the study, stop it `after` so many seconds, put the cause right; what the command said if it ended
         before it was hit. With a `target` the seconds count from when that stage trains, waited for `most` seconds."""
         undo = self._break_a_cell() if self.kind == "failing cell" else None
-        engine = studykit(self.home, "run", FILE, "--cores", "2", wait=False)
-        if self.kind == "SIGKILL of the engine":
-            self._start_a_second(engine)
+        command = studykit(self.home, "run", FILE, "--cores", "2", wait=False)
+        if self.kind == "SIGKILL of the command":
+            self._start_a_second(command)
         began = time.monotonic()
-        while target and engine.poll() is None and time.monotonic() < began + most and target not in self._training():
+        while target and command.poll() is None and time.monotonic() < began + most and target not in self._training():
             time.sleep(0.05)
         with contextlib.suppress(subprocess.TimeoutExpired):  # which is how it should go
-            engine.wait(after)
+            command.wait(after)
         self.after = time.monotonic() - began
-        if engine.poll() is not None and undo is None:
-            self.code = engine.returncode
-            return engine.stdout.read()
-        below = self._below(engine)
+        if command.poll() is not None and undo is None:
+            self.code = command.returncode
+            return command.stdout.read()
+        below = self._below(command)
         self.at, self.hit = ", ".join(self._at_work(below)), self._training()
         if undo is None:
-            undo = self._hit(engine, below)
+            undo = self._hit(command, below)
         try:
-            self.code = engine.wait(ENDS)
+            self.code = command.wait(ENDS)
         finally:
             undo()
         asked, until = time.monotonic(), time.monotonic() + 10
@@ -110,24 +110,24 @@ class Stop:
             time.sleep(0.05)
         self.gone_after = time.monotonic() - asked
         self.left = [found for run in self.planned if (found := left(self.home, run))]
-        return None if self.code else engine.stdout.read()
+        return None if self.code else command.stdout.read()
 
-    def _start_a_second(self, engine: subprocess.Popen) -> None:
-        while engine.poll() is None and not runs_locks.holder(self.home / "runs/.command.lock"):
+    def _start_a_second(self, command: subprocess.Popen) -> None:
+        while command.poll() is None and not runs_locks.holder(self.home / "runs/.command.lock"):
             time.sleep(0.05)
         second = studykit(self.home, "run", FILE)
-        expected = f"Process {engine.pid} on {socket.gethostname()} is running a study"
+        expected = f"Process {command.pid} on {socket.gethostname()} is running a study"
         refused = second.returncode == 2 and expected in second.stdout
-        self.refused = "yes" if refused or engine.poll() is not None else f"NO: {second.stdout[-200:]}"
+        self.refused = "yes" if refused or command.poll() is not None else f"NO: {second.stdout[-200:]}"
 
     def _training(self) -> set[str]:
         """Stages of which a run is open and has a checkpoint."""
         locks = {run: self.home / "runs/.staging" / run.name / "lock" for run in self.planned if run.stage in TRAINED}
         return {run.stage for run, lock in locks.items() if runs_locks.holder(lock) and progress.training_step(run)}
 
-    def _below(self, engine: subprocess.Popen) -> list[psutil.Process]:
+    def _below(self, command: subprocess.Popen) -> list[psutil.Process]:
         try:
-            return psutil.Process(engine.pid).children(recursive=True)
+            return psutil.Process(command.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
 
@@ -143,13 +143,13 @@ class Stop:
             found.append(f"{run.stage} {where}")
         return found or ["between notebooks"]
 
-    def _hit(self, engine: subprocess.Popen, below: list[psutil.Process]):
+    def _hit(self, command: subprocess.Popen, below: list[psutil.Process]):
         """Do it; what puts the cause right again."""
         kernels = [p for p in below if p.is_running() and "ipykernel_launcher" in " ".join(_words(p))]
-        if self.kind in ("Ctrl-C", "SIGTERM", "SIGKILL of the engine"):
-            engine.send_signal({"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}.get(self.kind, signal.SIGKILL))
+        if self.kind in ("Ctrl-C", "SIGTERM", "SIGKILL of the command"):
+            command.send_signal({"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}.get(self.kind, signal.SIGKILL))
         elif self.kind == "SIGKILL of everything" or (not kernels and "kernel" in self.kind):
-            for process in [engine, *below]:
+            for process in [command, *below]:
                 with contextlib.suppress(psutil.NoSuchProcess):  # some end by themselves once the first is gone
                     process.kill()
         elif self.kind == "SIGKILL of a kernel":
@@ -259,7 +259,7 @@ def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=p
         if stop.gone_after > 5:
             report(f"after {kind} something still ran {stop.gone_after:.0f} s later")
         if stop.refused.startswith("NO"):
-            report(f"a second engine was not refused: {stop.refused}")
+            report(f"a second command was not refused: {stop.refused}")
         goes_on = ", ".join(f"{run.stage} at {step.step}" for run, _, _, step in stop.left if step)
         anew = ", ".join(run.stage for run, _, _, step in stop.left if not step)
         waiting.append((f"| {number} | {kind} | {stop.after:.1f} | {stop.at} | {len(laws.kept)} | {stop.code} | "

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from studykit.attention.record import PHASES, FusionRecord, Origin, Sample, norm_shares, token_marks
+from studykit.attention.record import PHASES, FusionRecord, Origin, RecordedSample, norm_shares, token_marks
 from studykit.attention.token_kinds import OTHER, token_kinds
 from studykit.data.encoding import EncodedRow, encode_row
 from studykit.data.rows import Row
@@ -68,7 +68,7 @@ def capture(
     lengths = [len(item.input_ids) for item in encoded]
     by_length = sorted(range(len(rows)), key=lengths.__getitem__)  # little padding; results keep the order of the rows
     record: FusionRecord | None = None
-    kept: dict[int, Sample] = {}
+    kept: dict[int, RecordedSample] = {}
     strings: dict[int, str] = {}
     was_training = model.training
     model.eval()
@@ -90,7 +90,7 @@ def capture(
                     record.add(i, w, shares, marks, kinds)
                     if rows[i].id in kept_ids:
                         halves = w.astype(np.float16), shares.astype(np.float16)
-                        kept[i] = Sample(rows[i].id, tokens, marks, kinds, *halves)
+                        kept[i] = RecordedSample(rows[i].id, tokens, marks, kinds, *halves)
                 bar.update(len(batch))
     finally:
         model.train(was_training)

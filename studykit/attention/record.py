@@ -56,7 +56,7 @@ SUM_TOLERANCE = 1e-3  # accepted |sum of a token's weights - 1|; bf16 models com
 
 
 @dataclass(frozen=True)
-class Sample:
+class RecordedSample:
     """One sample in full: the weights of every token in every layer, without padding."""
 
     id: str
@@ -94,7 +94,7 @@ class FusionRecord:
     kind_weight_sums: np.ndarray  # (2, K, L, A) float64: weights summed over the tokens of a kind in all samples
     kind_share_sums: np.ndarray  # (2, K, L, A) float64: norm-weighted shares, likewise
     kind_entropy_sums: np.ndarray  # (2, K, L) float64: entropies, likewise
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[RecordedSample] = field(default_factory=list)
     method: str = ""  # these four as in Origin
     checkpoint: str = ""
     base: str = ""
@@ -193,7 +193,7 @@ class FusionRecord:
             start = span.stop
             marks, kinds = arrays["kept_marks"][span], arrays["kept_kinds"][span]
             weights, shares = arrays["kept_weights"][:, span], arrays["kept_shares"][:, span]
-            samples.append(Sample(kept["id"], kept["tokens"], marks, kinds, weights, shares))
+            samples.append(RecordedSample(kept["id"], kept["tokens"], marks, kinds, weights, shares))
         return cls(**{name: meta[name] for name in _META}, **{name: arrays[name] for name in _ARRAYS}, samples=samples)
 
 
@@ -214,7 +214,6 @@ class RecordCheck:
     completion_tokens: int
     sum_error: float  # largest |sum of a token's weights - 1|
     finite: bool  # whether all sums are finite
-    masked_weight: float  # mean softmax weight of the masked members: under a zero mask it shrinks the others
     excluded_is_zero: bool | None  # whether excluded members have exactly weight 0; None: no member is excluded
 
     @property
@@ -232,7 +231,6 @@ def check_record(record: FusionRecord) -> RecordCheck:
         completion_tokens=int(record.counts[:, COMPLETION].sum()),
         sum_error=record.sum_error,
         finite=bool(np.isfinite(record.weight_sums).all() and np.isfinite(record.share_sums).all()),
-        masked_weight=float(masked.sum() / record.counts.sum() / len(record.layers)),
         excluded_is_zero=not masked.any() if record.mask == "exclude" else None,
     )
 

@@ -67,7 +67,7 @@ def record_snapshots(
     files.write_json(run.path("texts.json"), texts)
     if p.method in PEFT_COMPOSITIONS:
         return
-    origin = Origin(composition(p.model_dump()), Path(p.out).name, Path(p.base).name, p.seed)
+    origin = Origin(composition_name(p.model_dump()), Path(p.out).name, Path(p.base).name, p.seed)
     for key, masked in masks.items():
         fusion_members(model, masked, trained.mode if trained else "zero")
         record = capture(
@@ -110,6 +110,6 @@ def parameter_counts(model: Any, base: int) -> dict[str, int]:
     return {"base": base, "members": total - base - fusion, "fusion": fusion}
 
 
-def composition(params: Mapping[str, Any]) -> str:
+def composition_name(params: Mapping[str, Any]) -> str:
     """Returns the composition of members that the parameters of a fusion run name, as "adapterfusion-lowrank"."""
     return params["method"] + f"-{params['variant']}" * (params["variant"] != "full")

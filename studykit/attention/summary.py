@@ -19,7 +19,7 @@ import numpy as np
 from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord, Origin, check_record, target_weights
-from studykit.attention.snapshots import composition, load_snapshots
+from studykit.attention.snapshots import composition_name, load_snapshots
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import files, store
@@ -172,7 +172,7 @@ def capture_run(
         options: batch_size, keep and progress of `capture.capture`.
     """
     params, records = finished_run(fusion_run).params, {}
-    origin = Origin(composition(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
+    origin = Origin(composition_name(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
     for phase in trained_phases(params["method"]):
         model: Any = load_trained(base, fusion_run, phase.key)
         if masks_target(phase):

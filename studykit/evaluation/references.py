@@ -30,7 +30,7 @@ FORMS = ("rows/*/test.jsonl", "*.jsonl", "*/data/humaneval_*.jsonl.gz", "*.jsonl
 class ReferenceFailure:
     """References of one language that fail for the same reason."""
 
-    status: str  # see `executable.Verdict`
+    status: str  # see `executable.ProgramResult`
     message: str  # see `samples.error_message`
     ids: list[str]  # of their rows
 
@@ -64,13 +64,13 @@ def verify_references(
     """
     checked = [row for row in rows if scoring.can_run(row)]
     programs = [executable(row.language, row.target, row.check) for row in checked if row.check]
-    verdicts = execute.execute(
+    endings = execute.execute(
         programs, timeout=timeout, memory_mb=memory_mb, workers=workers, allow_unsandboxed=allow_unsandboxed
     )
     failures: dict[str, dict[tuple[str, str], list]] = defaultdict(lambda: defaultdict(list))
-    for row, verdict in zip(checked, verdicts, strict=True):
-        if not verdict.passed:
-            reason = scoring.program_status(verdict), samples.error_message(verdict.stderr_tail, masked=False)
+    for row, result in zip(checked, endings, strict=True):
+        if not result.passed:
+            reason = scoring.program_status(result), samples.error_message(result.stderr_tail, masked=False)
             failures[row.language][reason].append(row.id)
     with_tests = Counter(row.language for row in checked)
     results = []

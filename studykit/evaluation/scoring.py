@@ -16,7 +16,7 @@ import numpy as np
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
-from studykit.evaluation.execution.executable import Verdict
+from studykit.evaluation.execution.executable import ProgramResult
 from studykit.evaluation.execution.programs import executable, missing_package
 from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.scores import ExecutionSummary, PredictionCounts, Score
@@ -34,7 +34,7 @@ class ProgramEnd:
     """The end of one program that was run."""
 
     id: str  # of its row
-    status: str  # passed, failed, error, timeout, memory or output, see `executable.Verdict`
+    status: str  # passed, failed, error, timeout, memory or output, see `executable.ProgramResult`
     seconds: float
     stderr: str  # the last part of what it wrote there
 
@@ -124,10 +124,10 @@ def _run_programs(
 ) -> tuple[ExecutionSummary, list[ProgramEnd]]:
     checked = [(row, text) for row, text in zip(rows, texts, strict=True) if can_run(row)]
     programs = [executable(row.language, text, row.check) for row, text in checked if row.check]
-    verdicts = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
+    results = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     ends = [
-        ProgramEnd(row.id, program_status(verdict), verdict.seconds, verdict.stderr_tail)
-        for (row, _), verdict in zip(checked, verdicts, strict=True)
+        ProgramEnd(row.id, program_status(result), result.seconds, result.stderr_tail)
+        for (row, _), result in zip(checked, results, strict=True)
     ]
     languages = sorted({row.language for row, _ in checked})
     summary = ExecutionSummary(
@@ -145,10 +145,10 @@ def can_run(row: Row) -> bool:
     return row.check is not None and not missing_package(row.language, row.check)
 
 
-def program_status(verdict: Verdict) -> str:
+def program_status(result: ProgramResult) -> str:
     """Returns the status of a program; one that a failed test ended with a message has the status "failed"."""
-    failed_test = verdict.status == "error" and FAILED_TEST.search(verdict.stderr_tail)
-    return "failed" if failed_test else verdict.status
+    failed_test = result.status == "error" and FAILED_TEST.search(result.stderr_tail)
+    return "failed" if failed_test else result.status
 
 
 def pass_at(

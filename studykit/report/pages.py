@@ -255,7 +255,7 @@ def run_page(run: Run, status: Status, study: Study, pages: dict[Run, str], log:
 
 
 @dataclass(frozen=True)
-class StageTime:
+class StageShare:
     """The computing time of a stage's runs."""
 
     stage: str
@@ -312,14 +312,14 @@ def _waiting_for(run: Run, statuses: dict[Run, Status]) -> str:
     return f"waits for {missing[0].stage} {missing[0].label}"
 
 
-def _stage_times(statuses: dict[Run, Status]) -> list[StageTime]:
+def _stage_times(statuses: dict[Run, Status]) -> list[StageShare]:
     seconds: dict[str, list[float]] = {}
     for run, status in statuses.items():
         if status.manifest:
             seconds.setdefault(run.stage, []).append(status.manifest.seconds)
     longest = max(map(sum, seconds.values()), default=0) or 1
     return [
-        StageTime(stage, len(seconds[stage]), sum(seconds[stage]), 100 * sum(seconds[stage]) / longest)
+        StageShare(stage, len(seconds[stage]), sum(seconds[stage]), 100 * sum(seconds[stage]) / longest)
         for stage in STAGES
         if stage in seconds
     ]

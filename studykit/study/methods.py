@@ -100,13 +100,13 @@ def parse(word: str) -> Method:
     raise ValueError(f"the method {word!r} is unknown; {hint}")
 
 
-def known(word: str) -> str:
+def check_word(word: str) -> str:
     """Returns the word if it names a method; raises ValueError otherwise."""
     return parse(word).word
 
 
-def weighing(word: str) -> str:
-    """The word, if it names a method with weights per member; ValueError otherwise."""
+def check_weighted_word(word: str) -> str:
+    """Returns the word if it names a method with weights per member; raises ValueError otherwise."""
     if not parse(word).has_weights:
         raise ValueError(
             f"the method {word!r} has no weights per member; those that have them begin with {', '.join(COMPOSITIONS)}"

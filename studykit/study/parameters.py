@@ -88,7 +88,7 @@ class FusionAttentionParams(Section):
     base: Planned[str] = run_dir("The fusions run on this base_model run.")
     data: Planned[str] = run_dir("The test rows come from this data run.")
     trained_runs: Planned[list[str]] = run_dir("These fusion runs are recorded, one per seed.")
-    method: Annotated[str, AfterValidator(methods.weighing)] = role(
+    method: Annotated[str, AfterValidator(methods.check_weighted_word)] = role(
         "adapterfusion", "This is the name of the recorded fusion method."
     )
     seeds: Planned[list[int]] = run_dir("These are the seeds of the trained runs, in their order.")

@@ -27,7 +27,14 @@ COMPACTERS = ("compacter", "compacterpp")
 ADAPTER_RATE = 1e-4  # learning rates of the published study
 FUSION_RATE = 1e-5
 COMPACTER_FUSION_RATE = 1e-4
-FILES_ALONE = {"format", "diff_context", "split_by", "shares", "near_duplicates", "bad_rows"}  # of data parameters
+FILE_PARAMETERS = {
+    "format",
+    "diff_context",
+    "split_by",
+    "shares",
+    "near_duplicates",
+    "bad_rows",
+}  # of files
 
 
 @dataclass(frozen=True)
@@ -215,7 +222,7 @@ def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
         silent = set(values) - {"base", "quantization", "out"}
     elif stage == "data":
-        silent = set() if values["path"] else FILES_ALONE
+        silent = set() if values["path"] else FILE_PARAMETERS
         if values["task"] != "commit":
             silent = silent | {"diff_context", "split_by"}
     elif stage == "adapter":

@@ -16,14 +16,14 @@ from studykit.errors import UserError
 ATTENTION_KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 
 
-class Example(TypedDict):
+class TokenSequence(TypedDict):
     """One sequence to train on; both lists have its length."""
 
     input_ids: list[int]
     labels: list[int]  # token ids, or -100 where no loss is counted
 
 
-def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[Example]:
+def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[TokenSequence]:
     """Returns rows as examples for `train`, cut to these numbers of tokens."""
     encoded = [encode_row(row, tokenizer, max_prompt_tokens, max_target_tokens) for row in rows]
     return [{"input_ids": e.input_ids, "labels": e.labels} for e in encoded]
@@ -49,11 +49,11 @@ class Collator:
     def __init__(self, pad_token_id: int, loss_on: str = "completion", packing: bool = False):
         self.pad_token_id, self.loss_on, self.packing = pad_token_id, loss_on, packing
 
-    def __call__(self, examples: list[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: list[TokenSequence]) -> dict[str, Tensor]:
         """Returns the batch of a list of examples."""
         rows = pack(examples) if self.packing else [[example] for example in examples]
 
-        def joined(part: Callable[[Example], list[int]], fill: int) -> Tensor:  # (B, T)
+        def joined(part: Callable[[TokenSequence], list[int]], fill: int) -> Tensor:  # (B, T)
             return pad([[x for example in row for x in part(example)] for row in rows], fill)
 
         completion = joined(lambda e: [-100, *e["labels"][1:]], -100)  # nothing predicts a first token
@@ -73,14 +73,14 @@ class Collator:
         return batch
 
 
-def pack(examples: list[Example]) -> list[list[Example]]:
+def pack(examples: list[TokenSequence]) -> list[list[TokenSequence]]:
     """Returns the examples in rows, none longer than the longest example.
 
     Each example, the longest first, goes into the first row that has room (first-fit decreasing, Johnson 1973).
     """
     ordered = sorted(examples, key=lambda e: -len(e["input_ids"]))
     capacity = len(ordered[0]["input_ids"])
-    rows: list[list[Example]] = []
+    rows: list[list[TokenSequence]] = []
     room: list[int] = []  # free tokens of each row
     for example in ordered:
         need = len(example["input_ids"])

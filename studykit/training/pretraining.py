@@ -32,7 +32,7 @@ from studykit.training.base import (
     require_causal_model,
     require_config,
 )
-from studykit.training.batches import Example
+from studykit.training.batches import TokenSequence
 from studykit.training.decoding import Decoding
 from studykit.training.generate import generate
 from studykit.training.result import BaseTrainingResult
@@ -64,7 +64,7 @@ def corpus(p: BaseModelParams) -> list[Document]:
     return file_documents(Path(p.corpus).expanduser(), p.languages, p.target, p.target_share, p.seed)
 
 
-def composition(documents: Sequence[Document]) -> list[dict]:
+def count_documents(documents: Sequence[Document]) -> list[dict]:
     """Returns a row per language with its documents, those of each kind, and its characters; the largest first."""
     rows: dict[str, dict] = {}
     kinds = sorted({document.kind for document in documents})
@@ -77,7 +77,9 @@ def composition(documents: Sequence[Document]) -> list[dict]:
     return sorted(rows.values(), key=lambda row: -row["characters"])
 
 
-def split_blocks(documents: Sequence[Document], tokenizer, context: int) -> tuple[list[Example], list[Example]]:
+def split_blocks(
+    documents: Sequence[Document], tokenizer, context: int
+) -> tuple[list[TokenSequence], list[TokenSequence]]:
     """Returns training and held-out blocks of at most `context` tokens; the last 2 %, 64 at most, are held out."""
     packed = packed_blocks(documents, tokenizer, context)
     held_out = min(HELD_OUT, max(1, len(packed) // 50))
@@ -102,7 +104,7 @@ def train_base(
         held_out=len(held_out),
         block_tokens=sum(len(block["input_ids"]) for block in blocks) / len(blocks),
         tokens_per_second=tokens_per_second(result, blocks, settings),
-        corpus=composition(documents),
+        corpus=count_documents(documents),
     )
     base_result.write(run.path("training.json"))
     description = save_description(model, "model", p.quantization, run)
@@ -213,7 +215,9 @@ def new_model(tokenizer: Qwen2Tokenizer, p: BaseModelParams) -> Qwen2ForCausalLM
     return Qwen2ForCausalLM(config)
 
 
-def packed_blocks(documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, context: int) -> list[Example]:
+def packed_blocks(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, context: int
+) -> list[TokenSequence]:
     """Returns documents side by side in blocks of at most `context` tokens, each with the end token behind it.
 
     No loss is counted on the documents' contexts. A document is not cut unless it is longer than a block: half a
@@ -222,7 +226,7 @@ def packed_blocks(documents: Iterable[Document], tokenizer: PreTrainedTokenizerF
     documents = list(documents)
     contexts = tokenizer([document.context for document in documents], split_special_tokens=True)["input_ids"]
     texts = tokenizer([document.text for document in documents], split_special_tokens=True)["input_ids"]
-    blocks: list[Example] = []
+    blocks: list[TokenSequence] = []
     ids: list[int] = []
     labels: list[int] = []
 

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from studykit.errors import Interrupted, UserError
 from studykit.study.training_parameters import BaseModelParams, Training
 from studykit.training.base import half_precision
-from studykit.training.batches import Collator, Example, require_packable
+from studykit.training.batches import Collator, TokenSequence, require_packable
 from studykit.training.result import TrainingResult
 from studykit.training.trainer import (
     OPTIMIZERS,
@@ -39,7 +39,7 @@ from studykit.training.trainer import (
     step_of,
 )
 
-CHECKPOINTING: dict[str, Any] = {
+CHECKPOINTING_ARGUMENTS: dict[str, Any] = {
     "gradient_checkpointing": True,
     "gradient_checkpointing_kwargs": {"use_reentrant": False},
 }
@@ -71,7 +71,7 @@ class TrainingSettings:
         return cls(**{**known, **overrides})
 
 
-def tokens_per_second(result: TrainingResult, examples: list[Example], p: TrainingSettings | Training) -> float:
+def tokens_per_second(result: TrainingResult, examples: list[TokenSequence], p: TrainingSettings | Training) -> float:
     """Returns the trained tokens per second, padding excluded, of a training that drew its examples evenly."""
     settings = TrainingSettings.of(p)
     mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
@@ -116,8 +116,8 @@ def has_ended(checkpoint: Path, steps: int, patience: int) -> bool:
 def train(
     model: nn.Module,
     tokenizer,
-    train_examples: list[Example],
-    valid_examples: list[Example],
+    train_examples: list[TokenSequence],
+    valid_examples: list[TokenSequence],
     p: TrainingSettings | Training,
     *,
     steps: int,
@@ -188,7 +188,7 @@ def train(
         report_to="none",
         disable_tqdm=True,  # `Progress` shows a bar
         use_cpu=not torch.cuda.is_available(),
-        **(CHECKPOINTING if p.gradient_checkpointing else {}),
+        **(CHECKPOINTING_ARGUMENTS if p.gradient_checkpointing else {}),
     )
     if not steps:
         return _untrained(model, tokenizer, valid_examples, p, arguments), {}
@@ -230,7 +230,7 @@ def train(
 
 
 def _untrained(
-    model: nn.Module, tokenizer, valid_examples: list[Example], p: TrainingSettings, arguments: TrainingArguments
+    model: nn.Module, tokenizer, valid_examples: list[TokenSequence], p: TrainingSettings, arguments: TrainingArguments
 ) -> TrainingResult:
     """Returns the result of a training without steps, which holds only the validation losses."""
     collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)

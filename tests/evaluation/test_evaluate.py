@@ -163,7 +163,7 @@ def written(monkeypatch) -> list[int]:
 
 
 def test_scoring_anew_takes_over_completions_that_would_be_written_the_same(advfusion, monkeypatch):
-    """As when a metric has changed: the engine removes the manifest, and the code's digest is another."""
+    """As when a metric has changed: the command removes the manifest, and the code's digest is another."""
     p = parameters(advfusion, [advfusion.members["lua"]], out="runs/evaluate/again-0000000007")
     first = evaluated(p)
     place = files.home() / p.out

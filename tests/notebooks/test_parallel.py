@@ -1,4 +1,4 @@
-"""One training in two processes: the losses of one process, and a run that the engine then takes up."""
+"""One training in two processes: the losses of one process, and a run that the command then takes up."""
 
 from __future__ import annotations
 

@@ -156,13 +156,13 @@ def test_killed_mid_training_the_same_command_ends_with_the_same_weights_and_sco
     done = studykit(straight, "run", "params/quickstart.yaml", "--cores", "2")
     assert done.returncode == 0, done.stdout[-3000:]
 
-    engine = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2", wait=False)
+    command = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2", wait=False)
     until = time.monotonic() + 200
     while not list(killed.glob("runs/.staging/adapter/*/checkpoints/checkpoint-2*/trainer_state.json")):
-        assert time.monotonic() < until and engine.poll() is None, "no adapter came to its checkpoint"
+        assert time.monotonic() < until and command.poll() is None, "no adapter came to its checkpoint"
         time.sleep(0.02)
-    os.killpg(engine.pid, signal.SIGKILL)
-    engine.wait()
+    os.killpg(command.pid, signal.SIGKILL)
+    command.wait()
     before = stamps(killed)
     assert {name.split("/")[0] for name in before} == {"base_model", "data"}, "killed while adapters train"
 

@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 
-from studykit.attention.record import FusionRecord, Sample, token_marks
+from studykit.attention.record import FusionRecord, RecordedSample, token_marks
 from studykit.errors import UserError
 from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary, Verdict
 from studykit.report.figures import comparison, fusion, heatmaps, style, training
@@ -52,7 +52,7 @@ def shares(layers: int = 4, seed: int = 0, members: int = 3) -> np.ndarray:
 def record(tokens: list[str], layers: int = 3) -> FusionRecord:
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=(layers, len(tokens))).astype(np.float16)
     kinds = np.zeros(len(tokens), np.uint8)
-    sample = Sample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), kinds, weights, weights)
+    sample = RecordedSample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), kinds, weights, weights)
     made = FusionRecord.empty(MEMBERS, TARGET, "phase 2", [f"L{i + 1}" for i in range(layers)], ["r<1>"])
     made.samples.append(sample)
     return made

@@ -65,7 +65,7 @@ def test_a_stage_without_a_model_claims_nothing(devices):
 def test_one_device_is_shared_by_nobody_to_claim(devices, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     monkeypatch.setenv("STUDYKIT_COMMAND", runs_process.name())
-    runs_process.claim_gpu("adapter")  # the engine starts one such job at a time
+    runs_process.claim_gpu("adapter")  # the command starts one such job at a time
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7" and runs_process.gpus() == ["7"]
 
 

@@ -108,7 +108,7 @@ def test_a_directory_of_another_run_is_refused():
 
 def test_what_the_engine_leaves_there_is_replaced(home):
     (home / OUT).mkdir(parents=True)
-    (home / OUT / "stale.txt").write_text("from a run whose manifest the engine removed")
+    (home / OUT / "stale.txt").write_text("from a run whose manifest the command removed")
     with opened() as run:
         assert not run.done
         run.publish()
@@ -389,7 +389,7 @@ def test_commit_and_dirt(tmp_path):
     assert provenance.commit(tmp_path) == clean.model_copy(update={"dirty": True})
 
 
-# The engine's death, and GPUs
+# The command's death, and GPUs
 
 
 def test_a_notebook_ends_with_its_engine(home):
@@ -397,7 +397,7 @@ def test_a_notebook_ends_with_its_engine(home):
     orphan = script(HOLD, home, STUDYKIT_COMMAND=runs_process.name(dying.pid))
     assert "goes on" in orphan.stdout.readline() or "holding" in orphan.stdout.readline()
     time.sleep(1.2)
-    assert orphan.poll() is None, "it lives while its engine lives"
+    assert orphan.poll() is None, "it lives while its command lives"
     dying.kill()
     dying.wait()
     assert orphan.wait(timeout=5) == -signal.SIGKILL
@@ -410,8 +410,8 @@ def test_a_notebook_of_a_dead_engine_does_not_begin(home):
     name = runs_process.name(gone.pid)
     gone.wait()
     assert not runs_process.alive(name) and runs_process.alive(runs_process.name())
-    assert runs_process.alive("elsewhere|1|0"), "an engine on another host is believed"
-    assert not runs_process.alive(runs_process.name().rsplit("|", 1)[0] + "|1"), "a reused pid is no engine"
+    assert runs_process.alive("elsewhere|1|0"), "a command on another host is believed"
+    assert not runs_process.alive(runs_process.name().rsplit("|", 1)[0] + "|1"), "a reused pid is no command"
     assert script(HOLD, home, STUDYKIT_COMMAND=name).wait(timeout=10) == -signal.SIGKILL
     assert not (home / "runs").exists()
 
@@ -450,7 +450,7 @@ def test_two_runs_get_two_gpus(home):
             Path(f"/tmp/studykit-gpu-{os.getuid()}-{card}.lock").unlink()
 
 
-# Executed again by the engine, which removes the manifest
+# Executed again by the command, which removes the manifest
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ FIELDS = [(s, f) for s in STAGES for f in type(getattr(file.Study.model_validate
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     wide = {"methods": [*METHODS, "full", "compacter", "scalar_mix", "adapterfusion-lowrank"]}
     on = {}
-    if stage == "data" and name in {*plan.FILES_ALONE, "test_path"}:  # these say nothing of built-in programs
+    if stage == "data" and name in {*plan.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
         on, wide = {"path": "rows"}, wide | {"task": "commit", "data": {"path": "rows"}}
     if stage == "evaluate" and name in ("samples", "pass_k"):
         on, wide = {"samples": 4, "temperature": 0.8}, wide | {"evaluate": {"samples": 4, "temperature": 0.8}}

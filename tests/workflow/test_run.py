@@ -1,4 +1,4 @@
-"""What the driver owes a study that runs: no end by its display or its terminal, no second engine beside it."""
+"""What the driver owes a study that runs: no end by its display or its terminal, no second command beside it."""
 
 from __future__ import annotations
 

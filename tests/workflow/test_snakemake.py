@@ -1,7 +1,7 @@
 """The real Snakefile, profiles and command on a study of six tiny notebooks: resume, rerun, failure, kill.
 
 The tests share one project and build on each other's state, each starting from a study that is complete; they run in
-the order of the file. Traps are those measured in a trial of the engine: see the name of each test.
+the order of the file. Traps are those measured in a trial of Snakemake: see the name of each test.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_clean_run_makes_everything(home):
     assert set(stamps(home)) == ALL
     assert all((Path(f).parent / "notebook.ipynb").is_file() for f in home.glob("runs/*/*/manifest.json"))
     index = (home / "reports/tiny/index.html").read_text()
-    assert "6 of 6 runs are done" in index and "Does the engine do what it says?" in index
+    assert "6 of 6 runs are done" in index and "Does the command do what it says?" in index
     assert len(list((home / "reports/tiny").glob("*.html"))) == 7
 
 
@@ -236,10 +236,10 @@ value = {'resumed': resumed, 'attempt': run.attempt}"""
 def running(home: Path, attempt: int):
     """The command, in the middle of the adapter's n-th attempt, and its processes."""
     (home / "slow").touch()
-    engine = studykit(home, "run", "params/tiny.yaml", wait=False)
+    command = studykit(home, "run", "params/tiny.yaml", wait=False)
     steps = "runs/.staging/adapter/*/checkpoints/step"
     wait_until(lambda: [s for s in home.glob(steps) if s.read_text() == str(attempt)], 600, "the adapter has not begun")
-    return engine, children(engine)
+    return command, children(command)
 
 
 def gone(processes) -> bool:
@@ -265,27 +265,27 @@ def hanging(home):
 
 
 def test_after_any_kill_the_same_command_completes(home, hanging, interruptible):
-    """SIGKILL of the engine alone, Ctrl-C, SIGKILL of everything; each time the same command, nothing else."""
-    engine, started = running(home, 1)
+    """SIGKILL of the command alone, Ctrl-C, SIGKILL of everything; each time the same command, nothing else."""
+    command, started = running(home, 1)
     second = studykit(home, "run", "params/tiny.yaml")
-    assert second.returncode == 2, "a second engine is refused while the first runs"
-    assert re.search(rf"studykit: Process {engine.pid} on \S+ is running a study in this project", second.stdout)
-    engine.send_signal(signal.SIGKILL)
-    engine.wait()
+    assert second.returncode == 2, "a second command is refused while the first runs"
+    assert re.search(rf"studykit: Process {command.pid} on \S+ is running a study in this project", second.stdout)
+    command.send_signal(signal.SIGKILL)
+    command.wait()
     assert len(started) >= 2 and list(home.glob(".snakemake/locks/*")), "orphans, and Snakemake's lock is left behind"
 
-    engine, restarted = running(home, 2)  # at once: it waits for the orphans' end, and unlocks
+    command, restarted = running(home, 2)  # at once: it waits for the orphans' end, and unlocks
     assert gone(started), "no orphan writes beside it"
-    os.killpg(engine.pid, signal.SIGINT)
-    engine.wait(timeout=120)
+    os.killpg(command.pid, signal.SIGINT)
+    command.wait(timeout=120)
     wait_until(lambda: gone(restarted), 60, "Ctrl-C left an orphan")
-    assert "stopped; the same command continues it" in engine.stdout.read()
+    assert "stopped; the same command continues it" in command.stdout.read()
 
-    engine, restarted = running(home, 3)
-    for process in [engine, *restarted]:
+    command, restarted = running(home, 3)
+    for process in [command, *restarted]:
         with contextlib.suppress(psutil.NoSuchProcess):  # some end by themselves as soon as the first is gone
             process.kill()
-    engine.wait()
+    command.wait()
 
     (home / "slow").unlink()
     last = studykit(home, "run", "params/tiny.yaml")
@@ -299,21 +299,21 @@ def test_sigterm_ends_it_as_ctrl_c_does(home, hanging):
     """As a batch system or a shutdown stops it; a background job of a shell, which has Ctrl-C ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        engine, started = running(home, 1)
+        command, started = running(home, 1)
     finally:
         signal.signal(signal.SIGINT, before)
     shown = studykit(home, "status", "params/tiny.yaml").stdout
     assert re.search(r"running: adapter lua-bottleneck-s0: being written by process \d+ on", shown)
-    assert f"Process {engine.pid} on" in shown
+    assert f"Process {command.pid} on" in shown
     (home / "runs/.command.lock").unlink()
     second = studykit(home, "run", "params/tiny.yaml")
     assert second.returncode == 2 and "another process is running a study" in second.stdout, "the lock was deleted"
     began = time.monotonic()
-    engine.send_signal(signal.SIGTERM)
-    assert engine.wait(timeout=60) == 143
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(timeout=60) == 143
     assert time.monotonic() - began < 20, "it ends within seconds"
     assert gone(started), "nothing is left when the command has returned"
-    assert re.search(r"adapter/lua-bottleneck-s0-\w+: stopped during training", engine.stdout.read())
+    assert re.search(r"adapter/lua-bottleneck-s0-\w+: stopped during training", command.stdout.read())
     (home / "slow").unlink()
     assert studykit(home, "run", "params/tiny.yaml").returncode == 0
 
@@ -351,12 +351,12 @@ def test_a_manifest_that_is_not_whole_ends_no_command(home, content):
 def test_a_study_edited_while_it_runs_is_named(home, hanging):
     """The terminal says that it ran the study as it was, and the report shows that one too."""
     command, _ = running(home, 1)
-    (home / "params/tiny.yaml").write_text(STUDY.replace("Does the engine do", "Will the edited study do"))
+    (home / "params/tiny.yaml").write_text(STUDY.replace("Does the command do", "Will the edited study do"))
     (home / "slow").unlink()
     said, _ = command.communicate(timeout=600)
     assert command.returncode == 0, said
     assert "params/tiny.yaml was edited meanwhile; the runs and the report are those of the study as it was" in said
-    assert "Does the engine do what it says?" in (home / "reports/tiny/index.html").read_text()
+    assert "Does the command do what it says?" in (home / "reports/tiny/index.html").read_text()
 
 
 def test_snakemakes_words_are_in_a_log_and_its_errors_told(home):

@@ -65,12 +65,12 @@ def runtime_lines() -> Iterator[str]:
         started = time.monotonic()
         try:
             hello = Executable(language, HELLO[language], Outputs((("", ("hello",)),)))
-            verdict = execute.execute([hello], timeout=30)[0]
+            result = execute.execute([hello], timeout=30)[0]
         except UserError as error:
             yield f"{language:13} {runtime.version:60.60} not tried: {str(error)[:60]} ..."
             continue
         seconds = time.monotonic() - started
-        ended = f"{seconds:5.1f} s" if verdict.passed else f"FAILS: {verdict.status}: {verdict.stderr_tail[-200:]}"
+        ended = f"{seconds:5.1f} s" if result.passed else f"FAILS: {result.status}: {result.stderr_tail[-200:]}"
         yield f"{language:13} {runtime.version:60.60} {ended}"
 
 

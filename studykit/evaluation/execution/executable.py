@@ -1,4 +1,4 @@
-"""An executable program, what shows that it is right, and the verdict on it."""
+"""An executable program, what shows that it is right, and its result."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Executable:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProgramResult:
     """How one program ended."""
 
     status: str  # passed | failed (a wrong answer) | error (syntax, crash) | timeout | memory | output (over 8 MB)

@@ -1,4 +1,4 @@
-"""Model-written programs are run, and each gets a verdict.
+"""Model-written programs are run, and each gets a result.
 
 What is covered:
 
@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from studykit.errors import UserError
 from studykit.evaluation.execution import calls, runtimes, sandbox
-from studykit.evaluation.execution.executable import Executable, Outputs, Results, Token, Verdict
+from studykit.evaluation.execution.executable import Executable, Outputs, ProgramResult, Results, Token
 from studykit.evaluation.execution.output import same_output
 from studykit.evaluation.execution.runner import Reply, Runner, RunnerDied, Sandbox
 
@@ -54,8 +54,8 @@ def execute(
     memory_mb: int = 512,
     allow_unsandboxed: bool = False,
     workers: int | None = None,
-) -> list[Verdict]:
-    """Runs programs and returns one verdict each, in the order given.
+) -> list[ProgramResult]:
+    """Runs programs and returns one result each, in the order given.
 
     Args:
         timeout: seconds per run, of processor time or of waiting. Building a compiled program and
@@ -78,7 +78,7 @@ def execute(
         return []
     chosen = sandbox.choose(allow_unsandboxed)
     count = min(workers or _cores(), len(programs))
-    verdicts: list[Verdict | None] = [None] * len(programs)
+    results: list[ProgramResult | None] = [None] * len(programs)
     queue, lock, stop = iter(range(len(programs))), threading.Lock(), threading.Event()
     with (
         tqdm(total=len(programs), desc="execute", unit="program", leave=False) as bar,
@@ -99,7 +99,7 @@ def execute(
             runner: Runner | None = None
             try:
                 for index in waiting():
-                    runner, verdicts[index] = _run(runner, chosen, programs[index], timeout, memory_mb)
+                    runner, results[index] = _run(runner, chosen, programs[index], timeout, memory_mb)
             finally:
                 if runner is not None:
                     runner.close()
@@ -109,7 +109,7 @@ def execute(
                 done.result()
         finally:
             stop.set()
-    return cast(list[Verdict], verdicts)  # `waiting` has given out every index
+    return cast(list[ProgramResult], results)  # `waiting` has given out every index
 
 
 def _cores() -> int:
@@ -118,15 +118,15 @@ def _cores() -> int:
 
 def _run(
     runner: Runner | None, chosen: Sandbox, program: Executable, timeout: float, memory_mb: int
-) -> tuple[Runner | None, Verdict]:
-    """One verdict, and the runner for the next program.
+) -> tuple[Runner | None, ProgramResult]:
+    """Returns one result and the runner for the next program.
 
     A program whose runner dies gets a second, fresh one: it may be innocent.
     """
     for _ in range(2):
         runner = runner or Runner(chosen)  # if that fails it is not the program's fault: nothing is scored
         try:
-            reached = verdict(runner, program, timeout, memory_mb)
+            reached = judge(runner, program, timeout, memory_mb)
             if chosen.level == "bwrap-renewed":
                 runner.close()
                 return None, reached
@@ -135,11 +135,11 @@ def _run(
             reason = str(death)
             runner.close()
             runner = None
-    return None, Verdict("error", 0.0, f"the sandbox did not survive this program: {reason}")
+    return None, ProgramResult("error", 0.0, f"the sandbox did not survive this program: {reason}")
 
 
-def verdict(runner: Runner, program: Executable, timeout: float, memory_mb: int) -> Verdict:
-    """Builds a program, runs it until its first failure, and returns the verdict.
+def judge(runner: Runner, program: Executable, timeout: float, memory_mb: int) -> ProgramResult:
+    """Builds a program, runs it until its first failure, and returns its result.
 
     RunnerDied when the runner does not survive it.
     """
@@ -148,33 +148,33 @@ def verdict(runner: Runner, program: Executable, timeout: float, memory_mb: int)
     limits = program.timeout or timeout, program.memory_mb or memory_mb
     built = runner.build(language, program.source, *limits, execeval)
     if built.status != "ok":
-        return Verdict(built.status, 0.0, built.stderr)
+        return ProgramResult(built.status, 0.0, built.stderr)
     stdout_bytes = runtimes.LANGUAGES[language].output_mb << 20
     if isinstance(shows, Results):
         reply = runner.run("", stdout_bytes)
         complete = reply.status == "ok"
         if problem := calls.problem(language, shows, reply.stdout, complete):
-            return Verdict("failed", round(reply.seconds, 4), problem)
-        return _verdict(reply, reply.seconds, "")
+            return ProgramResult("failed", round(reply.seconds, 4), problem)
+        return _result(reply, reply.seconds, "")
     if isinstance(shows, Token):
         token = secrets.token_hex(16)
         reply = runner.run(token=token)
         last_line = reply.stdout.rstrip("\n").rpartition("\n")[2]
-        return _verdict(reply, reply.seconds, "" if last_line == token else reply.stderr or NOT_REACHED)
+        return _result(reply, reply.seconds, "" if last_line == token else reply.stderr or NOT_REACHED)
     longest = 0.0
     for number, (stdin, accepted) in enumerate(shows.tests, 1):
         reply = runner.run(stdin, stdout_bytes)
         longest = max(longest, reply.seconds)
         if reply.status != "ok" or not any(same_output(reply.stdout, output) for output in accepted):
             wrong = f"test {number}: expected {accepted[0][:100]!r}, got {reply.stdout[:100]!r}\n"
-            return _verdict(reply, longest, reply.stderr or wrong)
-    return _verdict(reply, longest, "")
+            return _result(reply, longest, reply.stderr or wrong)
+    return _result(reply, longest, "")
 
 
 NOT_REACHED = "the program ended before its tests did\n"
 
 
-def _verdict(reply: Reply, seconds: float, problem: str) -> Verdict:
-    """The verdict on a program whose last run gave this reply; a problem is what a program that exited with 0 did."""
+def _result(reply: Reply, seconds: float, problem: str) -> ProgramResult:
+    """Returns the result of a program by the reply to its last run and, if it exited with 0, its `problem`."""
     status = reply.status if reply.status != "ok" else "failed" if problem else "passed"
-    return Verdict(status, round(seconds, 4), problem or reply.stderr)
+    return ProgramResult(status, round(seconds, 4), problem or reply.stderr)

@@ -133,7 +133,7 @@ class Bench:
 
         params = self.params[checkpoint]
         recorded_as = next(known.recorded_as for known in PHASES[params["method"]] if known.key == phase)
-        origin = Origin(snapshots.composition(params), checkpoint, Path(self.base).name, params["seed"])
+        origin = Origin(snapshots.composition_name(params), checkpoint, Path(self.base).name, params["seed"])
         about = {"target": params["target"], "phase": recorded_as, "limits": self.limits, "origin": origin}
         return capture(model, tokenizer, [row], **about, progress=False)
 

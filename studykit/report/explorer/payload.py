@@ -191,7 +191,7 @@ class _Copy:
 
     series: int  # index of the series
     record: int  # index of the record in it
-    sample: attention_record.Sample
+    sample: attention_record.RecordedSample
 
 
 @dataclass(frozen=True)
@@ -234,19 +234,19 @@ class _Texts:
         self.indices: dict[tuple, int] = {}
 
     @staticmethod
-    def key(sample: attention_record.Sample) -> tuple:
+    def key(sample: attention_record.RecordedSample) -> tuple:
         return (sample.id, *sample.tokens)
 
-    def index(self, sample: attention_record.Sample) -> int | None:
+    def index(self, sample: attention_record.RecordedSample) -> int | None:
         return self.indices.get(self.key(sample))
 
-    def size_of_new(self, sample: attention_record.Sample) -> int:
+    def size_of_new(self, sample: attention_record.RecordedSample) -> int:
         """Returns the bytes that its tokens add to a page; a quote takes six in a frame's `srcdoc`."""
         if self.index(sample) is not None:
             return 0
         return len(html.escape(json.dumps(sample.tokens))) + 2 * len(sample.tokens)
 
-    def add(self, sample: attention_record.Sample) -> int:
+    def add(self, sample: attention_record.RecordedSample) -> int:
         if (key := self.key(sample)) not in self.indices:
             self.indices[key] = len(self.known)
             marks, kinds = ("".join(map(str, part.tolist())) for part in (sample.marks, sample.kinds))

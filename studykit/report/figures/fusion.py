@@ -35,7 +35,7 @@ def own_weight(weights: np.ndarray, members: Sequence[str], target: str) -> floa
 
 @styled
 def attention_by_phase(
-    shares: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
     members: Sequence[str],
     target: str,
     *,
@@ -45,12 +45,12 @@ def attention_by_phase(
 ) -> tuple[Figure, str, str]:
     """Draws the mean weight of each member in each phase: points are seeds, and lines join their means.
 
-    shares: weights (seeds, A) by the title of the phase, in order.
+    weights: weights (seeds, A) by the title of the phase, in order.
     """
     figure, axes = new_figure(width=6.0, height=3.6)
-    axes, phases = axes[0, 0], list(shares)
-    means = np.stack([np.mean(shares[phase], axis=0) for phase in phases])  # (P, A)
-    seeds = max(len(values) for values in shares.values())
+    axes, phases = axes[0, 0], list(weights)
+    means = np.stack([np.mean(weights[phase], axis=0) for phase in phases])  # (P, A)
+    seeds = max(len(values) for values in weights.values())
     for i, member in enumerate(members):
         # points stand side by side, or equal weights would hide each other
         x = np.arange(len(phases)) + 0.035 * (i - (len(members) - 1) / 2)
@@ -59,7 +59,7 @@ def attention_by_phase(
             size, member = {"linewidth": 3.0, "markersize": 8}, f"{member} (target)"
         axes.plot(x, 100 * means[:, i], label=member, clip_on=False, **style, **size)
         for at, phase in zip(x, phases, strict=True):
-            points = 100 * np.asarray(shares[phase])[:, i]
+            points = 100 * np.asarray(weights[phase])[:, i]
             axes.scatter([at] * len(points), points, s=12, facecolors="white", edgecolors=style["color"], zorder=3)
     _level(axes, 100 / len(members), f"uniform over all {len(members)} members")
     axes.set_xticks(range(len(phases)), phases)

@@ -4,7 +4,7 @@ import pytest
 
 from studykit import cli
 from studykit.evaluation.execution import doctor, execute, runtimes, sandbox
-from studykit.evaluation.execution.executable import Verdict
+from studykit.evaluation.execution.executable import ProgramResult
 
 
 def test_every_language_has_a_hello_world():
@@ -37,6 +37,6 @@ def test_a_runtime_that_is_missing_or_broken_is_named(monkeypatch, there):
     runtime = runtimes.Runtime("lua", "lua", "/bin/lua", "Lua 9")
     monkeypatch.setattr(runtimes, "LANGUAGES", {"lua": runtimes.LANGUAGES["lua"]})
     monkeypatch.setattr(runtimes, "find", lambda language: runtime if there else None)
-    monkeypatch.setattr(execute, "execute", lambda *_, **__: [Verdict("error", 0.1, "no lib\n")])
+    monkeypatch.setattr(execute, "execute", lambda *_, **__: [ProgramResult("error", 0.1, "no lib\n")])
     [line] = doctor.runtime_lines()
     assert ("Lua 9" in line and "FAILS: error: no lib" in line) if there else "missing: no working lua5.4" in line

@@ -10,7 +10,7 @@ import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute, mounts, runtimes, sandbox
-from studykit.evaluation.execution.executable import Executable, Outputs, Verdict
+from studykit.evaluation.execution.executable import Executable, Outputs, ProgramResult
 from studykit.evaluation.execution.runner import Runner, RunnerDied, Sandbox, is_root
 
 GOOD = "print('NONCE')"
@@ -139,7 +139,7 @@ def open_folder():
         yield Path(folder)
 
 
-def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[Verdict]:
+def run(*sources: str, language: str = "python", timeout: float = SECONDS, **options) -> list[ProgramResult]:
     return execute.execute([printing(language, s) for s in sources], timeout=timeout, allow_unsandboxed=True, **options)
 
 
@@ -257,7 +257,7 @@ def test_a_daemonised_grandchild_is_gone_with_its_program(level):
     mark = f"31.{os.getpid()}{time.time_ns() % 10**9}"
     with Runner(level) as runner:
         program = printing("python", DAEMON.replace("MARK", mark))
-        assert execute.verdict(runner, program, SECONDS, 256).passed and not _processes_with(mark)
+        assert execute.judge(runner, program, SECONDS, 256).passed and not _processes_with(mark)
 
 
 def test_a_fork_bomb_ends(level):
