@@ -108,9 +108,7 @@ class FusionRecord:
     def empty(
         cls, members: Sequence[str], target: str, phase: str, layers: Sequence[str], ids: Sequence[str]
     ) -> FusionRecord:
-        """Returns a record of these samples with all counts at 0; raises UserError for a target that is no member."""
-        if target not in members:
-            raise UserError(f"target {target!r} is not a member of the fusion; its members are {', '.join(members)}")
+        """Returns a record of these samples with all counts at 0."""
         arrays: list[Any] = []
         for first_axes in ((len(ids), 2), (2, len(KINDS))):
             shape = (*first_axes, len(layers))
@@ -147,9 +145,9 @@ class FusionRecord:
         return self.method or self.phase if self.phase == "adapterfusion" else self.phase
 
     @property
-    def target_index(self) -> int:
-        """The column of the target in the last axis."""
-        return self.members.index(self.target)
+    def target_index(self) -> int | None:
+        """The column of the target in the last axis; None for a fusion of the sources alone."""
+        return self.members.index(self.target) if self.target in self.members else None
 
     @property
     def active_member_count(self) -> int:
@@ -286,9 +284,11 @@ def mean_weights(
 def target_weights(record: FusionRecord, tokens: str = "completion", weighted: bool = False) -> np.ndarray:
     """Returns the mean weight of the target's own adapter per layer, (L,), or with `weighted` its share.
 
-    The `.mean()` of it is the weight over all layers, in which every layer counts alike.
+    It is 0 where that adapter is not among the members. The `.mean()` of it is the weight over all layers, in which
+    every layer counts alike.
     """
-    return mean_weights(record, tokens, weighted)[:, record.target_index]
+    weights, column = mean_weights(record, tokens, weighted), record.target_index
+    return np.zeros(len(weights)) if column is None else weights[:, column]
 
 
 def entropy(record: FusionRecord, tokens: str = "completion", of: str = "tokens", normalised=False) -> np.ndarray:

@@ -21,9 +21,9 @@ from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord, Origin
 from studykit.data.rows import DataRun
 from studykit.runs import files, store
-from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES
+from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES, changes
 from studykit.study.training_parameters import FusionParams
-from studykit.training.fusions import FUSION, masks_target
+from studykit.training.fusions import FUSION
 from studykit.training.generate import complete
 from studykit.training.phases import TrainingPhase
 from studykit.tuners import fusion_members
@@ -87,19 +87,14 @@ def record_snapshots(
         fusion_members(model, trained.masked, trained.mode)
 
 
-def snapshot_titles(method: str) -> dict[str, str]:
-    """Returns the titles of a method's snapshots in figures by the keys of their files, in order."""
-    titles = {BEFORE_TRAINING.key: BEFORE_TRAINING.title}
-    for phase in PHASES[method]:
-        if masks_target(phase):
-            titles[f"{phase.key}-masked"] = f"{phase.title}, masked"
-        titles[phase.key] = f"{phase.title}, restored" if masks_target(phase) else phase.title
-    return titles
-
-
 def load_snapshots(run_dir: str | Path, method: str) -> dict[str, FusionRecord]:
     """Loads the records of a fusion run by the titles of its snapshots, in order; a composition by PEFT has none."""
-    records = {title: Path(run_dir, "attention", f"{key}.npz") for key, title in snapshot_titles(method).items()}
+    folder, records = Path(run_dir, "attention"), {}
+    for phase in (BEFORE_TRAINING, *PHASES[method]):
+        title = phase.title
+        if (masked := folder / f"{phase.key}-masked.npz").exists():
+            records[f"{title}, masked"], title = masked, f"{title}, restored"
+        records[title] = folder / f"{phase.key}.npz"
     return {title: FusionRecord.load(file) for title, file in records.items() if file.exists()}
 
 
@@ -111,5 +106,5 @@ def parameter_counts(model: Any, base: int) -> dict[str, int]:
 
 
 def composition_name(params: Mapping[str, Any]) -> str:
-    """Returns the composition of members that the parameters of a fusion run name, as "adapterfusion-lowrank"."""
-    return params["method"] + f"-{params['variant']}" * (params["variant"] != "full")
+    """Returns the composition of members that the parameters of a fusion run name, as "adapterfusion-lowrank~lua"."""
+    return params["method"] + f"-{params['variant']}" * (params["variant"] != "full") + changes(params)

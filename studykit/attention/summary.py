@@ -26,7 +26,7 @@ from studykit.runs import files, store
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES, parse
 from studykit.study.parameters import FusionAttentionParams
-from studykit.training.fusions import load_trained, masks_target, trained_phases
+from studykit.training.fusions import load_trained, masked_members, trained_phases
 from studykit.training.result import read_phase_results
 from studykit.tuners import fusion_members
 
@@ -140,22 +140,27 @@ def require_method(p: FusionAttentionParams) -> dict[str, Any]:
     if not p.trained_runs:
         raise UserError("trained_runs is empty; it must name at least one fusion run.")
     all_params = [finished_run(run).params for run in p.trained_runs]
-    method = parse(p.method)
+    target, everyone = all_params[0]["target"], [*all_params[0]["members"], *all_params[0]["left_out"]]
+    method = parse(p.method).among([member for member in everyone if member != target], target)
     wanted = {
         "method": method.name,
         "mask": method.mask,
+        "masked_member": method.masked_member,
+        "left_out": sorted(method.left_out),
+        "placebo": method.placebo,
         "variant": method.variant,
         "base": p.base,
-        "target": all_params[0].get("target"),
+        "target": target,
     }
     for run, params, seed in zip(p.trained_runs, all_params, p.seeds, strict=True):
         kinds = {finished_run(member).params["method"] for member in params["members"].values()}
         if kinds != {method.members}:
             raise UserError(f"{run} fuses {', '.join(sorted(kinds))} adapters, not those of {p.method}.")
         for key, value in (wanted | {"seed": seed}).items():
-            if params.get(key) != value:
+            found = sorted(params[key]) if key == "left_out" else params.get(key)
+            if found != value:
                 raise UserError(
-                    f"{run} has {key} {params.get(key)!r}, not {value!r}; trained_runs must be runs of {p.method} on "
+                    f"{run} has {key} {found!r}, not {value!r}; trained_runs must be runs of {p.method} on "
                     f"one base and target, in the order of seeds."
                 )
     return all_params[0]
@@ -175,8 +180,8 @@ def capture_run(
     origin = Origin(composition_name(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
     for phase in trained_phases(params["method"]):
         model: Any = load_trained(base, fusion_run, phase.key)
-        if masks_target(phase):
-            fusion_members(model, [params["target"]], params["mask"])
+        if masked := masked_members(params, phase):
+            fusion_members(model, masked, params["mask"])
         about = {"target": params["target"], "phase": phase.recorded_as, "limits": limits, "origin": origin}
         records[phase.title] = capture(model, tokenizer, rows, **about, **options)
         model.unload()

@@ -20,7 +20,7 @@ from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES
 from studykit.study.parameters import EvaluateParams
-from studykit.training.fusions import load_trained, masks_target, trained_phases
+from studykit.training.fusions import load_trained, masked_members, trained_phases
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
 
@@ -57,7 +57,7 @@ def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
             checkpoints.append(EvaluatedCheckpoint("trained", seed, run))
             continue
         for phase in phases:
-            masked = (params["target"],) if masks_target(phase) else ()
+            masked = masked_members(params, phase)
             checkpoints.append(EvaluatedCheckpoint(phase.title, seed, run, phase.key, masked, params["mask"]))
     return checkpoints
 

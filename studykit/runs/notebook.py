@@ -15,7 +15,7 @@ from studykit.runs.manifest import Manifest, read_manifest
 from studykit.study import parameters
 from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
-from studykit.study.methods import ATTENTIVE
+from studykit.study.methods import ATTENTIVE, changes
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run, directory, plan, without_silent
 
@@ -43,7 +43,7 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
 # Parameters that say which run of the study lends its inputs: those that must be equal, then those that should be.
 ROLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "adapter": (("language",), ("method", "seed")),
-    "fusion": (("target", "seed"), ("method", "mask", "variant")),
+    "fusion": (("target", "seed"), ("method", "mask", "masked_member", "left_out", "placebo", "variant")),
     "evaluate": (("language", "method"), ()),
     "fusion_attention": (("method",), ()),
 }
@@ -94,6 +94,7 @@ def _widened(study: Study, stage: str, values: dict[str, Any]) -> Study | None:
         masks = {method: word for word, method in ATTENTIVE.items()}
         word = masks.get((values["method"], values["mask"]), values["method"])
         word += f"-{values['variant']}" if values["variant"] != "full" else ""
+        word += changes(values)
     raw = study.model_dump()
     for key, value in (("seeds", values.get("seed")), ("methods", word)):
         if value is not None and value not in raw[key]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from studykit.study import methods
 
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
-Method = Annotated[str, Field(max_length=60), AfterValidator(methods.check_word)]
+Method = Annotated[str, Field(max_length=120), AfterValidator(methods.check_word)]
 Task = Literal["generation", "translation", "commit", "summarization", "naming"]
 DataFormat = Literal[
     "auto",

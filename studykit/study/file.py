@@ -144,7 +144,8 @@ class Study(Section):
                 raise ValueError(f"{key} names {show(repeated[0])} twice; each may be named once")
         named: dict[tuple, str] = {}
         for word in self.methods:
-            if (first := named.setdefault(study_methods.parse(word)[1:], word)) != word:
+            method = study_methods.parse(word).among(self.members, self.target)
+            if (first := named.setdefault(method[1:], word)) != word:
                 raise ValueError(f"methods names {first!r} and {word!r}, which are one method; it may be named once")
         check("base_model", self.base_model.model_dump(), place="base_model")
         check("data", self.data.model_dump(), place="data")

@@ -3,26 +3,38 @@
     base                                    the model as it is
     bottleneck | houlsby | parallel | compacter | compacterpp | lora | full
                                             one adapter on the target's rows, or all weights of the base
-    adapterfusion | advfusion_zero | advfusion_exclude | average | scalar_mix
+    adapterfusion | advfusion_none | advfusion_zero | advfusion_exclude | average | scalar_mix
                                             a composition of one adapter per member
     merge | xlora | arrow                   PEFT's own compositions of LoRAs
 
 A composition's word may go on, after hyphens, with the kind of its members (bottleneck by default) and with a variant:
 `static` has no value matrix, `lowrank` has queries and keys of few dimensions. So `advfusion_zero-houlsby`,
 `adapterfusion-lora-lowrank`, `average-compacterpp`.
+
+Last come the changes that make a composition a control of another one:
+
+    @member     phase 1 of AdvFusion hides this member instead of the target's: a placebo of the mask
+    ~member     this member is left out; `~target` and `~sources` name the target's and all others; several may follow
+    ^random     every tensor of the source members is drawn again with its own norm: members that know nothing
+    ^shuffled   the layers of each source member change places: the same tensors, each where it was not trained
+
+So `advfusion_exclude@python`, `adapterfusion~target`, `adapterfusion-lora~go~ruby`, `advfusion_exclude^random`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ADAPTERS = ("bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full")
 FUSABLE = ADAPTERS[:-1]
 # Compositions by attention: the word -> the method's name and the mask of its phase 1.
 ATTENTIVE = {
     "adapterfusion": ("adapterfusion", "none"),
+    "advfusion_none": ("advfusion", "none"),
     "advfusion_zero": ("advfusion", "zero"),
     "advfusion_exclude": ("advfusion", "exclude"),
 }
@@ -30,6 +42,8 @@ COMPOSITIONS = (*ATTENTIVE, "average", "scalar_mix")
 PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
 UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
 VARIANTS = ("static", "lowrank")
+PLACEBOS = ("random", "shuffled")
+TARGET, SOURCES = "target", "sources"  # what `~` may name besides members
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,9 @@ class Method(NamedTuple):
     mask: str = "none"  # of AdvFusion's phase 1
     members: str | None = None  # kind of the fused adapters; None: nothing is fused
     variant: str = "full"
+    masked_member: str = ""  # the member that phase 1 hides; empty: the target's
+    left_out: tuple[str, ...] = ()  # members that the composition is not given
+    placebo: str = "none"  # none | random | shuffled: what the source members' weights are replaced by
 
     @property
     def is_adapter(self) -> bool:
@@ -75,10 +92,79 @@ class Method(NamedTuple):
         """Whether the method gives every member a weight that can be recorded."""
         return self.members is not None and self.name not in PEFT_COMPOSITIONS
 
+    def remaining(self, members: Sequence[str]) -> list[str]:
+        """Returns those of the members that are not left out, in their order."""
+        return [member for member in members if member not in self.left_out]
+
+    def among(self, sources: Sequence[str], target: str) -> Method:
+        """Returns the method in a study with these sources and this target, where `target` and `sources` have names.
+
+        Raises ValueError, in a sentence about `methods`, for a member that the study does not have and for a
+        combination that leaves nothing to fuse or nothing to hide.
+        """
+        everyone = [*sources, target]
+        groups = {TARGET: [target], SOURCES: list(sources)}
+        named = [name for word in self.left_out for name in groups.get(word, [word])]
+        hidden = target if self.masked_member == TARGET else self.masked_member
+        if foreign := [name for name in (*named, hidden) if name and name not in everyone]:
+            raise ValueError(
+                f"methods names {self.word!r}, but {foreign[0]} is no member; the members are {', '.join(everyone)}"
+            )
+        if repeated := [name for name in named if named.count(name) > 1]:
+            raise ValueError(f"methods names {self.word!r}, which leaves {repeated[0]} out twice; once is enough")
+        present = [name for name in everyone if name not in named]
+        if not present:
+            raise ValueError(f"methods names {self.word!r}, which leaves every member out; one at least must remain")
+        if self.mask != "none" and (hidden or target) not in present:
+            raise ValueError(
+                f"methods names {self.word!r}, whose phase 1 hides {hidden or target}, which is left out; name a "
+                "member that remains after @, or use adapterfusion"
+            )
+        if self.mask != "none" and len(present) == 1:
+            raise ValueError(
+                f"methods names {self.word!r}, whose phase 1 hides its only member; leave another one in, or use "
+                "adapterfusion"
+            )
+        if self.placebo != "none" and present == [target]:
+            raise ValueError(
+                f"methods names {self.word!r}, which has no source member that ^{self.placebo} could change"
+            )
+        left_out = tuple(name for name in everyone if name not in present)
+        return self._replace(left_out=left_out, masked_member="" if hidden == target else hidden)
+
 
 def parse(word: str) -> Method:
     """Returns the method of a word; raises ValueError, with the nearest known one, for a word that names none."""
-    head, *rest = word.split("-")
+    plain, *changes = re.split(r"(?=[@~^])", word)
+    method = _parse_plain(plain, word)
+    for change in changes:
+        method = _changed(method, change[0], change[1:])
+    return method
+
+
+def _changed(method: Method, sign: str, name: str) -> Method:
+    """Returns a method with one of the changes after its word; raises ValueError for one that does not fit."""
+    problem = f"the method {method.word!r} is unknown: "
+    if sign == "~" and method.members is None:
+        raise ValueError(f"{problem}~ leaves a member out, so it may follow only a composition")
+    if sign == "@" and method.mask == "none":
+        raise ValueError(f"{problem}@ names the member that phase 1 hides, so it may follow only a word with a mask")
+    if sign == "@" and method.masked_member:
+        raise ValueError(f"{problem}phase 1 hides one member, so @ may stand once")
+    if sign == "^" and (not method.has_weights or method.placebo != "none"):
+        raise ValueError(f"{problem}^ changes the source members, so it may follow {', '.join(COMPOSITIONS)}, once")
+    if sign == "^" and name not in PLACEBOS:
+        raise ValueError(f"{problem}after ^ may come {' or '.join(PLACEBOS)}, not {name!r}")
+    if not name:
+        raise ValueError(f"{problem}after {sign} must come a member's name")
+    if sign == "~":
+        return method._replace(left_out=(*method.left_out, name))
+    return method._replace(masked_member=name) if sign == "@" else method._replace(placebo=name)
+
+
+def _parse_plain(plain: str, word: str) -> Method:
+    """Returns the method of a word up to its changes."""
+    head, *rest = plain.split("-")
     if head in ("base", *ADAPTERS) and not rest:
         return Method(word, head)
     if head in PEFT_COMPOSITIONS and not rest:
@@ -98,6 +184,22 @@ def parse(word: str) -> Method:
     near = difflib.get_close_matches(head, WORDS, n=1, cutoff=0.6)
     hint = f"the nearest known is {near[0]}" if near else f"known are {', '.join(WORDS)}"
     raise ValueError(f"the method {word!r} is unknown; {hint}")
+
+
+def changes(params: Mapping[str, Any]) -> str:
+    """Returns the changes that make a fusion run a control, as "@python~lua^random"; "" for one without.
+
+    Args:
+        params: the parameters of a fusion run.
+    """
+    hidden, placebo = params["masked_member"], params["placebo"]
+    left_out = "".join(f"~{name}" for name in params["left_out"])
+    return f"@{hidden}" * bool(hidden) + left_out + f"^{placebo}" * (placebo != "none")
+
+
+def label(word: str) -> str:
+    """Returns a word as it stands in the name of a run: without the signs @, ~ and ^."""
+    return word.replace("@", "-hides-").replace("~", "-without-").replace("^", "-")
 
 
 def check_word(word: str) -> str:

@@ -99,7 +99,7 @@ def plan(study: Study) -> list[Run]:
     )
     data = run("data", base=base.dir, task=study.task, language=study.language or "", members=members, target=target)
     on = {"base": base.dir, "data": data.dir}
-    asked = [methods.parse(word) for word in study.methods]
+    asked = [methods.parse(word).among(study.members, study.target) for word in study.methods]
 
     def adapters(language: str, kind: str, trained_on: str = "task") -> list[Run]:
         """One per seed."""
@@ -114,12 +114,13 @@ def plan(study: Study) -> list[Run]:
         ]
 
     kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
-    of_members = {kind: {x: adapters(x, kind, study.members_on) for x in members} for kind in kinds}
+    fused = {kind: {x for m in asked if m.members == kind for x in m.remaining(members)} for kind in kinds}
+    of_members = {kind: {x: adapters(x, kind, study.members_on) for x in members if x in fused[kind]} for kind in kinds}
     trained = {m.word: adapters(study.target, m.word) for m in asked if m.is_adapter}
-    own = {kind: adapters(study.target, kind) for kind in kinds} if study.members_on == "task" else {}
+    own = {k: adapters(study.target, k) for k in kinds if study.members_on == "task" and study.target in fused[k]}
     trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
     evaluated = {
-        x: of_members[kinds[0]][x] if kinds and study.members_on == "task" else adapters(x, "bottleneck")
+        x: adapters(x, kinds[0] if kinds and study.members_on == "task" else "bottleneck")
         for x in study.evaluated_sources
     }
     for m in asked:
@@ -130,10 +131,13 @@ def plan(study: Study) -> list[Run]:
                     "fusion",
                     **on,
                     **rate,
-                    members={x: of_members[m.members][x][at].dir for x in members},
+                    members={x: of_members[m.members][x][at].dir for x in m.remaining(members)},
                     target=study.target,
                     method=m.name,
                     mask=m.mask,
+                    masked_member=m.masked_member,
+                    left_out=list(m.left_out),
+                    placebo=m.placebo,
                     variant=m.variant,
                     seed=seed,
                 )
@@ -252,18 +256,20 @@ def _keys(value: Any) -> Any:
 
 def _label(stage: str, values: dict[str, Any]) -> str:
     seed, target = f"s{values.get('seed')}", values.get("target")
-    mask = f"_{values['mask']}" if values.get("mask", "none") != "none" else ""
+    method = values.get("method", "")
+    mask = f"_{values['mask']}" if method == "advfusion" else ""
     kinds = []  # what a fusion is besides its method, where that is not usual
-    if stage == "fusion" and values["members"]:
+    if stage == "fusion":
         words_of_kind = (_kind_of_members(values["members"]), values["variant"])
         kinds = [word for word in words_of_kind if word not in (None, "bottleneck", "full")]
+        kinds += [methods.label(changes).removeprefix("-")] if (changes := methods.changes(values)) else []
     words = {
         "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
         "data": [values.get("task"), target],
-        "adapter": [values.get("language"), values.get("method"), seed],
-        "fusion": [target, f"{values.get('method')}{mask}", *kinds, seed],
-        "evaluate": [values.get("language"), values.get("method")],
-        "fusion_attention": [values.get("method")],
+        "adapter": [values.get("language"), method, seed],
+        "fusion": [target, f"{method}{mask}", *kinds, seed],
+        "evaluate": [values.get("language"), methods.label(method)],
+        "fusion_attention": [methods.label(method)],
         "compare": [target],
     }[stage]
     if stage == "base_model" and words[0] != "scratch":

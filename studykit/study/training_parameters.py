@@ -227,8 +227,17 @@ class FusionParams(Training):
     mask: Literal["zero", "exclude", "none"] = role(
         "none",
         (
-            "Phase 1 of AdvFusion sets the target's adapter to zero (zero) or leaves it out "
-            "of the softmax (exclude); other methods mask nothing (none)."
+            "Phase 1 of AdvFusion sets the masked member to zero (zero), leaves it out of the softmax (exclude), or "
+            "masks nothing, as other methods (none)."
+        ),
+    )
+    masked_member: str = role("", "This member is masked in phase 1 of AdvFusion; empty means the target's.")
+    left_out: list[str] = role([], "These members of the study are not fused.")
+    placebo: Literal["none", "random", "shuffled"] = role(
+        "none",
+        (
+            "The source members are as they were trained (none), drawn again with their norms (random), or have their "
+            "layers in another order (shuffled)."
         ),
     )
     seed: int = role(0, "The seed decides the initial weights and the order of the rows.", ge=0)
@@ -261,11 +270,13 @@ class FusionParams(Training):
 
     @model_validator(mode="after")
     def _mask_fits(self) -> FusionParams:
-        if (self.method == "advfusion") != (self.mask != "none"):
-            raise ValueError(
-                f"mask is {self.mask!r}; {self.method} takes "
-                + ("'zero' or 'exclude'" if self.method == "advfusion" else "'none'")
-            )
+        if self.mask != "none" and self.method != "advfusion":
+            raise ValueError(f"mask is {self.mask!r}; {self.method} takes 'none'")
+        masked = self.masked_member or self.target
+        if self.masked_member and self.mask == "none":
+            raise ValueError(f"masked_member is {show(self.masked_member)}; without a mask it must be empty")
+        if self.members is not None and self.mask != "none" and masked not in self.members:
+            raise ValueError(f"masked_member is {show(masked)}; it must be a member ({', '.join(self.members)})")
         return self
 
     @model_validator(mode="after")

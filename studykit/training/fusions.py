@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -28,6 +29,7 @@ from studykit.training.adapters import (
     save_parameters,
 )
 from studykit.training.peft_baselines import new_peft_composition
+from studykit.training.placebos import replace_members
 from studykit.tuners import CompositionModel, FusionConfig
 
 FUSION = "fusion"  # name of the composition among the adapters of a model
@@ -36,7 +38,7 @@ GATE_FILE = "trained.safetensors"  # what trained in a composition by PEFT; empt
 
 # What is trained is decided here, where a change makes fusions out of date; `study.methods` only names the phases.
 TWO_PHASES = {"advfusion": ("phase1", "phase2")}  # keys of the phases of a method, in order; others have one, `fusion`
-MASKED_PHASES = frozenset({"phase1"})  # keys of the phases in which the target's member is masked
+MASKED_PHASES = frozenset({"phase1"})  # keys of the phases in which a member is masked
 
 
 def trained_phases(method: str) -> tuple[Phase, ...]:
@@ -45,9 +47,15 @@ def trained_phases(method: str) -> tuple[Phase, ...]:
     return tuple(named[key] for key in TWO_PHASES.get(method, ("fusion",)))
 
 
-def masks_target(phase: Phase) -> bool:
-    """Returns whether the target's member is masked while a phase trains."""
-    return phase.key in MASKED_PHASES
+def masked_members(params: Mapping[str, Any], phase: Phase) -> tuple[str, ...]:
+    """Returns the members that are masked while a phase trains.
+
+    Args:
+        params: the parameters of a fusion run, as its manifest holds them.
+    """
+    if phase.key not in MASKED_PHASES or params["mask"] == "none":
+        return ()
+    return (params["masked_member"] or params["target"],)
 
 
 def fusion_config(p: FusionParams) -> FusionConfig:
@@ -70,13 +78,22 @@ def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
         set_seed(p.seed)
         directories = {name: adapter_directory(run) for name, run in p.members.items()}
         return new_peft_composition(model, p.method, directories, FUSION)
-    peft_model = load_members(model, p.members)
+    peft_model = _load_fused(model, p.members, p.model_dump())
     set_seed(p.seed)
     try:
         peft_model.add_adapter(FUSION, fusion_config(p))
     except ValueError as error:
         raise UserError(str(error)) from None
     peft_model.set_adapter(FUSION)
+    return peft_model
+
+
+def _load_fused(model: PreTrainedModel, members: Mapping[str, str], params: Mapping[str, Any]) -> PeftModel:
+    """Returns the base with the members of a fusion run, frozen; its parameters say whether sources are placebos."""
+    peft_model = load_members(model, members)
+    if params["placebo"] != "none":
+        sources = [member for member in members if member != params["target"]]
+        replace_members(peft_model, sources, params["placebo"], params["seed"])
     return peft_model
 
 
@@ -124,7 +141,7 @@ def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = No
         peft_model = new_peft_composition(model, method, directories, FUSION)
         copy_parameters(peft_model, load_file(directory / GATE_FILE))
     else:
-        peft_model = load_members(model, members)
+        peft_model = _load_fused(model, members, finished_run(run).params)
         peft_model.load_adapter(directory, adapter_name=FUSION)
         peft_model.set_adapter(FUSION)
     return peft_model.requires_grad_(False).eval()

@@ -16,7 +16,7 @@ from studykit.data.rows import DataRun
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase
 from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import encode_rows
-from studykit.training.fusions import masks_target, save_fusion, trained_phases
+from studykit.training.fusions import MASKED_PHASES, masked_members, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
 from studykit.training.train import train
 from studykit.training.trainer import AdamState
@@ -42,10 +42,10 @@ def training_phases(p: FusionParams) -> list[TrainingPhase]:
         return [TrainingPhase(phases[0], (), "zero", (p.target,), steps)]
     described = []
     for phase in phases:
-        masked = (p.target,) if masks_target(phase) else ()
-        on_all = masks_target(phase) and p.phase1_data == "all"
+        on_all = phase.key in MASKED_PHASES and p.phase1_data == "all"
         languages = tuple(p.members) if on_all else (p.target,)
-        described.append(TrainingPhase(phase, masked, p.mask, languages, p.steps))
+        mode = "zero" if p.mask == "none" else p.mask
+        described.append(TrainingPhase(phase, masked_members(p.model_dump(), phase), mode, languages, p.steps))
     return described
 
 

@@ -39,7 +39,42 @@ def home(tmp_path, monkeypatch):
     "arrow": ("arrow", "none", "lora", "full"),
 }.items())  # fmt: skip
 def test_a_word_says_what_is_done(word, parts):
-    assert methods.parse(word) == (word, *parts)
+    assert methods.parse(word)[:5] == (word, *parts)
+
+
+@pytest.mark.parametrize("word, parts", {
+    "advfusion_none": ("advfusion", "none", "", (), "none"),
+    "advfusion_exclude@python": ("advfusion", "exclude", "python", (), "none"),
+    "advfusion_zero-lora@target": ("advfusion", "zero", "", (), "none"),
+    "adapterfusion~target": ("adapterfusion", "none", "", ("lua",), "none"),
+    "adapterfusion~go~python": ("adapterfusion", "none", "", ("python", "go"), "none"),
+    "adapterfusion~sources": ("adapterfusion", "none", "", ("python", "go"), "none"),
+    "advfusion_exclude@go~lua^random": ("advfusion", "exclude", "go", ("lua",), "random"),
+    "average-lora^shuffled": ("average", "none", "", (), "shuffled"),
+    "merge~go": ("merge", "none", "", ("go",), "none"),
+}.items())  # fmt: skip
+def test_a_control_says_what_it_changes(word, parts):
+    asked = methods.parse(word).among(["python", "go"], "lua")
+    assert (asked.name, asked.mask, asked.masked_member, asked.left_out, asked.placebo) == parts
+
+
+@pytest.mark.parametrize("word, said", {
+    "lora~go": "~ leaves a member out, so it may follow only a composition",
+    "advfusion_none@go": "@ names the member that phase 1 hides, so it may follow only a word with a mask",
+    "advfusion_zero@go@python": "@ may stand once", "merge^random": r"\^ changes the source members, so it may follow",
+    "adapterfusion^other": r"after \^ may come random or shuffled, not 'other'",
+    "adapterfusion~": "after ~ must come a member's name",
+    "adapterfusion~perl": "perl is no member; the members are python, go, lua",
+    "adapterfusion~lua~target": "leaves lua out twice",
+    "adapterfusion~sources~target": "leaves every member out",
+    "advfusion_exclude~target": "whose phase 1 hides lua, which is left out",
+    "advfusion_zero@go~go": "whose phase 1 hides go, which is left out",
+    "advfusion_zero~sources": "whose phase 1 hides its only member",
+    "adapterfusion~sources^random": "no source member that",
+}.items())  # fmt: skip
+def test_a_control_that_makes_no_sense_is_told_in_a_sentence(word, said):
+    with pytest.raises(ValueError, match=said):
+        methods.parse(word).among(["python", "go"], "lua")
 
 
 @pytest.mark.parametrize("word, said", {
@@ -80,9 +115,10 @@ def test_every_adapter_trains_and_comes_back(home, method):
 
 def compose(home, word: str):
     """The work of notebook 03 for a word; (parameters, logits of what was trained)."""
-    asked = methods.parse(word)
-    p = tiny.fusion_params(home, method=asked.name, mask=asked.mask, variant=asked.variant, rank=2)
-    members = {x: tiny.adapter_run(home, p.base, x, asked.members) for x in p.members}
+    asked = methods.parse(word).among(tiny.MEMBERS[:-1], tiny.TARGET)
+    given = {"masked_member": asked.masked_member, "left_out": list(asked.left_out), "placebo": asked.placebo}
+    p = tiny.fusion_params(home, method=asked.name, mask=asked.mask, variant=asked.variant, rank=2, **given)
+    members = {x: tiny.adapter_run(home, p.base, x, asked.members) for x in asked.remaining(list(p.members))}
     p = p.model_copy(update={"members": members})
     with store.open_run(p.out, stage="fusion", params=p) as run:
         base, tokens = load_base(p.base)
@@ -98,7 +134,9 @@ def compose(home, word: str):
 
 @pytest.mark.parametrize("word", [
     *COMPOSED, *(f"advfusion_zero-{kind}" for kind in methods.FUSABLE[1:]), "average-lora",
-    "adapterfusion-lora-lowrank", *methods.PEFT_COMPOSITIONS,
+    "adapterfusion-lora-lowrank", *methods.PEFT_COMPOSITIONS, "advfusion_none", "advfusion_exclude@python",
+    "adapterfusion~target", "adapterfusion~sources", "adapterfusion-houlsby^shuffled", "adapterfusion-compacterpp^random",
+    "average-lora^shuffled", "merge~python",
 ])  # fmt: skip
 def test_every_composition_trains_and_comes_back(home, word):
     p, trained = compose(home, word)

@@ -290,7 +290,11 @@ BAD_NOTEBOOKS = [
     ("data", {"path": 3}, "path is 3; it must be text"),
     ("data", {"members": [1]}, "members[0] is 1; it must be text"),
     ("fusion", {"mask": "zero"}, "mask is 'zero'; adapterfusion takes 'none'"),
-    ("fusion", {"method": "advfusion"}, "mask is 'none'; advfusion takes 'zero' or 'exclude'"),
+    (
+        "fusion",
+        {"method": "advfusion", "masked_member": "go"},
+        "masked_member is 'go'; without a mask it must be empty",
+    ),
     ("fusion", {"members": ["a"]}, "members is ['a']; it must be a mapping"),
     ("fusion", {"members": {"lua": 3}}, "members.lua is 3; it must be text"),
     (

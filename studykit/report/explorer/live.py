@@ -59,7 +59,9 @@ class Bench:
 
     def own_mask(self, checkpoint: str, phase: str) -> list[str]:
         """Returns the members that were masked while the phase was trained."""
-        return [self.params[checkpoint]["target"]] if phase == PHASE_1.key else []
+        params = self.params[checkpoint]
+        is_masked = phase == PHASE_1.key and params["mask"] != "none"
+        return [params["masked_member"] or params["target"]] if is_masked else []
 
     def read(
         self, prompt: str, completion: str = "", *, checkpoint: str, phase: str, muted: Sequence[str] | None = None

@@ -29,8 +29,8 @@ def layer_labels(layers: Sequence[str] | None, count: int) -> list[str]:
 
 
 def own_weight(weights: np.ndarray, members: Sequence[str], target: str) -> float:
-    """Returns the target's weight, mean over layers."""
-    return float(weights[:, list(members).index(target)].mean())
+    """Returns the target's weight, mean over layers; 0 where the target's adapter is no member."""
+    return float(weights[:, list(members).index(target)].mean()) if target in members else 0.0
 
 
 @styled

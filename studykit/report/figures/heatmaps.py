@@ -63,10 +63,11 @@ def _heatmap(
     mesh = axes.collections[0]
     for text, value in zip(axes.texts, values.flat, strict=True):
         text.set_color(ink_on(cmap(norm(value))))  # seaborn's own choice has too little contrast on medium colours
-    column = list(members).index(target)
-    axes.add_patch(Rectangle((column, 0), 1, len(values), fill=False, edgecolor="black", linewidth=1.8, clip_on=False))
     axes.set_xticks(np.arange(len(members)) + 0.5, members, rotation=35, ha="right", rotation_mode="anchor")
-    axes.get_xticklabels()[column].set_fontweight("bold")
+    if target in members:
+        column, depth = list(members).index(target), len(values)
+        axes.add_patch(Rectangle((column, 0), 1, depth, fill=False, edgecolor="black", linewidth=1.8, clip_on=False))
+        axes.get_xticklabels()[column].set_fontweight("bold")
     axes.set_yticks(np.arange(len(values)) + 0.5, layer_labels(layers, len(values)))
     axes.set(xlabel="member adapter", ylim=(0, len(values)))
     axes.tick_params(length=0)

@@ -21,6 +21,7 @@ from matplotlib.typing import ColorType
 
 from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.errors import UserError
+from studykit.report.figures.fusion import own_weight
 from studykit.report.figures.style import SEQUENTIAL, category_style, colour_bar, ink_on, new_figure, styled
 
 VISIBLE = str.maketrans({" ": "\u00b7", "\n": "\u21b5", "\t": "\u2192", "\r": "\u240d"})
@@ -99,7 +100,8 @@ def token_strip(
     cut = f", the first {limit} tokens" if len(shown.tokens) > limit else f", {len(tokens)} tokens"
     where = ", ".join(record.layers[layer] for layer in chosen)
     of = record.title + (f", seed {record.seed}" if record.seed is not None else "")
-    own = values[chosen][:, shown.marks == COMPLETION, record.target_index].mean()
+    means = values[chosen][:, shown.marks == COMPLETION].mean(1)  # (L, A)
+    own = own_weight(means, record.members, record.target)
     alt = (
         f"Tokens of sample {shown.id}, {of}, coloured by {how}, in {where}; n = 1 sample{cut}. The target "
         f"{record.target} has a mean {quantity.removeprefix('fusion ')} of {own:.1%} at the tokens that predict the "

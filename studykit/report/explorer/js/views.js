@@ -69,7 +69,8 @@ const DRAW = {
     const own = (series, l) => l * series.members.length + series.members.indexOf(series.target);
     const share = {title: `${quantity()} on the target's own adapter (%)`, quantity: `target_${S.quantity}`,
       uniform: A => 1 / A, tick: v => String(+(100 * v).toFixed(1)), unit: " %", label: v => pct(v),
-      of: (series, m, l) => [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])]};
+      of: (series, m, l) => series.members.includes(series.target)
+        ? [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])] : [0, 0, m.each.map(() => 0)]};
     const entropy = {title: "entropy of a token's weights (bits)", quantity: "entropy_bits",
       uniform: A => Math.log2(A), tick: v => String(+v.toFixed(2)), unit: "",
       label: (v, series) =>
