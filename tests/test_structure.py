@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,32 @@ def test_every_package_says_what_it_is_for():
     for package in MAY_IMPORT.keys() - {"tuners"}:
         text = ast.get_docstring(ast.parse((LIBRARY / package / "__init__.py").read_text(encoding="utf-8")))
         assert "ay import" in text and "To read, in this order" in text, package
+
+
+def test_every_package_names_its_modules():
+    for init in LIBRARY.rglob("*/__init__.py"):
+        text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
+        missing = [f.stem for f in init.parent.glob("*.py") if f != init and f"`{f.stem}`" not in text]
+        assert missing == [], f"the docstring of {init.parent.name} does not name {missing}"
+
+
+def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+NO_VERBS = {"This", "Its", "Whether", "Rows", "Texts", "Files", "Tests", "Tokens", "Names", "Words", "Programs"}
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_docstrings_of_public_functions_begin_with_a_verb(name):
+    """Its subject is the function: "Returns the members of a fusion"."""
+    for function in public_functions(ast.parse(modules()[name].read_text(encoding="utf-8")).body):
+        first = (ast.get_docstring(function) or "Overrides").split()[0]
+        assert re.fullmatch(r"[A-Z][a-z-]+s,?", first) and first not in NO_VERBS, f"{name}.{function.name}: {first} ..."
 
 
 def behind(notebook: str) -> set[str]:

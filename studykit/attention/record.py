@@ -141,17 +141,17 @@ class FusionRecord:
 
     @property
     def title(self) -> str:
-        """The phase in a reader's words; the only phase of a method has the method's name."""
+        """Returns the phase in a reader's words; the only phase of a method has the method's name."""
         return self.method or self.phase if self.phase == "adapterfusion" else self.phase
 
     @property
     def target_index(self) -> int | None:
-        """The column of the target in the last axis; None for a fusion of the sources alone."""
+        """Returns the column of the target in the last axis; None for a fusion of the sources alone."""
         return self.members.index(self.target) if self.target in self.members else None
 
     @property
     def active_member_count(self) -> int:
-        """The number of members that the softmax is over: all except the excluded ones."""
+        """Returns the number of members that the softmax is over: all except the excluded ones."""
         return len(self.members) - (len(self.masked) if self.mask == "exclude" else 0)
 
     def save(self, path: str | Path) -> Path:
@@ -216,7 +216,7 @@ class RecordCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether all weights are finite and sum to 1, and excluded members have none."""
+        """Returns whether all weights are finite and sum to 1, and excluded members have none."""
         return self.sum_error <= SUM_TOLERANCE and self.finite and self.excluded_is_zero is not False
 
 

@@ -23,7 +23,7 @@ Sizes = dict[str, dict[str, int]]  # member -> split -> rows
 
 
 def rows_by_language(task: str, languages: list[str], sizes: Sizes, template: str, seed: int) -> Rows:
-    """The rows of one task in several languages."""
+    """Returns the rows of one task in several languages."""
     rows: Rows = {language: {} for language in languages}
     for split, index, language, chosen in _shares(languages, sizes, seed):
         row_seed = seed + index if split == "train" else seed
@@ -32,7 +32,7 @@ def rows_by_language(task: str, languages: list[str], sizes: Sizes, template: st
 
 
 def rows_by_task(tasks: list[str], language: str, sizes: Sizes, templates: dict[str, str], seed: int) -> Rows:
-    """The rows of several tasks, one of which may be plain code ("code"), in one language."""
+    """Returns the rows of several tasks, one of which may be plain code ("code"), in one language."""
     rows: Rows = {task: {} for task in tasks}
     for split, index, task, chosen in _shares(tasks, sizes, seed):
         rows[task][split] = _rows(task, chosen, language, list(POLYGLOT), templates[task], seed + index, split)

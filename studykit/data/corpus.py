@@ -50,7 +50,7 @@ def builtin_documents(
 
 
 def documented(program: PolyglotProgram, language: str) -> tuple[str, str]:
-    """The description as a comment that names the language, and the code that follows it."""
+    """Returns the description as a comment that names the language, and the code that follows it."""
     sign, comment_and_code = program.documented(language).split(" ", 1)
     comment, code = comment_and_code.split("\n", 1)
     return f"{sign} {display_name(language)}: {comment}\n", code

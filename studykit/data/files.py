@@ -37,7 +37,7 @@ class HubRepository(NamedTuple):
         return f"hf://datasets/{self.repo}@{self.revision}"
 
     def names(self) -> list[str]:
-        """All its files; without a network, those in the hub's cache."""
+        """Returns the names of all its files; without a network, of those in the hub's cache."""
         import huggingface_hub as hub
 
         with _hub_errors(f"the list of files of {self}"):
@@ -50,7 +50,7 @@ class HubRepository(NamedTuple):
             return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
     def fetch(self, name: str) -> Path:
-        """The local copy of a file, which is fetched if need be."""
+        """Returns the local copy of a file, which is fetched if need be."""
         import huggingface_hub as hub
 
         with _hub_errors(f"{self}/{name}"):
@@ -65,12 +65,12 @@ class SourceFile(NamedTuple):
 
     @property
     def address(self) -> str:
-        """The name of the file in messages and manifests."""
+        """Returns the name of the file in messages and manifests."""
         return f"{self.root}/{self.name}"
 
     @property
     def path(self) -> Path:
-        """The file on this machine; a file of the hub is fetched."""
+        """Returns the file on this machine; a file of the hub is fetched."""
         return self.root.fetch(self.name) if isinstance(self.root, HubRepository) else self.root / self.name
 
 
@@ -83,11 +83,11 @@ class Source(NamedTuple):
 
     @property
     def revision(self) -> str | None:
-        """The commit of a hub repository; None for local files."""
+        """Returns the commit of a hub repository; None for local files."""
         return self.root.revision if isinstance(self.root, HubRepository) else None
 
     def find_linked(self, name: str) -> SourceFile | None:
-        """A file of this name in the source, or in a folder above its files; None where there is none."""
+        """Returns a file of this name in the source, or in a folder above its files; None where there is none."""
         if matches := [file for file in self.files if PurePosixPath(file.name).name == name]:
             return matches[0]
         if isinstance(self.root, HubRepository):
@@ -133,7 +133,10 @@ def _hub_files(address: str, key: str) -> tuple[HubRepository, list[str]]:
 
 @cache
 def commit_of(repo: str, revision: str) -> str:
-    """The commit of a branch or tag of a hub dataset, resolved once per process; the commit of a commit is itself."""
+    """Returns the commit of a branch or tag of a hub dataset, resolved once per process.
+
+    The commit of a commit is itself.
+    """
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     import huggingface_hub as hub

@@ -63,7 +63,7 @@ class DataSet:
 
     @property
     def format(self) -> Format:
-        """How its rows are read."""
+        """Returns the format by which its rows are read."""
         return FORMATS[self.format_name]
 
 
@@ -174,7 +174,9 @@ def require_new_ids(examples: list[Example], first_lines: dict[tuple, str]) -> N
 
 
 def requested(examples: list[Example], is_test: bool, has_test: bool) -> Iterator[Example]:
-    """The examples that a data set gives: all, or with `data.test_path` the test rows of that and the others of this.
+    """Yields the examples that are wanted of a data set.
+
+    With `data.test_path` these are the test rows of that data set and the other rows of `data.path`; else all.
 
     Raises: NotRequested if there are none.
     """
@@ -191,7 +193,7 @@ def requested(examples: list[Example], is_test: bool, has_test: bool) -> Iterato
 
 
 def drop_tested_groups(examples: list[Example], rejects: Rejects) -> list[Example]:
-    """The examples without training and validation rows whose group `data.test_path` tests."""
+    """Returns the examples without training and validation rows whose group `data.test_path` tests."""
     tested = {e.row.group for e in examples if e.split == "test"} - {None}
     kept = []
     for example in examples:
@@ -203,7 +205,7 @@ def drop_tested_groups(examples: list[Example], rejects: Rejects) -> list[Exampl
 
 
 def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[str, int]], rejects: Rejects) -> Rows:
-    """The rows without near duplicates, and not more than were requested.
+    """Returns the rows without near duplicates, and not more than were requested.
 
     Raises: UserError for a split that is left empty.
     """
@@ -233,14 +235,14 @@ def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[st
 
 
 def sample(rows: list[Row], n: int, seed: int) -> list[Row]:
-    """At most n rows, drawn without replacement, in their original order."""
+    """Returns at most n rows, drawn without replacement, in their original order."""
     if len(rows) <= n:
         return rows
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
 def main_reasons(rejects: Rejects) -> str:
-    """The end of a sentence that says why a split may be without rows."""
+    """Returns the end of a sentence that says why a split may be without rows."""
     parts = [
         f"{entry['rows']:,} rows were {kind} ({entry['reason']})"
         for kind in ("refused", "skipped")
@@ -250,14 +252,14 @@ def main_reasons(rejects: Rejects) -> str:
 
 
 def describe_source(data_set: DataSet) -> dict[str, Any]:
-    """The address, the revision and the files of a data set."""
+    """Returns the address, the revision and the files of a data set."""
     source = data_set.source
     files = [describe_file(SourceFile(file.name, source.root)) for file in data_set.files]
     return {"path": source.address, "revision": source.revision, "files": files}
 
 
 def describe_file(file: SourceFile) -> dict[str, Any]:
-    """The address, the digest and the size of a file."""
+    """Returns the address, the digest and the size of a file."""
     with file.path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return {"file": file.address, "sha256": digest, "bytes": file.path.stat().st_size}

@@ -62,7 +62,7 @@ def _lines(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
 
 
 def decoded(line: bytes, start: int) -> str:
-    """The text of a line that starts at byte `start` of its file; raises BadRow if it is not UTF-8."""
+    """Returns the text of a line that starts at byte `start` of its file; raises BadRow if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

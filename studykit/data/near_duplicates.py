@@ -55,7 +55,7 @@ def find_similar(texts: Sequence[str], threshold: float, protected: int = 0) -> 
 
 
 def similarity(a: frozenset[int], b: frozenset[int]) -> float:
-    """The Jaccard similarity of two sets; 1 for two empty ones."""
+    """Returns the Jaccard similarity of two sets; 1 for two empty ones."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if a or b else 1.0
 

@@ -22,7 +22,7 @@ class BadRow(Exception):
         self.reason, self.detail = reason, detail
 
     def at(self, line: str) -> UserError:
-        """The error that names the row's file and line."""
+        """Returns the error that names the row's file and line."""
         return UserError(f"{line}: {self.reason}{self.detail}.")
 
 
@@ -63,11 +63,11 @@ class Rejects:
             raise UserError(f"{bad.at(line)}{count}") from None
 
     def total(self, kind: str) -> int:
-        """The number of rows of a kind."""
+        """Returns the number of rows of a kind."""
         return self._counts[kind].total()
 
     def reasons(self, kind: str) -> list[dict[str, Any]]:
-        """The reasons of a kind, the most frequent first, with the keys reason, rows and "for example" (a location)."""
+        """Returns the reasons of a kind, most frequent first; keys: reason, rows, "for example" (a location)."""
         return [
             {"reason": reason, "rows": rows, "for example": self._lines[kind, reason]}
             for reason, rows in self._counts[kind].most_common()
@@ -75,7 +75,7 @@ class Rejects:
 
 
 def text(raw: dict, key: str, *, empty: bool = False) -> str:
-    """The text in a field. Raises: BadRow where there is none, or only space, unless `empty` is allowed."""
+    """Returns the text in a field. Raises: BadRow where there is none, or only space, unless `empty` is allowed."""
     value = raw.get(key)
     if not isinstance(value, str):
         detail = f" (it is {type(value).__name__})" if key in raw else ""

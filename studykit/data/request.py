@@ -26,7 +26,7 @@ class Location(NamedTuple):
 
     @property
     def number(self) -> str:
-        """The number of the line in its file."""
+        """Returns the number of the line in its file."""
         return self.line.rsplit(" ", 1)[1]
 
 
@@ -51,11 +51,11 @@ class ReadRequest:
     linked: Any = None  # what the rows refer to in other files, see `Format.link`
 
     def known_language(self, word: str | None) -> str | None:
-        """The study's name for a language of the data; None if it is none of the study's."""
+        """Returns the study's name for a language of the data; None if it is none of the study's."""
         return next((x for x in self.languages if word is not None and canonical(x) == canonical(word)), None)
 
     def language(self, word: str, location: Location) -> str:
-        """The study's name for the language of a row.
+        """Returns the study's name for the language of a row.
 
         Raises: BadRow if the row's file is named after another language, NotRequested if the study's languages lack it.
         """

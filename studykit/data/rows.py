@@ -41,11 +41,11 @@ class Row:
 
     @property
     def body_text(self) -> str:
-        """The part of the prompt that may be cut."""
+        """Returns the part of the prompt that may be cut."""
         return self.prompt if self.body is None else self.prompt[slice(*self.body)]
 
     def as_plain_code(self) -> Row:
-        """The row of nothing but its target, which is code: there is no task to read before it."""
+        """Returns the row of nothing but its target, which is code: there is no task to read before it."""
         return replace(self, prompt="\n", body=(0, 0), check=None)
 
 
@@ -55,13 +55,13 @@ _ACCEPTED = {"string_type": "text", "tuple_type": "a list", "list_type": "a list
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
-    """The row as a JSON object without the fields that are empty."""
+    """Returns the row as a JSON object without the fields that are empty."""
     values = _JSON.dump_python(row, mode="json")
     return {name: value for name, value in values.items() if name == "target" or value not in (None, False, [])}
 
 
 def row_from_json(values: dict[str, Any]) -> Row:
-    """The row of a JSON object. Raises: BadRow, which names the first field that is not as it should be."""
+    """Returns the row of a JSON object. Raises: BadRow, which names the first field that is not as it should be."""
     try:
         row = _JSON.validate_python(values)
     except ValidationError as error:
@@ -118,12 +118,12 @@ class DataRun:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """The parameters of the run; raises UserError if it is not finished, or damaged."""
+        """Returns the parameters of the run; raises UserError if it is not finished, or damaged."""
         return finished_run(self.directory).params
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The most tokens of a prompt and of a target: max_prompt_tokens and max_target_tokens."""
+        """Returns the most tokens of a prompt and of a target: max_prompt_tokens and max_target_tokens."""
         return self.params["max_prompt_tokens"], self.params["max_target_tokens"]
 
     def task_of(self, language: str) -> str:

@@ -31,7 +31,7 @@ def divide(examples: Sequence[Example], shares: Sequence[float], seed: int) -> l
 
 
 def assign_split(group: str, shares: Sequence[float], seed: int) -> str:
-    """The split of a group, with the probabilities `shares`, by the hash of its name and the seed."""
+    """Returns the split of a group, with the probabilities `shares`, by the hash of its name and the seed."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     position, chosen = int.from_bytes(digest[:8]) / 2**64 * sum(shares), ""
     for split, share in zip(SPLITS, shares, strict=True):
@@ -44,7 +44,10 @@ def assign_split(group: str, shares: Sequence[float], seed: int) -> str:
 
 
 def components(units: Iterable[tuple[str, ...]]) -> list[str]:
-    """The connected component of each tuple of units, named by its alphabetically first unit; "" for no units."""
+    """Returns the connected component of each tuple of units, named by its alphabetically first unit.
+
+    A tuple without units has the component "".
+    """
     units = list(units)
     parent: dict[str, str] = {}
 
@@ -63,7 +66,7 @@ def components(units: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def require_groups(examples: Sequence[Example], divided: Sequence[Example], by: str) -> None:
-    """Raises: UserError for a language whose rows, if we divide them, belong to fewer than three groups."""
+    """Requires three groups or more of every language whose rows we divide; raises UserError for another language."""
     groups: dict[str, set[str]] = {}
     for example, after in zip(examples, divided, strict=True):
         if example.split is None:

@@ -54,11 +54,11 @@ class Task:
     not_executed: str | None  # why rows that have tests have no pass@k
 
     def predictions_file(self, checkpoint: EvaluatedCheckpoint) -> Path:
-        """The completions of a checkpoint until the run is published."""
+        """Returns the completions of a checkpoint until the run is published."""
         return self.run.checkpoints / f"{checkpoint.file_stem}.jsonl"
 
     def samples_file(self, checkpoint: EvaluatedCheckpoint) -> Path:
-        """The samples of a checkpoint until the run is published."""
+        """Returns the samples of a checkpoint until the run is published."""
         return self.run.checkpoints / f"{checkpoint.file_stem}.samples.jsonl"
 
 

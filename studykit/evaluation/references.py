@@ -46,7 +46,7 @@ class LanguageReferences:
 
     @property
     def passed(self) -> int:
-        """The number of references that pass their tests."""
+        """Returns the number of references that pass their tests."""
         return self.checked - sum(len(failure.ids) for failure in self.failures)
 
 

@@ -56,7 +56,7 @@ class Verdict(Published):
 
     @property
     def is_decided(self) -> bool:
-        """Whether the rows decide between the two methods."""
+        """Returns whether the rows decide between the two methods."""
         return self.direction != "undecided"
 
     def __str__(self) -> str:
@@ -141,12 +141,12 @@ class MetricComparison(Published):
 
     @property
     def to_baseline(self) -> list[Contrast]:
-        """The differences between each method and the baseline."""
+        """Returns the differences between each method and the baseline."""
         return [contrast for contrast in self.contrasts if contrast.against == self.baseline]
 
     @property
     def seeds(self) -> int:
-        """The largest number of seeds that a method was trained with."""
+        """Returns the largest number of seeds that a method was trained with."""
         return max(len(summary.points) for summary in self.summaries)
 
 
@@ -208,17 +208,17 @@ class ComparisonResults(Published):
 
     @property
     def main_comparison(self) -> MetricComparison:
-        """The comparison by which the methods are judged."""
+        """Returns the comparison by which the methods are judged."""
         return self.metrics[self.main]
 
     @property
     def loss_comparison(self) -> MetricComparison | None:
-        """The comparison by completion loss, where it was measured besides the main metric."""
+        """Returns the comparison by completion loss, where it was measured besides the main metric."""
         return self.metrics.get("loss") if self.main != "loss" else None
 
     @property
     def judged_by(self) -> list[MetricComparison]:
-        """The main comparison, and that by completion loss where it was measured too."""
+        """Returns the main comparison, and that by completion loss where it was measured too."""
         return [one for one in (self.main_comparison, self.loss_comparison) if one]
 
 

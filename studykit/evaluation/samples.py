@@ -52,17 +52,17 @@ class Sample:
 
     @property
     def equals_reference(self) -> bool:
-        """Whether there is a reference and the prediction repeats it, apart from white space around it."""
+        """Returns whether there is a reference and the prediction repeats it, apart from white space around it."""
         return self.prediction.strip() == self.reference.strip() != ""
 
     @property
     def is_right(self) -> bool:
-        """Whether the prediction passed its tests; without tests, whether it equals the reference."""
+        """Returns whether the prediction passed its tests; without tests, whether it equals the reference."""
         return self.status == "passed" if self.status else self.equals_reference
 
     @property
     def ending(self) -> str:
-        """How the prediction ended, in words."""
+        """Tells in words how the prediction ended."""
         if not self.prediction.strip():
             return "empty"
         if self.is_right:

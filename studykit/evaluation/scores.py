@@ -99,7 +99,7 @@ class CheckpointScores(Published):
 
     @property
     def title(self) -> str:
-        """The name with the seed, in tables and figures that show every training."""
+        """Returns the name with the seed, in tables and figures that show every training."""
         return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
 
 
@@ -116,12 +116,12 @@ class EvaluationScores(Published):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of generation, which all checkpoints share."""
+        """Returns the settings of generation, which all checkpoints share."""
         return self.checkpoints[-1].settings
 
     @property
     def by_name(self) -> dict[str, list[CheckpointScores]]:
-        """The checkpoints by name, each with one entry per seed; the last name is the method's own score."""
+        """Returns the checkpoints by name, each with one entry per seed; the last name is the method's own score."""
         named: dict[str, list[CheckpointScores]] = {}
         for checkpoint in self.checkpoints:
             named.setdefault(checkpoint.name, []).append(checkpoint)
@@ -129,15 +129,15 @@ class EvaluationScores(Published):
 
     @property
     def final(self) -> list[CheckpointScores]:
-        """The last checkpoint of every seed, by which the method is judged."""
+        """Returns the last checkpoint of every seed, by which the method is judged."""
         return list(self.by_name.values())[-1]
 
     def score(self, metric: str) -> Score:
-        """The score of the first checkpoint: label, signature and rows are the same for all of them."""
+        """Returns the score of the first checkpoint: label, signature and rows are the same for all of them."""
         return self.checkpoints[0].scores[metric]
 
     def groups_of(self, metric: str) -> Sequence[str | None]:
-        """The groups of the rows that a metric covers.
+        """Returns the groups of the rows that a metric covers.
 
         Raises UserError where a metric covers only some of the rows and does not name them.
         """

@@ -38,7 +38,7 @@ class EvaluatedCheckpoint:
 
     @property
     def file_stem(self) -> str:
-        """The name of its files: base, s0, s0-phase1 ..."""
+        """Returns the name of its files: base, s0, s0-phase1 ..."""
         return "-".join(part for part in (f"s{self.seed}" if self.run else "base", self.phase) if part)
 
 

@@ -109,8 +109,11 @@ def code_cells(notebook: Path) -> list[str]:
 
 
 def closure(code: str, without: Collection[str] = WITHOUT) -> list[Path]:
-    """The files of this package that `code` imports, at any depth; packages named in `without`, and the files that
-    only they import, are left out, but for the modules in DECIDING with the YAML beside them."""
+    """Returns the files of this package that `code` imports, at any depth.
+
+    Packages named in `without`, and the files that only they import, are left out, but for the modules in DECIDING
+    with the YAML beside them.
+    """
     code = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)  # magics are not Python
     todo, seen, found = list(_imports(code, ())), set(), set()
     while todo:

@@ -33,7 +33,7 @@ class Lock:
 
     @property
     def descriptors(self) -> list[int]:
-        """The descriptors that a child must inherit to hold the lock as well."""
+        """Returns the descriptors that a child must inherit to hold the lock as well."""
         return [self.file.fileno(), self.directory]
 
     def is_at(self, file: Path) -> bool:

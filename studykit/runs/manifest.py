@@ -102,7 +102,7 @@ class FinishedRun:
 
     @property
     def inputs(self) -> list[str]:
-        """The directories of the runs that it read."""
+        """Returns the directories of the runs that it read."""
         return list(self.manifest.inputs)
 
     def path(self, *parts: str) -> Path:

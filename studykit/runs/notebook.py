@@ -171,8 +171,11 @@ def _assigned(history: list[str]) -> set[str] | None:
 
 
 def defaults(stage: str, study: str = QUICKSTART, **roles: Any) -> dict[str, Any]:
-    """What a notebook's parameters cell should say: the study's first run of `stage` (with these roles), in which
-    everything that the study fills in by itself is None."""
+    """Returns what a notebook's parameters cell should say.
+
+    This is the study's first run of `stage` (with these roles), in which everything that the study fills in by itself
+    is None.
+    """
     model, asked = STAGES[stage].model, load_study(study, files.home())
     section = getattr(asked, stage).model_dump()  # also what has no say in that run, as LoRA's rank in a bottleneck's
     for run in plan(asked):

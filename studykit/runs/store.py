@@ -94,7 +94,7 @@ class OpenRun:
 
     @property
     def checkpoints(self) -> Path:
-        """The directory that outlives a kill and is gone once the run is published."""
+        """Returns the directory that outlives a kill and is gone once the run is published."""
         (self.staging / "checkpoints").mkdir(parents=True, exist_ok=True)
         return self.staging / "checkpoints"
 

@@ -45,7 +45,7 @@ def files_of_rows(names: Iterable[str], languages: Sequence[str], *, root: str, 
 
 
 def language_and_split(name: str, languages: Sequence[str]) -> tuple[str | None, str | None]:
-    """The language, as the study names it, and the split that are words of a file's name or of its folders' names."""
+    """Finds the language, as the study names it, and the split in a file's name or in its folders' names."""
     path = PurePosixPath(name)
     parts = [re.sub(r"\.(jsonl?|parquet|csv)(\.gz)?$", "", path.name), *reversed(path.parts[:-1])]
     named_by_study = {canonical(language): language for language in languages}
@@ -61,6 +61,6 @@ def language_and_split(name: str, languages: Sequence[str]) -> tuple[str | None,
 
 
 def corpus_files(names: Iterable[str], languages: Iterable[str]) -> list[str]:
-    """The files of a corpus, one for each language: `<language>.jsonl` by any name of the language (`cpp.jsonl`)."""
+    """Returns the file of a corpus for each language: `<language>.jsonl` by any name of the language (`cpp.jsonl`)."""
     named = {canonical(PurePosixPath(name).stem): name for name in names if name.endswith(".jsonl")}
     return [named.get(canonical(language), f"{language}.jsonl") for language in languages]

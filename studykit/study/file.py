@@ -253,7 +253,7 @@ def dump_study(study: Study) -> str:
 
 
 def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
-    """The study in a YAML file. Relative paths in it are seen from `home` (default: the working directory).
+    """Loads the study in a YAML file. Relative paths in it are seen from `home` (default: the working directory).
 
     Raises UserError with the file and the key for anything that cannot be run.
     """

@@ -15,11 +15,11 @@ ALIASES: dict[str, str] = _TABLES["aliases"]
 
 
 def canonical(word: str) -> str:
-    """The lower-case name of a language: "Python", "py" and "python3" are python."""
+    """Returns the lower-case name of a language: "Python", "py" and "python3" are python."""
     word = word.strip().lower()
     return ALIASES.get(word, word)
 
 
 def display_name(language: str) -> str:
-    """The name of a language in a prompt; a language without an entry is written as the study names it."""
+    """Returns the name of a language in a prompt; a language without an entry is written as the study names it."""
     return LANGUAGE_NAMES.get(canonical(language), language)

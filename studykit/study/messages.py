@@ -30,7 +30,7 @@ MUST = {
 def sentence(
     error: ValidationError, model: type[BaseModel], planned: Mapping[str, Collection[str]] | None = None
 ) -> str:
-    """The first of pydantic's complaints about `model`, in one sentence that begins with the key."""
+    """Returns the first of pydantic's complaints about `model`, in one sentence that begins with the key."""
     errors = error.errors()
     # An unknown key explains a missing one (a typo makes both), so it is reported first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")

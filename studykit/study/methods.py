@@ -89,7 +89,7 @@ class Method(NamedTuple):
 
     @property
     def has_weights(self) -> bool:
-        """Whether the method gives every member a weight that can be recorded."""
+        """Returns whether the method gives every member a weight that can be recorded."""
         return self.members is not None and self.name not in PEFT_COMPOSITIONS
 
     def remaining(self, members: Sequence[str]) -> list[str]:

@@ -139,7 +139,7 @@ AnyParams = (
 
 
 def check(stage: str, values: dict[str, Any], place: str = "") -> Any:
-    """`values` as the model of `stage`; raises UserError of one sentence, which starts with `place`."""
+    """Returns `values` as the model of `stage`; raises UserError of one sentence, which starts with `place`."""
     model = STAGES[stage].model
     try:
         return model.model_validate(values)

@@ -206,12 +206,12 @@ def warnings(study: Study) -> list[str]:
 
 
 def directory(stage: str, values: dict[str, Any]) -> str:
-    """The content-named directory of a run with these validated parameters."""
+    """Returns the content-named directory of a run with these validated parameters."""
     return f"runs/{stage}/{_label(stage, values)}-{key(stage, values)}"
 
 
 def key(stage: str, values: dict[str, Any]) -> str:
-    """Ten hex digits of the hash of the parameters that decide what the run computes."""
+    """Returns ten hex digits of the hash of the parameters that decide what the run computes."""
     model = STAGES[stage].model
     identity: dict[str, Any] = {}
     for name in sorted(values.keys() - {"out"}):
@@ -221,7 +221,7 @@ def key(stage: str, values: dict[str, Any]) -> str:
 
 
 def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with every parameter that has no effect on this run at its default, so that it splits no equal runs."""
+    """Returns `values` with every parameter that has no effect on this run at its default: it splits no equal runs."""
     silent: set[str] = set()
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
         silent = set(values) - {"base", "quantization", "out"}

@@ -1,3 +1,5 @@
+"""Rows as sequences of token ids, padded or packed into batches, and the loss of each token."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -70,7 +70,7 @@ class Job:
 
     @property
     def memory_key(self) -> str:
-        """A text that is equal for jobs that take equal memory."""
+        """Returns a text that is equal for jobs that take equal memory."""
         return repr(replace(self, label="", config=None, adapters=list(self.adapters.values())))
 
     def need(self) -> Need:

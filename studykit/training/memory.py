@@ -213,7 +213,7 @@ class StepMemory:
 
     @property
     def peak(self) -> int:
-        """The peak of the whole step."""
+        """Returns the peak of the whole step."""
         return max(self.early, self.late)
 
 

@@ -42,7 +42,7 @@ class TrainingResult:
 
     @property
     def evaluations(self) -> list[LogEntry]:
-        """The entries that hold validation losses, in order."""
+        """Returns the entries that hold validation losses, in order."""
         return [entry for entry in self.log if "eval_loss" in entry]
 
     def validation_loss(self, step: int | None = None, of: str = "loss") -> float:

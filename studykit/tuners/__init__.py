@@ -12,6 +12,7 @@ PEFT documents no way to add a tuner from outside. Importing this package enters
 
 To read, in this order: `fusion` (the mathematics), `bottleneck` and `phm` (the members), `placement` and `layer` (where
 they act in a model), `config` and `model` (the tuner), `folded` (inference), `lora` (PEFT's LoRAs as members).
+`adapterhub/` reads and writes files of the `adapters` library.
 """
 
 from __future__ import annotations

@@ -75,12 +75,12 @@ class MemberStack:
 
     @property
     def up(self) -> Tensor:  # (d_out, R)
-        """U, the up-projections side by side."""
+        """Returns U, the up-projections side by side."""
         return self.outputs[: sum(self.widths)].T
 
     @property
     def up_bias(self) -> Tensor:  # (N, d_out)
-        """C, a row per member."""
+        """Returns C, a row per member."""
         return self.outputs[sum(self.widths) :]
 
     def coefficients(self, z: Tensor, alpha: Tensor) -> Tensor:  # (B, T, R), (B, T, N) -> (B, T, R + N)
@@ -140,7 +140,7 @@ class LowRankValue(nn.Module):
 
     @property
     def weight(self) -> Tensor:  # (d, d)
-        """W_v as a dense matrix."""
+        """Returns W_v as a dense matrix."""
         product = self.up.weight @ self.down.weight
         return product + torch.eye(len(product), device=product.device, dtype=product.dtype)
 

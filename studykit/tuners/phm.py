@@ -57,7 +57,7 @@ class PHMLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight H^T in the layout of nn.Linear, (outputs, inputs)."""
+        """Returns the dense weight H^T in the layout of nn.Linear, (outputs, inputs)."""
         rule = self.phm_rule if hasattr(self, "phm_rule") else self.phm_rule_left @ self.phm_rule_right  # (n, n, n)
         W = self.W if hasattr(self, "W") else self.W_left @ self.W_right  # (n, in/n, out/n)
         H = torch.einsum("nab,nij->aibj", rule, W)  # sum of Kronecker products, blocks unflattened

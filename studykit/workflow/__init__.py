@@ -3,6 +3,6 @@
 May import `report`, `runs` and `study`.
 
 To read, in this order: `run` (from the command to the report), `lock` (one command per project), `snakemake` and
-`papermill` (how they are started), `progress` (what the terminal shows), `slurm`, `studies` and `clean` (runs that no
-study needs).
+`papermill` (how they are started), `progress` and `display` (what the terminal shows), `slurm`, `studies` and `clean`
+(runs that no study needs), `working_copies` (notebooks to explore in).
 """

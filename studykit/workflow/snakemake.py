@@ -39,12 +39,12 @@ class SnakemakeOptions:
 
     @property
     def gpus(self) -> int:
-        """The number of GPUs that jobs share among themselves; 0 on a cluster, which assigns them itself."""
+        """Returns the number of GPUs that jobs share among themselves; 0 on a cluster, which assigns them itself."""
         return len(process.gpus()) if self.executor == "local" else 0
 
     @property
     def options(self) -> list[str]:
-        """The options to add to the user's.
+        """Returns the options to add to the user's.
 
         They limit jobs to one per GPU, repeating the other limits, since only the last list counts; and they name
         Slurm's jobs after the project.

@@ -3,6 +3,9 @@
 `programs(n, seed, split)` draws unique programs from families over one typed tree. Each `PolyglotProgram` renders
 itself as code and as words and knows its tests; `commits.commit` changes it. Splits are disjoint by structure, not by
 text. Nothing here imports torch.
+
+To read, in this order: `syntax` (the typed tree and its values), `families` and `sampler` (how programs are drawn),
+`canonical` (structures and splits), `program`, `describe` (words), `renderer` and `renderers` (code), `commits`.
 """
 
 from studykit.data.polyglot.canonical import SPLITS

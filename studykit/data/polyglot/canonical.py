@@ -76,17 +76,17 @@ def _orders(types: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 def canonical(function: Function) -> Form:
-    """The skeleton and constants: equal skeletons are one structure, equal pairs are one program."""
+    """Returns the skeleton and constants: equal skeletons are one structure, equal pairs are one program."""
     return min(_function(function, order) for order in _orders(tuple(kind for _, kind in function.params)))
 
 
 @lru_cache(maxsize=1 << 16)
 def key(skeleton: str) -> str:
-    """A structure's key: 16 hexadecimal digits, the same in every process."""
+    """Returns a structure's key: 16 hexadecimal digits, the same in every process."""
     return hashlib.sha256(skeleton.encode()).hexdigest()[:16]
 
 
 def split_of(structure: str) -> str:
-    """train (80 %), valid (10 %) or test (10 %), by the structure's key alone."""
+    """Returns the split of a structure by its key alone: train (80 %), valid (10 %) or test (10 %)."""
     bucket = int(structure[:8], 16) % 10
     return SPLITS[max(0, bucket - 7)]

@@ -37,7 +37,7 @@ Change = tuple[Function, str]  # the new function and the message
 
 
 def rebuilders(node: Node) -> Iterator[tuple[Node, Callable[[Node], Any]]]:
-    """Every node below `node`, each with a function that rebuilds the whole around a replacement."""
+    """Yields every node below `node`, each with a function that rebuilds the whole around a replacement."""
     yield node, lambda new: new
     for field, position, child in children(node):
 
@@ -55,7 +55,7 @@ def rebuilders(node: Node) -> Iterator[tuple[Node, Callable[[Node], Any]]]:
 
 
 def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
-    """Another constant, of a kind that suits its operator."""
+    """Returns another constant, of a kind that suits its operator."""
     words = Description(function)
     for node, rebuild in rebuilders(function):
         match node:
@@ -76,7 +76,7 @@ def change_constant(function: Function, rng: random.Random) -> Iterator[Change]:
 
 
 def change_comparison(function: Function, rng: random.Random) -> Iterator[Change]:
-    """Another comparison of the same values."""
+    """Returns another comparison of the same values."""
     words = Description(function)
     for node, rebuild in rebuilders(function):
         if type(node) is Cmp:
@@ -87,7 +87,7 @@ def change_comparison(function: Function, rng: random.Random) -> Iterator[Change
 
 
 def change_operator(function: Function, rng: random.Random) -> Iterator[Change]:
-    """Another operator between the same values."""
+    """Returns another operator between the same values."""
     words = Description(function)
     for node, rebuild in rebuilders(function):
         if type(node) is not Bin:
@@ -100,7 +100,7 @@ def change_operator(function: Function, rng: random.Random) -> Iterator[Change]:
 
 
 def add_guard(function: Function, rng: random.Random) -> Iterator[Change]:
-    """An early return for a negative int, or for an empty list or string."""
+    """Returns an early return for a negative int, or for an empty list or string."""
     if function.returns == "list":
         return
     value, words = (ZERO if function.returns == "int" else Str("")), Description(function)
@@ -112,7 +112,7 @@ def add_guard(function: Function, rng: random.Random) -> Iterator[Change]:
 
 
 def rename(function: Function, rng: random.Random) -> Iterator[Change]:
-    """A new name for a parameter or the function."""
+    """Returns a new name for a parameter or the function."""
     options = [(name, new) for name, _ in function.params for new in NAMES.get(name, ())]
     options += [(function.name, rng.choice(FUNCTION_NAMES))]
     for old, new in options:

@@ -59,13 +59,13 @@ class Description:
         self.only_collection = Var(collections[0]) if len(collections) == 1 else None
 
     def function(self, function: Function) -> str:
-        """The whole function; its name is left out where it is the default one."""
+        """Describes the whole function; its name is left out where it is the default one."""
         params = ", ".join(TYPE_WORDS[kind] + name for name, kind in function.params)
         pattern = WORDING["given" if function.name == DEFAULT_NAME else "named"]
         return pattern.format(params, self.block(function.body), function.name)
 
     def block(self, body: Sequence[Stmt]) -> str:
-        """The statements of a body."""
+        """Describes the statements of a body."""
         match body:
             case [If(test, [Return(value)]), Return(otherwise)]:
                 return WORDING["guard value"].format(self.test(test), self.expr(value), self.expr(otherwise))
@@ -78,7 +78,7 @@ class Description:
         raise TypeError(f"not a body: {body!r}")
 
     def fold(self, fold: Fold) -> str:
-        """A sum, count or list."""
+        """Describes a sum, count or list."""
         over = WORDING["range"].format(fold.over.stop.name) if isinstance(fold.over, Range) else fold.over.name
         items = WORDING["items"].format(fold.var, over)
         if fold.where:
@@ -86,7 +86,7 @@ class Description:
         return WORDING[fold.kind].format(self.expr(fold.value), items)
 
     def test(self, test: Cmp) -> str:
-        """A comparison."""
+        """Describes a comparison."""
         left, right = test.left, test.right
         if type(left) is Bin and left.op == "%" and right == Num(0) and test.op in ("==", "!="):
             pattern = WORDING["divides" if test.op == "==" else "not divides"]
@@ -94,7 +94,7 @@ class Description:
         return WORDING[test.op].format(self.operand(left), self.operand(right))
 
     def operand(self, expr: Expr, fold: Fold | None = None) -> str:
-        """An expression, in parentheses if it is an operation."""
+        """Describes an expression, in parentheses if it is an operation."""
         text = self.expr(expr, fold)
         match expr:
             case Bin():
@@ -108,7 +108,7 @@ class Description:
         return f"({text})" if compound else text
 
     def expr(self, expr: Expr, fold: Fold | None = None) -> str:
-        """An expression; the variable of `fold` reads as what it holds."""
+        """Describes an expression; the variable of `fold` reads as what it holds."""
         match expr:
             case Var(name):
                 return self.fold(fold) if fold and fold.name == name else name
@@ -126,5 +126,5 @@ class Description:
 
 
 def describe(function: Function) -> str:
-    """The program in words."""
+    """Returns the program in words."""
     return Description(function).function(function)

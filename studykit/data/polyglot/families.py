@@ -36,33 +36,33 @@ BOUNDS = {"*": (2, 10), "%": (2, 9), "repeat": (2, 5), "len": (2, 8)}  # no `* 1
 
 
 def solve(params: str, returns: str, *body: Stmt) -> Function:
-    """The function `solve` of parameters whose names tell their types."""
+    """Returns the function `solve` of parameters whose names tell their types."""
     return Function(DEFAULT_NAME, tuple((param, TYPES[param]) for param in params.split()), returns, body)
 
 
 def guard(condition: Cmp, then: Expr, otherwise: Expr) -> tuple[Stmt, ...]:
-    """A body that returns one of two values."""
+    """Returns a body that returns one of two values."""
     return If(condition, (Return(then),)), Return(otherwise)
 
 
 def pick(rng: random.Random, options):
-    """One of the options; a choice by `random()` is faster than `rng.choice`."""
+    """Draws one of the options; a choice by `random()` is faster than `rng.choice`."""
     return options[int(rng.random() * len(options))]
 
 
 def constant(rng: random.Random, op: str) -> Num:
-    """A constant that makes sense as the right operand of `op`, 20 at most."""
+    """Returns a constant that makes sense as the right operand of `op`, 20 at most."""
     low, high = BOUNDS.get(op, (1, 20))
     return NUMBERS[low + int(rng.random() * (high - low + 1))]
 
 
 def operand(rng: random.Random, op: str, extra: list[Expr], share: float = 0.6) -> Expr:
-    """One of `extra`, or a constant for `op`."""
+    """Returns one of `extra`, or a constant for `op`."""
     return pick(rng, extra) if extra and rng.random() < share else constant(rng, op)
 
 
 def test(rng: random.Random, subjects: list[Expr], others: list[Expr]) -> Cmp:
-    """A comparison of a subject with a constant, a divisibility, or a comparison with one of `others`."""
+    """Returns a comparison of a subject with a constant, a divisibility, or a comparison with one of `others`."""
     subject, roll = pick(rng, subjects), rng.random()
     if roll < 0.2:
         return Cmp("==", Bin("%", subject, constant(rng, "%")), ZERO)
@@ -73,7 +73,7 @@ def test(rng: random.Random, subjects: list[Expr], others: list[Expr]) -> Cmp:
 
 
 def simple(rng: random.Random, atoms: list[Expr]) -> Expr:
-    """An atom, a constant, or one operation on atoms and constants."""
+    """Returns an atom, a constant, or one operation on atoms and constants."""
     roll = rng.random()
     if roll < 0.15:
         return pick(rng, atoms)
@@ -87,7 +87,7 @@ def simple(rng: random.Random, atoms: list[Expr]) -> Expr:
 
 
 def chain(rng: random.Random, atoms: list[Expr]) -> Bin:
-    """Two operations on all atoms (one or two) and constants: a chain on the left, or a nested right operand."""
+    """Returns two operations on all atoms (one or two) and constants: a chain on the left, or nested on the right."""
     first, second = pick(rng, "+-*"), pick(rng, ("+", "-", "*", "max", "min"))
     if rng.random() < 0.2:
         first, second = second, first
@@ -106,7 +106,7 @@ def chain(rng: random.Random, atoms: list[Expr]) -> Bin:
 
 
 def item_value(rng: random.Random, item: Expr, extra: list[Expr]) -> Bin:
-    """One operation on a loop's item."""
+    """Returns one operation on a loop's item."""
     op = pick(rng, "+-*")
     if rng.random() < 0.1:
         return Bin("*", item, item)
@@ -115,7 +115,7 @@ def item_value(rng: random.Random, item: Expr, extra: list[Expr]) -> Bin:
 
 
 def string(rng: random.Random, counts: list[Expr]) -> Expr:
-    """A value made of s: itself, upper case, a word, a repetition or a concatenation."""
+    """Returns a value made of s: itself, upper case, a word, a repetition or a concatenation."""
     roll = rng.random()
     if roll < 0.1:
         return S
@@ -130,34 +130,34 @@ def string(rng: random.Random, counts: list[Expr]) -> Expr:
 
 
 def ints(rng: random.Random) -> tuple[str, list[Expr]]:
-    """One or two int parameters, and their variables."""
+    """Returns one or two int parameters, and their variables."""
     return ("a b", [A, B]) if rng.random() < 0.75 else ("a", [A])
 
 
 def listed(rng: random.Random) -> tuple[str, list[Expr]]:
-    """A list parameter and perhaps an int, and the variable of the int."""
+    """Returns a list parameter and perhaps an int, and the variable of the int."""
     return ("xs a", [A]) if rng.random() < 0.4 else ("xs", [])
 
 
 def texted(rng: random.Random) -> tuple[str, list[Expr]]:
-    """A string parameter and perhaps an int, and the variable of the int."""
+    """Returns a string parameter and perhaps an int, and the variable of the int."""
     return ("s a", [A]) if rng.random() < 0.4 else ("s", [])
 
 
 def arith(rng: random.Random) -> Function:
-    """Two operations on ints."""
+    """Returns two operations on ints."""
     params, atoms = ints(rng)
     return solve(params, "int", Return(chain(rng, atoms)))
 
 
 def branch(rng: random.Random) -> Function:
-    """A branch on ints."""
+    """Returns a branch on ints."""
     params, atoms = ints(rng)
     return solve(params, "int", *guard(test(rng, atoms, atoms), simple(rng, atoms), simple(rng, atoms)))
 
 
 def ends(rng: random.Random) -> Function:
-    """A branch on a list's first, last and length."""
+    """Returns a branch on a list's first, last and length."""
     params, extra = listed(rng)
     atoms = [LENGTH, FIRST, LAST, *extra]
     condition = test(rng, atoms[:3], atoms[2:])
@@ -165,7 +165,7 @@ def ends(rng: random.Random) -> Function:
 
 
 def text(rng: random.Random) -> Function:
-    """A branch on a string's length or value."""
+    """Returns a branch on a string's length or value."""
     params, extra = texted(rng)
     subjects = [TEXT_LENGTH, *extra]
     condition = Cmp("==", S, pick(rng, WORDS)) if rng.random() < 0.15 else test(rng, subjects, subjects)
@@ -173,7 +173,7 @@ def text(rng: random.Random) -> Function:
 
 
 def loop(rng: random.Random) -> Function:
-    """A sum, a count or a list over a list or over 1..a."""
+    """Returns a sum, a count or a list over a list or over 1..a."""
     over: Var | Range
     extra: list[Expr]
     if rng.random() < 0.35:

@@ -28,48 +28,48 @@ class PolyglotProgram:
 
     @property
     def name(self) -> str:
-        """The function's name in snake_case; `function_name` gives a language's spelling."""
+        """Returns the function's name in snake_case; `function_name` gives a language's spelling."""
         return self.function.name
 
     @cached_property
     def canonical(self) -> polyglot_canonical.Form:
-        """The skeleton and the constants; two programs with equal canonical forms are the same program."""
+        """Returns the skeleton and the constants; two programs with equal canonical forms are the same program."""
         return polyglot_canonical.canonical(self.function)
 
     @property
     def key(self) -> str:
-        """The structure's key; constants and names do not enter."""
+        """Returns the structure's key; constants and names do not enter."""
         return polyglot_canonical.key(self.canonical[0])
 
     @property
     def split(self) -> str:
-        """The split that the structure belongs to."""
+        """Returns the split that the structure belongs to."""
         return polyglot_canonical.split_of(self.key)
 
     def code(self, language: str) -> str:
-        """Idiomatic source without a trailing newline."""
+        """Returns the program as idiomatic source without a trailing newline."""
         return render(self.function, language)
 
     @property
     def description(self) -> str:
-        """What the program does, exactly."""
+        """Returns exactly what the program does, in words."""
         return describe(self.function)
 
     def documented(self, language: str) -> str:
-        """The description as a comment of the language, then the code."""
+        """Returns the description as a comment of the language, then the code."""
         return f"{COMMENTS[language]} {self.description}\n{self.code(language)}"
 
     def renamed(self, names: Mapping[str, str]) -> PolyglotProgram:
-        """The same program with other function, parameter or local names."""
+        """Returns the same program with other function, parameter or local names."""
         return replace(self, function=with_names(self.function, names))
 
     def evaluate(self, args: list) -> Any:
-        """The value at `args`. Raises: Undefined where languages would differ."""
+        """Returns the value at `args`. Raises: Undefined where languages would differ."""
         return Evaluator(self.function).call(args)
 
     @cached_property
     def tests(self) -> list[Call]:
-        """Six calls at most, which meet comparisons below, at and above their boundary as far as possible."""
+        """Returns six calls at most, which meet comparisons below, at and above their boundary as far as possible."""
         rng = random.Random(repr(self.canonical))
         pool: list[tuple[Call, set]] = []  # with what a call touches
         for _ in range(CANDIDATES):
@@ -91,7 +91,7 @@ class PolyglotProgram:
 
     @property
     def check(self) -> FunctionCheck:
-        """The program's tests as a check."""
+        """Returns the program's tests as a check."""
         return FunctionCheck(self.name, self.tests)
 
 
@@ -126,7 +126,7 @@ def _arguments(program: PolyglotProgram, rng: random.Random) -> list:
 
 
 def with_names(node: AnyNode, names: Mapping[str, str]) -> AnyNode:
-    """A copy of the tree with names replaced wherever they are bound or used."""
+    """Returns a copy of the tree with names replaced wherever they are bound or used."""
     changes: dict[str, Any] = {}
     for field in node.__slots__:
         value = getattr(node, field)

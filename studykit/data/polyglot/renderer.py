@@ -37,7 +37,7 @@ ATOM = 9  # binds tighter than every operator
 
 @lru_cache(maxsize=4096)
 def function_name(language: str, name: str) -> str:
-    """A snake_case name as the language spells it: camelCase in JavaScript and Go, unchanged elsewhere."""
+    """Returns a snake_case name as the language spells it: camelCase in JavaScript and Go, unchanged elsewhere."""
     if language not in CAMEL_CASE or "_" not in name:
         return name
     head, *tail = name.split("_")
@@ -82,7 +82,7 @@ class Renderer:
         self.inlined: dict[str, str] = {}
 
     def function(self, function: Function) -> str:
-        """The source of a function, without a trailing newline."""
+        """Returns the source of a function, without a trailing newline."""
         lines = [self.signature(function), *self.block(function.body, self.indent, tail=True)]
         return "\n".join(lines if self.end is None else [*lines, self.end])
 
@@ -146,11 +146,11 @@ class Renderer:
         return self.assign % (name, f"{name} {symbol} {self.expr(stmt.value, binding)}")
 
     def fold(self, fold: Fold) -> str | None:
-        """The fold as an expression that binds like a call, or None where the language's idiom is a loop."""
+        """Returns the fold as an expression that binds like a call, or None where the language's idiom is a loop."""
         return None
 
     def expr(self, expr, outer: int = 0) -> str:
-        """Source of an expression, in parentheses when it binds looser than `outer`."""
+        """Returns the source of an expression, in parentheses when it binds looser than `outer`."""
         kind = type(expr)
         if kind is Var:
             name = expr.name
@@ -173,7 +173,7 @@ class Renderer:
         raise TypeError(f"not an expression: {expr!r}")
 
     def call(self, pattern: str, *args) -> str:
-        """A built-in; an argument in front of a dot, an index or `#` needs parentheses unless atomic."""
+        """Returns a built-in; an argument in front of a dot, an index or `#` needs parentheses unless atomic."""
         receiver = self.expr(args[0], ATOM if pattern[0] in "%#" else 0)
         if pattern.count("%s") > len(args):
             return pattern % (receiver, receiver)

@@ -97,7 +97,7 @@ class Go(Renderer):
         return f"{name} = append({name}, {self.expr(value, 0, 2)})"
 
     def expr(self, expr, outer: int = 0, depth: int = 1) -> str:
-        """As in the base, with gofmt's spacing: blanks depend on precedence and depth (go/printer, `binaryExpr`)."""
+        """Renders an expression with gofmt's blanks, by precedence and depth (go/printer, `binaryExpr`)."""
         kind = type(expr)
         if kind is Fn:
             return self.calls[expr.op].replace("%s", self.expr(expr.arg, 0, depth))
@@ -211,7 +211,10 @@ LANGUAGES = tuple(RENDERERS)
 
 
 def render(function: Function, language: str) -> str:
-    """The source of a function in one of `LANGUAGES`, without a trailing newline. Raises: UserError for another."""
+    """Returns the source of a function in one of `LANGUAGES`, without a trailing newline.
+
+    Raises: UserError for another.
+    """
     if language not in RENDERERS:
         raise UserError(f"language {language!r} is not one of {', '.join(LANGUAGES)}")
     return RENDERERS[language]().function(function)

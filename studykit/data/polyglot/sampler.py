@@ -23,7 +23,7 @@ FAMILIES = {arith: 15, branch: 25, ends: 20, text: 15, loop: 25}  # how often ea
 
 
 def degenerate(program: PolyglotProgram) -> bool:
-    """Whether two neighbouring results are equal, or a parameter or a local is never used."""
+    """Returns whether two neighbouring results are equal, or a parameter or a local is never used."""
     results = [stmt.then[-1] if type(stmt) is If else stmt for stmt in program.function.body]
     if any(left == right for left, right in pairwise(results)):
         return True
@@ -67,5 +67,5 @@ def programs(n: int, seed: int = 0, split: str = "train") -> list[PolyglotProgra
 
 
 def is_wordy(program: PolyglotProgram) -> bool:
-    """Whether the description is longer than a small model can read."""
+    """Returns whether the description is longer than a small model can read."""
     return program.description.count(" ") >= MOST_WORDS

@@ -143,7 +143,7 @@ ZERO, ONE = Num(0), Num(1)
 
 
 def as_loop(fold: Fold) -> tuple[Stmt, ...]:
-    """A fold as a plain loop, for languages without an idiom for it."""
+    """Returns a fold as a plain loop, for languages without an idiom for it."""
     start: Expr
     step: Stmt
     if fold.kind == "list":
@@ -155,7 +155,7 @@ def as_loop(fold: Fold) -> tuple[Stmt, ...]:
 
 
 def children(node: Node) -> Iterator[tuple[str, int | None, Node]]:
-    """The field, the position or None, and the node of every child, in reading order."""
+    """Yields the field, the position or None, and the node of every child, in reading order."""
     for name in node.__slots__:
         value = getattr(node, name)
         if hasattr(value, "__slots__"):
@@ -165,7 +165,7 @@ def children(node: Node) -> Iterator[tuple[str, int | None, Node]]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and everything below it, in reading order."""
+    """Yields the node and everything below it, in reading order."""
     yield node
     for _, _, child in children(node):
         yield from walk(child)
@@ -199,7 +199,7 @@ class Evaluator:
         self.trace: set[tuple[Cmp, int]] = set()
 
     def call(self, args: Sequence[Any]) -> Any:
-        """The function's value. Raises: Undefined where languages would differ."""
+        """Returns the function's value. Raises: Undefined where languages would differ."""
         env = {param: value for (param, _), value in zip(self.function.params, args, strict=True)}
         return self.block(self.function.body, env)
 
@@ -229,7 +229,7 @@ class Evaluator:
         return None
 
     def expr(self, expr: Node, env: dict[str, Any]) -> Any:
-        """The value of an expression where the variables have the values of `env`."""
+        """Returns the value of an expression where the variables have the values of `env`."""
         match expr:
             case Num(value) | Str(value):
                 return value
@@ -255,7 +255,7 @@ class Evaluator:
 
     @staticmethod
     def binary(op: str, left: Any, right: Any) -> Any:
-        """The value of an operator. Raises: Undefined where languages would differ."""
+        """Returns the value of an operator. Raises: Undefined where languages would differ."""
         if op == "%" and (left < 0 or right < 1):
             raise Undefined("remainder of a negative")
         if op == "repeat" and right < 0:
@@ -267,7 +267,7 @@ class Evaluator:
 
     @staticmethod
     def builtin(op: str, value: Any) -> Any:
-        """The value of a built-in function. Raises: Undefined where languages would differ."""
+        """Returns the value of a built-in function. Raises: Undefined where languages would differ."""
         if op == "len":
             return len(value)
         if op == "upper":

@@ -26,7 +26,7 @@ PLACEHOLDER = "METHOD_NAME"
 
 
 def link(source: Source, files: list[SourceFile], request: ReadRequest, rejects: Rejects) -> Rejects:
-    """The rejects, where the reader notes rows that it has doubts about."""
+    """Returns the rejects, where the reader notes rows that it has doubts about."""
     return rejects
 
 
@@ -53,7 +53,7 @@ def rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Exampl
 
 
 def without_docstring(code: str, docstring: str, language: str) -> str:
-    """The code without its docstring. Raises: NotRequested if the docstring still stands in it."""
+    """Returns the code without its docstring. Raises: NotRequested if the docstring still stands in it."""
     if language == "python" and (span := docstring_span(code)):
         lines_before, rest = code[: span[0]].rstrip(" \t"), code[span[1] :]
         code = lines_before + rest.lstrip(" \t;").removeprefix("\r").removeprefix("\n")
@@ -65,7 +65,7 @@ def without_docstring(code: str, docstring: str, language: str) -> str:
 
 
 def docstring_span(code: str) -> tuple[int, int] | None:
-    """First and last + 1 character of the docstring of a Python function, as far as Python 2 has the same tokens."""
+    """Returns where the docstring of a Python function begins and ends, as far as Python 2 has the same tokens."""
     starts = [0]
     for line in code.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -88,7 +88,10 @@ def docstring_span(code: str) -> tuple[int, int] | None:
 
 
 def without_name(code: str, name: str) -> str:
-    """The code with METHOD_NAME for every `name` that stands as a word. Raises: NotRequested if there is none."""
+    """Returns the code with METHOD_NAME for every `name` that stands as a word.
+
+    Raises: NotRequested if there is none.
+    """
     if not name:
         raise NotRequested("the function has no name")
     hidden, count = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", PLACEHOLDER, code)
@@ -98,7 +101,7 @@ def without_name(code: str, name: str) -> str:
 
 
 def leaks(code: str, name: str) -> bool:
-    """Whether a name of four letters or more can still be read in the code, in any case and spelling."""
+    """Returns whether a name of four letters or more can still be read in the code, in any case and spelling."""
 
     def letters(text: str) -> str:
         return re.sub(r"_", "", text).lower()

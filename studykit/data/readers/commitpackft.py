@@ -38,7 +38,7 @@ def rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Exampl
 
 
 def unified_diff(before: str, after: str, old: str, new: str, context: int = 3) -> str:
-    """A unified diff as git writes it, with `context` lines around each change, without trailing newline."""
+    """Returns a unified diff as git writes it, with `context` lines around each change, without trailing newline."""
     return "\n".join(difflib.unified_diff(_lines(before), _lines(after), old, new, n=context, lineterm=""))
 
 

@@ -99,7 +99,7 @@ def humaneval_x_rows(raw: dict, location: Location, request: ReadRequest) -> Ite
 
 
 def humaneval_x_check(raw: dict, before: str) -> BenchmarkCheck | None:
-    """The check of a completion that follows `before`; None where a test of Rust is commented out as a whole.
+    """Returns the check of a completion that follows `before`; None where a test of Rust is commented out as a whole.
 
     Go's `test_setup` is its package line and the test's imports.
     """
@@ -148,7 +148,7 @@ def _declaration(raw: dict) -> str:
 
 
 def context_before(raw: dict) -> str:
-    """The text that precedes a completion: the prompt, and the declaration where it is not in it (as in Rust)."""
+    """Returns the text that precedes a completion: the prompt and, where it is apart (Rust), the declaration."""
     prompt, declaration = text(raw, "prompt"), text(raw, "declaration")
     signature = declaration.rstrip().rsplit("\n", 1)[-1].strip()
     return prompt if signature in prompt else prompt + declaration

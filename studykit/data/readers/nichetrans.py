@@ -20,7 +20,7 @@ CT_MARKS = frozenset({"source_lang", "target_lang", "source_content", "target_co
 
 
 def direction(raw: dict) -> tuple[str, str]:
-    """The two language keys of a NicheTrans row, source first. Raises: BadRow if there are not two."""
+    """Returns the two language keys of a NicheTrans row, source first. Raises: BadRow if there are not two."""
     keys = [key for key in raw if key not in ("id", "name")]
     if "id" not in raw or len(keys) != 2:
         raise BadRow("a NicheTrans row has id, name and two language keys", f", not {list(raw)}")

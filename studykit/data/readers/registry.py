@@ -34,11 +34,11 @@ class Format(NamedTuple):
     has_references: bool = True  # whether its rows can be trained on
 
     def prompt_kind(self, task: str) -> str:
-        """The entry of `templates.yaml` for its prompts."""
+        """Returns the entry of `templates.yaml` for its prompts."""
         return task if self.template is None or task == "translation" else self.template
 
     def licence_of(self, raw: dict) -> str:
-        """The licence of a published row."""
+        """Returns the licence of a published row."""
         if isinstance(raw.get("license"), str):
             return raw["license"]
         return f"{self.licence} (of the data set as published)" if self.licence else "not stated"

@@ -86,7 +86,7 @@ def problem_prompt(problem: dict, language: str, request: ReadRequest) -> Prompt
 
 
 def unit_test_check(tests: list | None, problem: dict) -> StdioCheck:
-    """The check by unit tests, with the problem's own limits."""
+    """Returns the check by unit tests, with the problem's own limits."""
     if not tests:
         raise BadRow(f"no unit tests of its src_uid in {XCODEEVAL_UNIT_TESTS}", f" ({problem['src_uid']})")
     checked = []

@@ -30,7 +30,10 @@ MARK = "results: "  # begins a line of results
 
 
 def literal(language: str, value: Any, like: Any = None) -> str:
-    """`value` as a literal of the language; `like` is a list whose element type an empty one takes (Go, Julia)."""
+    """Writes `value` as a literal of the language.
+
+    `like` is a list whose element type an empty one takes (Go, Julia).
+    """
     if value is None:
         return {"python": "None", "javascript": "null", "julia": "nothing"}.get(language, "nil")
     if isinstance(value, bool):
@@ -50,7 +53,7 @@ def literal(language: str, value: Any, like: Any = None) -> str:
 
 
 def quoted(language: str, text: str) -> str:
-    """A double-quoted string literal."""
+    """Returns a double-quoted string literal."""
     if language == "python":
         return repr(text)
     if language == "lua":  # decimal escapes of bytes
@@ -237,7 +240,7 @@ def _full(values: Iterable[Any]) -> list | None:
 
 
 def go_source(code: str) -> str:
-    """Candidate code as it may stand in a file: imports first, missing ones added, max and min for Go before 1.21."""
+    """Returns candidate code as a file has it: imports first, missing ones added, max and min for Go before 1.21."""
     code = re.sub(r"^\s*package\s+\w+\s*$", "", code, flags=re.M)
     pattern = r'^import\s+(?:\([^)]*\)|(?:\w+\s+)?"[^"\n]*")[ \t]*$'
     imports = re.findall(pattern, code, flags=re.M)

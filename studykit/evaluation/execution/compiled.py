@@ -55,7 +55,7 @@ func main() {
 
 
 def go(before: str, completion: str, after: str) -> str:
-    """Tests get a T of ours, which ends the program, and testify's assert.New, Equal, True and False.
+    """Gives tests a T of ours, which ends the program, and testify's assert.New, Equal, True and False.
 
     Go refuses imports that are missing, doubled or not used, and a completion changes what is used.
     """
@@ -119,7 +119,7 @@ JAVA_LAST = (
 
 
 def java(before: str, completion: str, after: str) -> str:
-    """Tests are the main of a class, or the assertions in it."""
+    """Makes the tests the main of a class, or puts the assertions in it."""
     if re.search(rf"\b(?:class|interface|enum|record)\s+(?:{JAVA_NAMES})\b", completion):
         completion += "\nstudykit: a class of the language itself is declared, which would reach the tests\n"
     return java_source.program(f"{before}{completion}\n{after}", JAVA_LAST)

@@ -31,7 +31,7 @@ def libc(name: str, *arguments) -> None:
 
 
 def mount(kind: str, where: str, flags: int, options: str = "", source: str | None = None) -> None:
-    """mount(2)."""
+    """Calls mount(2)."""
     name = (source or kind).encode()
     libc("mount", name, where.encode(), kind.encode() or None, flags, options.encode() or None)
 
@@ -44,7 +44,7 @@ def read_only(path: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2); in a new user namespace this process keeps its user and group."""
+    """Calls unshare(2); in a new user namespace this process keeps its user and group."""
     uid, gid = os.getuid(), os.getgid()
     libc("unshare", flags)
     if flags & NEW_USER:

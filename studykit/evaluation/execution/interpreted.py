@@ -58,7 +58,7 @@ studykit(@candidate, @tests, @kept)
 
 
 def python(before: str, completion: str, after: str) -> str:
-    """Tests see the completion's functions, and Python's built-in ones as they were before it ran."""
+    """Lets tests see the completion's functions, and Python's built-in ones as they were before it ran."""
     kept = re.findall(r"^(?:async )?(?:def|class) (\w+)", before, flags=re.M)
     return fill(PYTHON, forged=repr(FORGED), candidate=repr(before + completion), tests=repr(after), kept=repr(kept))
 
@@ -100,7 +100,7 @@ if (ended) {
 
 
 def javascript(before: str, completion: str, after: str) -> str:
-    """Built-in objects are as before the completion when the tests begin, and the same objects when they end."""
+    """Restores built-in objects before the tests begin, and checks that they are the same when they end."""
     name, (closing, tests) = hidden_name(before, completion, after), at_the_end_of_function(after)
     text = f"{before}{completion}\n{closing}require = {name}(true);\n{tests}\n{name}(false);\n"
     quote = "javascript"
@@ -143,7 +143,7 @@ end.call
 
 
 def ruby(before: str, completion: str, after: str) -> str:
-    """test/unit would start when the program ends, after the token."""
+    """Keeps test/unit from starting when the program ends, after the token."""
     quote = "ruby"
     parts = {"candidate": quoted(quote, before + completion), "tests": quoted(quote, after)}
     return fill(RUBY, forged=quoted(quote, FORGED), **parts)
@@ -159,7 +159,7 @@ end
 
 
 def julia(before: str, completion: str, after: str) -> str:
-    """A failed @testset throws."""
+    """Relies on a failed @testset, which throws."""
     return fill(JULIA, candidate=quoted("julia", before + completion), tests=quoted("julia", after))
 
 
@@ -214,7 +214,7 @@ end
 
 
 def lua(before: str, completion: str, after: str) -> str:
-    """Only functions of the tests are run as tests, whatever the completion calls its own."""
+    """Runs only functions of the tests as tests, whatever the completion calls its own."""
     name = hidden_name(before, completion, after)
     names = ", ".join(quoted("lua", test) for test in re.findall(r"^function (test\w*)", after, flags=re.M))
     after = re.sub(r"os\.exit\((\s*\w+\.LuaUnit\.run\(\)\s*)\)", r"\1", after)

@@ -25,7 +25,7 @@ LUA: type | None = None  # lupa's LuaRuntime class, where Lua has no binary
 
 
 def keep(setup: dict, job: dict, control: socket.socket) -> None:
-    """The keeper's life: it builds and runs its program as often as the supervisor says, and reports how each ended."""
+    """Builds and runs a program as often as the supervisor says, and reports how each run ended."""
     box = setup["box"]
     if setup["isolated"]:
         confinement.enter_namespaces(job)

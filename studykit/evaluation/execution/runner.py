@@ -58,7 +58,7 @@ class Sandbox:
 
     @property
     def isolated(self) -> bool:
-        """Whether each program gets namespaces of its own inside."""
+        """Tells whether each program gets namespaces of its own inside."""
         return self.level in ("bwrap", "unshare")
 
     def __str__(self) -> str:

@@ -49,7 +49,7 @@ ARCHITECTURES = {  # of platform.machine(): audit number, column of REFUSED, clo
 
 
 def program() -> bytes | None:
-    """The filter for this machine as an array of `struct sock_filter`, or None where its numbers are not known."""
+    """Returns the filter for this machine as an array of `struct sock_filter`, or None if its numbers are unknown."""
     if platform.machine() not in ARCHITECTURES:
         return None
     architecture, column, clone, clone3, socket, socketpair = ARCHITECTURES[platform.machine()]

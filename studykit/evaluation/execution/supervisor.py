@@ -112,7 +112,7 @@ class Program:
         return used, sum(space.f_files - space.f_ffree for space in spaces)
 
     def family(self) -> list[usage.Process]:
-        """The keeper and all processes of the program."""
+        """Returns the keeper and all processes of the program."""
         return usage.family(self.pid, usage.processes())
 
     def run(self, step_name: str, stdin: bytes = b"", token: bytes = b"") -> tuple[str, float, list[int]]:
@@ -179,7 +179,7 @@ class Program:
 
 
 def open_file(box: str) -> int:
-    """A new empty file without a name, in memory where the system has such files."""
+    """Returns a new empty file without a name, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("studykit")
     with tempfile.TemporaryFile(dir=box) as file:
@@ -187,14 +187,14 @@ def open_file(box: str) -> int:
 
 
 def reopened(file: int, writing: bool) -> int:
-    """A second descriptor of a file, which only reads where a program must not write."""
+    """Returns a second descriptor of a file, which only reads where a program must not write."""
     if sys.platform != "linux":
         return os.dup(file)
     return os.open(f"/proc/self/fd/{file}", os.O_RDWR if writing else os.O_RDONLY)
 
 
 def tail(file: int, length: int = 2000) -> bytes:
-    """The last bytes of an open file."""
+    """Returns the last bytes of an open file."""
     return os.pread(file, length, max(0, os.fstat(file).st_size - length))
 
 
@@ -239,7 +239,7 @@ def remove(path: str) -> None:
 
 
 def own_state() -> list:
-    """Everything that a program could change in this process: limits, priority, processors, mask, directory."""
+    """Returns everything that a program could change in this process: limits, priority, processors, mask, directory."""
     names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
     processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     mask = os.umask(0o022)

@@ -49,7 +49,7 @@ class Explorer:
 
     @property
     def frame(self) -> str:
-        """The document in an `<iframe>` that cannot reach the page around it."""
+        """Returns the document in an `<iframe>` that cannot reach the page around it."""
         return (
             f'<iframe title="{html.escape(self.title)}. {html.escape(self.summary)}" sandbox="{SANDBOX}" '
             f'style="width: 100%; height: {self.height}px; border: 0" srcdoc="{html.escape(self.html)}"></iframe>'
