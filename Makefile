@@ -18,6 +18,8 @@ setup: $(VENV)/installed  ## make .venv with the pinned packages
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "studykit needs Python 3.11 or newer, $(PYTHON) is older; name one: make PYTHON=/path/to/python"; exit 1; }
+	@case "$$PWD" in *:*) echo "Python makes no virtual environment in a path with a colon, such as $$PWD; rename it."; \
+		exit 1;; esac
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ echo "Python cannot make a venv here; on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements.txt

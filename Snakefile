@@ -6,6 +6,7 @@ its `code` changed: the notebook's code cells and every library file behind them
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ os.environ.setdefault("STUDYKIT_COMMAND", process.name())
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1", TOKENIZERS_PARALLELISM="false")
 # The kernel `python3` of this very environment, cells saved as they finish, all output kept beside the log.
-PYTHON = sys.executable
+PYTHON = shlex.quote(sys.executable)
 PAPERMILL = f"{PYTHON} -m studykit.workflow.papermill -k python3 -l python --cwd . --no-progress-bar --autosave-cell-every 5"
 
 

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from studykit.errors import UserError
+from studykit.errors import UserError, printable
 from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
+        file = printable(str(error.filename or "a file of the project"))
         print(
-            f"studykit: {error.filename or 'a file of the project'} cannot be written ({error.strerror}); correct "
-            "that and give the same command again.",
+            f"studykit: {file} cannot be written ({error.strerror}); correct that and give the same command again.",
             file=sys.stderr,
         )
         return 1

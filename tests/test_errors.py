@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from studykit.errors import Interrupted, UserError, show
+from studykit.errors import Interrupted, UserError, printable, show
 
 
 @pytest.mark.parametrize("error, line", [
@@ -19,6 +19,14 @@ def test_a_notebook_shows_the_sentence_alone(capsys, error, line):
     shell.run_cell("def work():\n    next(fail())\n\nwork()")
     assert capsys.readouterr().out.strip() == line
     InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("foreign", ["\x1b]0;owned\x07\x1b[2J", "a\nstudykit: all is well", "\r", "\u2028", "\u202egpj.exe",
+                                     "\x9b2J", "\ud800", "\x00"])  # fmt: skip
+def test_foreign_text_gives_no_orders_to_a_terminal_and_no_second_line(foreign):
+    sentence = str(UserError(f"rows/{foreign}.jsonl, line 1: no row."))
+    assert sentence.isprintable() and sentence.encode() and sentence.endswith(".jsonl, line 1: no row.")
+    assert printable("Zeile 1: größer, 漢字 😀") == "Zeile 1: größer, 漢字 😀"
 
 
 def test_an_interruption_is_one():

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from studykit.data.jsonl import BOM, decoded, json_lines
+from studykit.data.jsonl import BOM, ObjectDecoder, decoded, json_lines, parsed, refuse_foreign, require_file
 from studykit.data.rejects import BadRow, Refuse, refuse_all
-from studykit.errors import UserError
+from studykit.errors import UserError, show
 from studykit.study.data_files import FOLDERS_ABOVE, ROW_SUFFIXES
 
 HUB_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
@@ -105,7 +105,7 @@ def open_source(address: str, key: str = "data.path") -> Source:
         repository, names = _hub_files(address, key)
         root: HubRepository | Path = repository
     else:
-        path = Path(address).expanduser()
+        path = Path(expanduser(address))
         if not path.exists():
             raise UserError(
                 f"{key}={address} does not exist; it must be a directory or file of rows, or "
@@ -178,7 +178,7 @@ def raw_rows(file: SourceFile, refuse: Refuse = refuse_all) -> Iterator[tuple[st
     Rows of parquet files, which have no lines, are counted: "file, row N". `refuse` is called with every bad row.
     """
     if file.name.endswith(".parquet"):
-        yield from _parquet_rows(file)
+        yield from _parquet_rows(file, refuse)
     elif file.name.endswith(".csv"):
         yield from _csv_rows(file, refuse)
     else:
@@ -188,34 +188,53 @@ def raw_rows(file: SourceFile, refuse: Refuse = refuse_all) -> Iterator[tuple[st
 def read_object(file: SourceFile) -> dict[str, Any]:
     """Reads the one object in a `.json` file, such as xCodeEval's unit tests."""
     try:
-        value = json.loads(file.path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file.address} is not valid JSON ({error}); it must hold one object.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file.address} holds a {type(value).__name__}; it must hold one object.")
-    return value
+        with file.path.open("rb") as opened:
+            refuse_foreign(opened, file.address)
+            return parsed(ObjectDecoder(), decoded(opened.read().removeprefix(BOM), 0))
+    except BadRow as bad:
+        raise UserError(f"{file.address}: {bad}; it must hold one object.") from None
 
 
-def _parquet_rows(file: SourceFile) -> Iterator[tuple[str, dict]]:
+def _parquet_rows(file: SourceFile, refuse: Refuse) -> Iterator[tuple[str, dict]]:
     """Files of the hub are read by `datasets`, which knows the types that it has written into their schemas."""
     import pyarrow as pa
     from datasets.exceptions import DatasetGenerationError
 
+    require_file(file.path, file.address)
     try:
+        with file.path.open("rb") as opened:
+            is_parquet = opened.read(4) == b"PAR1"
+            opened.seek(0)
+            if not is_parquet:
+                refuse_foreign(opened, file.address)
         rows = _hub_parquet(file.path) if isinstance(file.root, HubRepository) else _local_parquet(file.path)
         for number, row in enumerate(rows, 1):
-            yield f"{file.address}, row {number}", row
-    except (pa.ArrowInvalid, DatasetGenerationError) as error:
+            if row is None:
+                refuse(f"{file.address}, row {number}", BadRow("not UTF-8 text"))
+            else:
+                yield f"{file.address}, row {number}", row
+    except (pa.ArrowException, OSError, DatasetGenerationError) as error:
         message = str(error).strip().split("\n")[0]
         raise UserError(f"{file.address} is no whole parquet file ({message}).") from None
 
 
-def _local_parquet(path: Path) -> Iterator[dict]:
+def _local_parquet(path: Path) -> Iterator[dict | None]:
+    """Yields the rows of a file; None for one whose text is not UTF-8, which Arrow does not check."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
+        for batch in table.iter_batches() if table.metadata.num_rows else ():
+            try:
+                yield from batch.to_pylist()
+            except UnicodeDecodeError:
+                yield from (_row_of_batch(batch, i) for i in range(batch.num_rows))
+
+
+def _row_of_batch(batch: Any, index: int) -> dict | None:
+    try:
+        return batch.slice(index, 1).to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
 
 
 def _hub_parquet(path: Path) -> Iterator[dict]:
@@ -239,8 +258,13 @@ def _csv_rows(file: SourceFile, refuse: Refuse) -> Iterator[tuple[str, dict]]:
             start += len(line)
 
     try:
+        require_file(file.path, file.address)
         with file.path.open("rb") as lines:
+            refuse_foreign(lines, file.address)
             reader = csv.DictReader(text_of(lines), strict=True)
+            names = list(reader.fieldnames or ())
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise UserError(f"{file.address}, line 1: the column {show(repeated[0])} stands twice.")
             for row in reader:
                 line, last = f"{file.address}, line {last + 1}", reader.line_num
                 if None in row or None in row.values():

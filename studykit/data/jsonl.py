@@ -6,6 +6,7 @@ NicheTrans pair, and knows no lines. Lines end at a newline byte alone, since co
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -15,11 +16,25 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studykit.data.rejects import BadRow, Refuse, refuse_all
-from studykit.errors import UserError
+from studykit.errors import UserError, show
 
 LINE_BYTES = 32 * 2**20  # the longest line; a longer one is a damaged file rather than a row
+CHUNK_BYTES = 2**16  # of an array are read at a time
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that is no character by itself
 BOM = b"\xef\xbb\xbf"
+SPACE = " \t\r\n"
+FOREIGN = {  # how files begin that hold no text in UTF-8, and what is said of them
+    b"\x1f\x8b": "is packed by gzip; its name must end in .gz",
+    b"PK\x03\x04": "is a zip archive; it must be unpacked",
+    b"BZh": "is packed by bzip2; it must be unpacked",
+    b"\xfd7zXZ\0": "is packed by xz; it must be unpacked",
+    b"\x28\xb5\x2f\xfd": "is packed by zstd; it must be unpacked",
+    b"PAR1": "is a parquet file; its name must end in .parquet",
+    b"ARROW1": "is an Arrow file; it must be saved as parquet or JSON lines",
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; `git lfs pull` fetches it",
+    codecs.BOM_UTF16_LE: "is text in UTF-16; it must be saved as UTF-8",
+    codecs.BOM_UTF16_BE: "is text in UTF-16; it must be saved as UTF-8",
+}
 
 
 def json_lines(path: Path, shown: str | None = None, refuse: Refuse = refuse_all) -> Iterator[tuple[str, dict]]:
@@ -31,17 +46,66 @@ def json_lines(path: Path, shown: str | None = None, refuse: Refuse = refuse_all
     Raises: UserError if the file cannot be read at all.
     """
     shown = shown or str(path)
+    require_file(path, shown)
+    opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
     try:
-        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
         with opened as file:
+            refuse_foreign(file, shown)
             yield from _array(file, shown, refuse) if _is_array(file) else _lines(file, shown, refuse)
-    except FileNotFoundError:
-        raise UserError(f"{shown} does not exist; it is needed as JSON lines.") from None
     except (gzip.BadGzipFile, zlib.error, EOFError):
         raise UserError(f"{shown} is no whole gzip file; it must be JSON lines, packed by gzip.") from None
 
 
+def require_file(path: Path, shown: str) -> None:
+    """Raises UserError for what is no file: a pipe would be waited for without end."""
+    if not path.exists():
+        raise UserError(f"{shown} does not exist; a file of rows is needed.")
+    if not path.is_file():
+        raise UserError(f"{shown} is not a file; a file of rows is needed.")
+
+
+def refuse_foreign(file: BinaryIO, shown: str) -> None:
+    """Raises UserError that names what a file is if its first bytes show that it holds no text in UTF-8."""
+    head = file.read(max(map(len, FOREIGN)))
+    file.seek(0)
+    for first, what in FOREIGN.items():
+        if head.startswith(first):
+            raise UserError(f"{shown} {what}.")
+    if b"\0" in head[:4]:
+        raise UserError(f"{shown} is text in UTF-16 or UTF-32, or no text; it must be saved as UTF-8.")
+
+
+class ObjectDecoder(json.JSONDecoder):
+    """A decoder of JSON that notices a key which stands twice in an object, of which Python would keep the last."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object)
+        self.repeated: list[str] = []
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            keys = [key for key, _ in pairs]
+            self.repeated += [key for key in value if keys.count(key) > 1]
+        return value
+
+    def checked(self, value: Any, text: str) -> dict[str, Any]:
+        """Returns the value, which is `text` in JSON, if it is an object of texts that can be written again."""
+        repeated, self.repeated = self.repeated, []
+        if not isinstance(value, dict):
+            raise BadRow("an object is expected", f", not {type(value).__name__}")
+        if repeated:
+            raise BadRow("a key stands twice in an object", f" ({show(repeated[0])})")
+        if SURROGATE.search(text):
+            try:
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
+            except UnicodeEncodeError:
+                raise BadRow("half of a surrogate pair, which is no text") from None
+        return value
+
+
 def _lines(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, dict]]:
+    decoder = ObjectDecoder()
     start, number = 0, 0  # of the line: its first byte in the file, its number from 1
     while line := file.readline(LINE_BYTES + 1):
         number += 1
@@ -54,8 +118,8 @@ def _lines(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
         else:
             skip = len(BOM) if number == 1 and line.startswith(BOM) else 0
             try:
-                if (row := _parsed(line[skip:], start + skip)) is not None:
-                    yield location, row
+                if text := decoded(line[skip:], start + skip).strip():
+                    yield location, parsed(decoder, text)
             except BadRow as bad:
                 refuse(location, bad)
         start += size
@@ -66,31 +130,24 @@ def decoded(line: bytes, start: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRow("not UTF-8 text", f" ({error.reason} at byte {start + error.start} of the file)") from None
+        raise _not_utf8(error, start) from None
 
 
-def _parsed(line: bytes, start: int) -> dict | None:
-    text = decoded(line, start)
-    if not text.strip():
-        return None
+def _not_utf8(error: UnicodeDecodeError, start: int) -> BadRow:
+    place = f"{error.reason} at byte {start + error.start} of the file"
+    return BadRow("not UTF-8 text", f" ({place}; text in Windows-1252 or Latin-1 must be saved as UTF-8)")
+
+
+def parsed(decoder: ObjectDecoder, text: str) -> dict[str, Any]:
+    """The object that a text is in JSON. Raises: BadRow for any other text."""
     try:
-        return _object(json.loads(text), text)
+        return decoder.checked(decoder.decode(text), text)
     except json.JSONDecodeError as error:
         raise BadRow("not valid JSON", f" ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
         raise BadRow("not usable JSON", f" ({error})") from None
-
-
-def _object(value: Any, text: str) -> dict:
-    """The value, which is `text` in JSON, if it is an object of texts that can be written again."""
-    if not isinstance(value, dict):
-        raise BadRow("an object is expected", f", not {type(value).__name__}")
-    if SURROGATE.search(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise BadRow("half of a surrogate pair, which is no text") from None
-    return value
+    finally:
+        decoder.repeated = []
 
 
 def _is_array(file: BinaryIO) -> bool:
@@ -102,31 +159,81 @@ def _is_array(file: BinaryIO) -> bool:
     return head.startswith(b"[") and (head == b"[" or head[1:].lstrip().startswith((b"{", b"]")))
 
 
+class _Window:
+    """The part of a file's text that is being decoded; what lies before it is forgotten."""
+
+    def __init__(self, file: BinaryIO, shown: str):
+        self.file, self.shown, self.decoder = file, shown, codecs.getincrementaldecoder("utf-8")()
+        self.bytes = len(BOM) if file.read(len(BOM)) == BOM else 0  # read so far
+        file.seek(self.bytes)
+        self.text, self.at = "", 0  # from `at` on the text is still to be decoded
+        self.line, self.counted = 1, 0  # of `at`; up to where lines are counted
+
+    def read_on(self) -> bool:
+        """Reads as much text again as is still to be decoded, or a chunk; returns False at the end of the file."""
+        self.location()
+        self.text, self.at, self.counted = self.text[self.at :], 0, 0
+        data = self.file.read(max(CHUNK_BYTES, len(self.text)))
+        pending = len(self.decoder.getstate()[0])
+        try:
+            self.text += self.decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error, self.bytes - pending).at(self.shown) from None
+        self.bytes += len(data)
+        return bool(data)
+
+    def location(self) -> str:
+        """Returns "file, line N" of the text that is still to be decoded."""
+        self.line, self.counted = self.line + self.text.count("\n", self.counted, self.at), self.at
+        return f"{self.shown}, line {self.line}"
+
+    def next_sign(self) -> str:
+        """Passes over white space and returns the character behind it; "" at the end of the file."""
+        while True:
+            while self.at < len(self.text):
+                if self.text[self.at] not in SPACE:
+                    return self.text[self.at]
+                self.at += 1
+            if not self.read_on():
+                return ""
+
+    def item(self, decoder: ObjectDecoder) -> tuple[Any, str]:
+        """Decodes the item that begins here, and returns it with its text."""
+        while True:
+            try:
+                value, end = decoder.raw_decode(self.text, self.at)
+                size = end - self.at
+                if end < len(self.text) or not self.read_on():  # a number may go on in the next chunk
+                    self.at += size
+                    return value, self.text[self.at - size : self.at]
+            except (ValueError, RecursionError) as error:
+                if len(self.text) - self.at > LINE_BYTES or isinstance(error, RecursionError) or not self.read_on():
+                    reason = getattr(error, "msg", error)
+                    raise UserError(f"{self.location()}: not valid JSON in an array ({reason}).") from None
+            decoder.repeated = []
+
+
 def _array(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, dict]]:
-    data = file.read()
-    start = len(BOM) if data.startswith(BOM) else 0
-    try:
-        text = decoded(data[start:], start)
-    except BadRow as bad:
-        raise bad.at(shown) from None
-    decoder, space = json.JSONDecoder(), " \t\r\n"
-    line, counted, at = 1, 0, text.index("[") + 1
-
-    def skip(at: int, signs: str) -> int:
-        while at < len(text) and text[at] in signs:
-            at += 1
-        return at
-
-    while (at := skip(at, space + ",")) < len(text) and text[at] != "]":
-        line, counted = line + text.count("\n", counted, at), at
-        location = f"{shown}, line {line}"
+    """Decodes an array item by item, so that no more than one of them is held."""
+    window, decoder = _Window(file, shown), ObjectDecoder()
+    window.next_sign()
+    window.at += 1  # the opening bracket
+    sign = window.next_sign()
+    while sign not in ("]", ""):
+        location = window.location()
+        value, text = window.item(decoder)
         try:
-            start, (value, at) = at, decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:  # where the next item starts cannot be known
-            raise UserError(f"{location}: not valid JSON in an array ({error}).") from None
-        try:
-            yield location, _object(value, text[start:at])
+            yield location, decoder.checked(value, text)
         except BadRow as bad:
             refuse(location, bad)
-    if at >= len(text):
+        if (sign := window.next_sign()) not in (",", "]", ""):
+            raise UserError(f"{window.location()}: a comma is missing in an array before {show(sign)}.")
+        if sign == ",":
+            window.at += 1
+            if (sign := window.next_sign()) == "]":
+                raise UserError(f"{window.location()}: an array ends after a comma; an object is missing.")
+    if not sign:
         raise UserError(f"{shown}: the array that starts it has no end; the file is cut off.")
+    window.at += 1
+    if window.next_sign():
+        raise UserError(f"{window.location()}: text stands behind the end of the array; a file holds one array.")

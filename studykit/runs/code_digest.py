@@ -21,6 +21,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from functools import cache
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _is_local(address: str | None) -> bool:
 
 
 def _row_files(params: dict[str, Any], name: str, home: Path) -> list[Path]:
-    path = home / Path(params[name]).expanduser()
+    path = home / Path(expanduser(params[name]))
     root = path if path.is_dir() else path.parent
     paths = root.rglob("[!.]*") if path.is_dir() else [path]
     names = [file.relative_to(root).as_posix() for file in paths]
@@ -86,14 +87,14 @@ def _row_files(params: dict[str, Any], name: str, home: Path) -> list[Path]:
 def _base_files(params: dict[str, Any], home: Path) -> list[Path]:
     if not _is_local(params.get("base")):
         return []
-    path = home / Path(params["base"]).expanduser()
+    path = home / Path(expanduser(params["base"]))
     return sorted(path.rglob("[!.]*")) if path.is_dir() else [path]
 
 
 def _corpus_files(params: dict[str, Any], home: Path) -> list[Path]:
     if params.get("base") != "scratch" or not _is_local(params.get("corpus")):
         return []
-    folder = home / Path(params["corpus"]).expanduser()
+    folder = home / Path(expanduser(params["corpus"]))
     names = sorted(file.name for file in folder.glob("*.jsonl"))
     return [folder / name for name in corpus_files(names, params["languages"])]
 

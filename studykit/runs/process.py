@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -19,10 +20,12 @@ from typing import BinaryIO
 
 import psutil
 
+from studykit.errors import UserError
 from studykit.runs.locks import take
 
 COMMAND = "STUDYKIT_COMMAND"  # variable that names the command whose end ends a notebook
 GPU_STAGES = ("base_model", "adapter", "fusion", "evaluate", "fusion_attention")
+GPU_NAMES = 16  # that the lock file of a GPU may have
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -88,6 +91,27 @@ def gpus() -> list[str]:
     return [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
+def _gpu_lock(gpu: str) -> BinaryIO:
+    """Opens the lock file of a GPU, which all projects of a user share.
+
+    In /tmp anybody may have taken its name before, for a pipe or a link, so a file that is not the user's is passed
+    over for the next name. Raises UserError if there are only such files.
+    """
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = folder if os.path.isabs(folder) and os.access(folder, os.W_OK) else "/tmp"
+    for number in range(GPU_NAMES):
+        path = f"{folder}/studykit-gpu-{os.getuid()}-{gpu.replace('/', '_')}{f'-{number}' if number else ''}.lock"
+        try:
+            file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600), "r+b", 0)
+        except OSError:  # a link, or a file that others have made
+            continue
+        about = os.fstat(file.fileno())
+        if stat.S_ISREG(about.st_mode) and about.st_uid == os.getuid():
+            return file
+        file.close()
+    raise UserError(f"{path} and {number} files of similar names are not yours; set XDG_RUNTIME_DIR to a directory.")
+
+
 def claim_gpu(stage: str) -> None:
     """Takes a GPU that no other run has, under Snakemake on a host with several: it counts GPUs but assigns none.
 
@@ -98,7 +122,7 @@ def claim_gpu(stage: str) -> None:
         return
     while True:
         for gpu in free:
-            file = open(f"/tmp/studykit-gpu-{os.getuid()}-{gpu}.lock", "ab")
+            file = _gpu_lock(gpu)
             if not take(file):
                 file.close()
                 continue

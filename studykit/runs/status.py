@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from studykit.errors import printable
 from studykit.runs import files, locks, store
 from studykit.runs.manifest import MANIFEST, Manifest, damage, read_manifest
 from studykit.study.plan import Run
@@ -144,13 +145,13 @@ def _last_words(text: Path) -> str:
     if lines[-1].startswith("nbclient.exceptions.DeadKernelError"):
         return "its kernel died: it was killed, most often because memory ran out"
     raised = any(line.startswith("Traceback") for line in lines)
-    return lines[-1][:300] if raised or not any(line.startswith("Input Notebook") for line in lines) else ""
+    return printable(lines[-1])[:300] if raised or not any(line.startswith("Input Notebook") for line in lines) else ""
 
 
 def _sentence(name: str, message: str) -> str:
-    """An exception in one line without colours, at most 400 characters."""
+    """An exception in one printable line without colours, at most 400 characters."""
     first = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).strip().split("\n")[0]
-    text = first if name == "UserError" else f"{name}: {first}" if first else str(name)
+    text = printable(first if name == "UserError" else f"{name}: {first}" if first else str(name))
     return text if len(text) <= 400 else text[:397] + "..."
 
 

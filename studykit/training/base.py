@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def portable_name(base: str) -> str:
 
     A hub id is unchanged; a directory is relative to the project if it lies in it, and absolute otherwise.
     """
-    directory = Path(base).expanduser()
+    directory = Path(expanduser(base))
     if not directory.is_dir():
         return base
     directory = directory.resolve()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -61,7 +62,7 @@ def corpus(p: BaseModelParams) -> list[Document]:
     """Returns the documents of the corpus that the parameters name, drawn by their seed."""
     if p.corpus == "polyglot":
         return list(builtin_documents(p.languages, p.target, p.samples, p.target_share, p.seed))
-    return file_documents(Path(p.corpus).expanduser(), p.languages, p.target, p.target_share, p.seed)
+    return file_documents(Path(expanduser(p.corpus)), p.languages, p.target, p.target_share, p.seed)
 
 
 def count_documents(documents: Sequence[Document]) -> list[dict]:

@@ -19,12 +19,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os.path import expanduser
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, TextIO
 
 import psutil
 
-from studykit.errors import UserError
+from studykit.errors import UserError, printable
 from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import process as runs_process
@@ -32,7 +34,7 @@ from studykit.runs import status as runs_status
 from studykit.runs.locks import Lock
 from studykit.runs.manifest import MANIFEST
 from studykit.study.plan import Run, StudyPlan
-from studykit.workflow import display, slurm, snakemake, studies
+from studykit.workflow import display, progress, slurm, snakemake, studies
 from studykit.workflow.lock import only_command, wait_for_orphans
 
 GRACE = 6.0  # seconds that interrupted notebooks get to be saved
@@ -56,6 +58,7 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
     settings = snakemake.read_options(options)
     options = ["--configfile", file, *options, *settings.options]
     os.environ[runs_process.COMMAND] = runs_process.name()
+    _provide_cache()
     if dry_run:
         damaged = [f"{run.dir}/{MANIFEST}" for run in _report_damage(planned.runs)]
         force = [FORCE[0], *damaged] if damaged and not any(option in extra for option in FORCE) else []
@@ -63,6 +66,7 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
     content = _digest(file)
     log_file = Path("logs", f"{study.study}.snakemake.txt")
     with only_command() as lock:
+        earlier = _log_times(planned.runs)
         studies.remember(file)
         if cancelled := slurm.cancel_left_jobs(settings.executor):
             _print(f"studykit: {cancelled}", sys.stderr)
@@ -75,7 +79,7 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
                 subprocess.run([*snakemake.COMMAND, "--unlock", "--quiet", "all", *options], stdout=log, stderr=log)
             code = _run_snakemake([*snakemake.COMMAND, *options], lock, log, planned.runs, settings)
         if code > 128:
-            _report_failures(planned.runs, None)
+            _report_failures(planned.runs, earlier, None)
             _print(
                 f"studykit: stopped; the same command continues it, `studykit report {file}` shows what there is",
                 sys.stderr,
@@ -89,11 +93,25 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
             sys.stderr,
         )
     if code:
-        _report_failures(planned.runs, None if verbose else log_file)
+        _report_failures(planned.runs, earlier, None if verbose else log_file)
         _print(f"studykit: not everything ran; the report shows what did: {index}", sys.stderr)
     else:
         _print(f"studykit: the report is {index}", sys.stdout)
     return code
+
+
+def _provide_cache() -> None:
+    """Gives Snakemake a directory for its caches where the user's home directory is absent or cannot be written."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or expanduser("~/.cache"))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            return
+    except OSError:
+        own = files.home() / ".snakemake" / "cache"
+        own.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("HF_HOME", str(cache / "huggingface"))  # what the hub's library has there can be read
+        os.environ["XDG_CACHE_HOME"] = str(own)
 
 
 def _digest(file: str) -> str | None:
@@ -192,12 +210,23 @@ def _stop(process: subprocess.Popen) -> None:
     psutil.wait_procs(alive, timeout=2)
 
 
-def _report_failures(planned: list[Run], log_file: Path | None) -> None:
-    """Prints the error of every notebook that failed; where none did, Snakemake's own from its log, if there is one."""
+def _log_times(planned: list[Run]) -> dict[Run, float]:
+    return {run: progress.modified(files.home() / f"logs/{run.name}.txt") for run in planned}
+
+
+def _report_failures(planned: list[Run], earlier: dict[Run, float], log_file: Path | None) -> None:
+    """Prints the error of every notebook that failed under this command.
+
+    Where none did, it prints Snakemake's own error from its log, if there is one.
+
+    Args:
+        earlier: when the logs had last been written before: a failure of then is not the reason of this one.
+    """
+    times = _log_times(planned)
     failures = {
         run: status
         for run, status in runs_status.study_status(planned).items()
-        if status.state in ("failed", "stopped")
+        if status.state in ("failed", "stopped") and times[run] != earlier[run]
     }
     for run, status in failures.items():
         log = status.log.relative_to(files.home()) if status.log else f"logs/{run.name}.txt"
@@ -212,4 +241,4 @@ def last_error(log_file: Path) -> str:
     lines = [line.strip() for line in text.replace(EMPTY_ERROR, "").split("\n") if line.strip()]
     last = max((i for i, line in enumerate(lines) if re.search(r"(Error|Exception)\b", line)), default=len(lines) - 1)
     count = 2 if lines and lines[last].endswith(":") else 1
-    return " ".join(lines[last : last + count])[:400] or "it printed nothing."
+    return printable(" ".join(lines[last : last + count]))[:400] or "it printed nothing."

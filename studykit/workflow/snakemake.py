@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def read_options(options: list[str]) -> SnakemakeOptions:
 
 def _profile(name: str) -> dict[str, Any]:
     """The settings of a profile, found where Snakemake looks: a path, profiles/NAME, the user's, the machine's."""
-    places = (Path(), Path("profiles"), Path("~/.config/snakemake").expanduser(), Path("/etc/xdg/snakemake"))
+    places = (Path(), Path("profiles"), Path(expanduser("~/.config/snakemake")), Path("/etc/xdg/snakemake"))
     for at in (run_files.home() / place / name for place in places):
         files = [at] if at.is_file() else sorted([*at.glob("profile*.yaml"), *at.glob("config*.yaml")])
         if files:

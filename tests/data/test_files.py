@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import os
+import tracemalloc
 
 import huggingface_hub
 import pyarrow as pa
@@ -15,6 +19,7 @@ from studykit.data import files as data_files
 from studykit.data import jsonl
 from studykit.data.files import open_source, raw_rows
 from studykit.data.jsonl import json_lines
+from studykit.data.rejects import refuse_all
 from studykit.errors import UserError
 from tests.data.published import nichetrans, prepare, write
 
@@ -54,7 +59,25 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     ("x.jsonl", b'{"a": 1}\n{"a"\n', "x.jsonl, line 2: not valid JSON"),
     ("x.jsonl", b'{"a": "\xe9"}\n', "x.jsonl, line 1: not UTF-8 text (invalid continuation byte at byte 7 of"),
     ("x.jsonl", b'\xef\xbb\xbf{"a": 1}\n\n{"a": "\xe9"}', "3: not UTF-8 text (invalid continuation byte at byte 20"),
-    ("x.jsonl", b"\xff\xfe{\x00", "line 1: not UTF-8 text (invalid start byte at byte 0 of the file)"),
+    ("x.jsonl", b'\xff\xfe{\x00"\x00', "x.jsonl is text in UTF-16; it must be saved as UTF-8"),
+    ("x.csv", "a,b".encode("utf-16-be"), "x.csv is text in UTF-16 or UTF-32, or no text; it must be saved as UTF-8"),
+    ("x.jsonl", '{"a": 1}'.encode("utf-32"), "x.jsonl is text in UTF-16; it must be saved"),
+    ("x.jsonl", gzip.compress(b"{}"), "x.jsonl is packed by gzip; its name must end in .gz"),
+    ("x.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "x.jsonl.gz is packed by gzip; its name must end in .gz"),
+    ("x.csv", b"PK\x03\x04", "x.csv is a zip archive; it must be unpacked"),
+    ("x.json", b"PAR1", "x.json is a parquet file; its name must end in .parquet"),
+    ("x.parquet", b"version https://git-lfs.github.com/spec/v1\n", "x.parquet is a pointer of Git LFS"),
+    ("x.parquet", gzip.compress(b"{}"), "x.parquet is packed by gzip"),
+    ("x.jsonl", '{"a": "é"}'.encode("cp1252"), "; text in Windows-1252 or Latin-1 must be saved as UTF-8)"),
+    ("x.jsonl", b'{"a": 1, "b": 2, "a": 3}\n', "x.jsonl, line 1: a key stands twice in an object ('a')"),
+    ("x.jsonl", b'{"a": [{"b": 1, "b": 1}]}\n', "x.jsonl, line 1: a key stands twice in an object ('b')"),
+    ("x.json", b'[{"a": 1},\n{"a": 1, "a": 1}]', "x.json, line 2: a key stands twice in an object ('a')"),
+    ("x.csv", b"a,b,a\n1,2,3\n", "x.csv, line 1: the column 'a' stands twice"),
+    ("x.json", b'[{"a": 1}\n{"a": 2}]', "x.json, line 2: a comma is missing in an array before '{'"),
+    ("x.json", b'[{"a": 1},\n]', "x.json, line 2: an array ends after a comma"),
+    ("x.json", b'[{"a": 1}]\n\n{"a": 2}', "x.json, line 3: text stands behind the end of the array"),
+    ("x.json", b'[{"a": 1},\n{"a": "\xe9"}]', "not UTF-8 text (invalid continuation byte at byte 18 of the file"),
+    ("x.json", b'\xef\xbb\xbf[{"a": "\xe9"}]', "not UTF-8 text (invalid continuation byte at byte 11 of the file"),
     ("x.jsonl", b"[1]\n", "line 1: an object is expected, not list"),
     ("x.jsonl", b'{"a": "\\ud800"}\n', "line 1: half of a surrogate pair"),
     ("x.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "line 1: not usable JSON"),
@@ -75,6 +98,55 @@ def test_what_cannot_be_read_is_named_by_file_and_line(tmp_path, name, data, sai
     with pytest.raises(UserError) as error:
         read(tmp_path / name)
     assert said in str(error.value) and "\n" not in str(error.value) and str(error.value).startswith(str(tmp_path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.jsonl")
+    with pytest.raises(UserError, match="x.jsonl is not a file; a file of rows is needed"):
+        list(json_lines(tmp_path / "x.jsonl"))
+    with pytest.raises(UserError, match="holds no file of rows"):
+        open_source(str(tmp_path))
+
+
+def test_shards_without_rows_have_none(tmp_path):
+    pq.write_table(pa.table({"a": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    for name, text in (("b.csv", ""), ("c.csv", "a,b\n"), ("d.jsonl", ""), ("e.json", "[]"), ("f.json", " [\n]\n")):
+        (tmp_path / name).write_text(text)
+    write(tmp_path / "g.jsonl.gz")
+    assert [list(raw_rows(file)) for file in open_source(str(tmp_path)).files] == [[]] * 7
+
+
+def test_text_of_parquet_that_is_not_utf8_is_a_bad_row(tmp_path):
+    texts = pa.array([b"x", b"\xe9", b"y"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"a": texts}), tmp_path / "x.parquet")
+    (file,) = open_source(str(tmp_path)).files
+    with pytest.raises(UserError, match="x.parquet, row 2: not UTF-8 text"):
+        list(raw_rows(file))
+    refused: list[str] = []
+    assert [row["a"] for _, row in raw_rows(file, lambda place, bad: refused.append(place))] == ["x", "y"]
+    assert refused == [f"{tmp_path}/x.parquet, row 2"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.dictionaries(TEXT, TEXT | st.integers() | st.lists(TEXT)), max_size=8),
+       indent=st.sampled_from([None, 1]), chunk=st.integers(1, 40), bom=st.booleans())  # fmt: skip
+def test_an_array_is_read_alike_however_it_is_cut_into_chunks(values, indent, chunk, bom):
+    data = jsonl.BOM * bom + json.dumps(values, ensure_ascii=False, indent=indent).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "CHUNK_BYTES", chunk)
+        assert [row for _, row in jsonl._array(io.BytesIO(data), "x", refuse_all)] == values
+
+
+def test_a_packed_array_is_read_item_by_item(tmp_path):
+    count, item = 20_000, b'{"a": "' + b"x" * 1000 + b'"}'
+    with gzip.open(tmp_path / "x.json.gz", "wb") as file:
+        file.write(b"[" + b",\n".join([item] * count) + b"]")
+    tracemalloc.start()
+    rows = json_lines(tmp_path / "x.json.gz")
+    assert sum(1 for _ in rows) == count
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e6 < count * len(item), f"{peak:,} bytes of {count * len(item):,}"
 
 
 def test_a_line_that_is_too_long_is_never_held(tmp_path, monkeypatch):

@@ -23,8 +23,9 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def devices():
+def devices(tmp_path, monkeypatch):
     """Two devices of names that no other test has, and what starts a run that claims one of them."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     names = [f"GPU-{uuid.uuid4()}" for _ in range(2)]
     started: list[subprocess.Popen] = []
 
@@ -38,10 +39,6 @@ def devices():
     for process in started:
         process.kill()
         process.wait()
-    for name in names:
-        lock = f"/tmp/studykit-gpu-{os.getuid()}-{name}.lock"
-        if os.path.exists(lock):
-            os.unlink(lock)
 
 
 def test_runs_get_distinct_devices_and_a_third_waits_for_one(devices):
@@ -54,6 +51,18 @@ def test_runs_get_distinct_devices_and_a_third_waits_for_one(devices):
         third.wait(2.5)
     first.kill()  # a claim ends with its process, however that ends
     assert third.stdout.readline().strip() == got[0]
+
+
+def test_a_file_that_is_not_the_users_hangs_no_run(devices, tmp_path):
+    names, claim = devices
+    first, second = (tmp_path / f"studykit-gpu-{os.getuid()}-{name}.lock" for name in names)
+    os.mkfifo(first)
+    second.symlink_to(tmp_path / "elsewhere")
+    assert sorted(claim().stdout.readline().strip() for _ in names) == sorted(names)
+    third = claim()
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.wait(1.5)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_stage_without_a_model_claims_nothing(devices):

@@ -199,6 +199,37 @@ def test_a_slurm_that_does_not_answer_is_told_to_who_wants_it(home, queue):
     assert slurm.cancel_left_jobs("local") == ""
 
 
+def test_an_older_failure_is_not_the_reason_of_a_new_one(home, capsys):
+    (home / "params/tiny.yaml").write_text(STUDY)
+    planned = load_plan("params/tiny.yaml").runs
+    failed, log = planned[0], home / "logs/tiny.snakemake.txt"
+    text = home / f"logs/{failed.name}.txt"
+    text.parent.mkdir(parents=True)
+    text.write_text("Traceback\nnbclient.exceptions.DeadKernelError: Kernel died")
+    log.write_text("FileNotFoundError: [Errno 2] No such file or directory: '/proc/none'\n")
+    earlier = run._log_times(planned)
+    run._report_failures(planned, earlier, log)
+    printed = capsys.readouterr().err
+    assert "Snakemake: FileNotFoundError" in printed and "memory ran out" not in printed
+    os.utime(text, (1, 1))  # it has failed again
+    run._report_failures(planned, earlier, log)
+    printed = capsys.readouterr().err
+    assert f"{failed.name}: its kernel died: it was killed" in printed and "Snakemake" not in printed
+
+
+def test_a_home_directory_that_cannot_be_written_stops_nothing(home, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home / "user"))
+    run._provide_cache()
+    assert "XDG_CACHE_HOME" not in os.environ and (home / "user/.cache").is_dir()
+    monkeypatch.setenv("HOME", "/proc/none")
+    run._provide_cache()
+    assert os.environ["XDG_CACHE_HOME"] == str(home / ".snakemake/cache") and (home / ".snakemake/cache").is_dir()
+    assert os.environ["HF_HOME"] == "/proc/none/.cache/huggingface"
+
+
 @pytest.mark.parametrize("command", [
     lambda: run.run(load_plan("params/copy.yaml"), None, True, False, []), lambda: pages.write_report(load_plan("params/copy.yaml")),
 ])  # fmt: skip

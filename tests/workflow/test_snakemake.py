@@ -12,6 +12,9 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -381,6 +384,30 @@ def test_mistakes_are_told_in_a_sentence(home):
         answer.stdout
         == "studykit: params/tiny.yaml: sedes is unknown; did you mean seeds? (1 more of its values are wrong.)\n"
     )
+
+
+def test_paths_may_hold_what_a_shell_reads_in_its_own_way(home, tmp_path, monkeypatch):
+    """The project, and the Python that runs it, lie below a directory that a second download or a person has named."""
+    odd = tmp_path / "my kit (1) it's $HOME"
+    shutil.copytree(home, odd, ignore=shutil.ignore_patterns("logs", "reports", ".snakemake"))
+    shutil.rmtree(odd / "runs")
+    (odd / "python").symlink_to(sys.executable)
+    packages = sysconfig.get_path("purelib")
+    monkeypatch.setenv("JUPYTER_PATH", f"{sys.prefix}/share/jupyter")
+    environment = project.environment(odd) | {"PYTHONPATH": f"{odd}:{packages}"}
+    command = [odd / "python", "-m", "studykit.cli", "run", "params/tiny.yaml", "--until", "data"]
+    done = subprocess.run(command, cwd=odd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(stamps(odd)) == {"base_model/scratch-s0", "data/generation-lua"}
+
+
+def test_make_says_what_a_colon_in_a_path_costs(tmp_path):
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(project.ROOT / name, folder)
+    done = subprocess.run(["make", "setup", f"PYTHON={sys.executable}"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode and "no virtual environment in a path with a colon, such as" in done.stdout
 
 
 def test_the_snakefile_stays_small():

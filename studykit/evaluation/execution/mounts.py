@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from os.path import expanduser
 from pathlib import Path
 
 from studykit.evaluation.execution import runtimes
@@ -61,7 +62,8 @@ def visible() -> list[str]:
 
 def runtime_directories() -> list[Path]:
     """Returns the directories outside the system's that the runtimes need."""
-    private = (Path.home(), *Path.home().parents)
+    home = Path(expanduser("~"))
+    private = (home, *home.parents)
     wanted = [os.path.realpath(sys.base_prefix), *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
     for language in runtimes.LANGUAGES:
         if (runtime := runtimes.find(language)) is None:
