@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator
+from pydantic import Discriminator, Field
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Call:
 class FunctionCheck:
     """Calls of one function, which is the check of a built-in program; see `evaluation.execution.calls`."""
 
-    function: str  # its name in snake_case, which every language spells in its own way
-    tests: list[Call]
+    function: Annotated[str, Field(min_length=1)]  # in snake_case, which every language spells in its own way
+    tests: Annotated[list[Call], Field(min_length=1)]
     kind: Literal["function"] = "function"
 
 
@@ -48,16 +48,16 @@ class StdioTest:
     """One input of a whole program and the outputs that are right."""
 
     input: str
-    outputs: tuple[str, ...]  # the program passes if it writes any of them
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)]  # the program passes if it writes any of them
 
 
 @dataclass(frozen=True)
 class StdioCheck:
     """Inputs and outputs of a whole program, as xCodeEval has them (arXiv 2303.03004)."""
 
-    tests: tuple[StdioTest, ...]
-    time_limit: float | None = None  # seconds per test
-    memory_limit_mb: int | None = None
+    tests: Annotated[tuple[StdioTest, ...], Field(min_length=1)]
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # seconds per test
+    memory_limit_mb: Annotated[int, Field(gt=0)] | None = None
     kind: Literal["stdio"] = "stdio"
 
 

@@ -85,7 +85,7 @@ def rows_from_files(p: DataParams, sizes: dict[str, dict[str, int]]) -> tuple[Ro
     examples = divide(ingestion.examples, p.shares, p.seed)
     unit = p.split_by if data_sets[0].format_name == "commitpackft" else data_sets[0].format.unit
     require_groups(ingestion.examples, examples, unit)
-    if p.test_path:
+    if p.test_path or any(example.split == "fit" for example in ingestion.examples):
         examples = drop_tested_groups(examples, ingestion.rejects)
     if data_sets[0].format_name != "prepared":  # only completions of other splits are run, and tests are long
         examples = [e._replace(row=replace(e.row, check=None)) if e.split == "train" else e for e in examples]
@@ -143,7 +143,7 @@ def open_data_set(p: DataParams, address: str, format_name: str, *, is_test: boo
 def read_examples(data_set: DataSet, template: str, p: DataParams, ingestion: Ingestion) -> None:
     """Reads the examples of a data set, in the order of its files, into the ingestion."""
     format, source, rejects = data_set.format, data_set.source, ingestion.rejects
-    request = ReadRequest(p.task, tuple(p.members), template, p.diff_context, p.split_by)
+    request = ReadRequest(p.task, tuple(p.members), template, p.diff_context, p.split_by, p.reference)
     if format.link:
         files = [SourceFile(file.name, source.root) for file in data_set.files]
         request = replace(request, linked=format.link(source, files, request, rejects))
@@ -193,7 +193,7 @@ def requested(examples: list[Example], is_test: bool, has_test: bool) -> Iterato
 
 
 def drop_tested_groups(examples: list[Example], rejects: Rejects) -> list[Example]:
-    """Returns the examples without training and validation rows whose group `data.test_path` tests."""
+    """Returns the examples without training and validation rows whose group is tested."""
     tested = {e.row.group for e in examples if e.split == "test"} - {None}
     kept = []
     for example in examples:
@@ -230,7 +230,8 @@ def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[st
             rows[language][split] = sampled
             if not sampled:
                 source = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
-                raise UserError(f"data.{source} has no {split} rows for {language}{main_reasons(rejects)}.")
+                words = {"train": "rows to train on", "valid": "rows for validation", "test": "rows to test on"}
+                raise UserError(f"data.{source} has no {words[split]} for {language}{main_reasons(rejects)}.")
     return rows
 
 

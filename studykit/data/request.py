@@ -48,6 +48,7 @@ class ReadRequest:
     template: str  # of the prompts
     diff_context: int = 3  # lines around each change of a commit
     split_by: str = "repository"  # what the division of commits keeps whole
+    reference: str = "auto"  # of a summary: auto, docstring or docstring_tokens
     linked: Any = None  # what the rows refer to in other files, see `Format.link`
 
     def known_language(self, word: str | None) -> str | None:

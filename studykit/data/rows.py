@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from studykit.data.checks import Check
+from studykit.data.checks import BenchmarkCheck, Check
 from studykit.data.jsonl import json_lines
 from studykit.data.rejects import BadRow
 from studykit.errors import UserError, show
@@ -34,7 +34,7 @@ class Row:
     target: str  # empty where `no_reference` is set
     body: tuple[int, int] | None = None  # first and last + 1 character of the prompt that may be cut; None: all may be
     group: str | None = None  # rows of one group (problem, repository, structure) are not independent of each other
-    stop: tuple[str, ...] = ()  # a completion ends before the first of these texts
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # a completion ends before the first of these texts
     no_reference: bool = False  # the row has no target and is judged by its check alone
     source_language: str | None = None  # of the code in the prompt, where it is not `language`
     check: Check | None = None  # how to test a completion by running it
@@ -66,6 +66,8 @@ def row_from_json(values: dict[str, Any]) -> Row:
         row = _JSON.validate_python(values)
     except ValidationError as error:
         raise _bad_field(error) from None
+    if isinstance(row.check, BenchmarkCheck) and row.check.form == "humaneval" and not row.check.entry_point:
+        raise BadRow("the field 'check' is not valid", ": a check of the form 'humaneval' needs an entry_point")
     if row.body is not None and not 0 <= row.body[0] <= row.body[1] <= len(row.prompt):
         raise BadRow(
             "the field 'body' is no part of the prompt", f" ({list(row.body)} of {len(row.prompt)} characters)"

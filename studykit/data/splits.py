@@ -3,7 +3,7 @@
 A **unit** must not be divided: a repository, a file, a problem. Rows that share a unit, directly or through
 other rows, form a group, and a group goes whole into the split that the hash of its name and the seed give. So the
 division does not depend on the order of the rows, is the same in every language, and stays as it is when rows are added
-that join no groups.
+that join no groups. A group of which some rows have a published split follows them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,23 @@ SPLITS = ("train", "valid", "test")
 
 
 def divide(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[Example]:
-    """Gives every example a split, and its row the group that it belongs to."""
+    """Gives every example a split, and its row the group that it belongs to.
+
+    Rows to be divided follow the rows of their group that have a split; the first of them in the order of `SPLITS`, if
+    these have several, so that no more rows are tested whose group is trained on.
+    """
     groups = components([e.units for e in examples])
+    published: dict[str, set[str]] = {}
+    for example, group in zip(examples, groups, strict=True):
+        if group and example.split in SPLITS:
+            published.setdefault(group, set()).add(example.split)
     divided = []
     for example, group in zip(examples, groups, strict=True):
         split = example.split
-        if split not in SPLITS:
+        followed = published.get(group, set()) - ({"test"} if split == "fit" else set())
+        if split not in SPLITS and followed:
+            split = min(followed, key=SPLITS.index)
+        elif split not in SPLITS:
             split = assign_split(group, shares if split is None else (shares[0], shares[1], 0.0), seed)
         divided.append(example._replace(row=replace(example.row, group=group or None), split=split))
     return divided

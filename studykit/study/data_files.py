@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from studykit.study.languages import ALIASES, LANGUAGE_NAMES, canonical
+from studykit.study.languages import ALIASES, LANGUAGE_NAMES, QUALIFIERS, canonical
 
 ROW_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv")
 SPLIT_WORDS = {"train": "train", "test": "test"} | dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
@@ -45,15 +45,22 @@ def files_of_rows(names: Iterable[str], languages: Sequence[str], *, root: str, 
 
 
 def language_and_split(name: str, languages: Sequence[str]) -> tuple[str | None, str | None]:
-    """Finds the language, as the study names it, and the split in a file's name or in its folders' names."""
+    """Finds the language, as the study names it, and the split in a file's name or in its folders' names.
+
+    The language is a whole name (`c++/data.jsonl`) or the last word of one (`humaneval-go`). Where that word only
+    qualifies another language (`objective-c++`), the whole name is the language.
+    """
     path = PurePosixPath(name)
     parts = [re.sub(r"\.(jsonl?|parquet|csv)(\.gz)?$", "", path.name), *reversed(path.parts[:-1])]
     named_by_study = {canonical(language): language for language in languages}
     known = {*named_by_study, *LANGUAGE_NAMES, *ALIASES}
     language = split = None
     for part in parts:
-        words = [part.lower(), re.split(r"[_-]", part.lower())[-1]]
-        found = next((canonical(word) for word in words if word in known or canonical(word) in known), None)
+        *before, last = re.split(r"[_-]", part.lower())
+        is_known = [canonical(word) for word in (part.lower(), last) if word in known or canonical(word) in known]
+        found = next(iter(is_known), None)
+        if found and part.lower() not in known and before[-1:] and before[-1] in QUALIFIERS:
+            found = part.lower()
         language = language or (named_by_study.get(found, found) if found else None)
         words = re.split(r"[_.-]", part.lower())
         split = split or next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)

@@ -9,6 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from studykit.study import methods
 
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
+RESERVED_NAMES = {  # those of the tuner's own modules, and of a fusion among a model's adapters
+    *("adapters", "fusions", "composition", "down", "up", "query", "key", "value", "weight", "bias"),
+    *("input_projection", "output_projection", "W", "W_left", "W_right", "phm_rule", "phm_rule_left"),
+    *("phm_rule_right", "layers", "model", "base_model", "fusion"),
+}
 Method = Annotated[str, Field(max_length=120), AfterValidator(methods.check_word)]
 Task = Literal["generation", "translation", "commit", "summarization", "naming"]
 DataFormat = Literal[

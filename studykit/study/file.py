@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError, create_model, model_validator
 from studykit.errors import UserError, show
 from studykit.study import methods as study_methods
 from studykit.study import templates
-from studykit.study.fields import POLYGLOT, Method, Quantization, Section, Task, kind
+from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Method, Quantization, Section, Task, kind
+from studykit.study.languages import canonical
 from studykit.study.messages import sentence
 from studykit.study.parameters import STAGES, check
 from studykit.study.yaml_file import read_yaml, write_yaml
@@ -142,6 +143,12 @@ class Study(Section):
             values = getattr(self, key)
             if repeated := [v for v in values if values.count(v) > 1]:
                 raise ValueError(f"{key} names {show(repeated[0])} twice; each may be named once")
+        one: dict[str, str] = {}
+        for name in self.all_members if self.members_are == "languages" else ():
+            if (first := one.setdefault(canonical(name), name)) != name:
+                raise ValueError(
+                    f"{self._key_of(name)} names {name!r}, which is {first!r} by another name; each may be named once"
+                )
         named: dict[tuple, str] = {}
         for word in self.methods:
             method = study_methods.parse(word).among(self.members, self.target)
@@ -156,6 +163,11 @@ class Study(Section):
                 raise ValueError(
                     f"{self._key_of(name)} names {show(name)}; a member must start with a letter and "
                     "hold no spaces or dots, 40 characters at most"
+                )
+            if name in RESERVED_NAMES:
+                raise ValueError(
+                    f"{self._key_of(name)} names {name!r}, which is the name of a module of the tuner; a member "
+                    "must have another name"
                 )
         if self.target in self.members:
             raise ValueError(f"target is {self.target!r}, which is also among members; name only the others there")

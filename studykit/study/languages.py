@@ -12,6 +12,7 @@ import yaml
 _TABLES = yaml.safe_load(Path(__file__).with_name("languages.yaml").read_text(encoding="utf-8"))
 LANGUAGE_NAMES: dict[str, str] = _TABLES["names"]
 ALIASES: dict[str, str] = _TABLES["aliases"]
+QUALIFIERS: list[str] = _TABLES["qualifiers"]
 
 
 def canonical(word: str) -> str:

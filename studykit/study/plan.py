@@ -31,6 +31,7 @@ FILE_PARAMETERS = {
     "format",
     "diff_context",
     "split_by",
+    "reference",
     "shares",
     "near_duplicates",
     "bad_rows",
@@ -229,6 +230,8 @@ def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         silent = set() if values["path"] else FILE_PARAMETERS
         if values["task"] != "commit":
             silent = silent | {"diff_context", "split_by"}
+        if values["task"] != "summarization":
+            silent = silent | {"reference"}
     elif stage == "adapter":
         width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
         silent = {"lora": width, "full": width | lora}.get(values["method"], lora)

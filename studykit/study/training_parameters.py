@@ -102,6 +102,13 @@ class DataParams(Section):
     split_by: Literal["repository", "file", "row"] = Field(
         "repository", description="Commits of one repository, of one file, or of neither (row) stay in one split."
     )
+    reference: Literal["auto", "docstring", "docstring_tokens"] = Field(
+        "auto",
+        description=(
+            "The reference of a summary is the whole docstring, or the docstring_tokens of its first paragraph with "
+            "spaces between them, as in CodeXGLUE; auto takes these for rows of CodeXGLUE and the docstring for others."
+        ),
+    )
     shares: list[float] = Field(
         [0.8, 0.1, 0.1],
         description="Rows without splits are divided into train, valid and test by these three shares.",

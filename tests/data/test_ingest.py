@@ -136,7 +136,7 @@ def test_what_is_asked_of_data_that_does_not_serve_it(tmp_path):
     assert "holds nichetrans rows, which serve task translation, not commit" in refused(
         nichetrans(tmp_path / "n"), **COMMIT
     )
-    assert "has no train rows for lua; 3 rows were skipped (a pair" in refused(
+    assert "has no rows to train on for lua; 3 rows were skipped (a pair" in refused(
         nichetrans(tmp_path / "n", valid=[], train=[niche(n, "x", "Go", "Ada") for n in range(3)], test=[]),
         members=["lua"], target="lua")  # fmt: skip
     assert "holds no file of rows" in refused(_folder(tmp_path / "e"))
@@ -154,8 +154,12 @@ def _folder(path):
 def test_an_unknown_layout_is_told_what_was_looked_for(tmp_path):
     write(tmp_path / "x.jsonl", {"content": "x", "repo": "r"})
     said = refused(tmp_path)
-    assert "its first row has the fields ['content', 'repo']; looked for were the files niche_train.json" in said
+    assert "its first row has the fields ['content', 'repo']; looked for were the fields of xcodeeval: " in said
     assert all(name in said for name in ("commitpackft: ", "xcodeeval: ", "prepared: prompt, target", "data.format"))
+    write(tmp_path / "x.jsonl", "{", {"content": "x"})
+    assert "its first row has the fields ['content']" in refused(tmp_path, bad_rows=1)
+    write(tmp_path / "x.jsonl", "{")
+    assert "x.jsonl, line 1: not valid JSON" in refused(tmp_path)
     write(tmp_path / "x.jsonl")
     assert "its first row has the fields none" in refused(tmp_path)
 

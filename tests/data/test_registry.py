@@ -72,6 +72,30 @@ def test_the_name_of_a_file_says_language_and_split():
     assert language_and_split("niche_test.json", ["go"]) == (None, "test")
 
 
+@pytest.mark.parametrize("folder", [
+    "objective-c", "objective-c++", "unified-parallel-c", "c2hs-haskell", "literate-haskell", "standard-ml", "common-lisp",
+    "emacs-lisp",
+])  # fmt: skip
+def test_a_language_with_another_in_its_name_is_not_that_one(folder):
+    members = ["c", "c++", "haskell", "ocaml", "lisp"]
+    assert language_and_split(f"data/{folder}/data.jsonl", members)[0] == folder
+    assert language_and_split(f"{folder}/data.jsonl", [folder])[0] == folder
+
+
+def test_all_folders_of_commitpackft_may_lie_beside_those_of_a_study(tmp_path):
+    commits(tmp_path, ["c++", "haskell", "python"])
+    others = {
+        "objective-c++": "Objective-C++",
+        "c2hs-haskell": "C2hs Haskell",
+        "ragel-in-ruby-host": "Ragel in Ruby Host",
+    }
+    for folder, name in others.items():
+        write(tmp_path / folder / "data.jsonl", commit(1, name))
+    for members in (["python", "c++"], ["python", "haskell"], ["haskell", "cpp"]):
+        _, manifest = prepare(tmp_path, task="commit", members=members, target=members[-1], **FULL)
+        assert manifest["counts"]["used"] == 80 and manifest["counts"]["refused"] == 0
+
+
 def test_every_format_is_a_choice_of_the_parameter():
     from typing import get_args
 
@@ -329,7 +353,7 @@ def test_summaries_of_codexglue_and_codesearchnet(tmp_path):
         ]
         row = rows[path]["valid"][0]
         if path == "python":
-            assert row.prompt == "def add(a):\n    return add(a) + 10\n### Response:\n" and row.target == "Add 10."
+            assert row.prompt == "def add(a):\n    return add(a) + 10\n### Response:\n" and row.target == "Add 10 ."
         else:
             assert row.prompt.startswith("func Add(a int)") and row.target == "Add adds 10."
         assert row.group == "r/10" and manifest["licences"] == {"not stated": 9}
@@ -340,6 +364,32 @@ def test_codesearchnet_rows_name_their_split(tmp_path):
     write(tmp_path / "go.jsonl", *made)
     rows, manifest = prepare(tmp_path, task="summarization", members=["go"], target="go")
     assert [len(rows["go"][split]) for split in data_splits.SPLITS] == [2, 1, 1] and manifest["division"] is None
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.json", "a/b.jsonl.gz"])
+def test_pairs_are_told_by_their_keys_whatever_their_file_is_called(tmp_path, name):
+    write(tmp_path / name, *(niche(n, f"task {n // 2}", *["Go", "Julia"][:: 1 - 2 * (n % 2)]) for n in range(120)))
+    rows, manifest = prepare(tmp_path, **FULL)
+    assert manifest["format"] == ["nichetrans"] and rows["julia"]["test"][0].source_language == "go"
+    assert groups(rows, "test")["go"] == groups(rows, "test")["julia"]
+
+
+def test_groups_of_files_with_and_without_a_split_are_not_torn_apart(tmp_path):
+    nichetrans(tmp_path, **{s: [niche(n, f"{s} {n}", "Go", "Julia") for n in range(20)] for s in data_splits.SPLITS})
+    more = [niche(n, f"{s} {n}", "Julia", "Go") for s in data_splits.SPLITS for n in range(20)]
+    write(tmp_path / "more.jsonl", *(pair | {"id": 1000 + n} for n, pair in enumerate(more)))
+    rows, _ = prepare(tmp_path, **FULL)
+    for split in data_splits.SPLITS:
+        assert groups(rows, split)["go"] == groups(rows, split)["julia"] == {f"{split} {n}" for n in range(20)}
+
+
+def test_a_program_for_a_tested_problem_is_not_trained_on(tmp_path):
+    made = [program(n, f"p{n}") for n in range(60)] + [program(99, "t0")]
+    xcodeeval(tmp_path, train=made)
+    write(tmp_path / "problem_descriptions.jsonl", *(problem(uid) for uid in ("t0", *(f"p{n}" for n in range(60)))))
+    rows, manifest = prepare(tmp_path, task="generation", members=["go"], target="go")
+    assert "t0" not in groups(rows, "train")["go"] | groups(rows, "valid")["go"] and "t0" in groups(rows, "test")["go"]
+    assert sum(entry["rows"] for entry in manifest["rejects"]["dropped"]) == 1
 
 
 def test_names_are_hidden_wherever_they_stand(tmp_path):
@@ -364,7 +414,20 @@ def test_names_are_hidden_wherever_they_stand(tmp_path):
 @pytest.mark.parametrize("code, left", [
     ('def f(a):\n    """Say x."""\n    return a', "def f(a):\n    return a"),
     ("def f(a={'x': 1}) -> 'x':\n    r'''Say\n    x.'''\n\n    return a", "def f(a={'x': 1}) -> 'x':\n\n    return a"),
-    ('async def f(a):\n  # why\n  "Say x."; return a', "async def f(a):\n  # why\nreturn a"),
+    ('async def f(a):\n  # why\n  "Say x."; return a', "async def f(a):\n  # why\n  return a"),
+    ('def f(a): "Say x."; return a', "def f(a): return a"),
+    ("def f(a, s=' \f'):\n    '''Say\n\n    x.\n    '''\n    return a", "def f(a, s=' \f'):\n    return a"),
+    ("def f(a='\u2028'):\n    '''Say\n    x.'''\n    return a", "def f(a='\u2028'):\n    return a"),
+    ("def f(a):  # a\x85b \x0b \x1c\n    '''Say\n    x.'''\n    return a", "def f(a):  # a\x85b \x0b \x1c\n    return a"),
+    ("\x0cdef f(a):\n    '''Say\x0c x.'''\n    return a", "\x0cdef f(a):\n    return a"),
+    ("def f(a):\n    'Say ' \\\n    'x.'\n    return a", "def f(a):\n    return a"),
+    ("def f(a):\n    'Say ' r'x.'\n    return a", "def f(a):\n    return a"),
+    ("def f(a):\n    ('Say '  # why\n     'x.')\n    return a", "def f(a):\n    return a"),
+    ("def f(a):\r    '''Say\r    x.'''\r    return a\r", "def f(a):\r    return a\r"),
+    ("def f(a):\r\n    '''Say\r\n    x.'''\r\n    return a", "def f(a):\r\n    return a"),
+    ("def f(a):\n    'a'.join(a)\n    return a", "def f(a):\n    'a'.join(a)\n    return a"),
+    ("def f(a):\n    f'{a}'\n    b'x'\n    return a", "def f(a):\n    f'{a}'\n    b'x'\n    return a"),
+    ("def f(a):\n    ('a', 'b')\n    return a", "def f(a):\n    ('a', 'b')\n    return a"),
     ('def f(a):\n    u"""Say x."""\n    print a', "def f(a):\n    print a"),
     ('@g("Say")\ndef f(a):\n    return "Say"', '@g("Say")\ndef f(a):\n    return "Say"'),
     ('def f(a):\n    """Say x."""\n    return (a', "def f(a):\n    return (a"),
@@ -373,9 +436,41 @@ def test_the_docstring_of_python_goes(code, left):
     assert readers_codesearchnet.without_docstring(code, "Say x.", "python") == left
 
 
-def test_a_docstring_that_stays_is_no_question():
+@pytest.mark.parametrize("code, docstring, language", [
+    ("// Adds.\nfunc f() {}", "Adds.", "go"),
+    ("/**\n * Adds two\n * numbers.\n */\nfunction f() {}", "Adds two\nnumbers.", "javascript"),
+    ("def f(a):\n    x = 1\n    '''Adds two\n\n    numbers.'''", "Adds two\n\nnumbers.", "python"),
+])  # fmt: skip
+def test_a_docstring_that_stays_is_no_question(code, docstring, language):
     with pytest.raises(NotRequested, match="the docstring stands in the code"):
-        readers_codesearchnet.without_docstring("// Adds.\nfunc f() {}", "Adds.", "go")
+        readers_codesearchnet.without_docstring(code, docstring, language)
+
+
+@pytest.mark.parametrize("choice, codexglue_target, codesearchnet_target", [
+    ("auto", "Add 0 .", "Add adds 0.\n\nMore."), ("docstring", "Add 0.\n\nMore.", "Add adds 0.\n\nMore."),
+    ("docstring_tokens", "Add 0 .", "Add adds"),
+])  # fmt: skip
+def test_the_reference_of_a_summary_is_a_choice(tmp_path, choice, codexglue_target, codesearchnet_target):
+    for number, split in enumerate(data_splits.SPLITS):
+        row = codexglue(number, docstring=f"Add {number}.\n\nMore.", partition=split)
+        write(tmp_path / f"x/python/{split}.jsonl", row)
+        row = codesearchnet(number, func_documentation_string=f"Add adds {number}.\n\nMore.", split_name=split)
+        write(tmp_path / f"n/go/{split}.jsonl", row)
+    for folder, language, target in (("x", "python", codexglue_target), ("n", "go", codesearchnet_target)):
+        asked = {"task": "summarization", "members": [language], "target": language, "reference": choice}
+        rows, manifest = prepare(tmp_path / folder, **asked)
+        assert rows[language]["train"][0].target == target
+        noted = [entry["reason"] for entry in manifest["rejects"]["noted"]]
+        other = "docstring_tokens" if choice == "docstring" else "docstring"
+        named = f"the reference is not {other}, which data.reference can ask for"
+        assert noted == ([named] if language == "python" else [])
+
+
+def test_a_row_without_the_reference_that_was_chosen_is_bad(tmp_path):
+    write(tmp_path / "python.jsonl", codexglue(0), codexglue(1, docstring_tokens=[" "]))
+    asked = {"task": "summarization", "members": ["python"], "target": "python"}
+    assert "python.jsonl, line 2: the field 'docstring_tokens' is empty" in refused(tmp_path, **asked)
+    assert "line 2" not in refused(tmp_path, reference="docstring", **asked)
 
 
 @pytest.mark.parametrize("code, name, leak", [
@@ -386,6 +481,9 @@ def test_what_is_left_of_a_name(code, name, leak):
     assert readers_codesearchnet.leaks(code, name) == leak
 
 
+STDIO = {"kind": "stdio", "tests": [{"input": "1", "outputs": ["2"]}]}
+
+
 def test_prepared_rows_are_taken_as_they_are(tmp_path):
     check = {"kind": "function", "function": "f", "tests": [{"args": [1], "expected": [2]}]}
     own = {"group": "g", "stop": ["\nend"], "check": check, "author": "somebody"}
@@ -394,10 +492,27 @@ def test_prepared_rows_are_taken_as_they_are(tmp_path):
     rows, manifest = prepare(tmp_path, task="commit", source_examples=2)
     expected = Row("7", "julia", "p", "t", group="g", stop=("\nend",), check=FunctionCheck("f", [Call([1], [2])]))
     assert rows["julia"]["train"] == [expected]
-    assert len(rows["go"]["train"]) == 2 and rows["go"]["test"][0].id == "go-test-1"
+    assert len(rows["go"]["train"]) == 2 and rows["go"]["test"][0].id == "go/test.jsonl:1"
     assert rows["go"]["test"][0].group is None
     assert manifest["rejects"]["dropped"] == [{"reason": "a train row beyond the requested number", "rows": 1,
                                      "for example": manifest["rejects"]["dropped"][0]["for example"]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("id", [{}, {"id": None}, {"id": ""}])
+def test_prepared_rows_without_ids_may_lie_in_several_files(tmp_path, id):
+    for name in ("train-0-of-2", "train-1-of-2", "valid", "test"):
+        write(tmp_path / f"go/{name}.jsonl", *({"prompt": f"{name} {n}", "target": "t"} | id for n in range(3)))
+    rows, _ = prepare(tmp_path, task="commit", members=["go"], target="go")
+    assert [len(rows["go"][split]) for split in data_splits.SPLITS] == [6, 3, 3]
+    assert len({row.id for row in rows["go"]["train"]}) == 6
+
+
+def test_an_empty_cell_of_a_csv_is_no_value(tmp_path):
+    (tmp_path / "go").mkdir()
+    for split in data_splits.SPLITS:
+        (tmp_path / f"go/{split}.csv").write_text(f"id,prompt,target,check,group\n,{split},t,,g\n,p{split},t,,\n")
+    rows, _ = prepare(tmp_path, task="generation", members=["go"], target="go")
+    assert [row.group for row in rows["go"]["test"]] == ["g", None] and rows["go"]["test"][0].check is None
 
 
 def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
@@ -417,6 +532,22 @@ def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
     ({"meta": {"group": "g"}}, "the field 'meta' is not read; group, stop and no_reference stand beside 'prompt'"),
     ({"check": {"function": "f", "tests": []}}, "the field 'check' is not valid"),
     ({"check": {"kind": "stdio", "tests": [{"input": 1, "outputs": []}]}}, "at stdio.tests.0.input, where 1 stands: text"),
+    ({"stop": ["end", ""]}, "the field 'stop' is not valid at 1, where '' stands"),
+    ({"check": "assert f(1) == 2"}, "the field 'check' is not valid"),
+    ({"check": ""}, "the field 'check' is not valid"),
+    ({"check": ["assert 1"]}, "the field 'check' is not valid"),
+    ({"check": {"tests": ["assert 1"]}}, "the field 'check' is not valid"),
+    ({"check": {"kind": "tests"}}, "the field 'check' is not valid"),
+    ({"check": {"kind": "stdio", "tests": []}}, "the field 'check' is not valid at stdio.tests"),
+    ({"check": {"kind": "stdio", "tests": [{"input": "1", "outputs": []}]}}, "at stdio.tests.0.outputs"),
+    ({"check": STDIO | {"time_limit": -1}}, "at stdio.time_limit, where -1 stands: greater than 0"),
+    ({"check": STDIO | {"time_limit": float("nan")}}, "at stdio.time_limit, where nan stands: a finite number"),
+    ({"check": STDIO | {"memory_limit_mb": 0}}, "at stdio.memory_limit_mb, where 0 stands: greater than 0"),
+    ({"check": {"kind": "benchmark", "form": "humaneval", "before": "", "after": ""}}, "needs an entry_point"),
+    ({"check": {"kind": "benchmark", "form": "humaneval", "before": ""}}, "at benchmark.after"),
+    ({"check": {"kind": "function", "function": "f", "tests": []}}, "at function.tests"),
+    ({"meta": "x"}, "the field 'meta' is not read"),
+    ({"meta": {"stop": "\nend"}}, "the field 'meta' is not read"),
     ({"body": [3, 9]}, "the field 'body' is no part of the prompt ([3, 9] of 1 characters)"),
     ({"language": "lua"}, "a row of another language in a file of go (lua)"),
 ])  # fmt: skip

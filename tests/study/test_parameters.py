@@ -110,6 +110,9 @@ BAD_STUDIES = {
     "seeds: [0, 0]": "seeds names 0 twice",
     "seeds: [-1]": "seeds holds -1; a seed must be at least 0",
     "seeds: ['1']": "seeds[0] is '1'; it must be an integer",
+    "members: [weight]": "members names 'weight', which is the name of a module of the tuner; a member must have another",
+    "target: fusion": "target names 'fusion', which is the name of a module of the tuner",
+    "members: [python, py]": "members names 'py', which is 'python' by another name; each may be named once",
     "seeds: 3": "seeds is 3; it must be a list",
     "compare: {baseline: lora}": "compare.baseline is 'lora'; it must be among methods (base, bottleneck)",
     "quantization: int4": "quantization is 'int4'; it must be one of 'none'",
@@ -330,6 +333,13 @@ def test_every_parameter_says_what_it_is(stage):
 def test_the_sentence_stands_alone_in_a_notebook():
     assert UserError("steps is 0.")._render_traceback_() == ["UserError: steps is 0."]
     assert isinstance(UserError("x"), ValueError)
+
+
+def test_the_reserved_names_are_the_tuners_and_that_of_a_fusion():
+    from studykit.training import fusions
+    from studykit.tuners.config import RESERVED
+
+    assert RESERVED | {fusions.FUSION} == fields.RESERVED_NAMES
 
 
 def test_the_built_in_languages_are_the_corpus_own():

@@ -149,13 +149,14 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     wide = {"methods": [*METHODS, "full", "compacter", "scalar_mix", "adapterfusion-lowrank"]}
     on = {}
     if stage == "data" and name in {*plan.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
-        on, wide = {"path": "rows"}, wide | {"task": "commit", "data": {"path": "rows"}}
+        task = "summarization" if name == "reference" else "commit"
+        on, wide = {"path": "rows"}, wide | {"task": task, "data": {"path": "rows"}}
     if stage == "evaluate" and name in ("samples", "pass_k"):
         on, wide = {"samples": 4, "temperature": 0.8}, wide | {"evaluate": {"samples": 4, "temperature": 0.8}}
     before = file.Study.model_validate(SMALL | wide)
     section = getattr(before, stage)
     fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base", "shares": [0.6, 0.2, 0.2],
-             "format": "prepared", "split_by": "file", "pass_k": [2]}  # fmt: skip
+             "format": "prepared", "split_by": "file", "pass_k": [2], "reference": "docstring"}  # fmt: skip
     value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
         pytest.skip("changes which runs there are")

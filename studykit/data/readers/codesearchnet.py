@@ -23,6 +23,9 @@ from studykit.study.languages import canonical
 CODEXGLUE_MARKS = frozenset({"func_name", "code", "docstring"})
 CODESEARCHNET_MARKS = frozenset({"func_name", "func_code_string", "func_documentation_string"})
 PLACEHOLDER = "METHOD_NAME"
+WORD = re.compile(r"\w+")
+LEAK_WORDS = 3  # a docstring of so many words stands in the code if they do, whatever stands between them
+LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.INDENT)
 
 
 def link(source: Source, files: list[SourceFile], request: ReadRequest, rejects: Rejects) -> Rejects:
@@ -45,46 +48,90 @@ def rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Exampl
     else:
         if not docstring:
             raise BadRow("the docstring is empty")
-        code, target = without_docstring(code, docstring, canonical(language)), docstring
+        code = without_docstring(code, docstring, canonical(language))
+        target, other = reference(raw, docstring, request.reference)
+        if other:
+            request.linked.add(
+                "noted", f"the reference is not {other}, which data.reference can ask for", location.line
+            )
     split = location.split or SPLIT_WORDS.get(raw.get("split_name") or raw.get("partition") or "")
     prompt = request.prompt(request.task, {"code": code, "language": language})
     row = Row(f"{location.file}:{location.number}", language, prompt.text, target, prompt.body)
     yield Example(row, location.line, split, (repository,))
 
 
+def reference(raw: dict, docstring: str, choice: str) -> tuple[str, str]:
+    """Returns the reference of a summary, and the name of the other one of a CodeXGLUE row, "" for other rows.
+
+    CodeXGLUE (arXiv 2102.04664) compares with the tokens of the docstring's first paragraph and spaces between them.
+    """
+    is_codexglue = "func_code_string" not in raw
+    if choice == "docstring" or (choice == "auto" and not is_codexglue):
+        return docstring, "docstring_tokens" if is_codexglue else ""
+    key = "docstring_tokens" if is_codexglue else "func_documentation_tokens"
+    tokens = raw.get(key)
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise BadRow(f"the field {key!r} is missing or no list of texts")
+    if not (target := " ".join(" ".join(tokens).split())):
+        raise BadRow(f"the field {key!r} is empty")
+    return target, "docstring" if is_codexglue else ""
+
+
 def without_docstring(code: str, docstring: str, language: str) -> str:
-    """Returns the code without its docstring. Raises: NotRequested if the docstring still stands in it."""
+    """Returns the code without its docstring. Raises: NotRequested if it still stands in the code, in any layout."""
     if language == "python" and (span := docstring_span(code)):
-        lines_before, rest = code[: span[0]].rstrip(" \t"), code[span[1] :]
-        code = lines_before + rest.lstrip(" \t;").removeprefix("\r").removeprefix("\n")
+        before, after = code[: span[0]], re.sub(r"^[ \t]*(;[ \t]*)?", "", code[span[1] :])
+        if end := re.match(r"\r\n|[\r\n]|\Z", after):  # nothing follows on its last line, which goes as a whole
+            before, after = before.rstrip(" \t"), after[end.end() :]
+        code = before + after
     if not code.strip():
         raise BadRow("the code is nothing but a docstring")
-    if docstring in code:
+    words = WORD.findall(docstring)
+    if docstring in code or (
+        len(words) >= LEAK_WORDS and f" {' '.join(words)} " in f" {' '.join(WORD.findall(code))} "
+    ):
         raise NotRequested("the docstring stands in the code")
     return code
 
 
 def docstring_span(code: str) -> tuple[int, int] | None:
-    """Returns where the docstring of a Python function begins and ends, as far as Python 2 has the same tokens."""
-    starts = [0]
-    for line in code.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
-    depth, defined, opened = 0, False, False
+    """Returns where the docstring of a Python function begins and ends, as far as Python 2 has the same tokens.
+
+    The docstring is a first statement of nothing but texts, which Python joins, and parentheses. Lines end where
+    Python's do: not at form feeds, nor at the separators of Unicode.
+    """
+    code = re.sub(r"\r(?!\n)", "\n", code)
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    statement: list[tokenize.TokenInfo] = []
     try:
-        for token in tokenize.generate_tokens(io.StringIO(code).readline):
-            if token.type == tokenize.NAME and token.string == "def" and not defined:
-                defined = True
-            elif token.type == tokenize.OP and defined and not opened:
-                depth += (token.string in "([{") - (token.string in ")]}")
-                opened = depth == 0 and token.string == ":"
-            elif opened and token.type == tokenize.STRING:
-                first, end = (starts[line - 1] + column for line, column in (token.start, token.end))
-                return first, end
-            elif opened and token.type not in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.COMMENT):
+        _pass_signature(tokens)
+        for token in tokens:
+            if token.type in LAYOUT or (token.type == tokenize.NEWLINE and not statement):
+                continue
+            if token.type in (tokenize.NEWLINE, tokenize.ENDMARKER) or token.string == ";":
+                break
+            if not re.match(r"[()]|[uUrR]*['\"]", token.string):
                 return None
+            statement.append(token)
     except (tokenize.TokenError, SyntaxError):  # what follows the docstring may be unfinished; what precedes may not
         return None
-    return None
+    if not any(token.type == tokenize.STRING for token in statement):
+        return None
+    starts = [0, *(match.end() for match in re.finditer("\n", code))]  # of lines
+    (line, column), (last_line, last_column) = statement[0].start, statement[-1].end
+    return starts[line - 1] + column, starts[last_line - 1] + last_column
+
+
+def _pass_signature(tokens: Iterator[tokenize.TokenInfo]) -> None:
+    """Reads on to the colon behind the signature of the first function."""
+    depth, defined = 0, False
+    for token in tokens:
+        if token.type == tokenize.NAME and token.string == "def":
+            defined = True
+        elif token.type == tokenize.OP and defined:
+            depth += (token.string in "([{") - (token.string in ")]}")
+            if depth == 0 and token.string == ":":
+                return
 
 
 def without_name(code: str, name: str) -> str:

@@ -103,10 +103,16 @@ def humaneval_x_check(raw: dict, before: str) -> BenchmarkCheck | None:
 
     Go's `test_setup` is its package line and the test's imports.
     """
-    if raw["task_id"].startswith("Rust/") and "#[test]" not in re.sub(r"/\*.*?\*/", "", text(raw, "test"), flags=re.S):
+    if raw["task_id"].startswith("Rust/") and "#[test]" not in _without_comments(text(raw, "test")):
         return None
     setup = f"{raw['test_setup']}\n" if raw.get("test_setup") else ""
     return BenchmarkCheck("humaneval-x", setup + before, text(raw, "test"))
+
+
+def _without_comments(code: str) -> str:
+    """The code without what stands between the signs of long comments; in linear time, unlike a regular expression."""
+    before, *rest = code.split("/*")
+    return before + "".join(part.partition("*/")[2] for part in rest)
 
 
 def link_solutions(

@@ -1,7 +1,7 @@
 """Code translation: CodeTransOcean's NicheTrans (arXiv 2310.04951), and the rows that AdvFusion's authors made of it.
 
-- NicheTrans: `id`, `name`, then two keys that are language names; **their order is the direction**. JSON lines despite
-  the suffix `.json`.
+- NicheTrans: `id`, `name`, then two keys that are language names; **their order is the direction**. As published, it is
+  JSON lines despite the suffix `.json`.
 - Converted rows (ct): id, source_lang, target_lang, source_content, target_content; those of the benchmark also have a
   `prompt`, the beginning of the target, which stands behind the template.
 
@@ -16,13 +16,14 @@ from studykit.data.rejects import BadRow, NotRequested, text
 from studykit.data.request import Example, Location, ReadRequest
 from studykit.data.rows import Row
 
+MARKS = frozenset({"id", "name"})  # of NicheTrans, whose two other keys are languages
 CT_MARKS = frozenset({"source_lang", "target_lang", "source_content", "target_content"})
 
 
 def direction(raw: dict) -> tuple[str, str]:
     """Returns the two language keys of a NicheTrans row, source first. Raises: BadRow if there are not two."""
     keys = [key for key in raw if key not in ("id", "name")]
-    if "id" not in raw or len(keys) != 2:
+    if raw.get("id") is None or len(keys) != 2:
         raise BadRow("a NicheTrans row has id, name and two language keys", f", not {list(raw)}")
     return keys[0], keys[1]
 
@@ -36,7 +37,7 @@ def nichetrans_rows(raw: dict, location: Location, request: ReadRequest) -> Iter
 
 def ct_rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Example]:
     """Reads a converted row, which has no name: its id is its group."""
-    if "id" not in raw:
+    if raw.get("id") is None:
         raise BadRow("the field 'id' is missing or no text")
     languages = text(raw, "source_lang"), text(raw, "target_lang")
     prompt = text(raw, "prompt", empty=True) if "prompt" in raw else ""

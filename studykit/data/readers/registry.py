@@ -1,14 +1,12 @@
 """The data sets that can be read: how each is recognised, what it serves, and who reads it.
 
-A data set is recognised by its file names (`niche_train.json`) or by the fields of its first row. Language and split of
-a file are words of its name or of its folders' names, see `study.data_files`.
+A data set is recognised by the fields of its first row. Language and split of a file are words of its name or of its
+folders' names, see `study.data_files`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from studykit.data.files import Source, SourceFile, raw_rows
@@ -24,7 +22,7 @@ TASKS = ("generation", "translation", "commit", "summarization", "naming")
 class Format(NamedTuple):
     """One row of the table below."""
 
-    marks: tuple[frozenset[str], ...]  # its rows have all fields of one of these sets; none: told by file names
+    marks: tuple[frozenset[str], ...]  # its rows have all fields of one of these sets
     tasks: tuple[str, ...]  # what it serves
     reader: Callable[[dict, Location, ReadRequest], Iterator[Example]]
     unit: str  # what its rows are divided by, where the data has no splits
@@ -53,7 +51,9 @@ def prepared_rows(raw: dict, location: Location, request: ReadRequest) -> Iterat
     text(raw, "prompt")
     text(raw, "target", empty=raw.get("no_reference") is True)
     language = request.language(text(raw, "language"), location) if "language" in raw else location.language
-    id = str(raw.get("id", f"{location.language}-{location.split}-{location.number}"))
+    if location.file.endswith(".csv"):  # an empty cell is no value
+        raw = {name: value for name, value in raw.items() if value or name == "target"}
+    id = f"{location.file}:{location.number}" if raw.get("id") in (None, "") else str(raw["id"])
     known = {name: raw[name] for name in Row.__dataclass_fields__ if raw.get(name) is not None}
     row = row_from_json(known | {"id": id, "language": language})
     if row.no_reference and (row.check is None or location.split != "test"):
@@ -67,7 +67,6 @@ def prepared_rows(raw: dict, location: Location, request: ReadRequest) -> Iterat
 
 
 FORMATS = {
-    "nichetrans": Format((), ("translation",), nichetrans.nichetrans_rows, "name", licence="apache-2.0"),
     "xcodeeval": Format(
         (xcodeeval.TRAIN_MARKS, xcodeeval.TEST_MARKS),
         ("generation",),
@@ -113,24 +112,28 @@ FORMATS = {
         link=codesearchnet.link,
     ),
     "prepared": Format((frozenset({"prompt", "target"}),), TASKS, prepared_rows, "group"),
+    "nichetrans": Format(
+        (nichetrans.MARKS,), ("translation",), nichetrans.nichetrans_rows, "name", licence="apache-2.0"
+    ),
 }
 
 
 def detect(source: Source, files: list[SourceFile]) -> str:
-    """Recognises the format of these files by their names, or by the fields of their first row.
+    """Recognises the format of these files by the fields of their first row.
 
-    Raises: UserError that lists what was looked for.
+    Raises: UserError that lists what was looked for, or says why no row can be read.
     """
-    if any(re.fullmatch(r"niche_(train|valid|test)\.json", PurePosixPath(file.name).name) for file in files):
-        return "nichetrans"
-    first_rows = (next(raw_rows(file, lambda line, bad: None), None) for file in files)
+    refused: list[UserError] = []
+    first_rows = (next(raw_rows(file, lambda line, bad: refused.append(bad.at(line))), None) for file in files)
     _, first = next((row for row in first_rows if row is not None), ("", {}))
     for name, format in FORMATS.items():
         if any(marks <= first.keys() for marks in format.marks):
-            return name
-    known = "; ".join(f"{name}: {', '.join(sorted(of.marks[0]))}" for name, of in FORMATS.items() if of.marks)
+            if name != "nichetrans" or len(first) == len(nichetrans.MARKS) + 2:
+                return name
+    if refused and not first:
+        raise refused[0]
+    known = "; ".join(f"{name}: {', '.join(sorted(of.marks[0]))}" for name, of in FORMATS.items())
     raise UserError(
         f"data.path={source.address} is of no known format: its first row has the fields {sorted(first) or 'none'}; "
-        "looked for were the files niche_train.json, niche_valid.json, niche_test.json (nichetrans), and the fields "
-        f"of {known}; name one by data.format."
+        f"looked for were the fields of {known} and two languages; name one by data.format."
     )
