@@ -139,7 +139,7 @@ def _not_utf8(error: UnicodeDecodeError, start: int) -> BadRow:
 
 
 def parsed(decoder: ObjectDecoder, text: str) -> dict[str, Any]:
-    """The object that a text is in JSON. Raises: BadRow for any other text."""
+    """Returns the object that a text is in JSON. Raises: BadRow for any other text."""
     try:
         return decoder.checked(decoder.decode(text), text)
     except json.JSONDecodeError as error:
