@@ -48,10 +48,11 @@ from studykit.runs.files import atomic_write
 from studykit.study import methods
 from studykit.study.methods import BEFORE_TRAINING
 
-FORMAT = 4  # of the file: 2 added kinds of tokens and the base, 3 the method, 4 kinds by Pygments and the placement
+FORMAT = 5  # of the file: 3 added the method, 4 kinds by Pygments and the placement, 5 saturation and kinds of prose
 PROMPT, COMPLETION, LAST = 0, 1, 2
 POOLS = {"prompt": [PROMPT], "completion": [COMPLETION], "both": [PROMPT, COMPLETION]}
 PHASES = tuple(dict.fromkeys(p.recorded_as for p in (BEFORE_TRAINING, *chain(*methods.PHASES.values()))))
+SATURATED = 0.99  # a token with a weight above it is decided: next to no gradient reaches the scores through it
 SUM_TOLERANCE = 1e-3  # accepted |sum of a token's weights - 1|; bf16 models come near it
 
 
@@ -90,10 +91,12 @@ class FusionRecord:
     weight_sums: np.ndarray  # (S, 2, L, A) float64: weights summed over the tokens
     share_sums: np.ndarray  # (S, 2, L, A) float64: norm-weighted shares, likewise
     entropy_sums: np.ndarray  # (S, 2, L) float64: entropy of a token's weights in bits, likewise
+    saturated_sums: np.ndarray  # (S, 2, L) float64: number of tokens with one weight above SATURATED
     kind_counts: np.ndarray  # (2, K) int64: prompt and completion tokens of each of the K kinds
     kind_weight_sums: np.ndarray  # (2, K, L, A) float64: weights summed over the tokens of a kind in all samples
     kind_share_sums: np.ndarray  # (2, K, L, A) float64: norm-weighted shares, likewise
     kind_entropy_sums: np.ndarray  # (2, K, L) float64: entropies, likewise
+    kind_saturated_sums: np.ndarray  # (2, K, L) float64: numbers of saturated tokens, likewise
     samples: list[RecordedSample] = field(default_factory=list)
     method: str = ""  # these four as in Origin
     checkpoint: str = ""
@@ -113,7 +116,7 @@ class FusionRecord:
         for first_axes in ((len(ids), 2), (2, len(KINDS))):
             shape = (*first_axes, len(layers))
             sums = [np.zeros((*shape, len(members))) for _ in range(2)]
-            arrays += [np.zeros(first_axes, np.int64), *sums, np.zeros(shape)]
+            arrays += [np.zeros(first_axes, np.int64), *sums, np.zeros(shape), np.zeros(shape)]
         return cls(list(members), target, phase, list(layers), list(ids), *arrays)
 
     def add(self, i: int, weights: np.ndarray, shares: np.ndarray, marks: np.ndarray, kinds: np.ndarray) -> None:
@@ -125,7 +128,7 @@ class FusionRecord:
         """
         error = np.abs(weights.sum(-1, dtype=np.float64) - 1).max()
         self.sum_error = float(np.maximum(self.sum_error, error))  # unlike max(), np.maximum lets a NaN through
-        entropies = entropy_in_bits(weights)  # (L, T)
+        entropies, saturated = entropy_in_bits(weights), weights.max(-1) > SATURATED  # (L, T)
         for pool in (PROMPT, COMPLETION):
             for kind in np.unique(kinds[marks == pool]):
                 here = (marks == pool) & (kinds == kind)
@@ -134,6 +137,7 @@ class FusionRecord:
                     "weight_sums": weights[:, here].sum(1, dtype=float),
                     "share_sums": shares[:, here].sum(1, dtype=float),
                     "entropy_sums": entropies[:, here].sum(1),
+                    "saturated_sums": saturated[:, here].sum(1),
                 }
                 for name, value in sums.items():
                     getattr(self, name)[i, pool] += value
@@ -142,6 +146,8 @@ class FusionRecord:
     @property
     def title(self) -> str:
         """Returns the phase in a reader's words; the only phase of a method has the method's name."""
+        if self.phase == BEFORE_TRAINING.recorded_as:
+            return BEFORE_TRAINING.title
         return self.method or self.phase if self.phase == "adapterfusion" else self.phase
 
     @property
@@ -195,7 +201,7 @@ class FusionRecord:
         return cls(**{name: meta[name] for name in _META}, **{name: arrays[name] for name in _ARRAYS}, samples=samples)
 
 
-_SUMS = ("counts", "weight_sums", "share_sums", "entropy_sums")
+_SUMS = ("counts", "weight_sums", "share_sums", "entropy_sums", "saturated_sums")
 _ARRAYS = (*_SUMS, *(f"kind_{name}" for name in _SUMS))
 _META = (
     *("members", "target", "phase", "layers", "ids", "method", "checkpoint", "base", "seed"),
@@ -308,6 +314,18 @@ def entropy(record: FusionRecord, tokens: str = "completion", of: str = "tokens"
     else:
         value = record.entropy_sums[:, pools].sum((0, 1)) / counts.sum()
     return value / max(np.log2(record.active_member_count), 1.0) if normalised else value
+
+
+def saturation(record: FusionRecord, tokens: str = "completion") -> np.ndarray:
+    """Returns the share of tokens with one weight above SATURATED per layer, (L,)."""
+    pools, counts = _pools_and_counts(record, tokens)
+    return record.saturated_sums[:, pools].sum((0, 1)) / counts.sum()
+
+
+def sample_sums(record: FusionRecord, tokens: str = "completion") -> tuple[np.ndarray, np.ndarray]:
+    """Returns the weights summed over the tokens of each sample, (S, L, A), and the numbers of tokens, (S,)."""
+    pools, counts = _pools_and_counts(record, tokens)
+    return record.weight_sums[:, pools].sum(1), counts
 
 
 def require_comparable(*records: FusionRecord) -> None:

@@ -13,7 +13,7 @@ Notebook 03 keeps in a fusion run, besides what it trained,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,19 @@ def record_snapshots(
         fusion_members(model, trained.masked, trained.mode)
 
 
+def snapshot_titles(method: str, keys: Collection[str]) -> dict[str, str]:
+    """Returns the titles in figures of a method's snapshots by their keys, in order, for those among `keys`."""
+    titles: dict[str, str] = {}
+    for phase in (BEFORE_TRAINING, *PHASES[method]):
+        masked = f"{phase.key}-masked"
+        titles |= {masked: f"{phase.title}, masked", phase.key: phase.title + ", restored" * (masked in keys)}
+    return {key: title for key, title in titles.items() if key in keys}
+
+
 def load_snapshots(run_dir: str | Path, method: str) -> dict[str, FusionRecord]:
     """Loads the records of a fusion run by the titles of its snapshots, in order; a composition by PEFT has none."""
-    folder, records = Path(run_dir, "attention"), {}
-    for phase in (BEFORE_TRAINING, *PHASES[method]):
-        title = phase.title
-        if (masked := folder / f"{phase.key}-masked.npz").exists():
-            records[f"{title}, masked"], title = masked, f"{title}, restored"
-        records[title] = folder / f"{phase.key}.npz"
-    return {title: FusionRecord.load(file) for title, file in records.items() if file.exists()}
+    files = {file.stem: file for file in Path(run_dir, "attention").glob("*.npz")}
+    return {title: FusionRecord.load(files[key]) for key, title in snapshot_titles(method, files).items()}
 
 
 def parameter_counts(model: Any, base: int) -> dict[str, int]:

@@ -1,10 +1,13 @@
 """AttentionSummary: the fusion weights of one method on test rows, over its seeds (notebook 05).
 
-A fusion_attention run holds `records/s<seed>-<phase>.npz`, one FusionRecord per seed and phase, phase 1 under its mask,
-and `summary.json`, an AttentionSummary:
+A fusion_attention run holds `records/s<seed>-<key>.npz`, one FusionRecord per seed and state, under the keys of
+`snapshots`: the untrained fusion (`init`), and the end of each phase, a masked phase both under its mask and with the
+member restored. All are of the same rows, so that the change from the start is exact. And it holds `summary.json`, an
+AttentionSummary:
 
     summary = AttentionSummary.read("runs/fusion_attention/lua-advfusion_zero-.../summary.json")
     summary.phases["phase 2"].weights.mean(0)  # (L, A), mean over seeds
+    summary.change("phase 2").mean(0)          # (L, A), the same minus the initialisation
 """
 
 from __future__ import annotations
@@ -19,47 +22,101 @@ import numpy as np
 from studykit.attention import record as attention_record
 from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord, Origin, check_record, target_weights
-from studykit.attention.snapshots import composition_name, load_snapshots
+from studykit.attention.snapshots import composition_name, load_snapshots, snapshot_titles
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import files, store
 from studykit.runs.manifest import finished_run
-from studykit.study.methods import PHASES, parse
+from studykit.study.methods import BEFORE_TRAINING, parse
 from studykit.study.parameters import FusionAttentionParams
-from studykit.training.fusions import load_trained, masked_members, trained_phases
+from studykit.study.training_parameters import FusionParams
+from studykit.training.fusions import load_trained, new_fusion
+from studykit.training.phases import training_phases
 from studykit.training.result import read_phase_results
 from studykit.tuners import fusion_members
 
 
 @dataclass(frozen=True)
 class PhaseSummary:
-    """The mean weights at the end of one phase, for each of S seeds, over L layers and A members."""
+    """The weights in one state of a fusion, for each of S seeds, over L layers and A members.
+
+    The standard errors are over the test rows: how far a mean over the seeds would move if other rows were read. Rows
+    of one group (a problem, a repository) count as one.
+    """
 
     weights: np.ndarray  # (S, L, A), mean softmax weights
     shares: np.ndarray  # (S, L, A), mean norm-weighted shares
     own_weight: np.ndarray  # (S,), weight of the target's own adapter, mean over layers
     own_share: np.ndarray  # (S,), norm-weighted share of the target's own adapter, mean over layers
     entropy: np.ndarray  # (S, L), mean entropy of a token's weights, in bits
+    saturated: np.ndarray  # (S, L), share of tokens with one weight above `record.SATURATED`
+    change_error: np.ndarray  # (L, A), standard error of the change of `weights` from the initialisation
+    own_error: np.ndarray  # (), standard error of `own_weight`
+    own_change_error: np.ndarray  # (), standard error of the change of `own_weight` from the initialisation
 
     @classmethod
-    def from_records(cls, records: Sequence[FusionRecord], tokens: str) -> Self:
-        """Returns the means over `tokens` of the records of one phase, one record per seed, to 8 digits."""
+    def from_records(
+        cls,
+        records: Sequence[FusionRecord],
+        before: Sequence[FusionRecord],
+        tokens: str,
+        groups: Sequence[str | None] | None = None,
+    ) -> Self:
+        """Returns the means over `tokens` of the records of one state, one record per seed, to 8 digits.
+
+        Args:
+            before: the records of the untrained fusions, in the same order.
+            groups: group of each sample; None: every sample is independent.
+        """
 
         def by_seed(quantity: Callable[[FusionRecord], np.ndarray]) -> np.ndarray:
             return np.round(np.stack([quantity(record) for record in records]), 8)
 
+        def sums(of: Sequence[FusionRecord]) -> np.ndarray:  # (rows, L, A), means over the seeds
+            return np.mean([attention_record.sample_sums(record, tokens)[0] for record in of], axis=0)
+
+        counts, own = attention_record.sample_sums(records[0], tokens)[1], records[0].target_index
+        after, change = sums(records), sums(records) - sums(before)
+        columns = [] if own is None else [own]  # a fusion of the sources alone has no own adapter
         return cls(
             weights=by_seed(lambda record: attention_record.mean_weights(record, tokens)),
             shares=by_seed(lambda record: attention_record.mean_weights(record, tokens, weighted=True)),
             own_weight=by_seed(lambda record: target_weights(record, tokens).mean()),
             own_share=by_seed(lambda record: target_weights(record, tokens, weighted=True).mean()),
             entropy=by_seed(lambda record: attention_record.entropy(record, tokens)),
+            saturated=by_seed(lambda record: attention_record.saturation(record, tokens)),
+            change_error=standard_error(change, counts, groups),
+            own_error=standard_error(after[..., columns].sum(-1).mean(-1), counts, groups),
+            own_change_error=standard_error(change[..., columns].sum(-1).mean(-1), counts, groups),
         )
+
+
+def standard_error(sums: np.ndarray, counts: np.ndarray, groups: Sequence[str | None] | None = None) -> np.ndarray:
+    """Returns the standard error of a mean over tokens, sum(sums) / sum(counts), when samples are drawn.
+
+    The mean is a ratio of two sums over samples; its error is that of the linearised ratio (Cochran 1977, Sampling
+    Techniques, section 6.4): the residuals e = sums - mean * counts, of which a sample is one draw.
+
+    Args:
+        sums: (S, ...), a quantity summed over the tokens of each sample.
+        counts: (S,), the tokens of each sample.
+        groups: group of each sample, which is one draw as a whole; None, or a label None: the sample is independent.
+
+    Returns an array of the shape of one sample's sums, to 8 digits; NaN for a single sample or group.
+    """
+    residuals = sums - np.multiply.outer(counts, sums.sum(0) / counts.sum())
+    labels: dict[Any, int] = {}
+    at = [labels.setdefault(i if group is None else (group,), len(labels)) for i, group in enumerate(groups or ())]
+    if groups:
+        residuals = np.stack([residuals[np.array(at) == n].sum(0) for n in range(len(labels))])
+    n = len(residuals)
+    variance = (residuals**2).sum(0) * n / (n - 1) if n > 1 else np.full(sums.shape[1:], np.nan)
+    return np.asarray(np.round(np.sqrt(variance) / counts.sum(), 8))
 
 
 @dataclass(frozen=True)
 class AttentionSummary:
-    """The mean fusion weights of one method, by phase and seed."""
+    """The mean fusion weights of one method, by state and seed; the first state is the initialisation."""
 
     method: str  # the study's word, as "advfusion_zero"
     target: str  # the member whose language is the target
@@ -67,17 +124,31 @@ class AttentionSummary:
     layers: list[str]  # L labels
     tokens: str  # pool of tokens that the means are over: "completion", "prompt" or "both"
     samples: int  # number of test rows
+    clusters: int  # number of independent groups of them
     seeds: list[int | None]  # S seeds, in the order of the first axis
     mask: str  # mask of phase 1: "none", "zero" or "exclude"
     checkpoints: list[str]  # names of the fusion runs, by seed
-    phases: dict[str, PhaseSummary]  # by the title of the phase, in order
+    phases: dict[str, PhaseSummary]  # by the title of the state, in order
 
     @classmethod
-    def from_records(cls, method: str, records: Mapping[str, Sequence[FusionRecord]], tokens: str) -> Self:
-        """Returns the summary of records by phase and seed; raises UserError unless all have the same samples."""
+    def from_records(
+        cls,
+        method: str,
+        records: Mapping[str, Sequence[FusionRecord]],
+        tokens: str,
+        groups: Sequence[str | None] | None = None,
+    ) -> Self:
+        """Returns the summary of records by state and seed; raises UserError unless all have the same samples.
+
+        groups: group of each sample, see `standard_error`.
+        """
         every = [record for of_phase in records.values() for record in of_phase]
         attention_record.require_comparable(*every)
-        first = next(iter(records.values()))
+        if BEFORE_TRAINING.title not in records:
+            raise UserError(
+                f"the records of {method} lack the {BEFORE_TRAINING.title}; record the untrained fusion too"
+            )
+        first = records[BEFORE_TRAINING.title]
         return cls(
             method=method,
             target=first[0].target,
@@ -85,25 +156,53 @@ class AttentionSummary:
             layers=first[0].layers,
             tokens=tokens,
             samples=len(first[0].ids),
+            clusters=len({i if group is None else (group,) for i, group in enumerate(groups or first[0].ids)}),
             seeds=[record.seed for record in first],
             mask=next((record.mask for record in every if record.masked), "none"),
             checkpoints=[record.checkpoint for record in first],
-            phases={title: PhaseSummary.from_records(of_phase, tokens) for title, of_phase in records.items()},
+            phases={
+                title: PhaseSummary.from_records(of_phase, first, tokens, groups) for title, of_phase in records.items()
+            },
         )
 
+    @property
+    def first(self) -> PhaseSummary:
+        """The untrained fusion."""
+        return self.phases[BEFORE_TRAINING.title]
+
+    @property
+    def last(self) -> PhaseSummary:
+        """The finished fusion."""
+        return list(self.phases.values())[-1]
+
+    @property
+    def unmasked(self) -> dict[str, PhaseSummary]:
+        """The states in which every member takes part: only among these is a difference the training's."""
+        titles = list(self.phases)
+        masked = {title.removesuffix(", restored") + ", masked" for title in titles if title.endswith(", restored")}
+        return {title: phase for title, phase in self.phases.items() if title not in masked}
+
+    def change(self, title: str, since: str = BEFORE_TRAINING.title) -> np.ndarray:
+        """Returns the weights of a state minus those of an earlier one, (S, L, A)."""
+        return self.phases[title].weights - self.phases[since].weights
+
     def headline(self) -> dict[str, float]:
-        """Returns what the index of a study shows: the own adapter's weight after each phase, the last one first, and
-        its norm-weighted share after the last."""
+        """Returns what the index of a study shows: the own adapter's weight in each state, the last one first, and its
+        norm-weighted share in the last."""
         weights = {
             f"own weight, {title}": float(phase.own_weight.mean()) for title, phase in reversed(self.phases.items())
         }
-        last = list(self.phases)[-1]
-        return weights | {f"own norm-weighted, {last}": float(self.phases[last].own_share.mean())}
+        return weights | {f"own norm-weighted, {list(self.phases)[-1]}": float(self.last.own_share.mean())}
 
     def write(self, file: str | Path) -> None:
-        """Writes the summary as JSON, arrays as nested lists."""
+        """Writes the summary as JSON, arrays as nested lists, with null for NaN."""
+
+        def as_lists(array: np.ndarray) -> Any:
+            values: Any = np.where(np.isnan(array), None, array)
+            return values.tolist()
+
         phases = {
-            title: {name: array.tolist() for name, array in asdict(phase).items()}
+            title: {name: as_lists(array) for name, array in asdict(phase).items()}
             for title, phase in self.phases.items()
         }
         files.write_json(file, asdict(self) | {"phases": phases})
@@ -114,7 +213,7 @@ class AttentionSummary:
         try:
             values = files.read_json(file)
             phases = {
-                title: PhaseSummary(**{name: np.array(array) for name, array in phase.items()})
+                title: PhaseSummary(**{name: np.array(array, dtype=float) for name, array in phase.items()})
                 for title, phase in values["phases"].items()
             }
             return cls(**values | {"phases": phases})
@@ -169,49 +268,59 @@ def require_method(p: FusionAttentionParams) -> dict[str, Any]:
 def capture_run(
     base: Any, tokenizer: Any, fusion_run: str | Path, rows: Sequence[Row], limits: tuple[int, int], **options: Any
 ) -> dict[str, FusionRecord]:
-    """Returns a record for each phase of a finished fusion run by the phase's title, under the mask that it had.
+    """Returns the records of a finished fusion run by the keys of `snapshots`, all on the same rows.
+
+    They are the untrained fusion of the run's seed, and the end of each phase: where it trained with a member masked,
+    under that mask and then restored.
 
     Args:
         base: a model without adapters; it has none afterwards.
         limits: maximum number of prompt tokens and of target tokens of a row.
         options: batch_size, keep and progress of `capture.capture`.
     """
-    params, records = finished_run(fusion_run).params, {}
-    origin = Origin(composition_name(params), Path(fusion_run).name, Path(params["base"]).name, params["seed"])
-    for phase in trained_phases(params["method"]):
-        model: Any = load_trained(base, fusion_run, phase.key)
-        if masked := masked_members(params, phase):
-            fusion_members(model, masked, params["mask"])
-        about = {"target": params["target"], "phase": phase.recorded_as, "limits": limits, "origin": origin}
-        records[phase.title] = capture(model, tokenizer, rows, **about, **options)
+    p = FusionParams.model_validate(finished_run(fusion_run).params)
+    origin = Origin(composition_name(p.model_dump()), Path(fusion_run).name, Path(p.base).name, p.seed)
+
+    def captured(model: Any, recorded_as: str) -> FusionRecord:
+        about: dict[str, Any] = {"target": p.target, "phase": recorded_as, "limits": limits, "origin": origin}
+        return capture(model, tokenizer, rows, **about, **options)
+
+    model: Any = new_fusion(base, p)
+    records = {BEFORE_TRAINING.key: captured(model, BEFORE_TRAINING.recorded_as)}
+    model.unload()
+    for trained in training_phases(p):
+        key, recorded_as = trained.phase.key, trained.phase.recorded_as
+        model = load_trained(base, fusion_run, key)
+        if trained.masked:
+            fusion_members(model, trained.masked, trained.mode)
+            records[f"{key}-masked"] = captured(model, recorded_as)
+            fusion_members(model)
+        records[key] = captured(model, recorded_as)
         model.unload()
     return records
 
 
 def save_records(records: Sequence[Mapping[str, FusionRecord]], run: store.OpenRun) -> None:
-    """Writes `records/s<seed>-<phase>.npz` for each seed's records by phase."""
+    """Writes `records/s<seed>-<key>.npz` for each seed's records by key."""
     for of_seed in records:
-        for title, record in of_seed.items():
-            record.save(run.path("records", _file_name(record.seed, title)))
+        for key, record in of_seed.items():
+            record.save(run.path("records", f"s{record.seed}-{key}.npz"))
 
 
-def load_records(run_dir: str | Path, seeds: Sequence[int]) -> dict[str, list[FusionRecord]]:
-    """Loads the records of `save_records`: by the title of the phase a list with one record per seed."""
-    titles = dict.fromkeys(phase.title for phases in PHASES.values() for phase in phases)
-    paths = {title: [Path(run_dir, "records", _file_name(seed, title)) for seed in seeds] for title in titles}
+def load_records(run_dir: str | Path, method: str, seeds: Sequence[int]) -> dict[str, list[FusionRecord]]:
+    """Loads the records of `save_records`: by the title of the state a list with one record per seed.
+
+    method: the study's word.
+    """
+    keys = {file.stem.partition("-")[2] for file in Path(run_dir, "records").glob("*.npz")}
     return {
-        title: [FusionRecord.load(path) for path in of_seeds]
-        for title, of_seeds in paths.items()
-        if of_seeds[0].exists()
+        title: [FusionRecord.load(Path(run_dir, "records", f"s{seed}-{key}.npz")) for seed in seeds]
+        for key, title in snapshot_titles(parse(method).name, keys).items()
     }
 
 
-def _file_name(seed: int | None, title: str) -> str:
-    return f"s{seed}-{title.replace(' ', '')}.npz"
-
-
 def check_rows(records: Mapping[str, Sequence[FusionRecord]], tokens: str = "completion") -> list[dict[str, Any]]:
-    """Returns the rows of a table, one per phase and seed, that shows whether the weights can be believed.
+    """Returns the rows of a table, one per state and seed, that shows whether the weights can be believed.
 
     All tokens are checked; only the weight on masked members is a mean over `tokens`, as all of notebook 05 is.
     """
@@ -221,7 +330,7 @@ def check_rows(records: Mapping[str, Sequence[FusionRecord]], tokens: str = "com
             check, hidden = check_record(record), [record.members.index(name) for name in record.masked]
             percent = 100 * float(attention_record.mean_weights(record, tokens)[:, hidden].sum(-1).mean())
             row = {
-                "phase": title,
+                "state": title,
                 "seed": record.seed,
                 "run": record.checkpoint.rpartition("-")[2],
                 "mask": record.mask,

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from studykit.errors import UserError
-from studykit.evaluation.results import MethodCost, OwnAttention, StageTime
-from studykit.evaluation.statistics import mean_sd
+from studykit.evaluation.results import Interval, MethodCost, OwnAttention, StageTime
+from studykit.evaluation.statistics import mean_sd, student_t
 from studykit.runs import files
 from studykit.runs.manifest import Manifest, finished_run
-from studykit.study.methods import PHASE_1
 from studykit.study.parameters import STAGES
 from studykit.training.result import TrainingResult
 
@@ -54,10 +53,12 @@ def method_cost(method: str, trained_runs: Sequence[str]) -> MethodCost:
     )
 
 
-def own_attention(attention: Mapping[str, str]) -> list[OwnAttention]:
-    """Returns the own adapter's share of the fusion weight per method and phase.
+def own_attention(attention: Mapping[str, str], confidence: float = 0.95) -> list[OwnAttention]:
+    """Returns the own adapter's share of the fusion weight per method and state.
 
-    attention: fusion_attention runs (notebook 05) by method, whose `summary.json` is read.
+    Args:
+        attention: fusion_attention runs (notebook 05) by method, whose `summary.json` is read.
+        confidence: of the interval over the test rows.
 
     Raises UserError that names the file or the key that is missing.
     """
@@ -66,18 +67,23 @@ def own_attention(attention: Mapping[str, str]) -> list[OwnAttention]:
         file = Path(run, "summary.json")
         try:
             summary = files.read_json(file)
-            for phase, values in summary["phases"].items():
-                (own_weight, sd), (own_share, _) = mean_sd(values["own_weight"]), mean_sd(values["own_share"])
+            states = list(summary["phases"].items())
+            for state, values in states:
+                own, before = np.array(values["own_weight"]), np.array(states[0][1]["own_weight"])
+                error, change, change_sd = values["own_change_error"], *mean_sd(own - before)
+                half = error and student_t(0.5 + confidence / 2, summary["clusters"] - 1) * error
                 row = OwnAttention(
                     method=method,
-                    phase=phase,
-                    own_weight=own_weight,
-                    sd=sd if len(values["own_weight"]) > 1 else None,
-                    own_share=own_share,
-                    by_seed=values["own_weight"],
+                    phase=state,
+                    own_weight=own.mean(),
+                    own_share=np.mean(values["own_share"]),
+                    by_seed=list(own),
+                    change=change,
+                    change_sd=change_sd if len(own) > 1 else None,
+                    change_interval=None if half is None else Interval(low=change - half, high=change + half),
                     samples=summary["samples"],
                     tokens=summary["tokens"],
-                    empty_slot=phase == PHASE_1.title and summary["mask"] == "zero",
+                    empty_slot=state.endswith(", masked") and summary["mask"] == "zero",
                 )
                 rows.append(row)
         except OSError:

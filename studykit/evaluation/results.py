@@ -162,14 +162,16 @@ class SourceScores(Published):
 
 
 class OwnAttention(Published):
-    """The share of the fusion weight that the target's own adapter gets, after one phase of one method."""
+    """The share of the fusion weight that the target's own adapter gets in one state of one method."""
 
     method: str
-    phase: str  # as figures name it
+    phase: str  # the state, as figures name it; the first of a method is the initialisation
     own_weight: float  # mean over the seeds, 0 to 1
-    sd: float | None  # over the seeds; None for one seed
     own_share: float  # norm-weighted: its share of what the members add, 0 to 1
-    by_seed: list[float]
+    by_seed: list[float]  # `own_weight` seed by seed
+    change: float  # of `own_weight` from the initialisation on the same rows, mean over the seeds
+    change_sd: float | None  # of the change over the seeds; None for one seed
+    change_interval: Interval | None  # of the change over the test rows; None for a single row or group
     samples: int
     tokens: str  # the kind of tokens that were looked at
     empty_slot: bool  # whether the adapter was masked by zero, so that its weight falls on nothing

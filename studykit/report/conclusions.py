@@ -7,14 +7,13 @@ difference that the study could have detected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from studykit.evaluation.metrics.properties import decimals, format_score, is_rate, less_is_better
-from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, OwnAttention
+from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison
 from studykit.runs.text import plural
 from studykit.study.languages import display_name
-from studykit.study.methods import PHASE_1, PHASE_2
+from studykit.study.methods import PHASE_1
 
 ADVFUSION = ("advfusion_zero", "advfusion_exclude")
 TARGET_ADAPTER = "bottleneck"  # the target's adapter alone
@@ -286,23 +285,3 @@ def component_table(comparison: MetricComparison) -> list[dict]:
         for row in comparison.summaries
         if row.components
     ]
-
-
-def attention_sentences(rows: Sequence[OwnAttention], target: str) -> list[str]:
-    """Returns, per fusion, the share of its weight that the target's own adapter gets after each phase."""
-    by_method: dict[str, list[str]] = {}
-    for row in rows:
-        after = f" after {row.phase}" if row.phase in (PHASE_1.title, PHASE_2.title) else ""
-        slot = " (an empty slot)" if row.empty_slot else ""
-        by_method.setdefault(row.method, []).append(f"{row.own_weight:.0%}{after}{slot}")
-    adapter = f"the {display_name(target)} adapter"
-    return [
-        f"{method} puts {' and '.join(shares)} of its fusion weight on {adapter}."
-        for method, shares in by_method.items()
-    ]
-
-
-def attention_caption(rows: Sequence[OwnAttention]) -> str:
-    """Returns the samples, tokens and seeds that the shares of attention are means over."""
-    sizes = {f"n = {row.samples} samples, {row.tokens} tokens, {plural(len(row.by_seed), 'seed')}" for row in rows}
-    return "; ".join(sorted(sizes)) or "nothing was recorded"

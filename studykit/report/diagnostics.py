@@ -3,8 +3,8 @@
     loss does not fall      validation loss of the first phase (AdvFusion's phase 1, another fusion's only one)
     drop after phase 2      loss with the target's adapter restored and trained on, against phase 1's without it
     worse than one adapter  a fusion against the target's own adapter or LoRA on test rows, as compared
-    collapsed attention     nearly all weight on one member
-    unmoved attention       weights after training close to the initial ones
+    collapsed attention     nearly all weight on one member, layer by layer
+    unmoved attention       weights after training close to those of the random start, layer by layer
     value off identity      ||V - I||_F against ||I||_F, of the weights that were kept
 
 A sign does not prove a fault; it tells the reader where to look first. The thresholds below give their reasons.
@@ -21,21 +21,19 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import load_file
 
-from studykit.attention import record
-from studykit.attention.record import FusionRecord
 from studykit.attention.summary import AttentionSummary
 from studykit.evaluation.results import MetricComparison
 from studykit.report import conclusions
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
 from studykit.runs.text import plural
-from studykit.study.methods import BEFORE_TRAINING, PHASE_1, PHASES
+from studykit.study.methods import PHASE_1, PHASES
 from studykit.training.result import TrainingResult
 
 LEAST_FALL = 0.01  # of the validation loss, relative to its first value: a fusion that learns anything reaches it
 LARGEST_RISE = 0.02  # of the validation loss, relative: seeds and the choice of the kept step cause smaller ones
-COLLAPSED_WEIGHT = 0.9  # mean weight of one member, over layers and tokens
-LEAST_MOVE = 0.02  # total variation distance from the initial weights, 0 to 1, in the layer that moved most
+COLLAPSED_WEIGHT = 0.9  # mean weight of one member in a layer, over tokens
+LEAST_MOVE = 0.02  # total variation distance of a layer's weights from the initial ones, 0 to 1
 LARGEST_DEVIATION = 0.5  # ||V - I|| / ||I||: V then changes what a member adds by half of its length
 SINGLE_ADAPTERS = ("bottleneck", "lora")
 
@@ -58,8 +56,9 @@ class Evidence:
     members: list[str] = field(default_factory=list)
     first: list[TrainingResult] = field(default_factory=list)  # of the first phase
     second: list[TrainingResult] = field(default_factory=list)  # of phase 2
-    weights: list[np.ndarray] = field(default_factory=list)  # (L, A), mean weights after the last phase, on test rows
-    moved: list[float] = field(default_factory=list)  # distance of the weights from those before training
+    layers: list[str] = field(default_factory=list)
+    before: list[np.ndarray] = field(default_factory=list)  # (L, A), mean weights of the untrained fusion, on test rows
+    weights: list[np.ndarray] = field(default_factory=list)  # (L, A), the same after the last phase
     value: list[float] = field(default_factory=list)  # ||V - I|| / ||I||, the largest of all layers
     comparisons: Sequence[MetricComparison] = ()
 
@@ -113,22 +112,39 @@ def _worse_than_one_adapter(evidence: Evidence) -> str | None:
 
 
 def _collapsed(evidence: Evidence) -> str | None:
-    means = [weights.mean(0) for weights in evidence.weights]  # (A,) each
-    on_one = [weights for weights in means if weights.max() > COLLAPSED_WEIGHT]
-    if len(evidence.members) < 2 or not on_one:
+    if len(evidence.members) < 2 or not evidence.weights:
         return None
-    names = sorted({evidence.members[int(weights.argmax())] for weights in on_one})
+    before, after = np.stack(evidence.before), np.stack(evidence.weights)  # (S, L, A)
+    collapsed = after.max(-1) > COLLAPSED_WEIGHT  # (S, L)
+    if not collapsed.any():
+        return None
+    already = collapsed & (before.max(-1) > COLLAPSED_WEIGHT) & (before.argmax(-1) == after.argmax(-1))
+    names = []
+    for layer, seeds, weights in zip(evidence.layers, collapsed.T, after.transpose(1, 0, 2), strict=True):
+        if seeds.any():
+            on = ", ".join(evidence.members[n] for n in np.unique(weights[seeds].argmax(-1)))
+            names.append(f"{layer} ({on}, in {_share_of_seeds(list(seeds.nonzero()[0]), list(seeds))})")
+    start = "none" if not already.any() else "all" if (already == collapsed).all() else f"{already.sum()}"
     return (
-        f"In {_share_of_seeds(on_one, means)} a single member has {min(w.max() for w in on_one):.0%} of the weight or "
-        f"more: {', '.join(names)}; equal weights would be {1 / len(evidence.members):.0%} each."
+        f"A single member has more than {COLLAPSED_WEIGHT:.0%} of the weight in {'; '.join(names)}; equal weights "
+        f"would be {1 / len(evidence.members):.0%} each. Of these {collapsed.sum()} layers, counted over the seeds, "
+        f"{start} had this member as far ahead before training."
     )
 
 
 def _unmoved(evidence: Evidence) -> str | None:
-    still = [distance for distance in evidence.moved if distance < LEAST_MOVE]
-    return _share_of_seeds(still, evidence.moved) and (
-        f"In {_share_of_seeds(still, evidence.moved)} the weights hardly differ from the initial ones: no layer moved "
-        f"more than {max(still):.1%} of its weight to other members."
+    if not evidence.weights:
+        return None
+    moved = np.abs(np.stack(evidence.weights) - np.stack(evidence.before)).sum(-1) / 2  # (S, L)
+    still = moved.mean(0) < LEAST_MOVE  # (L,)
+    if still.sum() * 2 < len(still):
+        return None
+    spread = f", between {moved.mean(1).min():.1%} and {moved.mean(1).max():.1%} by seed" * (len(moved) > 1)
+    names = ", ".join(layer for layer, is_still in zip(evidence.layers, still, strict=True) if is_still)
+    return (
+        f"In {still.sum()} of {plural(len(still), 'layer')} ({names}) training moved less than {LEAST_MOVE:.0%} of the "
+        f"weight to other members. The mean over all layers is {moved.mean():.1%}{spread}: what is seen there is the "
+        "random start."
     )
 
 
@@ -172,14 +188,14 @@ SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {
     ),
     "collapsed attention": (
         _collapsed,
-        "A fusion that uses one member costs more than that member and does the same. Try AdvFusion, whose phase 1 "
-        "masks the target's own adapter, a lower fusion.learning_rate, or more rows; or drop the sources without "
-        "weight.",
+        "A layer that was collapsed before training shows the random start, and next to no gradient reaches its "
+        "scores. A layer that training collapsed does what that member does at a higher cost: try AdvFusion, whose "
+        "phase 1 masks the target's own adapter, a lower fusion.learning_rate, or more rows.",
     ),
     "unmoved attention": (
         _unmoved,
-        "The fusion did not learn to choose between members; at most V changed. Raise fusion.learning_rate or "
-        "fusion.steps, and compare with the method average, from which this fusion hardly differs.",
+        "The fusion did not learn to choose between members there; at most V changed. Unless the tokens are saturated "
+        "(see 05_fusion_attention), raise fusion.learning_rate or fusion.steps.",
     ),
     "value off identity": (
         _value_off_identity,
@@ -224,19 +240,13 @@ def read_evidence(
             continue
         evidence.first.append(trainings[0])
         evidence.second.extend(trainings[1:])
-        records = [run_dir / "attention" / f"{phase}.npz" for phase in (BEFORE_TRAINING.key, phases[-1])]
-        if all(file.is_file() for file in records):
-            evidence.moved.append(_distance(*map(FusionRecord.load, records)))
         evidence.value.extend(_value_deviation(run_dir / phases[-1]))
-    if attention:
-        *_, last = AttentionSummary.read(Path(attention, "summary.json")).phases.values()
-        evidence.weights.extend(last.weights)
+    if attention and evidence.first:
+        summary = AttentionSummary.read(Path(attention, "summary.json"))
+        evidence.layers.extend(summary.layers)
+        evidence.before.extend(summary.first.weights)
+        evidence.weights.extend(summary.last.weights)
     return evidence
-
-
-def _distance(before: FusionRecord, after: FusionRecord) -> float:
-    """Total variation distance between mean weights, in the layer where it is largest."""
-    return float(np.abs(record.mean_weights(before) - record.mean_weights(after)).sum(-1).max() / 2)
 
 
 def _value_deviation(phase: Path) -> list[float]:

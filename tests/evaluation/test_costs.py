@@ -8,7 +8,8 @@ import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation import costs
-from studykit.report import conclusions
+from studykit.evaluation.statistics import student_t
+from studykit.report import fusion_weights
 from studykit.runs import store
 from tests import made_runs
 
@@ -67,26 +68,32 @@ def test_time_counts_every_run_once_however_many_stand_on_it(home):
         ("base_model", 1, 100, 100), ("adapter", 2, 21, 11), ("evaluate", 1, 5, 5), ("all", 4, 126, 100)]  # fmt: skip
 
 
-def summary(**phases) -> dict:
-    said = {name.replace("_", " "): {"own_weight": own, "own_share": own} for name, own in phases.items()}
-    return {"mask": "zero", "samples": 64, "tokens": "completion", "phases": said}
+def summary(**states) -> dict:
+    """A summary of three groups of rows, whose own weights over seeds are given by state."""
+    every = {"own_share": [0.5, 0.5], "own_change_error": 0.01}
+    phases = {name.replace("_", " ").replace("1 ", "1, "): {"own_weight": own, **every} for name, own in states.items()}
+    return {"mask": "zero", "samples": 64, "clusters": 3, "tokens": "completion", "phases": phases}
 
 
-def test_the_own_adapters_share_by_phase(home):
-    place = write(home, "runs/fusion_attention/z/summary.json", summary(phase_1=[0.1, 0.3], phase_2=[0.5, 0.7]))
+def test_the_own_adapters_weight_is_set_against_its_start(home):
+    states = summary(initialisation=[0.1, 0.2], phase_1_masked=[0.1, 0.3], phase_2=[0.5, 0.7])
+    place = write(home, "runs/fusion_attention/z/summary.json", states)
     found = costs.own_attention({"advfusion_zero": place})
     assert [(row.phase, round(row.own_weight, 6), row.empty_slot) for row in found] == [
-        ("phase 1", 0.2, True), ("phase 2", 0.6, False)]  # fmt: skip
-    assert found[0].sd == pytest.approx(0.02**0.5) and found[0].by_seed == [0.1, 0.3]
-    assert conclusions.attention_sentences(found, "lua") == [
-        "advfusion_zero puts 20% after phase 1 (an empty slot) and 60% after phase 2 of its fusion weight on the Lua "
-        "adapter."
+        ("initialisation", 0.15, False), ("phase 1, masked", 0.2, True), ("phase 2", 0.6, False)]  # fmt: skip
+    last = found[-1]
+    assert last.change == pytest.approx(0.45) and last.change_sd == pytest.approx(0.05 * 2**0.5)
+    half = student_t(0.975, 2) * 0.01
+    assert last.change_interval.low == pytest.approx(0.45 - half) and found[0].change == 0
+    assert fusion_weights.own_weight_sentences(found, "lua") == [
+        "advfusion_zero gave the Lua adapter 15% of the weight before training and 60% after it: a change of +45.0 "
+        "points (sd over seeds 7.1; 2 of 2 seeds in this direction)."
     ]
 
 
 @pytest.mark.parametrize("content, said", [
     ({"mask": "none"}, "summary.json has no 'phases'"),
-    ({"mask": "none", "phases": {"phase 1": {"own_weight": [0.1]}}}, "summary.json has no 'own_share'"),
+    ({"mask": "none", "phases": {"phase 2": {"own_weight": [0.1]}}}, "summary.json has no 'own_change_error'"),
     (None, "does not exist; a finished run of 05_fusion_attention"),
 ])  # fmt: skip
 def test_what_a_summary_lacks_is_named(home, content, said):

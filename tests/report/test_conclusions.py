@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studykit.evaluation.results import OwnAttention
 from studykit.evaluation.scores import Score
 from studykit.report import conclusions
 from tests.evaluation.test_comparison import STUDY, compared, measured, renamed
@@ -148,10 +147,3 @@ def test_one_method_alone_has_scores_and_nothing_to_compare():
     result = compared({"adapterfusion": method(0.4)})
     assert result.contrasts == [] and conclusions.answers(result) == []
     assert conclusions.difference_caption(result) == ""
-
-
-def test_shares_of_attention_say_what_they_are_means_of():
-    row = OwnAttention(method="a", phase="phase 2", own_weight=0.15, sd=0.07, own_share=0.2, by_seed=[0.1, 0.2], samples=64,
-                       tokens="completion", empty_slot=False)  # fmt: skip
-    assert conclusions.attention_caption([row, row]) == "n = 64 samples, completion tokens, 2 seeds"
-    assert conclusions.attention_caption([]) == "nothing was recorded"

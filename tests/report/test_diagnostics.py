@@ -47,8 +47,9 @@ MEANS = [mean("advfusion_zero", 20.0), mean("lora", 30.0), mean("bottleneck", 25
 SOUND = {
     "first": [training(1.0, 0.6, 0.5), training(1.1, 0.7, 0.6)],
     "second": [training(0.45, 0.42, 0.41), training(0.55, 0.5, 0.52)],
+    "layers": ["L1", "L2"],
+    "before": [np.array([[0.4, 0.3, 0.3], [0.3, 0.3, 0.4]])] * 2,
     "weights": [np.array([[0.3, 0.3, 0.4], [0.2, 0.5, 0.3]])] * 2,
-    "moved": [0.3, 0.2],
     "value": [0.05, 0.06],
     "comparisons": [
         compared(rows=MEANS, contrasts=[contrast("advfusion_zero", "lora", 2.0, "better"),
@@ -80,9 +81,13 @@ def test_nothing_recorded_is_no_sign():
         contrast("advfusion_zero", "lora", -10.0, "worse")])]}, "advfusion_zero is worse than lora"),
     ("worse than one adapter", {"comparisons": [compared(rows=MEANS, contrasts=[
         contrast("bottleneck", "advfusion_zero", 5.0, "better", seeds_confirm=False)])]}, "worse than bottleneck"),
-    ("collapsed attention", {"weights": [np.array([[0.01, 0.02, 0.97]] * 2)] * 2}, "lua; equal weights would be 33% each"),
-    ("collapsed attention", {"weights": [np.array([[0.95, 0.02, 0.03]]), SOUND["weights"][0]]}, "In 1 of 2 seeds"),
-    ("unmoved attention", {"moved": [0.001, 0.3]}, "In 1 of 2 seeds"),
+    ("collapsed attention", {"weights": [np.array([[0.01, 0.02, 0.97], [0.2, 0.5, 0.3]])] * 2},
+     "in L1 (lua, in 2 of 2 seeds); equal weights would be 33% each. Of these 2 layers, counted over the seeds, none had"),
+    ("collapsed attention", {"weights": [np.array([[0.95, 0.02, 0.03], [0.2, 0.5, 0.3]]), SOUND["weights"][0]]},
+     "in L1 (python, in 1 of 2 seeds)"),
+    ("collapsed attention", {"before": [np.array([[0.01, 0.02, 0.97], [0.9, 0.05, 0.05]])] * 2,
+                             "weights": [np.array([[0.02, 0.07, 0.91], [0.2, 0.5, 0.3]])] * 2}, "the seeds, all had"),
+    ("unmoved attention", {"before": [np.array([[0.31, 0.3, 0.39], [0.3, 0.3, 0.4]])] * 2}, "In 1 of 2 layers (L1)"),
     ("value off identity", {"value": [0.9, 0.1]}, "0.90 of ||I||"),
 ])  # fmt: skip
 def test_a_fault_shows_its_sign_and_no_other(sign, fault, evidence):
@@ -96,8 +101,8 @@ def test_a_fault_shows_its_sign_and_no_other(sign, fault, evidence):
     {"second": [training(0.9, 0.505), training(0.9, 0.8)]},  # one seed of two, and by a hair
     {"comparisons": [compared(rows=MEANS, contrasts=[contrast("advfusion_zero", "lora", -1.0, "undecided")])]},
     {"comparisons": [compared(rows=MEANS, contrasts=[contrast("lora", "bottleneck", -9.0, "worse")])]},  # not of a fusion
-    {"weights": [np.array([[0.99, 0.0, 0.01], [0.0, 0.99, 0.01]])]},  # one member per layer is a choice, no collapse
-    {"moved": [0.05]},
+    {"weights": [np.array([[0.89, 0.1, 0.01], [0.0, 0.89, 0.11]])] * 2},
+    {"before": [np.array([[0.31, 0.3, 0.39], [0.3, 0.3, 0.4]])], "weights": [np.array([[0.36, 0.3, 0.34], [0.2, 0.5, 0.3]])]},
     {"value": [0.4]},
 ])  # fmt: skip
 def test_what_only_looks_like_a_fault_is_none(fault):
@@ -117,15 +122,14 @@ def test_signs_are_read_from_what_runs_publish(tmp_path, monkeypatch):
     run, seen = tmp_path / "runs/fusion/a", tmp_path / "runs/fusion_attention/a"
     params = {"target": "lua", "members": dict.fromkeys(MEMBERS, "x"), "method": "adapterfusion"}
     training(1, 1, 1).write(run / "fusion/training.json")
-    attention = AttentionSummary.from_records("adapterfusion", {"x": [record([1.0, 0, 0])]}, "completion")
+    records = {"initialisation": [record([0.99, 0.01, 0])], "AdapterFusion": [record([1.0, 0, 0])]}
+    attention = AttentionSummary.from_records("adapterfusion", records, "completion")
     attention.write(seen / "summary.json")
     (run / "fusion/fusion").mkdir()
     tensors = {"layers.0.fusions.value.weight": np.eye(4) * 2, "layers.1.fusions.value.weight": np.eye(4)}
     save_file(tensors, run / "fusion/fusion/adapter_model.safetensors")
-    record([0.3, 0.3, 0.4]).save(run / "attention/init.npz")
-    record([0.3, 0.31, 0.39]).save(run / "attention/fusion.npz")
     made_runs.finish(run, "fusion", params)
     found = diagnostics.find_signs({"adapterfusion": ["runs/fusion/a"]}, {"adapterfusion": "runs/fusion_attention/a"})
     assert [one.sign for one in found] == ["loss does not fall", "collapsed attention", "unmoved attention",
                                               "value off identity"]  # fmt: skip
-    assert "no layer moved more than 1.0%" in found[2].evidence and "1.00 of ||I||" in found[3].evidence
+    assert "The mean over all layers is 1.0%" in found[2].evidence and "1.00 of ||I||" in found[3].evidence

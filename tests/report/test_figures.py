@@ -87,6 +87,7 @@ COSTS = [
 ]
 MEANS = {row.method: row.mean for row in SCORES}
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
+NAMES = ("initialisation", "phase 2")
 LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
 
 FIGURES = {
@@ -94,7 +95,7 @@ FIGURES = {
     "length_histograms": lambda: training.length_histograms(LENGTHS, limit=50),
     "fusion_heatmap": lambda: heatmaps.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N),
     "fusion_panels": lambda: heatmaps.fusion_panels({"a": shares(), "b": shares(seed=1)}, MEMBERS, "lua", samples=N),
-    "phase_comparison": lambda: heatmaps.phase_comparison(shares(), shares(seed=1), MEMBERS, TARGET, samples=N),
+    "phase_comparison": lambda: heatmaps.phase_comparison(SEEDS, SEEDS[::-1], MEMBERS, TARGET, samples=N, names=NAMES),
     "attention_by_phase": lambda: fusion.attention_by_phase(
         {phase: SEEDS.mean(1) for phase in ("init", "phase 1", "phase 2")}, MEMBERS, TARGET, samples=N
     ),
@@ -104,6 +105,7 @@ FIGURES = {
     "target_share_per_layer": lambda: fusion.target_share_per_layer(
         {"a": SEEDS[..., 2]}, target=TARGET, members=3, samples=N
     ),
+    "saturation_per_layer": lambda: fusion.saturation_per_layer({"a": SEEDS[..., 2]}, samples=N),
     "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
     "comparison": lambda: comparison.scores(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),
     "differences": lambda: comparison.differences(GAPS, metric="pass@1 (points)", baseline="base", samples=N),
@@ -299,12 +301,17 @@ def test_heatmap_cells_hold_the_weights_and_the_target_is_framed():
 
 
 def test_difference_is_second_less_first_on_a_centred_scale():
-    first, second = np.array([[0.2, 0.5, 0.3]]), np.array([[0.6, 0.398, 0.002]])
-    figure = heatmaps.phase_comparison(first, second, MEMBERS, TARGET, samples=N)
+    first, second = np.array([[[0.2, 0.5, 0.3]]]), np.array([[[0.6, 0.398, 0.002]]])
+    figure = heatmaps.phase_comparison(first, second, MEMBERS, TARGET, samples=N, names=NAMES)
     change = figure.axes[2]
     assert [text.get_text() for text in change.texts] == ["+40", "-10", "-30"]
     norm = change.collections[0].norm
     assert norm.vmin == -norm.vmax == pytest.approx(-0.4)
+    other = np.concatenate([second, np.array([[[0.6, 0.1, 0.3]]])])  # a second seed moves the last two otherwise
+    seeds = heatmaps.phase_comparison(
+        first.repeat(2, 0), other[:, :, [0, 2, 1]], MEMBERS, TARGET, samples=N, names=NAMES
+    )
+    assert [text.get_text().startswith("(") for text in seeds.axes[2].texts] == [False, False, True]
 
 
 def test_points_of_seeds_and_their_mean():
@@ -345,7 +352,6 @@ def test_a_mean_over_seeds_says_so():
     for draw in (
         lambda **seeds: heatmaps.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N, **seeds),
         lambda **seeds: heatmaps.fusion_panels({"a": shares()}, MEMBERS, TARGET, samples=N, **seeds),
-        lambda **seeds: heatmaps.phase_comparison(shares(), shares(), MEMBERS, TARGET, samples=N, **seeds),
         lambda **seeds: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N, **seeds),
     ):
         assert f"n = {N} samples, 3 seeds, completion tokens" in draw(seeds=3).caption

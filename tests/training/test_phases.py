@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -198,12 +199,18 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
     base, tokens = load_base(p.base)
     rows = tiny.rows(4, first=12)
     records = [summary.capture_run(base, tokens, p.out, rows, tiny.LIMITS, batch_size=2, keep=1, progress=False)]
-    assert [(r.phase, r.mask, r.masked) for r in records[0].values()] == [
-        ("phase 1", "zero", ["lua"]), ("phase 2", "none", [])]  # fmt: skip
+    assert [(key, r.phase, r.mask, r.masked) for key, r in records[0].items()] == [
+        ("init", "init", "none", []), ("phase1-masked", "phase 1", "zero", ["lua"]),
+        ("phase1", "phase 1", "none", []), ("phase2", "phase 2", "none", [])]  # fmt: skip
     with store.open_run("runs/fusion_attention/a-0000000005", stage="fusion_attention", params={}) as run:
         summary.save_records(records, run)
         run.publish()
-    by_phase = summary.load_records(run.dir, [0])
+    by_phase = summary.load_records(run.dir, "advfusion_zero", [0])
+    assert list(by_phase) == ["initialisation", "phase 1, masked", "phase 1, restored", "phase 2"]
+    fresh = capture(
+        fusions.new_fusion(base, p), tokens, rows, target="lua", phase="init", limits=tiny.LIMITS, progress=False
+    )
+    assert np.allclose(mean_weights(fresh), mean_weights(by_phase["initialisation"][0]), atol=1e-7), "of the seed"
     attention = summary.AttentionSummary.from_records("advfusion_zero", by_phase, "completion")
     assert attention.members == tiny.MEMBERS and attention.mask == "zero" and attention.samples == 4
     attention.write(home / "summary.json")
@@ -213,13 +220,16 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
         record = by_phase[name][0]
         assert phase.own_weight == [pytest.approx(target_weights(record).mean(), abs=1e-7)]
         assert torch.tensor(phase.weights).sum(-1).allclose(torch.ones(1, 2, dtype=torch.float64))
-    first = again.phases["phase 1"]
+    assert list(again.unmasked) == ["initialisation", "phase 1, restored", "phase 2"]
+    assert not again.change("initialisation").any() and not again.first.change_error.any()
+    assert again.last.change_error.all() and again.last.own_error > 0
+    first = again.phases["phase 1, masked"]
     assert first.own_share == [0] and first.own_weight[0] > 0
     checks = summary.check_rows(by_phase, "completion")
-    assert [row["sound"] for row in checks] == [True, True] and checks[1]["weight on masked (%)"] is None
-    assert checks[0]["weight on masked (%)"] == pytest.approx(100 * first.own_weight[0], abs=1e-5)
-    both = summary.check_rows(by_phase, "both")[0]["weight on masked (%)"]
-    assert both == pytest.approx(100 * target_weights(by_phase["phase 1"][0], "both").mean())
+    assert [row["sound"] for row in checks] == [True] * 4 and checks[2]["weight on masked (%)"] is None
+    assert checks[1]["weight on masked (%)"] == pytest.approx(100 * first.own_weight[0], abs=1e-5)
+    both = summary.check_rows(by_phase, "both")[1]["weight on masked (%)"]
+    assert both == pytest.approx(100 * target_weights(by_phase["phase 1, masked"][0], "both").mean())
 
 
 def test_notebook_05_refuses_runs_of_another_method(home):

@@ -25,6 +25,7 @@ from studykit.attention.record import FusionRecord
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
 from studykit.report.figures import style
+from studykit.study.methods import BEFORE_TRAINING
 
 STEPS = 255  # into which a token's weight is rounded
 PARTS = ("weights", "shares")  # arrays of a sample, in the order in which the page holds them
@@ -89,14 +90,20 @@ def _stored(path: Path) -> FusionRecord | dict[str, list[FusionRecord]]:
     if path.suffix == ".npz":
         return FusionRecord.load(path)
     by_name: dict[str, list[FusionRecord]] = {}
-    for file in sorted([*path.glob("records/*.npz"), *path.glob("attention/*.npz")]):
+    found = [*path.glob("records/*.npz"), *path.glob("attention/*.npz")]
+    for file in sorted(found, key=_by_state):
         record = FusionRecord.load(file)
-        is_snapshot = file.parent.name == "attention"
-        name = file.stem if is_snapshot else record.title + f", masked ({record.mask})" * bool(record.masked)
-        by_name.setdefault(name, []).append(record)
+        restored = file.with_name(f"{file.stem}-masked.npz") in found
+        state = f", masked ({record.mask})" if record.masked else ", restored" * restored
+        by_name.setdefault(record.title + state, []).append(record)
     if not by_name:
         raise UserError(f"{path} holds no fusion records; expected a run of fusion or fusion_attention, or an .npz")
     return by_name
+
+
+def _by_state(file: Path) -> tuple[bool, str]:
+    """Returns a sort key of records: the initialisation first, a masked state before the restored one."""
+    return not file.stem.endswith(BEFORE_TRAINING.key), file.stem + "~"  # "-masked" sorts before "~"
 
 
 def _are_seeds(records: Sequence[FusionRecord]) -> bool:

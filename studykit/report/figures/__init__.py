@@ -9,6 +9,7 @@ from studykit.report.figures.comparison import cost, differences, scores
 from studykit.report.figures.fusion import (
     attention_by_phase,
     entropy_per_layer,
+    saturation_per_layer,
     stacked_bars,
     target_share_per_layer,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "loss_curves",
     "method_looks",
     "phase_comparison",
+    "saturation_per_layer",
     "save",
     "scores",
     "show",

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from studykit.attention.record import SATURATED
 from studykit.report.figures.style import COLOURS, GREY, category_style, ink_on, legend_above, new_figure, styled
 from studykit.runs.text import plural
 
@@ -146,6 +147,19 @@ def target_share_per_layer(
     return _per_layer(percent, f"weight on {target} (%)", what, levels, samples, tokens, layers)
 
 
+@styled
+def saturation_per_layer(
+    lines: Mapping[str, np.ndarray], *, samples: int, tokens: str = "completion", layers: Sequence[str] | None = None
+) -> tuple[Figure, str, str]:
+    """Draws the share of tokens with one weight above `SATURATED` per layer.
+
+    lines: shares (seeds, L), 0 to 1, by label.
+    """
+    percent = {label: 100 * np.asarray(values) for label, values in lines.items()}
+    what = f"Tokens with one fusion weight above {SATURATED} per layer"
+    return _per_layer(percent, "saturated tokens (%)", what, {}, samples, tokens, layers)
+
+
 def _per_layer(
     lines: Mapping[str, np.ndarray],
     unit: str,
@@ -176,11 +190,11 @@ def _per_layer(
     legend_above(figure, axes)
     seeds = max(map(len, arrays.values()))
     means = ", ".join(f"{label} {values.mean():.2f}" for label, values in arrays.items())
-    even = ", ".join(f"{name} {level:.4g}" for name, level in levels.items())
+    even = "; dotted: " * bool(levels) + ", ".join(f"{name} {level:.4g}" for name, level in levels.items())
     over = f"n = {samples} samples, {plural(seeds, 'seed')}"
-    alt = f"{what}, {depth} layers, {over}; mean over layers, {unit}: {means}; {even}."
+    alt = f"{what}, {depth} layers, {over}; mean over layers, {unit}: {means}{even}."
     band = " Bands are \u00b1 1 sd over seeds." if seeds > 1 else ""
-    return figure, alt, f"{what}; dotted: {even}.{band} {samples_text(samples, tokens, seeds)}."
+    return figure, alt, f"{what}{even}.{band} {samples_text(samples, tokens, seeds)}."
 
 
 @styled

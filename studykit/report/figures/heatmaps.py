@@ -18,7 +18,6 @@ from matplotlib.ticker import PercentFormatter
 
 from studykit.report.figures.fusion import layer_labels, own_weight, samples_text
 from studykit.report.figures.style import DIVERGING, SEQUENTIAL, colour_bar, ink_on, new_figure, styled
-from studykit.study.methods import PHASE_1, PHASE_2
 
 SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be compared with each other
 
@@ -168,13 +167,17 @@ def phase_comparison(
     target: str,
     *,
     samples: int,
+    names: tuple[str, str],
     tokens: str = "completion",
-    names: tuple[str, str] = (PHASE_1.title, PHASE_2.title),
     layers: Sequence[str] | None = None,
-    seeds: int | None = None,
 ) -> tuple[Figure, str, str]:
-    """Draws two arrays of weights (L, A) on the same samples, and second - first in percentage points."""
-    change = second - first
+    """Draws two arrays of weights (S, L, A) on the same samples, and second - first in percentage points.
+
+    Cells are means over the S seeds. A change whose sign differs between seeds stands in brackets.
+    """
+    changes, seeds = second - first, len(first)
+    agree = np.abs(np.sign(changes).sum(0)) == seeds  # (L, A)
+    first, second, change = first.mean(0), second.mean(0), changes.mean(0)
     limit = max(np.abs(change).max(), 0.05)
     width = np.clip(2.0 + 3 * (0.3 + 0.28 * len(members)), 7.0, 11.0)
     cell = (width - 2.9) / 3 / len(members)
@@ -184,17 +187,22 @@ def phase_comparison(
         panel.set_title(name)
     _bar(figure, mesh, axes[0, :2], "weight (%)")
     mesh = _heatmap(axes[0, 2], change, members, target, layers, cell, Normalize(-limit, limit), DIVERGING)
-    axes[0, 2].set_title(f"{names[1]} \u2212 {names[0]}")
+    for text, is_sure in zip(axes[0, 2].texts, agree.flat, strict=True):
+        if seeds > 1 and not is_sure:
+            text.set_text(f"({text.get_text()})")
+    axes[0, 2].set_title("difference")
     axes[0, 0].set_ylabel("layer")
     _bar(figure, mesh, axes[0, 2], "difference (points)")
+    brackets = f" In brackets: the {seeds} seeds differ in the direction." if seeds > 1 else ""
     alt = (
-        f"Heatmaps of fusion weights by layer and member in {names[0]} and {names[1]}, and their difference, on the "
+        f"Heatmaps of fusion weights by layer and member, {names[0]} and {names[1]}, and their difference, on the "
         f"same n = {samples} samples. The weight of the target {target} goes from "
-        f"{own_weight(first, members, target):.1%} to {own_weight(second, members, target):.1%}."
+        f"{own_weight(first, members, target):.1%} to {own_weight(second, members, target):.1%}; in {agree.sum()} of "
+        f"{agree.size} cells all seeds change in the same direction."
     )
     caption = (
-        f"Mean fusion weight per layer and member in {names[0]} and {names[1]} (percent), and the difference "
-        f"(percentage points, colour centred at 0); target {target} framed. The same samples in both: "
+        f"Mean fusion weight per layer and member, {names[0]} and {names[1]} (percent), and the second minus the first "
+        f"(percentage points, colour centred at 0); target {target} framed.{brackets} The same samples in both: "
         f"{samples_text(samples, tokens, seeds)}."
     )
     return figure, alt, caption

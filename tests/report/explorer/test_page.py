@@ -142,13 +142,17 @@ def test_what_can_be_explored(tmp_path):
     assert list(labels(dataclasses.replace(average, phase="adapterfusion"))) == ["average"], "named by its method"
     assert labels([one, one]) == {"phase 2 · record 1": 1, "phase 2 · record 2": 1}
     run = tmp_path / "run"
-    for record, name in ((first, "s0-phase1"), (one, "s0-phase2"), (other, "s1-phase2")):
+    init, restored = made_record(phase="init"), made_record(phase="phase 1")
+    stored = {"s0-fusion": one, "s0-init": init, "s0-phase1-masked": first, "s0-phase1": restored, "s1-fusion": other}
+    for name, record in stored.items():
         record.save(run / f"records/{name}.npz")
-    found = {"phase 1, masked (exclude)": 1, "phase 2": 2}
-    assert labels(str(run)) == labels(run) == found and labels(run / "records/s0-phase2.npz") == {"phase 2": 1}
+    found = {"initialisation": 1, "phase 2": 2, "phase 1, restored": 1, "phase 1, masked (exclude)": 1}
+    assert labels(str(run)) == labels(run) == found and labels(run / "records/s0-fusion.npz") == {"phase 2": 1}
     assert labels({"x": run}) == {f"x · {name}": n for name, n in found.items()}
     first.save(tmp_path / "fusion/attention/phase1-masked.npz")
-    assert labels({"x": tmp_path / "fusion"}) == {"x": 1} and labels(tmp_path / "fusion") == {"phase1-masked": 1}
+    assert labels({"x": tmp_path / "fusion"}) == {"x": 1} and labels(tmp_path / "fusion") == {
+        "phase 1, masked (exclude)": 1
+    }
 
 
 @pytest.mark.parametrize("what, sentence", [

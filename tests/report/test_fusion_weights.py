@@ -1,0 +1,79 @@
+"""Sentences on fusion weights: changes from the start, with their spread over seeds and rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from studykit.attention.summary import AttentionSummary, standard_error
+from studykit.errors import UserError
+from studykit.evaluation.results import OwnAttention
+from studykit.report import fusion_weights
+from tests.made_records import made_record
+
+
+def made_summary(seeds: int = 2, groups=None) -> AttentionSummary:
+    states = {
+        "initialisation": "init",
+        "phase 1, masked": "phase 1",
+        "phase 1, restored": "phase 1",
+        "phase 2": "phase 2",
+    }
+    masks = {"phase 1, masked": "exclude"}
+    records = {
+        title: [made_record(seed=seed, phase=phase, mask=masks.get(title, "none")) for seed in range(seeds)]
+        for title, phase in states.items()
+    }
+    return AttentionSummary.from_records("advfusion_exclude", records, "completion", groups)
+
+
+def test_shares_of_attention_say_what_they_are_means_of():
+    row = OwnAttention(method="a", phase="phase 2", own_weight=0.15, own_share=0.2, by_seed=[0.1, 0.2], change=0.1,
+                       change_sd=0.07, change_interval=None, samples=64, tokens="completion", empty_slot=False)  # fmt: skip
+    assert fusion_weights.caption([row, row]) == "n = 64 samples, completion tokens, 2 seeds"
+    assert fusion_weights.caption([]) == "nothing was recorded"
+
+
+def test_the_table_of_changes_holds_the_largest_with_their_spread():
+    summary = made_summary()
+    rows = fusion_weights.change_table(summary, "initialisation", "phase 2")
+    change = summary.change("phase 2")
+    layer, member = np.unravel_index(np.abs(change.mean(0)).argmax(), change.shape[1:])
+    assert (rows[0]["layer"], rows[0]["member"]) == (summary.layers[layer], summary.members[member])
+    assert rows[0]["change (points)"].startswith(f"{100 * change.mean(0)[layer, member]:+.1f} (sd over seeds ")
+    low, high = map(float, rows[0]["interval over rows"].split(" to "))
+    assert low < 100 * change.mean(0)[layer, member] < high
+    assert "interval over rows" not in fusion_weights.change_table(summary, "phase 1, restored", "phase 2")[0]
+
+
+def test_phase_2_is_set_against_phase_1_restored_and_never_against_its_mask():
+    sentences = fusion_weights.change_sentences(made_summary())
+    assert [part for part in ("from initialisation", "from phase 1, restored") if any(part in s for s in sentences)] == [
+        "from initialisation", "from phase 1, restored"]  # fmt: skip
+    assert not any("masked" in sentence for sentence in sentences)
+
+
+def test_rows_of_one_group_are_one_draw():
+    rng = np.random.default_rng(0)
+    sums, counts = rng.normal(size=(40, 2)), np.full(40, 5)
+    usual = standard_error(sums, counts)
+    np.testing.assert_allclose(usual, sums.std(0, ddof=1) / 40**0.5 / 5, atol=1e-7)
+    twice = standard_error(np.repeat(sums, 2, 0), np.repeat(counts, 2), [i // 2 or None for i in range(2, 82)])
+    np.testing.assert_allclose(twice, usual, atol=1e-7)
+    assert (
+        np.isnan(standard_error(sums[:1], counts[:1])).all()
+        and np.isnan(standard_error(sums, counts, ["a"] * 40)).all()
+    )
+    assert made_summary(groups=["a", "a", "b"]).clusters == 2 and made_summary(groups=[None] * 3).clusters == 3
+
+
+def test_an_error_of_a_single_group_survives_the_file(tmp_path):
+    summary = made_summary(seeds=1, groups=["a", "a", "a"])
+    summary.write(tmp_path / "summary.json")
+    assert repr(AttentionSummary.read(tmp_path / "summary.json")) == repr(summary)
+    assert fusion_weights.change_table(summary, "initialisation", "phase 2")[0]["interval over rows"] == "–"
+
+
+def test_a_summary_needs_the_initialisation():
+    with pytest.raises(UserError, match="lack the initialisation"):
+        AttentionSummary.from_records("adapterfusion", {"AdapterFusion": [made_record()]}, "completion")
