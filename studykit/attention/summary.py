@@ -198,8 +198,7 @@ class AttentionSummary:
         """Writes the summary as JSON, arrays as nested lists, with null for NaN."""
 
         def as_lists(array: np.ndarray) -> Any:
-            values: Any = np.where(np.isnan(array), None, array)
-            return values.tolist()
+            return np.where(np.isnan(array), np.array(None), array).tolist()
 
         phases = {
             title: {name: as_lists(array) for name, array in asdict(phase).items()}

@@ -30,6 +30,7 @@ from studykit.tuners.model import (
     fusion_members,
     record_fusion,
     save_folded,
+    set_temperature,
     value_deviation,
 )
 
@@ -66,5 +67,6 @@ __all__ = [
     "load_lora",
     "record_fusion",
     "save_folded",
+    "set_temperature",
     "value_deviation",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 from peft import PeftConfig
 
 from studykit.tuners.bottleneck import ACTIVATIONS, INITS
+from studykit.tuners.fusion import SCORES
 from studykit.tuners.placement import TARGETS
 
 PEFT_TYPE = "ADAPTER_COMPOSITION"
@@ -112,6 +113,10 @@ class FusionConfig(PeftConfig):
     )
     temperature: float = field(default=1.0, metadata={"help": "A constant that divides the scores, above 0."})
     dropout: float = field(default=0.0, metadata={"help": "The dropout of the scores in training, in [0, 1)."})
+    scores: str = field(
+        default="dot",
+        metadata={"help": f"How queries and keys are compared: one of {list(SCORES)}, see tuners/fusion.py."},
+    )
     target_modules: str | None = field(default=None, metadata={"help": "Filled in: those of the members."})
 
     def __post_init__(self):
@@ -124,9 +129,13 @@ class FusionConfig(PeftConfig):
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is unknown; accepted are {list(KINDS)}.")
         require_range(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
-        if self.kind != "attention" and (self.rank or not self.value or self.temperature != 1.0 or self.dropout):
+        if self.scores not in SCORES:
+            raise ValueError(f"scores={self.scores!r} is unknown; accepted are {list(SCORES)}.")
+        attentive = (self.value, self.rank, self.temperature, self.dropout, self.scores)
+        if self.kind != "attention" and attentive != (True, None, 1.0, 0.0, "dot"):
             raise ValueError(
-                f"kind={self.kind!r} has no attention; value, rank, temperature and dropout must keep their defaults."
+                f"kind={self.kind!r} has no attention; value, rank, temperature, dropout and scores must keep their "
+                "defaults."
             )
         require_range(self, "temperature", self.temperature > 0, "above 0")
         require_range(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
@@ -141,6 +150,7 @@ class FoldedConfig(PeftConfig):
     activations: list[str] = field(default_factory=list, metadata={"help": "The activation of each member."})
     placement: str = field(default="output", metadata={"help": f"The members' placement: one of {list(TARGETS)}."})
     temperature: float = field(default=1.0, metadata={"help": "A constant that divides the scores."})
+    query_norm: bool = field(default=False, metadata={"help": "Whether the query's input is divided by its norm."})
     target_modules: str | None = field(default=None, metadata={"help": "A regular expression of the sites' modules."})
 
     def __post_init__(self):

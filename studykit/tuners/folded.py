@@ -20,7 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studykit.tuners.fusion import Fusion, MemberStack, activate, mask_flags, scale_per_member, sum_per_member
+from studykit.tuners.fusion import (
+    Fusion,
+    MemberStack,
+    activate,
+    mask_flags,
+    root_mean_square,
+    scale_per_member,
+    sum_per_member,
+)
 
 
 class FoldedFusion(nn.Module):
@@ -29,12 +37,22 @@ class FoldedFusion(nn.Module):
     Args:
         inputs, outputs: d_in and d_out of the members.
         widths, activations: r_n and the activation of each member.
-        temperature: T, which divides the scores.
+        temperature: what divides the scores.
+        query_norm: whether the query reads x divided by its root mean square.
     """
 
-    def __init__(self, inputs: int, outputs: int, widths: list[int], activations: list[str], temperature: float = 1.0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: list[int],
+        activations: list[str],
+        temperature: float = 1.0,
+        query_norm: bool = False,
+    ):
         super().__init__()
-        self.widths, self.activations, self.temperature = list(widths), list(activations), temperature
+        self.widths, self.activations = list(widths), list(activations)
+        self.temperature, self.query_norm = temperature, query_norm
         R, N = sum(widths), len(widths)
         self.input_projection = nn.Linear(inputs, 2 * R + N)  # [D; S; C']
         # [V | E]^T: transposed, so that the product with one token reads memory in long rows.
@@ -45,7 +63,8 @@ class FoldedFusion(nn.Module):
     @torch.no_grad()
     def from_fusion(cls, fusion: Fusion, stack: MemberStack) -> FoldedFusion:
         """Returns the folded form of a fusion over these members, in the dtype and on the device of the members."""
-        folded = cls(stack.down.shape[1], stack.outputs.shape[1], stack.widths, stack.activations, fusion.temperature)
+        sizes = stack.down.shape[1], stack.outputs.shape[1]
+        folded = cls(*sizes, stack.widths, stack.activations, fusion.divisor, fusion.scores == "query_norm")
         folded.to(stack.down)
         double: Any = {"dtype": torch.float64}  # products of three matrices are rounded once, at the end
         query, query_bias = fusion.query.weight.to(**double), fusion.query.bias.to(**double)
@@ -64,7 +83,12 @@ class FoldedFusion(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # (B, T, d_in) -> (B, T, d_out), (B, T, N)
         """Returns the context and the attention, as `Fusion.forward` does."""
         R, N = sum(self.widths), len(self.widths)
-        codes, code_scores, bias_scores = self.input_projection(x).split([R, R, N], dim=-1)
+        if self.query_norm:
+            codes, products = F.linear(x, self.input_projection.weight).split([R, R + N], dim=-1)
+            projected = torch.cat([codes, products / root_mean_square(x)], dim=-1) + self.input_projection.bias
+        else:
+            projected = self.input_projection(x)
+        codes, code_scores, bias_scores = projected.split([R, R, N], dim=-1)
         z = activate(codes, self.widths, self.activations)
         scores = bias_scores + sum_per_member(code_scores * z, self.widths)
         if self.temperature != 1:

@@ -4,8 +4,13 @@ AdapterFusion (Pfeiffer et al. 2021, arXiv 2005.00247, eq. 6-8). With u_n the ou
 
     q = W_q x + b_q,   k_n = W_k u_n + b_k,   v_n = W_v u_n,   alpha = softmax_n(q . k_n / T),   sum_n alpha_n v_n
 
-There is one head and no 1/sqrt(d). AdvFusion (Saberi et al., arXiv 2307.07854) trains the same weights in two phases:
-first with the target's member masked, then with it restored. A mask here is a flag; no weight is ever destroyed.
+There is one head and no 1/sqrt(d). Where x is large, as in the upper layers of a pretrained base, the softmax of an
+untrained fusion is therefore nearly one-hot, and next to no gradient passes it. T and two variants of the scores
+counter that: `scaled` divides by sqrt(a), with a the dimensions of q (Vaswani et al. 2017); `query_norm` divides x by
+its root mean square before W_q (Zhang & Sennrich 2019, without weights).
+
+AdvFusion (Saberi et al., arXiv 2307.07854) trains the same weights in two phases: first with the target's member
+masked, then with it restored. A mask here is a flag; no weight is ever destroyed.
 
     stack = MemberStack.from_members([python, ruby])            # frozen bottlenecks of one site
     fusion = Fusion(inputs=768, outputs=768)
@@ -40,6 +45,7 @@ from studykit.tuners.bottleneck import ACTIVATIONS, Bottleneck
 from studykit.tuners.phm import PHMLinear
 
 MASK_MODES = ("zero", "exclude")
+SCORES = ("dot", "scaled", "query_norm")  # the published product, and its variants
 
 
 @dataclass
@@ -111,6 +117,11 @@ def scale_per_member(z: Tensor, alpha: Tensor, widths: list[int]) -> Tensor:  # 
     return torch.cat([part * weight for part, weight in parts], dim=-1)
 
 
+def root_mean_square(x: Tensor) -> Tensor:  # (..., d) -> (..., 1)
+    """Returns the root mean square of vectors, which is never quite 0."""
+    return x.square().mean(-1, keepdim=True).add(1e-6).sqrt()
+
+
 def cheapest_order(costs: dict[str, int]) -> str:
     """Returns the order of products with the fewest multiply-adds; of equal ones the first."""
     return min(costs, key=costs.__getitem__)
@@ -160,6 +171,7 @@ class Fusion(nn.Module):
             of this rank.
         temperature: T, which divides the scores.
         dropout: its probability on the scores, before the softmax, in training.
+        scores: one of SCORES.
     """
 
     def __init__(
@@ -170,9 +182,10 @@ class Fusion(nn.Module):
         rank: int | None = None,
         temperature: float = 1.0,
         dropout: float = 0.0,
+        scores: str = "dot",
     ):
         super().__init__()
-        self.temperature, self.dropout = temperature, dropout
+        self.temperature, self.dropout, self.scores = temperature, dropout, scores
         self.query, self.key = nn.Linear(inputs, rank or outputs), nn.Linear(outputs, rank or outputs)
         self.value: nn.Module | None = None
         self.reset_fusion_parameters()
@@ -188,6 +201,11 @@ class Fusion(nn.Module):
         for layer in (self.query, self.key):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
+
+    @property
+    def divisor(self) -> float:
+        """What the products of queries and keys are divided by: T, or T sqrt(a)."""
+        return self.temperature * (self.query.out_features**0.5 if self.scores == "scaled" else 1.0)
 
     def value_deviation(self) -> Tensor:
         """Returns the squared Frobenius norm of W_v - I, a scalar; 0 for a static fusion."""
@@ -212,12 +230,13 @@ class Fusion(nn.Module):
         Returns: context (B, T, d_out), attention alpha (B, T, N), codes z (B, T, R).
         """
         z = stack.codes(x)  # (B, T, R)
-        code_scores, bias_scores, constant = self.key_scores(x, stack)
+        read = x / root_mean_square(x) if self.scores == "query_norm" else x
+        code_scores, bias_scores, constant = self.key_scores(read, stack)
         scores = sum_per_member(code_scores * z, stack.widths) + bias_scores  # (B, T, N)
         if masked:
             flags = mask_flags(masked, len(stack.widths), x.device)
             scores = scores.masked_fill(flags, 0.0)
-        scores = F.dropout(scores + constant, self.dropout, self.training) / self.temperature
+        scores = F.dropout(scores + constant, self.dropout, self.training) / self.divisor
         if masked and mode == "exclude":
             scores = scores.masked_fill(flags, float("-inf"))
         alpha = scores.softmax(-1)  # (B, T, N)

@@ -75,11 +75,13 @@ class CompositionModel(BaseTuner):
         module: nn.Module
         if isinstance(config, FoldedConfig):
             members = config.folded
-            module = FoldedFusion(inputs, outputs, config.widths, config.activations, config.temperature)
+            shape = inputs, outputs, config.widths, config.activations
+            module = FoldedFusion(*shape, config.temperature, config.query_norm)
         elif isinstance(config, FusionConfig):
             members = config.members
             if config.kind == "attention":
-                module = Fusion(inputs, outputs, config.value, config.rank, config.temperature, config.dropout)
+                scores = config.temperature, config.dropout, config.scores
+                module = Fusion(inputs, outputs, config.value, config.rank, *scores)
             else:
                 module = ScalarMix(len(members), learned=config.kind == "scalar_mix")
         else:
@@ -197,7 +199,8 @@ def save_folded(model: PeftModel, directory: str | Path, name: str = "folded") -
         widths=stack.widths,
         activations=stack.activations,
         placement=first.placements[fusion],
-        temperature=attention.temperature,
+        temperature=attention.divisor,
+        query_norm=attention.scores == "query_norm",
         target_modules=settings.target_modules,
         task_type=settings.task_type,
     )
@@ -253,6 +256,14 @@ def fusion_members(model: nn.Module, masked: Sequence[str] = (), mode: str = "ze
             raise ValueError(f"masked={list(masked)} would exclude all members of fusion {name!r}; leave at least one.")
         layer.masked[name] = (tuple(members.index(member) for member in masked), mode)
     return members
+
+
+def set_temperature(model: PeftModel, temperature: float) -> None:
+    """Sets the constant that divides the scores of the active attention fusion, in all layers and its configuration."""
+    for layer, name in active_fusions(model):
+        cast(Fusion, layer.fusions[name]).temperature = temperature
+        cast(FusionConfig, model.peft_config[name]).temperature = temperature
+        layer.unfold()
 
 
 def value_deviation(model: nn.Module) -> Tensor:

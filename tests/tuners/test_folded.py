@@ -9,7 +9,7 @@ from peft import PeftModel
 from studykit.tuners import FusionConfig, fusion_layers, fusion_members, record_fusion, save_folded
 from studykit.tuners.bottleneck import Bottleneck
 from studykit.tuners.folded import FoldedFusion
-from studykit.tuners.fusion import Fusion, MemberStack, member_norms
+from studykit.tuners.fusion import SCORES, Fusion, MemberStack, member_norms
 from tests.tuners.models import fused, randomise, tiny, tokens
 
 
@@ -22,13 +22,14 @@ from tests.tuners.models import fused, randomise, tiny, tokens
     value=st.booleans(),
     rank=st.sampled_from([None, 1, 3]),
     temperature=st.sampled_from([1.0, 2.5]),
+    scores=st.sampled_from(SCORES),
     masked=st.sets(st.integers(0, 4), max_size=3),
     mode=st.sampled_from(["zero", "exclude"]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 1000),
 )
 def test_folded_equals_unfolded(
-    widths, activations, inputs, biased, value, rank, temperature, masked, mode, dtype, seed
+    widths, activations, inputs, biased, value, rank, temperature, scores, masked, mode, dtype, seed
 ):
     torch.manual_seed(seed)
     masked = tuple(sorted(n for n in masked if n < len(widths)))
@@ -36,7 +37,7 @@ def test_folded_equals_unfolded(
         masked = masked[1:]
     members = [Bottleneck(inputs, 12, r, a, scaling=1.5, biased=biased)
                for r, a in zip(widths, activations, strict=False)]  # fmt: skip
-    fusion = Fusion(inputs, 12, value, rank, temperature)
+    fusion = Fusion(inputs, 12, value, rank, temperature, scores=scores)
     for module in (*members, fusion):
         module.to(dtype)
         for parameter in module.parameters():
@@ -85,10 +86,10 @@ def test_a_fold_is_no_part_of_the_state(tmp_path):
     assert set(model.state_dict()) == keys
 
 
-@pytest.mark.parametrize("rank", [None, 2])
-def test_a_folded_fusion_is_saved_and_loaded_alone(tmp_path, rank):
+@pytest.mark.parametrize("rank, scores", [(None, "dot"), (2, "scaled"), (None, "query_norm")])
+def test_a_folded_fusion_is_saved_and_loaded_alone(tmp_path, rank, scores):
     model = fused(["a", "b", "c"], widths={"b": 8})
-    model.add_adapter("other", FusionConfig(members=["c", "a"], rank=rank, task_type="CAUSAL_LM"))
+    model.add_adapter("other", FusionConfig(members=["c", "a"], rank=rank, scores=scores, task_type="CAUSAL_LM"))
     randomise(model)
     model.set_adapter("other")
     model.eval()

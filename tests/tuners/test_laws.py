@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.tuners import fusion_layers, fusion_members, record_fusion, value_deviation
+from studykit.tuners import FusionConfig, fusion_layers, fusion_members, record_fusion, set_temperature, value_deviation
 from studykit.tuners.bottleneck import Bottleneck
-from studykit.tuners.fusion import Fusion, MemberStack
+from studykit.tuners.fusion import SCORES, Fusion, MemberStack
 from tests.tuners.models import fused, randomise, tokens
 
 
@@ -17,7 +17,9 @@ def textbook(fusion: Fusion, members: list[Bottleneck], x, masked=(), mode="zero
     outputs = torch.stack([0 * m(x) if n in masked else m(x) for n, m in enumerate(members)], dim=-2)  # (B, T, N, d)
     kept = [n for n in range(len(members)) if mode == "zero" or n not in masked]
     outputs = outputs[..., kept, :]
-    scores = (fusion.query(x)[..., None, :] * fusion.key(outputs)).sum(-1)
+    read = F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if fusion.scores == "query_norm" else x
+    scores = (fusion.query(read)[..., None, :] * fusion.key(outputs)).sum(-1) / fusion.temperature
+    scores = scores / fusion.key.out_features**0.5 if fusion.scores == "scaled" else scores
     return (scores.softmax(-1)[..., None] * fusion.value(outputs)).sum(-2)
 
 
@@ -27,15 +29,17 @@ def textbook(fusion: Fusion, members: list[Bottleneck], x, masked=(), mode="zero
     activations=st.lists(st.sampled_from(["relu", "gelu", "swish"]), min_size=5, max_size=5),
     masked=st.sets(st.integers(0, 4), max_size=3),
     mode=st.sampled_from(["zero", "exclude"]),
+    scores=st.sampled_from(SCORES),
+    temperature=st.sampled_from([1.0, 3.0]),
     seed=st.integers(0, 1000),
 )
-def test_rank_space_equals_textbook(widths, activations, masked, mode, seed):
+def test_rank_space_equals_textbook(widths, activations, masked, mode, scores, temperature, seed):
     torch.manual_seed(seed)
     d, masked = 12, tuple(sorted(n for n in masked if n < len(widths)))
     if mode == "exclude" and len(masked) == len(widths):
         masked = masked[1:]
     members = [Bottleneck(d, d, r, a, scaling=1.5) for r, a in zip(widths, activations, strict=False)]
-    fusion = Fusion(d, d)
+    fusion = Fusion(d, d, temperature=temperature, scores=scores)
     for module in (*members, fusion):
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.4)
@@ -153,6 +157,21 @@ def test_fresh_fusion_starts_uniform_with_value_at_identity():
     torch.testing.assert_close(alpha, torch.full_like(alpha, 0.25), atol=0.01, rtol=0)
     assert fusion.value_deviation().item() == pytest.approx(16 * 15 * 1e-12, rel=1e-3)
     assert F.cosine_similarity(fusion.value(x), x, dim=-1).min() > 0.999
+
+
+def test_a_temperature_that_is_set_acts_in_every_layer_and_is_saved(tmp_path):
+    model = fused(["a", "b", "c"])
+    with torch.no_grad(), record_fusion(model) as record:
+        model(tokens())
+        sharp = {site: alpha.clone() for site, alpha in record.weights.items()}
+        model.fold_fusion()
+        set_temperature(model, 1e6)
+        model(tokens())
+        assert all(
+            (alpha - 1 / 3).abs().max() < 1e-3 < (sharp[at] - 1 / 3).abs().max() for at, alpha in record.weights.items()
+        )
+    model.save_pretrained(tmp_path, selected_adapters=["fusion"])
+    assert FusionConfig.from_pretrained(tmp_path / "fusion").temperature == 1e6
 
 
 def test_value_deviation_counts_only_the_active_fusion():

@@ -223,6 +223,7 @@ def fusion_fields(name: str, config: FusionConfig, default_dropout: float) -> di
     check_writable(name, config, "kind", ("attention",))
     check_writable(name, config, "rank", (None,))
     check_writable(name, config, "temperature", (1,))
+    check_writable(name, config, "scores", ("dot",))
     fields = (DYNAMIC if config.value else STATIC) | origin(config).fields
     if (fields["dropout_prob"] or default_dropout) != config.dropout:
         fields["dropout_prob"] = config.dropout
