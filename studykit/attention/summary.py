@@ -33,7 +33,8 @@ from studykit.study.training_parameters import FusionParams
 from studykit.training.fusions import load_trained, new_fusion
 from studykit.training.phases import training_phases
 from studykit.training.result import read_phase_results
-from studykit.tuners import fusion_members
+from studykit.training.temperature import trained_temperature
+from studykit.tuners import fusion_members, set_temperature
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,8 @@ def capture_run(
         return capture(model, tokenizer, rows, **about, **options)
 
     model: Any = new_fusion(base, p)
+    if p.temperature == "auto":
+        set_temperature(model, trained_temperature(fusion_run))
     records = {BEFORE_TRAINING.key: captured(model, BEFORE_TRAINING.recorded_as)}
     model.unload()
     for trained in training_phases(p):

@@ -189,13 +189,14 @@ SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {
     "collapsed attention": (
         _collapsed,
         "A layer that was collapsed before training shows the random start, and next to no gradient reaches its "
-        "scores. A layer that training collapsed does what that member does at a higher cost: try AdvFusion, whose "
-        "phase 1 masks the target's own adapter, a lower fusion.learning_rate, or more rows.",
+        "scores: set fusion.temperature to auto. A layer that training collapsed does what that member does at a "
+        "higher cost: try AdvFusion, whose phase 1 masks the target's own adapter, a lower fusion.learning_rate, or "
+        "more rows.",
     ),
     "unmoved attention": (
         _unmoved,
-        "The fusion did not learn to choose between members there; at most V changed. Unless the tokens are saturated "
-        "(see 05_fusion_attention), raise fusion.learning_rate or fusion.steps.",
+        "The fusion did not learn to choose between members there; at most V changed. Where tokens are saturated (see "
+        "05_fusion_attention), set fusion.temperature to auto; elsewhere raise fusion.learning_rate or fusion.steps.",
     ),
     "value off identity": (
         _value_off_identity,

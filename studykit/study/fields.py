@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from studykit.errors import show
 from studykit.study import methods
 
 POLYGLOT = ("python", "javascript", "go", "ruby", "julia", "lua")  # what the built-in corpus can write
@@ -32,10 +34,20 @@ Quantization = Literal["none", "nf4", "int8"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
 
+
+def _temperature(value: Any) -> Any:
+    """Returns a number above 0, or the word auto; raises ValueError for anything else."""
+    if value == "auto" or type(value) in (int, float) and 0 < value < math.inf:
+        return value if value == "auto" else float(value)
+    raise ValueError(f"temperature is {show(value)}; it must be a number above 0, or auto")
+
+
 T = TypeVar("T")
 if TYPE_CHECKING:  # a stage reads its parameters after the plan or `runs.notebook.resolve` has filled in every None
     Planned = Annotated[T, "a value that the plan sets"]
+    Temperature = float | Literal["auto"]
 else:
+    Temperature = Annotated[Any, BeforeValidator(_temperature)]
     Planned = T | None
 
 

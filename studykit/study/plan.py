@@ -240,6 +240,8 @@ def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         silent |= {"rank"} if values["variant"] != "lowrank" else set()
         if values["method"] not in ("adapterfusion", "advfusion") or values["variant"] == "static":
             silent |= {"value_regularizer"}
+        if values["method"] not in ("adapterfusion", "advfusion"):
+            silent |= {"scores", "temperature"}
         if values["method"] in methods.UNTRAINED:
             silent |= (training_parameters.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}

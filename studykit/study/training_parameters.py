@@ -7,7 +7,18 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from studykit.errors import show
-from studykit.study.fields import DataFormat, Optimizer, Planned, Quantization, Section, Task, auto, role, run_dir
+from studykit.study.fields import (
+    DataFormat,
+    Optimizer,
+    Planned,
+    Quantization,
+    Section,
+    Task,
+    Temperature,
+    auto,
+    role,
+    run_dir,
+)
 
 
 class BaseModelParams(Section):
@@ -272,6 +283,20 @@ class FusionParams(Training):
     )
     rank: int = Field(
         8, ge=1, description="With lowrank, queries and keys have this many dimensions, and V - I has this rank."
+    )
+    scores: Literal["dot", "scaled", "query_norm"] = Field(
+        "dot",
+        description=(
+            "The scores of the members are the published products of query and key (dot), these divided by the root of "
+            "their dimensions (scaled), or products of a query that reads normalised states (query_norm)."
+        ),
+    )
+    temperature: Temperature = Field(
+        1.0,
+        description=(
+            "The scores are divided by this number, 1 as published; with auto, by the least power of two at which the "
+            "untrained weights have 90 % of the uniform entropy in every layer."
+        ),
     )
     out: Planned[str] = run_dir("The run is published in this directory.")
 

@@ -78,6 +78,7 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
     from studykit.training import adapters, batches, fusions, phases
     from studykit.training import train as training_train
     from studykit.training.base import load_base
+    from studykit.training.temperature import settle_temperature
 
     data = DataRun(p.data)
     base, tokenizer = load_base(p.base)
@@ -96,6 +97,7 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
         )
     else:
         model = fusions.new_fusion(base, p)
+        settle_temperature(model, tokenizer, p, data.limits)
         for _ in phases.train_phases(model, tokenizer, p, data.limits, dirs):
             pass
 

@@ -59,10 +59,12 @@ def masked_members(params: Mapping[str, Any], phase: Phase) -> tuple[str, ...]:
 
 
 def fusion_config(p: FusionParams) -> FusionConfig:
-    """Returns the configuration that the parameters of notebook 03 describe."""
+    """Returns the configuration that the parameters of notebook 03 describe; a temperature yet to be found is 1."""
     return FusionConfig(
         members=list(p.members),
         kind=p.method if p.method in ("average", "scalar_mix") else "attention",
+        temperature=1.0 if p.temperature == "auto" else p.temperature,
+        scores=p.scores,
         value=p.variant != "static",
         rank=p.rank if p.variant == "lowrank" else None,
         task_type="CAUSAL_LM",

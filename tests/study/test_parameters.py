@@ -399,3 +399,11 @@ def test_comments_of_the_quickstart_tell_the_true_defaults():
         key = line.strip().split(":")[0]
         if told and section and line.startswith("  ") and key in section.model_fields:
             assert yaml.safe_load(re.sub(r"^(\d)e-", r"\1.0e-", told[1])) == section.model_fields[key].default, key
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "warm", True, None])
+def test_a_temperature_is_a_number_above_0_or_auto(value):
+    with pytest.raises(UserError, match="temperature is .*; it must be a number above 0, or auto"):
+        check("fusion", {"temperature": value})
+    assert check("fusion", {"temperature": 24}).temperature == 24.0
+    assert check("fusion", {"temperature": "auto"}).temperature == "auto"

@@ -10,14 +10,14 @@ import torch
 
 from studykit.attention import snapshots, summary
 from studykit.attention.capture import capture
-from studykit.attention.record import check_record, mean_weights, target_weights
+from studykit.attention.record import check_record, entropy, mean_weights, target_weights
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.study.parameters import FusionAttentionParams
-from studykit.training import fusions, phases, train, trainer
+from studykit.training import fusions, phases, temperature, train, trainer
 from studykit.training.base import load_base
 from studykit.training.result import read_phase_results
-from studykit.tuners import fusion_layers
+from studykit.tuners import fusion_layers, set_temperature
 from tests import tiny
 
 
@@ -44,6 +44,7 @@ def fuse(p, after=lambda phase: None) -> dict:
             base, tokens = load_base(p.base)
             snapshots.record_base(base, tokens, p, tiny.LIMITS, run)
             model = fusions.new_fusion(base, p)
+            temperature.settle_temperature(model, tokens, p, tiny.LIMITS)
             snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run)
             for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
                 snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run, phase)
@@ -246,3 +247,37 @@ def test_notebook_05_refuses_runs_of_another_method(home):
     ):
         with pytest.raises(UserError, match=match):
             summary.require_method(FusionAttentionParams(**asked | change))
+
+
+def test_a_found_temperature_is_the_least_that_leaves_no_layer_decided(home, monkeypatch):
+    p = tiny.fusion_params(home, temperature="auto")
+    fresh = fusions.new_fusion
+
+    def sharp(base, p):
+        """A fusion as a large base would have it: its scores are far apart."""
+        model = fresh(base, p)
+        for layer in fusion_layers(model):
+            layer.fusions["fusion"].query.weight.data.mul_(300)
+        return model
+
+    monkeypatch.setattr(fusions, "new_fusion", sharp)
+    monkeypatch.setattr(summary, "new_fusion", sharp)
+    fuse(p)
+    found = temperature.trained_temperature(p.out)
+    assert found > 1
+    base, tokens = load_base(p.base)
+    options = {"batch_size": 4, "progress": False}
+    records = summary.capture_run(base, tokens, p.out, tiny.rows(8), tiny.LIMITS, **options)
+    assert entropy(records["init"], normalised=True).min() >= temperature.LEAST_ENTROPY, "on these, its training rows"
+    model = sharp(base, p)
+    set_temperature(model, found / 2)
+    halved = capture(model, tokens, tiny.rows(8), target="lua", phase="init", limits=tiny.LIMITS, progress=False)
+    assert entropy(halved, normalised=True).min() < temperature.LEAST_ENTROPY
+    assert fusions.load_trained(load_base(p.base)[0], p.out).peft_config["fusion"].temperature == found
+
+
+def test_a_temperature_that_is_given_is_taken(home):
+    p = tiny.fusion_params(home, method="adapterfusion", mask="none", temperature=3, scores="scaled")
+    model, tokens = start(p)
+    temperature.settle_temperature(model, tokens, p, tiny.LIMITS)
+    assert {layer.fusions["fusion"].divisor for layer in fusion_layers(model)} == {3 * 32**0.5}
