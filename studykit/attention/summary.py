@@ -167,18 +167,23 @@ class AttentionSummary:
         )
 
     @property
+    def own(self) -> list[int]:
+        """Returns the column of the target's own adapter in the last axis; [] for a fusion of the sources alone."""
+        return [self.members.index(self.target)] if self.target in self.members else []
+
+    @property
     def first(self) -> PhaseSummary:
-        """The untrained fusion."""
+        """Returns the untrained fusion."""
         return self.phases[BEFORE_TRAINING.title]
 
     @property
     def last(self) -> PhaseSummary:
-        """The finished fusion."""
+        """Returns the finished fusion."""
         return list(self.phases.values())[-1]
 
     @property
     def unmasked(self) -> dict[str, PhaseSummary]:
-        """The states in which every member takes part: only among these is a difference the training's."""
+        """Returns the states in which every member takes part: only among these is a difference the training's."""
         titles = list(self.phases)
         masked = {title.removesuffix(", restored") + ", masked" for title in titles if title.endswith(", restored")}
         return {title: phase for title, phase in self.phases.items() if title not in masked}

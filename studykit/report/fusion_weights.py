@@ -68,16 +68,18 @@ def change_table(summary: AttentionSummary, since: str, until: str, confidence: 
 def change_sentences(summary: AttentionSummary, confidence: float = 0.95) -> list[str]:
     """Returns what training did to the own adapter's weight, and which other member changed most."""
     states = list(summary.unmasked)
-    first, last, own = states[0], states[-1], summary.members.index(summary.target)
+    first, last = states[0], states[-1]
     change = summary.last.own_weight - summary.first.own_weight
     rows = _over_rows(summary, change.mean(), float(summary.last.own_change_error), confidence)
-    sentences = [
-        f"From {first} to {last}, the weight of the {summary.target} adapter changed by **{_spread(change)}**, from "
-        f"{summary.first.own_weight.mean():.1%} to {summary.last.own_weight.mean():.1%}; over the test rows "
-        f"{interval(rows)} points."
-    ]
+    sentences = [f"The {summary.target} adapter is not among the members."]
+    if summary.own:
+        sentences = [
+            f"From {first} to {last}, the weight of the {summary.target} adapter changed by **{_spread(change)}**, "
+            f"from {summary.first.own_weight.mean():.1%} to {summary.last.own_weight.mean():.1%}; over the test rows "
+            f"{interval(rows)} points."
+        ]
     for since in states[:-1]:
-        changes = np.delete(summary.change(last, since).mean(1), own, axis=1)  # (S, A - 1), mean over layers
+        changes = np.delete(summary.change(last, since).mean(1), summary.own, axis=1)  # (S, others), mean over layers
         others = [member for member in summary.members if member != summary.target]
         if others:
             most = np.abs(changes.mean(0)).argmax()

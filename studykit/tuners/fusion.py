@@ -204,7 +204,7 @@ class Fusion(nn.Module):
 
     @property
     def divisor(self) -> float:
-        """What the products of queries and keys are divided by: T, or T sqrt(a)."""
+        """Returns what the products of queries and keys are divided by: T, or T sqrt(a)."""
         return self.temperature * (self.query.out_features**0.5 if self.scores == "scaled" else 1.0)
 
     def value_deviation(self) -> Tensor:
