@@ -42,14 +42,8 @@ from studykit.evaluation.results import (
 )
 from studykit.evaluation.scores import CheckpointScores, EvaluationScores, read_scores
 from studykit.study.languages import display_name
+from studykit.study.questions import Pair, method_pairs
 
-# The pairs that the study's questions are about, besides those with the baseline.
-QUESTION_PAIRS = (
-    ("bottleneck", "base"),
-    ("adapterfusion", "bottleneck"),
-    ("advfusion_zero", "adapterfusion"),
-    ("advfusion_exclude", "adapterfusion"),
-)
 POWER = 0.8  # the probability with which the rows reveal a difference of the detectable size
 MUST_AGREE = ("language", "ids", "groups", "settings", "isolation")  # fields of evaluations that can be compared
 
@@ -203,13 +197,6 @@ def summarize_sources(sources: Mapping[str, str]) -> list[SourceScores]:
     return rows
 
 
-def method_pairs(methods: Sequence[str], baseline: str) -> list[tuple[str, str]]:
-    """Returns the pairs that are compared: every method with the baseline, and those of the study's questions."""
-    with_baseline = [(method, baseline) for method in methods if method != baseline]
-    questions = [pair for pair in QUESTION_PAIRS if set(pair) <= set(methods)]
-    return with_baseline + [(a, b) for a, b in questions if (a, b) not in with_baseline and (b, a) not in with_baseline]
-
-
 def measure_contrast(
     metric: str,
     method: str,
@@ -281,23 +268,30 @@ def _effect(metric: str, a: np.ndarray, b: np.ndarray, aggregate: Callable | Non
 
 
 def compare(
-    scores: Mapping[str, EvaluationScores], metric: str, baseline: str, confidence: float, resamples: int
+    scores: Mapping[str, EvaluationScores],
+    metric: str,
+    baseline: str,
+    confidence: float,
+    resamples: int,
+    pairs: Sequence[Pair] | None = None,
 ) -> MetricComparison:
     """Returns all methods compared by one metric, Holm's correction taken over all of its contrasts.
 
-    A method that was scored after several phases is compared with its own earlier phases too. Its last phase has the
-    method's name; the others are labelled "<method>, <phase>".
+    The last phase of a method that was scored after several has the method's name; the others are labelled "<method>,
+    <phase>".
+
+    Args:
+        pairs: what is compared with what, by method or label; None: those of the study's questions and of the baseline.
     """
     first = scores[baseline]
     options = Resampling(confidence, resamples, first.groups_of(metric))
-    checkpoints, earlier = {}, []  # by label
+    checkpoints: dict[str, Sequence[CheckpointScores]] = {}  # by label
     for method, of_method in scores.items():
         *before, (_, last) = of_method.by_name.items()
-        for name, of_phase in before:
-            checkpoints[f"{method}, {name}"] = of_phase
-            earlier.append((method, f"{method}, {name}"))
-        checkpoints[method] = last
-    pairs = method_pairs(list(scores), baseline) + earlier
+        checkpoints |= {f"{method}, {name}": of_phase for name, of_phase in before} | {method: last}
+    if pairs is None:
+        asked = method_pairs(list(scores), baseline, first.language)
+        pairs = [pair for pair in asked if checkpoints.keys() >= set(pair)]
     score = first.score(metric)
     comparison = MetricComparison(
         metric=metric,

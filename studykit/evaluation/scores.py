@@ -84,7 +84,7 @@ class Seconds(Published):
 class CheckpointScores(Published):
     """All scores of one checkpoint: of the base, of a trained run, or of a run after one of its phases."""
 
-    name: str  # "base", "trained", "phase 1" or "phase 2"
+    name: str  # "base", "trained", "phase 1", "phase 1, restored" or "phase 2"
     seed: int | None  # of the training; None for the base
     run: str | None  # the directory of the trained run; None for the base
     phase: str | None  # the directory of the phase inside the run, where a run has several

@@ -1,8 +1,9 @@
 """The checkpoints that the evaluation of one method scores: one per seed and phase.
 
-AdvFusion has two per seed: after phase 1, scored under the mask that it was trained with, and after phase 2. Everything
-else has one per seed, and the base has one in all. The last checkpoint of a seed is the method's own score. All
-checkpoints are loaded onto one base in memory, one after another.
+AdvFusion has three per seed: after phase 1, scored under the mask that it was trained with; the same weights with the
+masked member restored; and after phase 2. So what restoring does and what the steps of phase 2 do are told apart.
+Without a mask there are two. Everything else has one per seed, and the base has one in all. The last checkpoint of a
+seed is the method's own score. All checkpoints are loaded onto one base in memory, one after another.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
-from studykit.study.methods import PHASES
+from studykit.study.methods import PHASES, RESTORED
 from studykit.study.parameters import EvaluateParams
 from studykit.training.fusions import load_trained, masked_members, trained_phases
 from studykit.training.peft_baselines import unload
@@ -29,7 +30,7 @@ from studykit.tuners import CompositionModel, fusion_members
 class EvaluatedCheckpoint:
     """A checkpoint to score, with the mask under which it is scored."""
 
-    name: str  # "base", "trained", or the title of the phase: "phase 1", "phase 2"
+    name: str  # "base", "trained", or the title of the phase: "phase 1", "phase 1, restored", "phase 2"
     seed: int | None = None
     run: str | None = None  # the directory of the trained run; None for the base itself
     phase: str | None = None  # the directory of the phase inside the run; None for a training in one go
@@ -38,8 +39,9 @@ class EvaluatedCheckpoint:
 
     @property
     def file_stem(self) -> str:
-        """Returns the name of its files: base, s0, s0-phase1 ..."""
-        return "-".join(part for part in (f"s{self.seed}" if self.run else "base", self.phase) if part)
+        """Returns the name of its files: base, s0, s0-phase1, s0-phase1-restored ..."""
+        state = "restored" if self.name == RESTORED else None
+        return "-".join(part for part in (f"s{self.seed}" if self.run else "base", self.phase, state) if part)
 
 
 def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
@@ -59,6 +61,8 @@ def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
         for phase in phases:
             masked = masked_members(params, phase)
             checkpoints.append(EvaluatedCheckpoint(phase.title, seed, run, phase.key, masked, params["mask"]))
+            if masked:
+                checkpoints.append(EvaluatedCheckpoint(RESTORED, seed, run, phase.key))
     return checkpoints
 
 

@@ -12,23 +12,13 @@ from typing import NamedTuple
 from studykit.evaluation.metrics.properties import decimals, format_score, is_rate, less_is_better
 from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison
 from studykit.runs.text import plural
+from studykit.study import questions
 from studykit.study.languages import display_name
 from studykit.study.methods import PHASE_1
 
-ADVFUSION = ("advfusion_zero", "advfusion_exclude")
-TARGET_ADAPTER = "bottleneck"  # the target's adapter alone
 # Points of a text score. A smaller lead did not show which of two models people prefer, at 95 % confidence, on CoNaLa;
 # on HearthStone 2 points were enough (Evtikhiev et al. 2023, "Out of the BLEU").
 PREFERENCE_THRESHOLD = 5
-FUSING = "Does fusing the target's adapter with others help?"
-RESTORING = "Does restoring the target's adapter in phase 2 help?"
-# A study answers a question if it ran both methods of a pair.
-QUESTIONS = {
-    "Does an adapter trained on the target's few rows help?": [(TARGET_ADAPTER, "base")],
-    FUSING: [("adapterfusion", TARGET_ADAPTER)],
-    "Does masking the target's adapter in phase 1 help?": [(method, "adapterfusion") for method in ADVFUSION],
-    RESTORING: [(method, f"{method}, {PHASE_1.title}") for method in ADVFUSION],
-}
 REST = "How do the other methods compare?"
 TEST_NAMES = {"paired bootstrap": "the paired bootstrap", "McNemar, exact": "McNemar's exact test"}
 
@@ -155,51 +145,76 @@ def answers(comparison: MetricComparison) -> list[Answer]:
     """Returns the answers to all questions that the study can answer, and last the differences that none asks for."""
     rest = {frozenset((c.method, c.against)): c for c in comparison.contrasts}
     answered = []
-    for question, pairs in QUESTIONS.items():
-        contrasts = [contrast for pair in pairs if (contrast := comparison.contrast(*pair))]
-        for pair in pairs:
-            rest.pop(frozenset(pair), None)
-        if contrasts:
-            answered.append(Answer(question, [sentence(comparison, contrast) for contrast in contrasts]))
+    for question, contrasts in _by_question(comparison).items():
+        for contrast in contrasts:
+            rest.pop(frozenset((contrast.method, contrast.against)), None)
+        answered.append(Answer(question, [sentence(comparison, contrast) for contrast in contrasts]))
     if rest:
         answered.append(Answer(REST, [sentence(comparison, contrast) for contrast in rest.values()]))
     return answered
 
 
-def hypothesis(comparison: MetricComparison, target: str) -> str:
-    """Returns whether AdvFusion beats AdapterFusion by this metric; "" where the study did not run both.
+def _by_question(comparison: MetricComparison) -> dict[str, list[Contrast]]:
+    """The differences that were made, by the questions that they answer."""
+    words = [row.method for row in comparison.summaries if row.final]
+    pairs = questions.questions(words, comparison.language)
+    found = {question: [comparison.contrast(*pair) for pair in asked] for question, asked in pairs.items()}
+    made = {question: [contrast for contrast in contrasts if contrast] for question, contrasts in found.items()}
+    return {question: contrasts for question, contrasts in made.items() if contrasts}
 
-    A claim that the seeds do not confirm begins with its limit, so that nobody reads it without.
+
+def hypothesis(comparison: MetricComparison, target: str) -> str:
+    """Returns whether hiding the target's adapter first helps, by this metric; "" where the study ran no AdvFusion.
+
+    It is judged against the same two phases without a mask and against masks of other members, wherever the study ran
+    them: a mask helps if it is better than all of these. Without any, AdvFusion is judged against AdapterFusion, and
+    the text says that the mask cannot be told from the schedule. A difference that the seeds do not confirm is no
+    claim: only its details name it.
     """
-    contrasts = [contrast for method in ADVFUSION if (contrast := comparison.contrast(method, "adapterfusion"))]
+    asked, name = _by_question(comparison), display_name(target)
+    controls = [
+        contrast for question in (questions.MASK, questions.PLACEBO_MASK) for contrast in asked.get(question, [])
+    ]
+    contrasts = controls or asked.get(questions.ADVFUSION, [])
     if not contrasts:
         return ""
-    directions = {contrast.verdict.direction for contrast in contrasts}
-    beats = f"AdvFusion beats AdapterFusion on {display_name(target)}"
-    if directions == {"better"}:
-        claim = beats
-    elif directions >= {"better", "worse"}:
-        claim = f"whether {beats} depends on the mask"
-    elif "better" in directions:
-        claim = f"{beats} with one of its two masks"
-    elif "worse" in directions:
-        claim = beats.replace("beats", "does not beat")
+    yes, no, whether = (
+        f"AdvFusion beats AdapterFusion on {name}",
+        f"AdvFusion does not beat AdapterFusion on {name}",
+        "",
+    )
+    limit = " The study did not run advfusion_none, so it cannot tell the mask from the schedule of two phases."
+    if controls:
+        subject = f"iding the {name} adapter in phase 1"
+        yes, no, whether = f"H{subject} helps", f"H{subject} does not help", f"h{subject} helps"
+        limit = " It was not tested whether hiding another member does the same." * (
+            questions.PLACEBO_MASK not in asked
+        )
+    verdicts: dict[str, set[str]] = {}  # by mask, against each of its controls
+    for contrast in contrasts:
+        direction = contrast.verdict.direction if contrast.verdict.seeds_confirm else "undecided"
+        verdicts.setdefault(contrast.method, set()).add(direction)
+    masks = {
+        "worse" if "worse" in of_mask else "better" if of_mask == {"better"} else "undecided"
+        for of_mask in verdicts.values()
+    }
+    if masks == {"better"}:
+        claim = yes
+    elif masks >= {"better", "worse"}:
+        claim = f"Whether {whether or yes} depends on the mask"
+    elif "better" in masks:
+        claim = f"{yes} with one of the masks"
     else:
-        claim = f"We cannot tell whether {beats}"
-    decided = [contrast.verdict for contrast in contrasts if contrast.verdict.is_decided]
-    if not all(verdict.seeds_confirm for verdict in decided):
-        claim = f"On these seeds, {claim}; we cannot tell for other seeds"
-    claim = claim[0].upper() + claim[1:]
-    details = "; ".join(f"{contrast.method} is {brief(comparison, contrast)}" for contrast in contrasts)
-    return f"**{claim}**, judged by {metric_in_sentence(comparison)}: {details}."
+        claim = no if "worse" in masks else f"We cannot tell whether {whether or yes}"
+    details = "; ".join(f"{c.method} against {c.against} is {brief(comparison, c)}" for c in contrasts)
+    return f"**{claim}**, judged by {metric_in_sentence(comparison)}: {details}.{limit}"
 
 
 def in_brief(comparison: MetricComparison, target: str) -> list[str]:
-    """Returns the sentences that a reader sees first: the hypothesis, then the effect of fusing and of restoring."""
-    sentences = [text] if (text := hypothesis(comparison, target)) else []
-    for question in (FUSING, RESTORING):
-        contrasts = [contrast for pair in QUESTIONS[question] if (contrast := comparison.contrast(*pair))]
-        if contrasts:
+    """Returns the sentences that a reader sees first: the hypothesis, and what explains it."""
+    sentences, asked = [text] if (text := hypothesis(comparison, target)) else [], _by_question(comparison)
+    for question in (questions.FUSING, questions.OWN, questions.RESTORING, questions.PHASE_2):
+        if contrasts := asked.get(question):
             details = "; ".join(f"{c.method} against {c.against} is {brief(comparison, c)}" for c in contrasts)
             sentences.append(f"{question} Judged by {metric_in_sentence(comparison)}, {details}.")
     return sentences

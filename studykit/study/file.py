@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, create_model, model_validator
 
 from studykit.errors import UserError, show
 from studykit.study import methods as study_methods
-from studykit.study import templates
+from studykit.study import questions, templates
 from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Method, Quantization, Section, Task, kind
 from studykit.study.languages import canonical
 from studykit.study.messages import sentence
@@ -200,6 +200,12 @@ class Study(Section):
                 f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
                 f"({', '.join(self.methods)})"
             )
+        compared = [name for pair in self.compare.contrasts or [] for name in pair]
+        if foreign := [name for name in compared if name not in questions.labels(self.methods)]:
+            raise ValueError(
+                f"compare.contrasts names {show(foreign[0])}; it may name {', '.join(questions.labels(self.methods))}"
+            )
+        check("compare", self.compare.model_dump(), place="compare")
         hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
         if not (self.base == "scratch" or _is_local(self.base) or hub_id):
             raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")

@@ -67,6 +67,7 @@ PHASES: dict[str, tuple[Phase, ...]] = {
     "xlora": (Phase("fusion", "X-LoRA", "adapterfusion"),),
     "arrow": (Phase("fusion", "Arrow", "adapterfusion"),),
 }
+RESTORED = f"{PHASE_1.title}, restored"  # the weights of phase 1 with no member masked: what phase 2 starts from
 BEFORE_TRAINING = Phase("init", "initialisation", "init")  # the state that the first phase starts from
 WORDS = ("base", *ADAPTERS, *COMPOSITIONS, *PEFT_COMPOSITIONS)
 

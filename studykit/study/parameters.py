@@ -114,9 +114,22 @@ class CompareParams(Section):
         "The other methods are compared with this one; null means adapterfusion where the"
         " study has it, else its first method."
     )
+    contrasts: list[list[str]] | None = Field(
+        None,
+        description=(
+            "These pairs of methods, or of their phases, are compared and no others; null means those of the study's "
+            "questions and all with the baseline."
+        ),
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="The intervals have this confidence.")
     resamples: int = Field(2000, ge=100, description="The bootstrap draws this many samples.")
     out: Planned[str] = run_dir("The run is published in this directory.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> CompareParams:
+        if wrong := [pair for pair in self.contrasts or [] if len(set(pair)) != 2 or len(pair) != 2]:
+            raise ValueError(f"contrasts holds {show(wrong[0])}; each must be a list of two different methods")
+        return self
 
 
 class Stage(NamedTuple):

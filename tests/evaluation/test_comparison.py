@@ -14,11 +14,13 @@ from studykit.evaluation.metrics import properties
 from studykit.evaluation.metrics.score import corpus_value
 from studykit.evaluation.results import MetricComparison
 from studykit.report import conclusions
+from studykit.study import questions
 from tests import made_runs
 from tests.made_scores import changed, checkpoint, method, rescored, scores
 
 BASE = method(0.05, seeds=(None,), loss=2.0)
-METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
+METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_none", "advfusion_zero", "advfusion_exclude",
+           "advfusion_exclude@go", "adapterfusion~lua", "adapterfusion^random", "adapterfusion-lora")  # fmt: skip
 STUDY = {"base": BASE, "bottleneck": method(0.4), "adapterfusion": method(0.42), "advfusion_zero": method(0.6)}
 
 
@@ -104,26 +106,36 @@ def test_no_success_still_has_an_interval():
 
 
 def test_the_last_phase_is_the_methods_own_score():
+    states = {"phase 1": 30, "phase 1, restored": 20, "phase 2": 10}
     checkpoints = [checkpoint(s, np.arange(40) < share, np.ones(40), name)
-                   for s in (0, 1) for name, share in (("phase 1", 30), ("phase 2", 10))]  # fmt: skip
+                   for s in (0, 1) for name, share in states.items()]  # fmt: skip
     study = {"adapterfusion": method(0.5, n=40, seeds=(0, 1)), "advfusion_zero": scores(checkpoints)}
     result = compared(study)
     assert [(row.method, row.final, row.mean) for row in result.summaries][1:] == [
-        ("advfusion_zero, phase 1", False, 75.0), ("advfusion_zero", True, 25.0)]  # fmt: skip
+        ("advfusion_zero, phase 1", False, 75.0), ("advfusion_zero, phase 1, restored", False, 50.0),
+        ("advfusion_zero", True, 25.0)]  # fmt: skip
     assert result.contrast("advfusion_zero", "adapterfusion").value == pytest.approx(-25)
-    restored = result.contrast("advfusion_zero", "advfusion_zero, phase 1")
-    assert restored.value == pytest.approx(-50) and restored.verdict.direction == "worse"
-    assert result.family.tests == 2, "Holm's correction knows of it"
-    assert conclusions.answers(result)[-1].question == conclusions.RESTORING
-    assert "advfusion_zero against advfusion_zero, phase 1 is worse" in conclusions.in_brief(result, "lua")[-1]
+    for pair in (("advfusion_zero, phase 1, restored", "advfusion_zero, phase 1"),
+                 ("advfusion_zero", "advfusion_zero, phase 1, restored")):  # fmt: skip
+        assert result.contrast(*pair).value == pytest.approx(-25)
+    assert len(result.contrasts) == 3, "Holm's correction knows of them"
+    asked = [answer.question for answer in conclusions.answers(result)]
+    assert asked == [questions.ADVFUSION, questions.RESTORING, questions.PHASE_2]
+    assert "advfusion_zero against advfusion_zero, phase 1, restored is" in conclusions.in_brief(result, "lua")[-1]
+
+
+def test_only_the_pairs_that_are_asked_for_are_compared():
+    result = compared(pairs=[["advfusion_zero", "bottleneck"]])
+    assert [(c.method, c.against) for c in result.contrasts] == [("advfusion_zero", "bottleneck")]
+    assert [answer.question for answer in conclusions.answers(result)] == [conclusions.REST]
 
 
 @given(st.lists(st.sampled_from(METHODS), min_size=1, unique=True), st.data())
 def test_pairs_are_unique_and_hold_every_method_and_every_question(methods, data):
     baseline = data.draw(st.sampled_from(methods))
-    pairs = [frozenset(pair) for pair in comparison.method_pairs(methods, baseline)]
-    asked = {frozenset(pair) for pairs in conclusions.QUESTIONS.values() for pair in pairs if set(pair) <= set(methods)}
-    assert len(set(pairs)) == len(pairs)
+    pairs = [frozenset(pair) for pair in questions.method_pairs(methods, baseline, "lua")]
+    asked = {frozenset(pair) for of_one in questions.questions(methods, "lua").values() for pair in of_one}
+    assert len(set(pairs)) == len(pairs) and {name for pair in pairs for name in pair} <= {*questions.labels(methods)}
     assert set(pairs) == asked | {frozenset((m, baseline)) for m in methods if m != baseline}
 
 

@@ -91,10 +91,10 @@ def test_checkpoints_on_one_base_are_those_on_a_fresh_base_each(advfusion):
     assert len({checkpoint.file_stem for checkpoint in checkpoints}) == len(checkpoints) // 2
 
 
-def test_advfusion_is_scored_after_both_phases_and_the_first_under_its_mask(advfusion):
+def test_advfusion_is_scored_after_phase_1_under_its_mask_and_restored_and_after_phase_2(advfusion):
     p = parameters(advfusion, [advfusion.out], "advfusion_exclude")
     scores = evaluated(p)
-    assert list(scores.by_name) == ["phase 1", "phase 2"]
+    assert list(scores.by_name) == ["phase 1", "phase 1, restored", "phase 2"]
     assert [checkpoint.phase for checkpoint in scores.final] == ["phase2"]
     base, tokens = load_base(p.base)
     model = fusions.load_trained(base, advfusion.out, "phase1")
@@ -104,10 +104,11 @@ def test_advfusion_is_scored_after_both_phases_and_the_first_under_its_mask(advf
         fusion_members(model, masked, "exclude")
         losses[len(masked)] = evaluate.reference_losses(model, tokens, rows, tiny.LIMITS, 3)
     assert losses[0] != losses[1]
-    losses[1] = [pytest.approx(pair, rel=1e-6) for pair in losses[1]]  # the evaluation folds the fusion
-    assert [checkpoint.folded for checkpoint in scores.checkpoints] == [True, True]
-    samples = read_samples(p.out, scores.checkpoints[0])
-    assert [(sample.nats, sample.tokens) for sample in samples] == losses[1]
+    assert [checkpoint.folded for checkpoint in scores.checkpoints] == [True, True, True]
+    for checkpoint, masked in zip(scores.checkpoints[:2], (1, 0), strict=True):
+        losses[masked] = [pytest.approx(pair, rel=1e-6) for pair in losses[masked]]  # the evaluation folds the fusion
+        samples = read_samples(p.out, checkpoint)
+        assert [(sample.nats, sample.tokens) for sample in samples] == losses[masked]
     assert [sample.id for sample in samples] == scores.ids == [row.id for row in rows]
     assert [tuple(row) for row in scores.score("loss").statistics] == losses[1]
 
@@ -196,9 +197,9 @@ def test_a_killed_scoring_goes_on_with_the_next_checkpoint(advfusion, monkeypatc
         evaluated(p)
     asked = written(monkeypatch)
     scores = evaluated(p)
-    assert [checkpoint.phase for checkpoint in scores.checkpoints] == ["phase1", "phase2"] and len(calls) == 3
+    assert [checkpoint.phase for checkpoint in scores.checkpoints] == ["phase1", "phase1", "phase2"] and len(calls) == 4
     assert asked[0] == 0  # all completions of the second checkpoint were there
-    assert scores.checkpoints[1].batches.same == scores.checkpoints[1].batches.rows
+    assert scores.checkpoints[-1].batches.same == scores.checkpoints[-1].batches.rows
 
 
 def test_an_attempts_scores_are_made_again_when_an_input_was(advfusion, monkeypatch):
@@ -221,7 +222,7 @@ def test_an_attempts_scores_are_made_again_when_an_input_was(advfusion, monkeypa
     asked = written(monkeypatch)
     evaluated(p)
     file.write_text(before)
-    assert len(calls) == 4 and asked[0] > 0
+    assert len(calls) == 5 and asked[0] > 0
 
 
 @pytest.mark.parametrize("left", ['{"settings": {"device": "another"}}\n{"key": 1}\n', '{"settings": {', "", "\0" * 9])

@@ -7,6 +7,7 @@ import pytest
 
 from studykit.evaluation.scores import Score
 from studykit.report import conclusions
+from studykit.study import questions
 from tests.evaluation.test_comparison import STUDY, compared, measured, renamed
 from tests.made_scores import changed, method, rescored
 
@@ -41,7 +42,7 @@ def test_every_verdict_and_its_sentence(metric, a, b, expected):
 
 @pytest.mark.parametrize("zero, exclude, claim", [
     (0.6, 0.6, "**AdvFusion beats AdapterFusion on Lua**"),
-    (0.6, 0.4, "**AdvFusion beats AdapterFusion on Lua with one of its two masks**"),
+    (0.6, 0.4, "**AdvFusion beats AdapterFusion on Lua with one of the masks**"),
     (0.6, 0.2, "**Whether AdvFusion beats AdapterFusion on Lua depends on the mask**"),
     (0.2, 0.4, "**AdvFusion does not beat AdapterFusion on Lua**"),
     (0.4, 0.4, "**We cannot tell whether AdvFusion beats AdapterFusion on Lua**"),
@@ -49,9 +50,28 @@ def test_every_verdict_and_its_sentence(metric, a, b, expected):
 def test_the_hypothesis_with_two_masks(zero, exclude, claim):
     advfusion = {"advfusion_zero": method(zero), "advfusion_exclude": method(exclude)}
     text = conclusions.hypothesis(compared({"adapterfusion": method(0.4)} | advfusion), "lua")
-    assert text.startswith(f"{claim}, judged by pass@1: advfusion_zero is ") and text.endswith(".")
+    assert text.startswith(f"{claim}, judged by pass@1: advfusion_zero against adapterfusion is ")
+    assert text.endswith("did not run advfusion_none, so it cannot tell the mask from the schedule of two phases.")
     neither = compared({"adapterfusion": method(0.4), "lora": method(0.4)})
     assert conclusions.hypothesis(neither, "lua") == ""
+
+
+@pytest.mark.parametrize("none, placebo, claim", [
+    (0.4, None, "**Hiding the Lua adapter in phase 1 helps**"),
+    (0.8, None, "**Hiding the Lua adapter in phase 1 does not help**"),
+    (0.6, None, "**We cannot tell whether hiding the Lua adapter in phase 1 helps**"),
+    (0.4, 0.4, "**Hiding the Lua adapter in phase 1 helps**"),
+    (0.4, 0.6, "**We cannot tell whether hiding the Lua adapter in phase 1 helps**"),
+    (0.4, 0.8, "**Hiding the Lua adapter in phase 1 does not help**"),
+])  # fmt: skip
+def test_the_mask_is_judged_against_the_same_schedule_and_against_another_mask(none, placebo, claim):
+    """However much better than AdapterFusion it may be."""
+    study = {"adapterfusion": method(0.1), "advfusion_none": method(none), "advfusion_exclude": method(0.6)}
+    result = compared(study | ({"advfusion_exclude@go": method(placebo)} if placebo else {}))
+    text = conclusions.hypothesis(result, "lua")
+    assert text.startswith(f"{claim}, judged by pass@1: advfusion_exclude against advfusion_none is ")
+    assert ("advfusion_exclude against advfusion_exclude@go is" in text) == bool(placebo)
+    assert text.endswith("whether hiding another member does the same.") == (not placebo)
 
 
 @pytest.mark.parametrize("advfusion, outlook", [
@@ -68,17 +88,15 @@ def test_a_finding_that_the_seeds_leave_open_holds_on_these_seeds_only(advfusion
     text = conclusions.sentence(result, contrast)
     assert "**advfusion_zero is better than adapterfusion on these seeds**" in text and outlook in text
     assert ("includes 0, so other seeds could show the opposite" in text) == (len(seeds) == 3)
-    assert (
-        "**On these seeds, AdvFusion beats AdapterFusion on Lua; we cannot tell for other seeds**"
-        in conclusions.hypothesis(result, "lua")
-    )
+    claim = "**We cannot tell whether AdvFusion beats AdapterFusion on Lua**"
+    assert conclusions.hypothesis(result, "lua").startswith(claim)
     assert str(contrast.reversed().verdict) == "worse on these seeds"
 
 
 def test_no_headline_claims_more_than_the_seeds_confirm():
     worse = compared({"adapterfusion": method(0.6), "advfusion_zero": method(0.4, spread=0.12)})
     assert str(worse.contrasts[0].verdict) == "worse on these seeds"
-    assert conclusions.hypothesis(worse, "lua").startswith("**On these seeds, AdvFusion does not beat AdapterFusion")
+    assert conclusions.hypothesis(worse, "lua").startswith("**We cannot tell whether AdvFusion beats AdapterFusion")
     sure = compared({"adapterfusion": method(0.4), "advfusion_zero": method(0.6)})
     assert conclusions.hypothesis(sure, "lua").startswith("**AdvFusion beats AdapterFusion on Lua**")
 
@@ -86,7 +104,7 @@ def test_no_headline_claims_more_than_the_seeds_confirm():
 def test_every_difference_is_told_once_under_its_question():
     result = compared(STUDY | {"lora": method(0.3)})
     answers = conclusions.answers(result)
-    expected = [*list(conclusions.QUESTIONS)[:3], conclusions.REST]  # each method has one phase
+    expected = [questions.ADAPTER, questions.FUSING, questions.ADVFUSION, conclusions.REST]  # each has one phase
     assert [answer.question for answer in answers] == expected
     sentences = [sentence for answer in answers for sentence in answer.sentences]
     assert len(sentences) == len(result.contrasts) and len(set(sentences)) == len(sentences)

@@ -134,7 +134,9 @@ def look_of(label: str, looks: Mapping[str, Look] | None) -> Look:
 
     A label that names none of the methods gets the first colour: then colours have no meaning in the figure.
     """
-    method = max((name for name in looks or {} if re.match(re.escape(name) + r"(?![\w-])", label)), key=len, default="")
+    method = max(
+        (name for name in looks or {} if re.match(re.escape(name) + r"(?![\w@~^-])", label)), key=len, default=""
+    )
     look = (looks or {}).get(method, Look(COLOURS[0], "o"))
     return replace(look, filled=PHASE_1.title not in label.removeprefix(method))
 
