@@ -14,7 +14,6 @@ from studykit.evaluation.results import Contrast, Interval, MethodSummary, Metri
 from studykit.runs.text import plural
 from studykit.study import questions
 from studykit.study.languages import display_name
-from studykit.study.methods import PHASE_1
 
 # Points of a text score. A smaller lead did not show which of two models people prefer, at 95 % confidence, on CoNaLa;
 # on HearthStone 2 points were enough (Evtikhiev et al. 2023, "Out of the BLEU").
