@@ -9,7 +9,7 @@ from peft import PeftConfig
 
 from studykit.tuners.bottleneck import ACTIVATIONS, INITS
 from studykit.tuners.fusion import SCORES
-from studykit.tuners.placement import TARGETS
+from studykit.tuners.placement import TARGETS, targets_in
 
 PEFT_TYPE = "ADAPTER_COMPOSITION"
 KINDS = ("attention", "average", "scalar_mix")
@@ -66,6 +66,9 @@ class BottleneckConfig(PeftConfig):
     phm_rank: int | None = field(default=1, metadata={"help": "The rank of each W_i; None: full."})
     phm_shared_rule: bool = field(default=True, metadata={"help": "Whether all layers, down and up, share one rule A."})
     phm_rule_rank: int | None = field(default=None, metadata={"help": "The rank of the rule A; None: full."})
+    layers_to_transform: list[int] | None = field(
+        default=None, metadata={"help": "The indices of the decoder layers that get the adapter; None: all layers."}
+    )
     target_modules: str | None = field(
         default=None, metadata={"help": "A regular expression of the sites' modules; None: all of the placement."}
     )
@@ -79,10 +82,15 @@ class BottleneckConfig(PeftConfig):
         require_range(self, "reduction_factor", self.reduction_factor >= 1, "at least 1")
         require_range(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
         require_range(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        for name in ("phm_dim", "phm_rank", "phm_rule_rank"):
+            require_range(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        layers = self.layers_to_transform
+        is_list = layers is None or (bool(layers) and all(type(i) is int and i >= 0 for i in layers))
+        require_range(self, "layers_to_transform", is_list, "a list of indices from 0 on")
         if self.phm_dim is not None and not self.biased:
             raise ValueError("biased=False cannot be combined with phm_dim: PHM projections have biases.")
         if self.target_modules is None:
-            self.target_modules = TARGETS[self.placement]
+            self.target_modules = targets_in(self.placement, layers)
 
 
 # The adapters of the literature by one word: the fields in which they differ from `seq_bn`.

@@ -6,6 +6,7 @@ An adapter is a bottleneck, or a composition whose configuration names its membe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from studykit.tuners.folded import FoldedFusion
 from studykit.tuners.fusion import MASK_MODES, Fusion, ScalarMix
 from studykit.tuners.layer import UNMERGEABLE, CompositionLayer, PassWeights, can_fold
 from studykit.tuners.phm import new_rule
-from studykit.tuners.placement import site_of
+from studykit.tuners.placement import PLACES, Site, site_of, targets_in
 
 ATTRIBUTE = "composition"  # name of the submodule that a site's module gets
 
@@ -42,6 +43,33 @@ class CompositionModel(BaseTuner):
         super()._check_new_adapter_config(config)
         for name in self.peft_config:
             check_name(name)
+        if isinstance(config, BottleneckConfig):
+            self._check_sites(config)
+
+    def _check_sites(self, config: BottleneckConfig) -> None:
+        """Raises ValueError, with the modules or layers, unless each asked layer has each place of an adapter once.
+
+        Encoders of images and sound have layers of their own; experts and recurrent layers lack a place of `houlsby`.
+        """
+        modules: dict[Site, str] = {}
+        for name, _ in self.model.named_modules():
+            if re.fullmatch(str(config.target_modules), name) and re.search(r"layers\.\d+", name):
+                site = site_of(name, config.placement)
+                if (first := modules.setdefault(site, name)) != name:
+                    raise ValueError(
+                        f"{first} and {name} are both layer {site.layer} of a {type(self.model).__name__}; an adapter "
+                        "needs a target_modules that matches one stack of layers."
+                    )
+        layers = config.layers_to_transform
+        if config.target_modules != targets_in(config.placement, layers):
+            return  # the caller's own choice of modules
+        asked = range(self.model.config.get_text_config().num_hidden_layers) if layers is None else layers
+        for place in PLACES[config.placement]:
+            if lacking := [index for index in asked if Site(index, place) not in modules]:
+                raise ValueError(
+                    f"The layers {lacking} of this {type(self.model).__name__} have no module for the place {place!r} "
+                    f"of {config.placement!r} adapters; another placement or the target_modules to adapt are needed."
+                )
 
     def _prepare_adapter_config(self, config: PeftConfig, model_config: dict) -> PeftConfig:
         if isinstance(config, FusionConfig):

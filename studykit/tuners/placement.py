@@ -25,6 +25,12 @@ TARGETS = {
     "parallel": LAYER,
     "linear": LAYER + r"\.self_attn\.(q_proj|v_proj)",
 }
+PLACES = {  # the names of the sites that a layer must have
+    "output": ("output",),
+    "houlsby": ("attention", "mlp"),
+    "parallel": ("parallel",),
+    "linear": ("q_proj", "v_proj"),
+}
 # The norm before the MLP, whose input the parallel adapter reads. Families that have the first name, such as Gemma 2,
 # use the second for another norm, that of the attention's output.
 STREAM_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm")
@@ -35,6 +41,13 @@ class Site(NamedTuple):
 
     layer: int  # index of the decoder layer
     name: str  # output, attention, mlp, parallel, or the name of a linear layer such as q_proj
+
+
+def targets_in(placement: str, layers: list[int] | None) -> str:
+    """Returns the regular expression of a placement's modules in these layers; None: in all."""
+    if layers is None:
+        return TARGETS[placement]
+    return TARGETS[placement].replace(r"\d+", f"({'|'.join(map(str, layers))})", 1)
 
 
 def linear_targets(modules: list[str]) -> str:

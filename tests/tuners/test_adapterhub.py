@@ -1,9 +1,11 @@
 """Files of the `adapters` library: read and written without a bit changed, and refused in one sentence."""
 
 import json
+import os
 import pickle
 import shutil
 import warnings
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -430,6 +432,10 @@ FIELDS = [
     ("non_linearity", "tanh", "accepted is 'relu' or 'gelu' or 'swish'"),
     ("init_weights", "zero", "accepted is 'bert' or 'houlsby' or 'mam_adapter'"),
     ("scaling", "learned", "accepted is a number"),
+    ("scaling", 10**400, "accepted is a number"),
+    ("scaling", float("nan"), "accepted is a number"),
+    ("reduction_factor", 10**400, "accepted is a number"),
+    ("dropout", -(10**400), "accepted is a number"),
     ("reduction_factor", {"0": 4, "default": 8}, "accepted is a number"),
     ("reduction_factor", 0.5, "at least 1"),
     ("dropout", 1.5, "in [0, 1)"),
@@ -445,6 +451,7 @@ FUSION_FIELDS = [
     ("key", False, "accepted is True"),
     ("query", False, "accepted is True"),
     ("dropout_prob", "much", "accepted is a number"),
+    ("dropout_prob", 10**400, "accepted is a number"),
     ("invented", 1, "accepted is None or False"),
     ("config", "learned", "'dynamic', 'static'"),
     ("hidden_size", 128, "the model has 64"),
@@ -465,11 +472,22 @@ def test_fields_that_are_not_computed_are_refused(tmp_path, field, value, accept
 
 
 @pytest.mark.parametrize("field, value", [("shared_W_phm", True), ("learn_phm", False), ("phm_bias", False),
-                                          ("phm_dim", None), ("phm_rank", 1.5)])  # fmt: skip
+                                          ("phm_dim", None), ("phm_rank", 1.5), ("phm_dim", 10**400),
+                                          ("phm_rank", 10**400)])  # fmt: skip
 def test_fields_of_phm_layers_are_refused_where_they_matter(tmp_path, field, value):
     directory, base = copied(QWEN2.adapter_directory("cpp"), tmp_path / "cpp"), QWEN2.base_model()
     edit(directory / JSON, **{field: value})
     assert_refused(lambda: load_adapter(base, directory), base, str(directory / JSON), field, "accepted is")
+
+
+@pytest.mark.parametrize("field, value, accepted", [
+    ("phm_dim", 0, "at least 1"), ("phm_dim", -4, "at least 1"), ("phm_dim", 10**9, "phm_dim must divide"),
+    ("phm_rank", -1, "at least 1"), ("phm_rank", 10**9, "phm_rank must not exceed"),
+])  # fmt: skip
+def test_sizes_of_phm_layers_that_cannot_be_are_refused(tmp_path, field, value, accepted):
+    directory, base = copied(QWEN2.adapter_directory("cpp"), tmp_path / "cpp"), QWEN2.base_model()
+    edit(directory / JSON, **{field: value})
+    assert_refused(lambda: load_adapter(base, directory), base, str(directory / JSON), field, accepted)
 
 
 def test_attention_adapter_alone_is_refused(tmp_path):
@@ -550,7 +568,50 @@ def replace_tensors(value):
     return change
 
 
+def change_tensors(change):
+    """Puts a function of the first tensor in its place, in the pickled form."""
+
+    def apply(directory: Path) -> None:
+        tensors = load_file(directory / ADAPTER)
+        first = next(iter(tensors))
+        replace_tensors(tensors | {first: change(tensors[first])})(directory)
+
+    return apply
+
+
+def compress(directory: Path) -> None:
+    """Tensors of zeros that become a thousand times as large when they are read."""
+    replace_tensors({"model.layers.0.x": torch.zeros(2_000_000)})(directory)
+    path = directory / BIN[ADAPTER]
+    with zipfile.ZipFile(path) as archive:
+        content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    assert path.stat().st_size < 20_000
+
+
+def pipe(name: str):
+    def make(directory: Path) -> None:
+        (directory / name).unlink()
+        os.mkfifo(directory / name)
+
+    return make
+
+
 DAMAGE = {
+    "numbers as names": (
+        replace_tensors({1: torch.ones(2)}),
+        [BIN[ADAPTER], "no dictionary of tensors by their names"],
+    ),
+    "tensors without values": (change_tensors(lambda t: t.to("meta")), [BIN[ADAPTER], "has no values"]),
+    "NaN": (change_tensors(lambda t: t * float("nan")), [BIN[ADAPTER], "values that are not finite"]),
+    "infinity": (change_tensors(lambda t: t + float("inf")), [BIN[ADAPTER], "values that are not finite"]),
+    "one value spread over many": (change_tensors(lambda t: t.flatten()[:1].expand(10**9)), [BIN[ADAPTER], "needs"]),
+    "compressed tensors": (compress, [BIN[ADAPTER], "compressed"]),
+    "pipe for JSON": (pipe(JSON), [JSON, "not a file"]),
+    "pipe for tensors": (pipe(ADAPTER), [ADAPTER, "not a file"]),
+    "JSON without end": (lambda d: (d / JSON).write_text("[" * (2**24 + 1)), [JSON, "over 16,777,216 bytes"]),
     "malformed JSON": (lambda d: (d / JSON).write_text("{"), [JSON, "not JSON"]),
     "JSON of another kind": (lambda d: (d / JSON).write_text("[]"), [JSON, "list"]),
     "not UTF-8": (lambda d: (d / JSON).write_bytes(b"\xff\xfe{"), [JSON, "not JSON"]),

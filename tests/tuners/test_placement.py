@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -11,7 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, load_lora, record_fusion
 from studykit.tuners.bottleneck import Bottleneck
 from studykit.tuners.fusion import Fusion, MemberStack, ScalarMix
-from tests.tuners.models import FAMILIES, randomise, tiny, tokens
+from studykit.tuners.model import composition_layers
+from tests.tuners.models import FAMILIES, SIZES, randomise, tiny, tokens
 
 KINDS = [*PRESETS, "lora"]
 SITES = {"output": ["output"], "houlsby": ["attention", "mlp"], "parallel": ["parallel"],
@@ -273,3 +275,77 @@ def test_a_lora_of_another_model_is_refused(tmp_path):
 def test_mistakes_get_one_clear_sentence(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def sparse(family: str, **overrides):
+    """A tiny model with experts or recurrent layers."""
+    return tiny(family, num_local_experts=4, num_experts=4, n_routed_experts=4, num_experts_per_tok=2,
+                moe_intermediate_size=16, shared_expert_intermediate_size=16, **overrides)  # fmt: skip
+
+
+@pytest.mark.parametrize("family, kind, said", [
+    ("Mixtral", "houlsby", r"The layers \[0, 1\] of this MixtralForCausalLM have no module for the place 'mlp'"),
+    ("Qwen2Moe", "houlsby", r"The layers \[0, 1\] of .* 'mlp' of 'houlsby' adapters; another placement"),
+    ("Qwen3Moe", "compacter", r"The layers \[0, 1\] of .* 'mlp'"),
+    ("DeepseekV2", "houlsby", r"The layers \[1\] of .* 'mlp'"),
+    ("Qwen3Next", "houlsby", r"The layers \[0\] of .* 'attention'"),
+])  # fmt: skip
+def test_an_adapter_gets_all_its_places_in_all_layers_or_is_refused(family, kind, said):
+    own = {"first_k_dense_replace": 1} if family == "DeepseekV2" else {}
+    own |= {"layer_types": ["linear_attention", "full_attention"]} if family == "Qwen3Next" else {}
+    base = sparse(family, **own)
+    with pytest.raises(ValueError, match=said):
+        get_peft_model(base, config(kind), adapter_name="a")
+    assert not any("composition" in name for name, _ in base.named_modules())
+    model = get_peft_model(base, config("bottleneck"), adapter_name="a")
+    with pytest.raises(ValueError, match=said):
+        model.add_adapter("b", config(kind))
+    assert set(model.peft_config) == {"a"}
+
+
+def multimodal():
+    text = {name: value for name, value in SIZES.items() if not name.endswith("token_id")}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    settings = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4,
+                                         image_token_index=5, boi_token_index=6, eoi_token_index=7)  # fmt: skip
+    return transformers.Gemma3ForConditionalGeneration(settings).eval()
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "parallel"])
+def test_a_model_that_reads_images_too_is_refused_unless_its_layers_are_named(kind):
+    with pytest.raises(
+        ValueError, match=r"language_model.layers.0 and .*vision.*layers.0 are both layer 0|vision.*both"
+    ):
+        get_peft_model(multimodal(), config(kind), adapter_name="a")
+    named = BottleneckConfig(**PRESETS[kind], target_modules=r".*language_model\.layers\.\d+", task_type="CAUSAL_LM")
+    model = get_peft_model(multimodal(), named, adapter_name="a")
+    assert [layer.site.layer for layer in composition_layers(model)] == [0, 1]
+    model(input_ids=tokens()).logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "houlsby", "parallel"])
+def test_an_adapter_may_be_in_some_layers_alone(tmp_path, kind):
+    some = BottleneckConfig(**PRESETS[kind], layers_to_transform=[2, 0], task_type="CAUSAL_LM")
+    model = get_peft_model(tiny(num_hidden_layers=3), some, adapter_name="a")
+    model.add_adapter("b", some)
+    model.add_adapter("fusion", FusionConfig(members=["a", "b"], task_type="CAUSAL_LM"))
+    assert {layer.site.layer for layer in composition_layers(model)} == {0, 2}
+    assert {layer.site.layer for layer in fusion_layers(model)} == {0, 2}
+    model.set_adapter("a")
+    randomise(model)
+    model.save_pretrained(tmp_path, selected_adapters=["a"])
+    again = PeftModel.from_pretrained(tiny(num_hidden_layers=3), tmp_path / "a")
+    assert torch.equal(again.eval()(tokens()).logits, model.eval()(tokens()).logits)
+    with pytest.raises(ValueError, match="adapt different modules"):
+        model.add_adapter("c", config(kind))
+        model.add_adapter("d", FusionConfig(members=["a", "c"], task_type="CAUSAL_LM"))
+
+
+def test_layers_that_a_model_lacks_are_named():
+    with pytest.raises(ValueError, match=r"The layers \[7\] of this Qwen2ForCausalLM have no module for the place"):
+        get_peft_model(tiny(), BottleneckConfig(layers_to_transform=[0, 7]), adapter_name="a")
+    for wrong in ([], [-1], ["0"], [True]):
+        with pytest.raises(ValueError, match=r"layers_to_transform=.* is out of range; it must be a list of indices"):
+            BottleneckConfig(layers_to_transform=wrong)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ ADAPTER = ("adapter_config.json", "adapter.safetensors", "pytorch_adapter.bin")
 FUSION = ("adapter_fusion_config.json", "model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin")
 SETUP = "adapter_setup.json"
 HEADS = ("head_config.json", "model_head.safetensors", "pytorch_model_head.bin")
+LARGEST = 1e9  # magnitude of a number in a configuration
+LARGEST_JSON = 2**24  # bytes
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 PLACEMENT_FIELDS = ("mh_adapter", "output_adapter", "is_parallel", "original_ln_before")
@@ -248,7 +251,8 @@ def check(path: Path, fields: dict, field: str, accepted: tuple) -> None:
 def check_number(path: Path, fields: dict, field: str, kind: type[int] | type[float]) -> None:
     """Raises ValueError unless a field is a finite number of this kind."""
     value = fields.get(field)
-    if not isinstance(value, (int, kind)) or isinstance(value, bool) or not math.isfinite(value):
+    is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if not is_number or not -LARGEST <= value <= LARGEST:  # which NaN is not either
         raise ValueError(f"{path}: {field}={value!r} is not supported; accepted is a number.")
 
 
@@ -276,9 +280,18 @@ def checked_name(path: Path, name: str, commas: bool = False) -> str:
     return name
 
 
+def require_file(path: Path) -> None:
+    """Raises ValueError for what exists and is no file: a pipe would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file.")
+
+
 def read_json(path: Path) -> dict:
     """Reads a JSON object; raises ValueError if there is none."""
     try:
+        require_file(path)
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"over {LARGEST_JSON:,} bytes")
         given = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ValueError(f"{path} cannot be read; a directory written by the adapters library is needed.") from None
@@ -294,13 +307,19 @@ def read_tensors(directory: Path, names: tuple[str, str, str]) -> tuple[dict[str
     path = next((directory / name for name in names[1:] if (directory / name).exists()), None)
     if path is None:
         raise ValueError(f"{directory} holds neither {names[1]} nor {names[2]}.")
+    require_file(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{path} holds compressed tensors, which torch never writes; it is not read.")
     load = load_file if path.name == names[1] else partial(torch.load, map_location="cpu", weights_only=True)
     try:
         tensors = load(path)
     except Exception as error:  # anything that a damaged or hostile file provokes
         raise ValueError(f"{path} is damaged or holds more than tensors ({type(error).__name__}).") from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{path} holds no dictionary of tensors.")
+    is_dictionary = isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())
+    if not is_dictionary or not all(isinstance(key, str) for key in tensors):
+        raise ValueError(f"{path} holds no dictionary of tensors by their names.")
     return {key.removeprefix("model."): tensor for key, tensor in tensors.items()}, path
 
 
@@ -315,6 +334,8 @@ def check_fit(path: Path, tensors: dict[str, Tensor], expected: dict[str, tuple]
             raise ValueError(f"{path}: {key} is {tuple(tensor.shape)}, the model needs {expected[key]}.")
         if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
             raise ValueError(f"{path}: {key} is {tensor.dtype}; accepted are {[str(dtype) for dtype in DTYPES]}.")
+        if tensor.is_meta or not tensor.isfinite().all():
+            raise ValueError(f"{path}: {key} has {'no values' if tensor.is_meta else 'values that are not finite'}.")
     dtypes = {tensor.dtype for tensor in tensors.values()}
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 

@@ -73,6 +73,11 @@ def parameters_of(model: PeftModel, name: str, label: str) -> dict[str, nn.Param
 def adapter_shapes(base: nn.Module, config: BottleneckConfig, label: str) -> dict[str, tuple]:
     """Returns the shapes of an adapter's parameters by the library's names."""
     d, phm = hidden_size(base), None
+    if config.phm_dim is not None and (d % config.phm_dim or (config.phm_rank or 1) > d):
+        raise ValueError(
+            f"phm_dim={config.phm_dim} and phm_rank={config.phm_rank} do not fit; phm_dim must divide the width "
+            f"{d} of the model, and phm_rank must not exceed it."
+        )
     with torch.device("meta"):
         if config.phm_dim is not None:
             rule = new_rule(config.phm_dim, config.phm_rule_rank)
