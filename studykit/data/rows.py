@@ -51,7 +51,17 @@ class Row:
 
 Rows = dict[str, dict[str, list[Row]]]  # language -> split -> rows
 _JSON = TypeAdapter(Row)
-_ACCEPTED = {"string_type": "text", "tuple_type": "a list", "list_type": "a list", "bool_type": "true or false"}
+_KINDS = "an object whose kind is function, benchmark or stdio"
+_ACCEPTED = {
+    "model_attributes_type": "an object",
+    "dataclass_type": "an object",
+    "union_tag_not_found": _KINDS,
+    "union_tag_invalid": _KINDS,
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "bool_type": "true or false",
+}
 
 
 def row_to_json(row: Row) -> dict[str, Any]:

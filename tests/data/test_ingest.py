@@ -161,7 +161,7 @@ def test_an_unknown_layout_is_told_what_was_looked_for(tmp_path):
     write(tmp_path / "x.jsonl", "{")
     assert "x.jsonl, line 1: not valid JSON" in refused(tmp_path)
     write(tmp_path / "x.jsonl")
-    assert "its first row has the fields none" in refused(tmp_path)
+    assert "holds no row; a file with rows is needed" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("values, said", [

@@ -130,10 +130,10 @@ def detect(source: Source, files: list[SourceFile]) -> str:
         if any(marks <= first.keys() for marks in format.marks):
             if name != "nichetrans" or len(first) == len(nichetrans.MARKS) + 2:
                 return name
-    if refused and not first:
-        raise refused[0]
+    if not first:
+        raise refused[0] if refused else UserError(f"{source.address} holds no row; a file with rows is needed.")
     known = "; ".join(f"{name}: {', '.join(sorted(of.marks[0]))}" for name, of in FORMATS.items())
     raise UserError(
-        f"data.path={source.address} is of no known format: its first row has the fields {sorted(first) or 'none'}; "
+        f"data.path={source.address} is of no known format: its first row has the fields {sorted(first)}; "
         f"looked for were the fields of {known} and two languages; name one by data.format."
     )
