@@ -250,7 +250,7 @@ def check(path: Path, fields: dict, field: str, accepted: tuple) -> None:
 
 def check_number(path: Path, fields: dict, field: str, kind: type[int] | type[float]) -> None:
     """Raises ValueError unless a field is a finite number of this kind."""
-    value = fields.get(field)
+    value: Any = fields.get(field)
     is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
     if not is_number or not -LARGEST <= value <= LARGEST:  # which NaN is not either
         raise ValueError(f"{path}: {field}={value!r} is not supported; accepted is a number.")
