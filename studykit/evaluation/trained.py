@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES, RESTORED
 from studykit.study.parameters import EvaluateParams
+from studykit.training.adapters import require_base
 from studykit.training.fusions import load_trained, masked_members, trained_phases
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
@@ -49,11 +48,10 @@ def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
 
     Raises UserError for a run that is unfinished or was trained on another base.
     """
+    require_base(p.base, p.trained_runs)
     checkpoints = [] if p.trained_runs else [EvaluatedCheckpoint("base")]
     for seed, run in zip(p.seeds, p.trained_runs, strict=True):
         params = finished_run(run).params
-        if Path(params["base"]).name != Path(p.base).name:
-            raise UserError(f"{run} was trained on {params['base']}, not on {p.base}; evaluate it on its own base.")
         phases = trained_phases(params["method"]) if params["method"] in PHASES else ()
         if len(phases) < 2:  # an adapter has none, other compositions have one
             checkpoints.append(EvaluatedCheckpoint("trained", seed, run))

@@ -131,16 +131,14 @@ def finished_run(directory: str | Path) -> FinishedRun:
     Raises UserError if the run is not finished, or is damaged.
     """
     place = project_path(directory)
-    found = read_manifest(place)
-    if found is None:
+    if problem := damage(place):
+        raise damaged(str(directory), problem)
+    manifest = read_manifest(place)
+    if manifest is None:
         raise UserError(
             f"{directory} is not a finished run (it has no {MANIFEST}); run its notebook or `studykit run` first."
         )
-    if isinstance(found, str):
-        raise damaged(str(directory), found)
-    if problem := damage(place, found):
-        raise damaged(str(directory), problem)
-    return FinishedRun(str(directory), place, found)
+    return FinishedRun(str(directory), place, manifest)
 
 
 def damaged(name: str, problem: str) -> UserError:
@@ -148,18 +146,20 @@ def damaged(name: str, problem: str) -> UserError:
     return UserError(f"{name} is damaged ({problem}); run its notebook or `studykit run` again.")
 
 
-def read_manifest(place: Path, name: str = MANIFEST) -> Manifest | str | None:
-    """Returns the manifest of a run directory; None if there is none, or a sentence if it cannot be read."""
-    return _read_record(place / name, Manifest)
+def read_manifest(place: Path, name: str = MANIFEST) -> Manifest | None:
+    """Returns the manifest of a run directory; None if there is none that can be read."""
+    record = _read_record(place / name, Manifest)
+    return record if isinstance(record, Manifest) else None
 
 
 def read_attempt(staging: Path) -> Attempt | None:
     """Returns the attempt noted in a run's staging directory; None if there is none that can be read."""
-    found = _read_record(staging / "attempt.json", Attempt)
-    return None if isinstance(found, str) else found
+    record = _read_record(staging / "attempt.json", Attempt)
+    return record if isinstance(record, Attempt) else None
 
 
-def _read_record(file: Path, model: type[Attempt]) -> Any:
+def _read_record(file: Path, model: type[Attempt]) -> Attempt | str | None:
+    """A record; None if there is none, or a sentence if it cannot be read."""
     try:
         about = file.stat()
         return _parse(file, model, (about.st_mtime_ns, about.st_size, about.st_ino))
@@ -183,17 +183,23 @@ def _parse(file: Path, model: type[Attempt], stamp: tuple[int, int, int]) -> Att
         return f"{file.name} is damaged: it is not JSON"
 
 
-def damage(place: Path, manifest: Manifest) -> str:
-    """Returns a sentence about the first published file that is missing or has another size; "" if there is none."""
+def damage(place: Path, name: str = MANIFEST) -> str:
+    """Returns a sentence about a manifest that cannot be read, or a published file that is missing or has another size.
+
+    A run without damage, or without a manifest, has the sentence "".
+    """
+    manifest = _read_record(place / name, Manifest)
+    if not isinstance(manifest, Manifest):
+        return manifest if isinstance(manifest, str) else ""
     try:
         return place.joinpath(DAMAGE_NOTE).read_text(encoding="utf-8", errors="replace")[:400] or "a file has changed"
     except OSError:
         pass
-    for name, file in manifest.published.items():
+    for path, file in manifest.published.items():
         try:
-            size = (place / name).stat().st_size
+            size = (place / path).stat().st_size
         except (OSError, ValueError):  # ValueError: a name that no file can have
-            return f"{name} is missing"
+            return f"{path} is missing"
         if size != file.size:
-            return f"{name} has {size:,} bytes, not {file.size:,}"
+            return f"{path} has {size:,} bytes, not {file.size:,}"
     return ""

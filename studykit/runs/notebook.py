@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from studykit.errors import UserError, show
 from studykit.runs import files, process
-from studykit.runs.manifest import Manifest, read_manifest
+from studykit.runs.manifest import read_manifest
 from studykit.study import parameters
 from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
@@ -107,11 +107,7 @@ def _widened(study: Study, stage: str, values: dict[str, Any]) -> Study | None:
 
 def _require_finished(stage: str, file: str, run: Run, planned: set[str], widened: Study) -> None:
     """Raises UserError if a run needs one that is neither finished nor planned by the study."""
-    missing = [
-        need
-        for need in run.needs
-        if need.dir not in planned and not isinstance(read_manifest(files.home() / need.dir), Manifest)
-    ]
+    missing = [need for need in run.needs if need.dir not in planned and read_manifest(files.home() / need.dir) is None]
     if missing:
         names = ", ".join(need.name for need in missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
         notebook = STAGES[missing[0].stage].notebook

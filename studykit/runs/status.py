@@ -58,9 +58,8 @@ def run_status(directory: str | Path) -> Status:
     final = files.home() / directory
     stage = final.parent.name
     log = files.home() / "logs" / stage / f"{final.name}.ipynb"
-    manifest = read_manifest(final)
-    problem = damage(final, manifest) if isinstance(manifest, Manifest) else manifest or ""
-    if isinstance(manifest, Manifest) and not problem:
+    manifest, problem = read_manifest(final), damage(final)
+    if manifest and not problem:
         notebook = final / "notebook.ipynb"
         return Status("done", manifest=manifest, log=notebook if notebook.is_file() else None)
     if writer := locks.holder(files.staging_dir(f"{stage}/{final.name}") / "lock"):

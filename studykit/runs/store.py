@@ -175,7 +175,7 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
     process.watch()
     with locked(run.staging, run.name, wait):
         if not _finished(run) and not _restored(run):
-            if problem := _damage(run.dir):
+            if problem := damage(run.dir):
                 print(f"{run.name}: it is damaged ({problem}) and is run again.", flush=True)
             shutil.rmtree(run.staging / "publish", ignore_errors=True)
             _begin_attempt(run)
@@ -190,16 +190,10 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
             print(f"{run.name}: published after {time.monotonic() - run._began:.1f} s.", flush=True)
 
 
-def _damage(directory: Path) -> str:
-    """What is wrong with the finished run in a directory, in a sentence; "" if nothing is, or none is there."""
-    manifest = read_manifest(directory)
-    return damage(directory, manifest) if isinstance(manifest, Manifest) else manifest or ""
-
-
 def _finished(run: OpenRun) -> bool:
     """Whether the directory holds a finished run that is whole. Raises UserError if it has other parameters."""
     manifest = read_manifest(run.dir)
-    if not isinstance(manifest, Manifest) or damage(run.dir, manifest):
+    if manifest is None or damage(run.dir):
         return False
     wanted = run.basis.params
     for key in wanted.keys() - {"out"}:
@@ -229,7 +223,7 @@ def _restored(run: OpenRun) -> bool:
     Everything that decided its results must be the same, and all that it published must be there.
     """
     manifest = read_manifest(run.dir, COPY)
-    if not isinstance(manifest, Manifest) or _changed(run, manifest) or damage(run.dir, manifest):
+    if manifest is None or _changed(run, manifest) or damage(run.dir, COPY):
         return False
     part = run.dir / ".manifest.part"
     shutil.copyfile(run.dir / COPY, part)

@@ -134,6 +134,11 @@ class Method(NamedTuple):
         return self._replace(left_out=left_out, masked_member="" if hidden == target else hidden)
 
 
+def has_value_matrix(name: str, variant: str) -> bool:
+    """Returns whether a composition of this name and variant learns a value matrix; only attention does."""
+    return name in ("adapterfusion", "advfusion") and variant != "static"
+
+
 def parse(word: str) -> Method:
     """Returns the method of a word; raises ValueError, with the nearest known one, for a word that names none."""
     plain, *changes = re.split(r"(?=[@~^])", word)

@@ -238,7 +238,7 @@ def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     elif stage == "fusion":
         silent = {"phase1_data", "carry_optimizer"} if values["method"] != "advfusion" else set()
         silent |= {"rank"} if values["variant"] != "lowrank" else set()
-        if values["method"] not in ("adapterfusion", "advfusion") or values["variant"] == "static":
+        if not methods.has_value_matrix(values["method"], values["variant"]):
             silent |= {"value_regularizer"}
         if values["method"] not in ("adapterfusion", "advfusion"):
             silent |= {"scores", "temperature"}

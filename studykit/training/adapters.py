@@ -76,7 +76,7 @@ def require_base(base: str | Path, trained_runs: Iterable[str | Path]) -> None:
     """Raises UserError unless finished runs were trained on this base run; on another their weights mean nothing."""
     for run in trained_runs:
         run_base = finished_run(run).params.get("base")
-        if run_base is None or Path(run_base) != Path(base):
+        if run_base is None or Path(run_base).name != Path(base).name:
             raise UserError(f"{run} was trained on base={run_base}, not on {base}; give runs of one base.")
 
 

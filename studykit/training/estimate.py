@@ -17,15 +17,16 @@ from dataclasses import dataclass, replace
 import torch
 from peft import PeftConfig
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, Qwen2Config
+from transformers import AutoConfig, PretrainedConfig
 
 from studykit.errors import UserError
 from studykit.study import methods, plan
 from studykit.study.file import Study
-from studykit.study.parameters import check
+from studykit.study.parameters import BaseModelParams, check
 from studykit.training import memory
 from studykit.training.adapters import adapter_config
 from studykit.training.fusions import FUSION, fusion_config
+from studykit.training.pretraining import model_config
 
 MIN_8BIT = 4096  # entries; bitsandbytes keeps the state of smaller tensors in fp32
 BLOCK_8BIT = 256  # entries per scale
@@ -159,17 +160,9 @@ def state_bytes(entries: int, optimizer: str) -> int:
 
 def read_config(study: Study) -> PretrainedConfig:
     """Returns the configuration of a study's base; raises UserError if neither disk nor hub has it."""
-    p = study.base_model
     if study.base == "scratch":
-        return Qwen2Config(
-            vocab_size=p.vocab_size,
-            hidden_size=p.hidden_size,
-            num_hidden_layers=p.layers,
-            num_attention_heads=p.heads,
-            num_key_value_heads=p.heads,
-            tie_word_embeddings=True,
-            intermediate_size=p.intermediate_size,
-        )
+        p = BaseModelParams.model_validate(study.base_model.model_dump())
+        return model_config(p, p.vocab_size)
     try:
         return AutoConfig.from_pretrained(study.base, trust_remote_code=False).get_text_config()
     except (OSError, ValueError) as error:

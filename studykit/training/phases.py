@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from peft import PeftModel
 
 from studykit.data.rows import DataRun
-from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase
+from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
 from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import encode_rows
 from studykit.training.fusions import MASKED_PHASES, masked_members, save_fusion, trained_phases
@@ -87,7 +87,6 @@ def train_phase(
     """
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
-    has_value = p.method in ("adapterfusion", "advfusion") and p.variant != "static"
     data = DataRun(p.data)
     rows = [row for language in phase.languages for row in data.rows(language, "train")]
     result, adam_state = train(
@@ -99,7 +98,7 @@ def train_phase(
         steps=phase.steps,
         trainer_state_dir=run.checkpoints / phase.phase.key,
         seed=p.seed,
-        value_regularizer=p.value_regularizer if has_value else 0.0,
+        value_regularizer=p.value_regularizer if has_value_matrix(p.method, p.variant) else 0.0,
         adam_state=adam_state,
     )
     save_fusion(model, run.path(phase.phase.key))

@@ -200,8 +200,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
 def new_model(tokenizer: Qwen2Tokenizer, p: BaseModelParams) -> Qwen2ForCausalLM:
     """Returns a new decoder of the Qwen2 family with tied embeddings, of the sizes in the parameters of notebook 00."""
     set_seed(p.seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
+    return Qwen2ForCausalLM(model_config(p, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id))
+
+
+def model_config(
+    p: BaseModelParams, vocab_size: int, pad_token_id: int | None = None, eos_token_id: int | None = None
+) -> Qwen2Config:
+    """Returns the configuration of a small base, of the sizes in the parameters of notebook 00."""
+    return Qwen2Config(
+        vocab_size=vocab_size,
         hidden_size=p.hidden_size,
         num_hidden_layers=p.layers,
         num_attention_heads=p.heads,
@@ -209,11 +216,10 @@ def new_model(tokenizer: Qwen2Tokenizer, p: BaseModelParams) -> Qwen2ForCausalLM
         intermediate_size=p.intermediate_size,
         max_position_embeddings=max(2048, 4 * p.context),
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=pad_token_id,
+        eos_token_id=eos_token_id,
         bos_token_id=None,
     )
-    return Qwen2ForCausalLM(config)
 
 
 def packed_blocks(

@@ -18,7 +18,7 @@ from pathlib import Path
 from studykit.errors import UserError
 from studykit.runs import files as run_files
 from studykit.runs import locks, store
-from studykit.runs.manifest import MANIFEST, Manifest, read_attempt, read_manifest
+from studykit.runs.manifest import MANIFEST, read_attempt, read_manifest
 from studykit.runs.text import format_bytes, plural
 from studykit.study.parameters import STAGES
 from studykit.workflow.lock import only_command
@@ -122,8 +122,7 @@ def _remove(leftover: Leftover) -> str:
 
 
 def _is_by_hand(name: str) -> bool:
-    manifest = read_manifest(run_files.home() / "runs" / name)
-    record = manifest if isinstance(manifest, Manifest) else read_attempt(run_files.staging_dir(name))
+    record = read_manifest(run_files.home() / "runs" / name) or read_attempt(run_files.staging_dir(name))
     return record is not None and record.by_hand
 
 
@@ -134,7 +133,7 @@ def _inputs(names: Iterable[str]) -> set[str]:
     while waiting:
         name = waiting.pop()
         for record in (read_manifest(run_files.home() / "runs" / name), read_attempt(run_files.staging_dir(name))):
-            if record is not None and not isinstance(record, str):
+            if record is not None:
                 inputs = {
                     directory.removeprefix("runs/") for directory in (*record.inputs, *store.run_dirs(record.params))
                 }

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from studykit.runs import files, locks
 from studykit.runs import status as runs_status
-from studykit.runs.manifest import MANIFEST, Manifest, read_manifest
+from studykit.runs.manifest import MANIFEST, read_manifest
 from studykit.runs.text import format_duration, format_value
 from studykit.study.plan import Run
 from studykit.workflow.progress import (
@@ -154,7 +154,7 @@ def _is_empty(file: Path) -> bool:
 
 def _describe_done(run: Run) -> str:
     manifest = read_manifest(files.home() / run.dir)
-    if not isinstance(manifest, Manifest):  # removed at this moment
+    if manifest is None:  # removed at this moment
         return f"{run.stage} {run.label} done"
     numbers = ", ".join(f"{name} {format_value(value, 3)}" for name, value in list(manifest.headline.items())[:2])
     return f"{run.stage} {run.label} done in {format_duration(manifest.seconds)}{': ' + numbers if numbers else ''}"

@@ -20,7 +20,7 @@ from statistics import mean
 
 from studykit.runs import files, locks, process
 from studykit.runs import status as runs_status
-from studykit.runs.manifest import MANIFEST, Manifest, read_attempt, read_manifest
+from studykit.runs.manifest import MANIFEST, read_attempt, read_manifest
 from studykit.runs.text import format_duration
 from studykit.study.methods import PHASES
 from studykit.study.parameters import STAGES
@@ -93,7 +93,7 @@ def stage_means(planned: Iterable[Run]) -> dict[str, tuple[float, bool]]:
         others = (file.parent for file in (files.home() / "runs" / stage).glob(f"*/{MANIFEST}"))
         for directories, is_own in ((own, True), (others, False)):
             manifests = [read_manifest(directory) for directory in directories]
-            if seconds := [found.seconds for found in manifests if isinstance(found, Manifest)]:
+            if seconds := [manifest.seconds for manifest in manifests if manifest]:
                 means[stage] = mean(seconds), is_own
                 break
     return means
