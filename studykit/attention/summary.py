@@ -223,7 +223,7 @@ class AttentionSummary:
             }
             return cls(**values | {"phases": phases})
         except (KeyError, TypeError) as error:
-            raise UserError(f"{file} is no summary of this version ({error}); make its run again.") from None
+            raise UserError(f"{file} is not a summary of this version ({error}); repeat its run.") from None
 
 
 def snapshot_headline(run_dir: str | Path, method: str) -> dict[str, float]:

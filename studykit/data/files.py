@@ -162,7 +162,7 @@ def _hub_errors(what: str) -> Iterator[None]:
     except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
         if hub.constants.HF_HUB_OFFLINE:
             raise UserError(
-                f"{what} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it; fetch it once on a machine "
+                f"{what} is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it; fetch it once on a machine "
                 "with a network, or unset HF_HUB_OFFLINE."
             ) from None
         message = str(error).strip().split("\n")[0]
@@ -215,7 +215,7 @@ def _parquet_rows(file: SourceFile, refuse: Refuse) -> Iterator[tuple[str, dict]
                 yield f"{file.address}, row {number}", row
     except (pa.ArrowException, OSError, DatasetGenerationError) as error:
         message = str(error).strip().split("\n")[0]
-        raise UserError(f"{file.address} is no whole parquet file ({message}).") from None
+        raise UserError(f"{file.address} is not a whole Parquet file ({message}).") from None
 
 
 def _local_parquet(path: Path) -> Iterator[dict | None]:
@@ -268,10 +268,10 @@ def _csv_rows(file: SourceFile, refuse: Refuse) -> Iterator[tuple[str, dict]]:
             for row in reader:
                 line, last = f"{file.address}, line {last + 1}", reader.line_num
                 if None in row or None in row.values():
-                    refuse(line, BadRow("its number of columns is not the header's"))
+                    refuse(line, BadRow("its number of columns differs from the header's"))
                 else:
                     yield line, row
     except BadRow as bad:
         raise bad.at(f"{file.address}, line {reached}") from None
     except csv.Error as error:
-        raise UserError(f"{file.address}, line {reached}: no valid CSV ({error}).") from None
+        raise UserError(f"{file.address}, line {reached}: not valid CSV ({error}).") from None

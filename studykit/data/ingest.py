@@ -126,13 +126,13 @@ def open_data_set(p: DataParams, address: str, format_name: str, *, is_test: boo
     names = [file.name for file in source.files]
     files = files_of_rows(names, p.members, root=str(source.root), is_test=is_test)
     if not files:
-        raise UserError(f"{key} has files of other languages alone; the study's are {', '.join(p.members)}.")
+        raise UserError(f"{key} has only files of other languages; the study's are {', '.join(p.members)}.")
     if format_name == "auto":
         format_name = detect(source, [SourceFile(file.name, source.root) for file in files])
     format = FORMATS[format_name]
     if p.task not in format.tasks:
         served = " and ".join(format.tasks)
-        raise UserError(f"{key} holds {format_name} rows, which serve task {served}, not {p.task}.")
+        raise UserError(f"{key} holds {format_name} rows, which serve the task {served}, not {p.task}.")
     if not format.has_references and not is_test:
         raise UserError(
             f"{key} holds {format_name} rows, which have no solutions to train on; name it as data.test_path."
@@ -169,7 +169,7 @@ def require_new_ids(examples: list[Example], first_lines: dict[tuple, str]) -> N
     for example in examples:
         key = (example.row.language, example.split, example.row.id)
         if key in first_lines:
-            raise BadRow("an id that stands twice", f" ({example.row.id}, first in {first_lines[key]})")
+            raise BadRow("an id that was used before", f" ({example.row.id}, first in {first_lines[key]})")
     first_lines |= {(e.row.language, e.split, e.row.id): e.line for e in examples}
 
 

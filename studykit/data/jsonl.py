@@ -53,7 +53,7 @@ def json_lines(path: Path, shown: str | None = None, refuse: Refuse = refuse_all
             refuse_foreign(file, shown)
             yield from _array(file, shown, refuse) if _is_array(file) else _lines(file, shown, refuse)
     except (gzip.BadGzipFile, zlib.error, EOFError):
-        raise UserError(f"{shown} is no whole gzip file; it must be JSON lines, packed by gzip.") from None
+        raise UserError(f"{shown} is not a whole gzip file; it must be JSON lines compressed with gzip.") from None
 
 
 def require_file(path: Path, shown: str) -> None:
@@ -100,7 +100,7 @@ class ObjectDecoder(json.JSONDecoder):
             try:
                 json.dumps(value, ensure_ascii=False).encode("utf-8")
             except UnicodeEncodeError:
-                raise BadRow("half of a surrogate pair, which is no text") from None
+                raise BadRow("half of a surrogate pair, which is not text") from None
         return value
 
 
@@ -233,7 +233,7 @@ def _array(file: BinaryIO, shown: str, refuse: Refuse) -> Iterator[tuple[str, di
             if (sign := window.next_sign()) == "]":
                 raise UserError(f"{window.location()}: an array ends after a comma; an object is missing.")
     if not sign:
-        raise UserError(f"{shown}: the array that starts it has no end; the file is cut off.")
+        raise UserError(f"{shown}: the array at its start has no end; the file was cut off.")
     window.at += 1
     if window.next_sign():
         raise UserError(f"{window.location()}: text stands behind the end of the array; a file holds one array.")

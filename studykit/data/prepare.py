@@ -28,7 +28,7 @@ def prepare(p: DataParams) -> tuple[Rows, DataManifest]:
     if p.path is not None:
         return rows_from_files(p, sizes)
     if p.task == "naming":
-        raise UserError("task='naming' has no built-in rows, whose functions all have one name; set data.path.")
+        raise UserError("task='naming' needs data.path: all functions of the built-in rows have one name.")
     template = check_template(p.task, p.template)
     if p.language:
         templates = {x: template if x == p.task else TEMPLATES.get(x, "") for x in p.members}

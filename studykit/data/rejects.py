@@ -79,7 +79,7 @@ def text(raw: dict, key: str, *, empty: bool = False) -> str:
     value = raw.get(key)
     if not isinstance(value, str):
         detail = f" (it is {type(value).__name__})" if key in raw else ""
-        raise BadRow(f"the field {key!r} is missing or no text", detail)
+        raise BadRow(f"the field {key!r} is missing or not text", detail)
     if not value.strip() and not empty:
         raise BadRow(f"the field {key!r} is empty")
     return value

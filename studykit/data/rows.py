@@ -80,7 +80,7 @@ def row_from_json(values: dict[str, Any]) -> Row:
         raise BadRow("the field 'check' is not valid", ": a check of the form 'humaneval' needs an entry_point")
     if row.body is not None and not 0 <= row.body[0] <= row.body[1] <= len(row.prompt):
         raise BadRow(
-            "the field 'body' is no part of the prompt", f" ({list(row.body)} of {len(row.prompt)} characters)"
+            "the field 'body' is not a part of the prompt", f" ({list(row.body)} of {len(row.prompt)} characters)"
         )
     return row
 

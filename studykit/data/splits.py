@@ -88,6 +88,6 @@ def require_groups(examples: Sequence[Example], divided: Sequence[Example], by: 
             finer = {"repository": "'file' or 'row'", "file": "'row'"}.get(by)
             way_out = f"set data.split_by to {finer}" if finer else "it needs more rows"
             raise UserError(
-                f"The rows of {language} belong to {n} {by} alone ({names}), which cannot be divided into "
+                f"The rows of {language} belong to {n} {by} only ({names}), which cannot be divided into "
                 f"train, valid and test; {way_out}."
             )

@@ -89,7 +89,7 @@ def own_attention(attention: Mapping[str, str], confidence: float = 0.95) -> lis
         except OSError:
             raise UserError(f"{file} does not exist; a finished run of 05_fusion_attention is needed.") from None
         except KeyError as missing:
-            raise UserError(f"{file} has no {missing}; make the run again with 05_fusion_attention.") from None
+            raise UserError(f"{file} has no {missing}; run 05_fusion_attention again.") from None
     return rows
 
 

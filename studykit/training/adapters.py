@@ -77,7 +77,7 @@ def require_base(base: str | Path, trained_runs: Iterable[str | Path]) -> None:
     for run in trained_runs:
         run_base = finished_run(run).params.get("base")
         if run_base is None or Path(run_base).name != Path(base).name:
-            raise UserError(f"{run} was trained on base={run_base}, not on {base}; give runs of one base.")
+            raise UserError(f"{run} was trained on {run_base}, not on {base}; give runs of one base.")
 
 
 def load_members(model: PreTrainedModel, members: Mapping[str, str]) -> PeftModel:

@@ -84,14 +84,14 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     ("x.jsonl", b'{"a": ' + b"[" * 100000 + b"}", "line 1: not usable JSON"),
     ("x.json", b'[{"a": "\\udc00"}]', "x.json, line 1: half of a surrogate pair"),
     ("x.json", b'[{"a": 1},\n{"a" 2}]', "x.json, line 2: not valid JSON in an array"),
-    ("x.json", b'[{"a": 1},\n', "the array that starts it has no end"),
+    ("x.json", b'[{"a": 1},\n', "the array at its start has no end"),
     ("x.json", b'[{"a": 1},\n 2]', "line 2: an object is expected, not int"),
-    ("x.csv", b"a,b\n1,2\n1,2,3\n", "x.csv, line 3: its number of columns is not the header's"),
+    ("x.csv", b"a,b\n1,2\n1,2,3\n", "x.csv, line 3: its number of columns differs from the header's"),
     ("x.csv", b"a,b\n1\n", "x.csv, line 2: its number of columns"),
     ("x.csv", b"a,b\n\xe9,2\n", "x.csv, line 2: not UTF-8 text (invalid continuation byte at byte 4"),
-    ("x.csv", b'a,b\n"1"2,3\n', "line 2: no valid CSV"),
-    ("x.parquet", b"nothing", "x.parquet is no whole parquet file"),
-    ("x.jsonl.gz", b"nothing", "x.jsonl.gz is no whole gzip file"),
+    ("x.csv", b'a,b\n"1"2,3\n', "line 2: not valid CSV"),
+    ("x.parquet", b"nothing", "x.parquet is not a whole Parquet file"),
+    ("x.jsonl.gz", b"nothing", "x.jsonl.gz is not a whole gzip file"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_named_by_file_and_line(tmp_path, name, data, said):
     (tmp_path / name).write_bytes(data)

@@ -48,31 +48,31 @@ def without(row: dict, key: str) -> dict:
 MALFORMED = [
     (commit(0), "{'id': 1}", COMMIT, "not valid JSON (Expecting property name enclosed in double quotes, column 2)"),
     (commit(0), "[1]", COMMIT, "an object is expected, not list"),
-    (commit(0), '{"a": "\\ud800"}', COMMIT, "half of a surrogate pair, which is no text"),
-    (commit(0), without(commit(1), "subject"), COMMIT, "the field 'subject' is missing or no text"),
+    (commit(0), '{"a": "\\ud800"}', COMMIT, "half of a surrogate pair, which is not text"),
+    (commit(0), without(commit(1), "subject"), COMMIT, "the field 'subject' is missing or not text"),
     (commit(0), commit(1, subject=" \n"), COMMIT, "the field 'subject' is empty"),
-    (commit(0), commit(1, subject=7), COMMIT, "the field 'subject' is missing or no text (it is int)"),
-    (commit(0), commit(1, old_contents=None), COMMIT, "'old_contents' is missing or no text (it is NoneType)"),
+    (commit(0), commit(1, subject=7), COMMIT, "the field 'subject' is missing or not text (it is int)"),
+    (commit(0), commit(1, old_contents=None), COMMIT, "'old_contents' is missing or not text (it is NoneType)"),
     (commit(0), commit(1, new_contents=commit(1)["old_contents"]), COMMIT, "'old_contents' and 'new_contents' are the"),
-    (commit(0), commit(0), COMMIT, "an id that stands twice (Go0000, first in "),
+    (commit(0), commit(0), COMMIT, "an id that was used before (Go0000, first in "),
     (commit(0), commit(1, "Ruby"), COMMIT, "a row of another language in a file of go (Ruby)"),
     (commit(0), commit(1, repos=""), COMMIT, "the field 'repos' is empty"),
-    (commit(0), without(commit(1), "lang"), COMMIT, "the field 'lang' is missing or no text"),
+    (commit(0), without(commit(1), "lang"), COMMIT, "the field 'lang' is missing or not text"),
     (ct(0, "Ada", "Go"), ct(1, "Ada", "Go", target_content=""), {}, "the field 'target_content' is empty"),
     (ct(0, "Ada", "Go"), without(ct(1, "Ada", "Go"), "id"), {}, "the field 'id' is missing"),
     (humaneval(0), humaneval(1) | {"task_id": "one"}, PYTHON, "'task_id' is not of the form name/number (one)"),
-    (humaneval(0), without(humaneval(1), "prompt"), PYTHON, "the field 'prompt' is missing or no text"),
+    (humaneval(0), without(humaneval(1), "prompt"), PYTHON, "the field 'prompt' is missing or not text"),
     (humaneval_x("Go", 0), humaneval_x("Python", 1), GENERATION, "a row of another language in a file of go (Python)"),
     (humaneval_x("Go", 0), humaneval_x("Go", 1) | {"canonical_solution": ""}, GENERATION, "_solution' is empty"),
-    (humaneval_x("Go", 0), humaneval_x("Go", 0), GENERATION, "an id that stands twice (Go/0, first in "),
+    (humaneval_x("Go", 0), humaneval_x("Go", 0), GENERATION, "an id that was used before (Go/0, first in "),
     (codexglue(0), codexglue(1, docstring=""), SUMMARY, "the docstring is empty"),
     (codexglue(0), codexglue(1, code=" "), NAMING, "the field 'code' is empty"),
     (codexglue(0), codexglue(1, language="java"), SUMMARY, "a row of another language in a file of python (java)"),
-    (codexglue(0), without(codexglue(1), "repo"), SUMMARY, "the field 'repo' is missing or no text"),
-    ({"prompt": "p", "target": "t"}, {"prompt": "p"}, COMMIT, "the field 'target' is missing or no text"),
+    (codexglue(0), without(codexglue(1), "repo"), SUMMARY, "the field 'repo' is missing or not text"),
+    ({"prompt": "p", "target": "t"}, {"prompt": "p"}, COMMIT, "the field 'target' is missing or not text"),
     ({"prompt": "p", "target": "t"}, {"prompt": "p", "target": ""}, COMMIT, "the field 'target' is empty"),
     ({"prompt": "p", "target": "t"}, {"prompt": "", "target": "t"}, COMMIT, "the field 'prompt' is empty"),
-    ({"id": 1, "prompt": "p", "target": "t"}, {"id": 1, "prompt": "q", "target": "t"}, COMMIT, "an id that stands"),
+    ({"id": 1, "prompt": "p", "target": "t"}, {"id": 1, "prompt": "q", "target": "t"}, COMMIT, "an id that was used"),
 ]  # fmt: skip
 
 
@@ -89,8 +89,8 @@ def test_a_malformed_row_is_named_by_file_and_line(tmp_path, good, bad, asked, s
     ({"id": 1, "name": "x", "Go": "a", "Ada": "b", "Lua": "c"}, "two language keys"),
     ({"name": "x", "Go": "a", "Ada": "b"}, "two language keys"),
     ({"id": 1, "name": "x", "Go": " ", "Julia": "b"}, "the field 'Go' is empty"),
-    ({"id": 1, "name": "x", "Go": "a", "Julia": 3}, "the field 'Julia' is missing or no text (it is int)"),
-    (niche(0, "train", "Go", "Julia"), "an id that stands twice (0-go-julia, first in "),
+    ({"id": 1, "name": "x", "Go": "a", "Julia": 3}, "the field 'Julia' is missing or not text (it is int)"),
+    (niche(0, "train", "Go", "Julia"), "an id that was used before (0-go-julia, first in "),
 ])  # fmt: skip
 def test_a_malformed_pair_is_named_by_file_and_line(tmp_path, row, said):
     nichetrans(tmp_path, train=[niche(0, "train", "Go", "Julia"), "", row])
@@ -100,14 +100,14 @@ def test_a_malformed_pair_is_named_by_file_and_line(tmp_path, row, said):
 
 @pytest.mark.parametrize("train, test, said", [
     ([program(0, "nowhere")], None, "000.jsonl, line 1: no problem of its src_uid in problem_descriptions.jsonl (n"),
-    ([program(0, "p0"), program(0, "p1")], None, "line 2: an id that stands twice (code0, first in "),
-    ([without(program(0, "p0"), "exec_outcome")], None, "the field 'exec_outcome' is missing or no text"),
+    ([program(0, "p0"), program(0, "p1")], None, "line 2: an id that was used before (code0, first in "),
+    ([without(program(0, "p0"), "exec_outcome")], None, "the field 'exec_outcome' is missing or not text"),
     ([program(0, "p0", source_code="")], None, "the field 'source_code' is empty"),
     (None, [problem("nowhere")], "test.jsonl, line 1: no unit tests of its src_uid in unittest_db.json (nowhere)"),
     (None, [problem("t0", description="")], "the field 'description' is empty"),
     (None, [problem("t0", sample_inputs="1")], "'sample_inputs' and 'sample_outputs' are not lists of as many texts"),
     (None, [problem("t0", sample_inputs=[])], "'sample_inputs' and 'sample_outputs' are not lists of as many texts"),
-    (None, [problem("t0", memory_limit="1 gigabyte")], "'memory_limit' is no number of megabytes (1 gigabyte)"),
+    (None, [problem("t0", memory_limit="1 gigabyte")], "'memory_limit' is not a number of megabytes (1 gigabyte)"),
 ])  # fmt: skip
 def test_malformed_rows_of_xcodeeval(tmp_path, train, test, said):
     assert said in refused(xcodeeval(tmp_path, train, test), **GENERATION)
@@ -133,14 +133,14 @@ def test_malformed_rows_of_multipl_e(tmp_path, row):
 
 
 def test_what_is_asked_of_data_that_does_not_serve_it(tmp_path):
-    assert "holds nichetrans rows, which serve task translation, not commit" in refused(
+    assert "holds nichetrans rows, which serve the task translation, not commit" in refused(
         nichetrans(tmp_path / "n"), **COMMIT
     )
     assert "has no rows to train on for lua; 3 rows were skipped (a pair" in refused(
         nichetrans(tmp_path / "n", valid=[], train=[niche(n, "x", "Go", "Ada") for n in range(3)], test=[]),
         members=["lua"], target="lua")  # fmt: skip
     assert "holds no file of rows" in refused(_folder(tmp_path / "e"))
-    assert "has files of other languages alone; the study's are go" in refused(
+    assert "has only files of other languages; the study's are go" in refused(
         write(tmp_path / "r/ruby/x.jsonl", commit(0)).parents[1], **COMMIT)  # fmt: skip
     assert "in fewer than two languages of the study; translation needs two" in refused(
         humaneval_xs(tmp_path / "h"), members=["go", "julia"])  # fmt: skip

@@ -147,7 +147,7 @@ def test_forks_and_renames_are_not_torn_apart(tmp_path):
     write(tmp_path / "go/data.jsonl", *renamed)
     assert "set data.split_by to 'file' or 'row'" in refused(tmp_path, task="commit", members=["go"], target="go")
     said = refused(tmp_path, task="commit", members=["go"], target="go", split_by="file")
-    assert "belong to 1 file alone" in said and said.endswith("set data.split_by to 'row'.")
+    assert "belong to 1 file only" in said and said.endswith("set data.split_by to 'row'.")
     rows, _ = prepare(tmp_path, task="commit", members=["go"], target="go", split_by="row")
     assert sum(map(len, rows["go"].values())) == 59
 
@@ -442,7 +442,7 @@ def test_the_docstring_of_python_goes(code, left):
     ("def f(a):\n    x = 1\n    '''Adds two\n\n    numbers.'''", "Adds two\n\nnumbers.", "python"),
 ])  # fmt: skip
 def test_a_docstring_that_stays_is_no_question(code, docstring, language):
-    with pytest.raises(NotRequested, match="the docstring stands in the code"):
+    with pytest.raises(NotRequested, match="the code still contains the docstring"):
         readers_codesearchnet.without_docstring(code, docstring, language)
 
 
@@ -548,7 +548,7 @@ def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
     ({"check": {"kind": "function", "function": "f", "tests": []}}, "at function.tests"),
     ({"meta": "x"}, "the field 'meta' is not read"),
     ({"meta": {"stop": "\nend"}}, "the field 'meta' is not read"),
-    ({"body": [3, 9]}, "the field 'body' is no part of the prompt ([3, 9] of 1 characters)"),
+    ({"body": [3, 9]}, "the field 'body' is not a part of the prompt ([3, 9] of 1 characters)"),
     ({"language": "lua"}, "a row of another language in a file of go (lua)"),
 ])  # fmt: skip
 def test_a_prepared_row_is_validated_where_it_stands(tmp_path, fields, message):

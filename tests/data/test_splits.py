@@ -80,7 +80,7 @@ def test_own_splits_stay_and_what_has_none_of_a_test_is_fitted():
 
 
 def test_too_few_groups_to_divide():
-    with pytest.raises(UserError, match=r"go belong to 2 repository alone \(a, b\), .*set data.split_by to 'file' or"):
+    with pytest.raises(UserError, match=r"go belong to 2 repository only \(a, b\), .*set data.split_by to 'file' or"):
         require_groups(examples([("a",), ("b",)]), divide(examples([("a",), ("b",)]), SHARES, 0), "repository")
 
 

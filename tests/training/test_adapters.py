@@ -60,7 +60,7 @@ def fusion_run(home, model, runs: dict, phases: tuple[str, ...]):
         fusions.save_fusion(model, place / phase)
         expected[phase] = logits(model.train().eval())
     fusions.save_members(place, members(runs))
-    made_runs.finish(place, "fusion", {"base": runs["base"]})
+    made_runs.finish(place, "fusion", {"base": runs["base"], "placebo": "none"})
     return place, expected
 
 
@@ -164,5 +164,5 @@ def test_runs_of_another_base_are_refused(runs, home):
     adapters.require_base(runs["base"], members(runs).values())
     adapters.require_base(runs["base"] + "/", members(runs).values())
     other = tiny.base_run(home, seed=1)
-    refused("was trained on base=.*, not on", lambda: adapters.require_base(other, members(runs).values()))
+    refused("was trained on .*, not on", lambda: adapters.require_base(other, members(runs).values()))
     refused("is not a finished run", lambda: adapters.require_base(runs["base"], ["runs/adapter/absent"]))

@@ -71,7 +71,7 @@ def reference(raw: dict, docstring: str, choice: str) -> tuple[str, str]:
     key = "docstring_tokens" if is_codexglue else "func_documentation_tokens"
     tokens = raw.get(key)
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise BadRow(f"the field {key!r} is missing or no list of texts")
+        raise BadRow(f"the field {key!r} is missing or not a list of texts")
     if not (target := " ".join(" ".join(tokens).split())):
         raise BadRow(f"the field {key!r} is empty")
     return target, "docstring" if is_codexglue else ""
@@ -90,7 +90,7 @@ def without_docstring(code: str, docstring: str, language: str) -> str:
     if docstring in code or (
         len(words) >= LEAK_WORDS and f" {' '.join(words)} " in f" {' '.join(WORD.findall(code))} "
     ):
-        raise NotRequested("the docstring stands in the code")
+        raise NotRequested("the code still contains the docstring")
     return code
 
 
@@ -143,7 +143,7 @@ def without_name(code: str, name: str) -> str:
         raise NotRequested("the function has no name")
     hidden, count = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", PLACEHOLDER, code)
     if not count:
-        raise NotRequested("the name does not stand in the code")
+        raise NotRequested("the code does not contain the name")
     return hidden
 
 

@@ -38,7 +38,7 @@ def nichetrans_rows(raw: dict, location: Location, request: ReadRequest) -> Iter
 def ct_rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Example]:
     """Reads a converted row, which has no name: its id is its group."""
     if raw.get("id") is None:
-        raise BadRow("the field 'id' is missing or no text")
+        raise BadRow("the field 'id' is missing or not text")
     languages = text(raw, "source_lang"), text(raw, "target_lang")
     prompt = text(raw, "prompt", empty=True) if "prompt" in raw else ""
     yield _translation(

@@ -134,6 +134,6 @@ def detect(source: Source, files: list[SourceFile]) -> str:
         raise refused[0] if refused else UserError(f"{source.address} holds no row; a file with rows is needed.")
     known = "; ".join(f"{name}: {', '.join(sorted(of.marks[0]))}" for name, of in FORMATS.items())
     raise UserError(
-        f"data.path={source.address} is of no known format: its first row has the fields {sorted(first)}; "
-        f"looked for were the fields of {known} and two languages; name one by data.format."
+        f"data.path={source.address} has no known format: its first row has the fields {sorted(first)}; "
+        f"looked for were the fields of {known} and two languages; name the format in data.format."
     )

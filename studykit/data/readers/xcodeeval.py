@@ -93,7 +93,7 @@ def unit_test_check(tests: list | None, problem: dict) -> StdioCheck:
     for test in tests:
         outputs = [test["output"]] if isinstance(test.get("output"), str) else test.get("output")
         if not isinstance(test.get("input"), str) or not outputs or not _texts(outputs):
-            raise BadRow("a unit test is no input with its outputs", f" ({problem['src_uid']})")
+            raise BadRow("a unit test is not an input with its outputs", f" ({problem['src_uid']})")
         checked.append(StdioTest(test["input"], tuple(outputs)))
     memory = _limit(problem, "memory_limit", "megabyte")
     time_limit = _limit(problem, "time_limit", "second")
@@ -109,5 +109,5 @@ def _limit(problem: dict, key: str, unit: str) -> float | None:
     if problem.get(key) is None:
         return None
     if not (match := re.fullmatch(rf"(\d+(?:\.\d+)?) {unit}s?", text(problem, key).strip())):
-        raise BadRow(f"the field {key!r} is no number of {unit}s", f" ({problem[key]})")
+        raise BadRow(f"the field {key!r} is not a number of {unit}s", f" ({problem[key]})")
     return float(match[1])
