@@ -37,7 +37,7 @@ def checkpoint(seed: int | None, passed, nats, name: str = "trained") -> Checkpo
 
 
 def scores(checkpoints: Sequence[CheckpointScores], method: str = "base", **fields: Any) -> EvaluationScores:
-    n = checkpoints[0].scores["loss"].n
+    n = next(iter(checkpoints[0].scores.values())).n
     usual = {"method": method, "language": "lua", "ids": [f"r{i}" for i in range(n)], "groups": [None] * n,
              "isolation": "bwrap", "not_executed": None}  # fmt: skip
     return EvaluationScores(**{**usual, **fields}, checkpoints=list(checkpoints))

@@ -51,7 +51,7 @@ adapter: {steps: 800, target_steps: 800, eval_every: 20, patience: 0, batch_size
 fusion: {steps: 400, eval_every: 20, patience: 0, batch_size: 4}
 evaluate: {sources: [], max_new_tokens: 8}
 fusion_attention: {samples: 4}
-compare: {resamples: 100}
+compare: {resamples: 2000}
 """
 FILE = "params/quickstart.yaml"
 KINDS = ("Ctrl-C", "SIGTERM", "SIGKILL of the command", "SIGKILL of a kernel", "SIGKILL of everything", "failing cell",

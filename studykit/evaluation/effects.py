@@ -3,9 +3,10 @@
     within_rows_delta([5, 7, 1, 2], [4, 6, 3, 2])           # Cliff's delta of scores of text: 0.25
     odds_ratio([1, 1, 1, 0], [1, 0, 0, 0])                  # of pass rates: 5.4
     mcnemar(*discordant([1, 1, 1, 0], [1, 0, 0, 0]))        # p value of passes and failures: 0.5
+    conditional_odds_ratio(2, 0)                            # the effect that this p is about: 5
 
 Every p value comes with an effect size, because p says nothing about size. For scores of text it is Cliff's delta
-within rows, for pass rates the odds ratio.
+within rows, for pass rates the odds ratio: of the two rates, or, beside McNemar's test, of the discordant rows.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from studykit.errors import UserError
+from studykit.evaluation.statistics import TIE
 
 Numbers = Sequence[float] | np.ndarray
-TIE = 1e-9  # scores that differ by less are equal: their difference is a rounding error
 
 
 def within_rows_delta(a: Numbers, b: Numbers) -> float:
@@ -52,6 +53,18 @@ def discordant(a: Numbers, b: Numbers) -> tuple[int, int]:
     """Returns the number of rows on which a scores higher, and the number on which b does."""
     first, second = _paired(a, b)
     return int(np.sum(first - second > TIE)), int(np.sum(second - first > TIE))
+
+
+def conditional_odds_ratio(only_a: int, only_b: int) -> float:
+    """Returns the odds that a row which one system alone passes is passed by a, from the numbers of such rows.
+
+    It is the odds ratio *within* rows, b / c, which McNemar's test compares with 1. The odds ratio of the two rates is
+    nearer to 1, since it mixes easy and hard rows (Agresti 2013, section 11.2). Half a row is added to both numbers, so
+    that the ratio stays finite.
+
+        conditional_odds_ratio(7, 1)  # 7.5 / 1.5 = 5
+    """
+    return (only_a + 0.5) / (only_b + 0.5)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

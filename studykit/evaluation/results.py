@@ -13,6 +13,7 @@ from typing import Literal
 from studykit.evaluation.scores import Published
 from studykit.runs import files
 
+EffectName = Literal["odds ratio", "conditional odds ratio", "Cliff's delta"]
 Direction = Literal["better", "worse", "undecided"]
 OPPOSITE: dict[Direction, Direction] = {"better": "worse", "worse": "better", "undecided": "undecided"}
 
@@ -48,11 +49,13 @@ class MethodSummary(Published):
 
 
 class Verdict(Published):
-    """What a difference says of other test rows and of other seeds."""
+    """What a difference says of other test rows and of other trainings, after Holm's correction."""
 
     direction: Direction  # of the method against the other one, on other test rows
-    seeds_confirm: bool  # whether the interval over the seeds excludes 0; False for a single seed
-    p_holm: float  # the p value over rows after Holm's correction
+    seeds_confirm: bool  # whether the direction holds for other trainings too; False for a single seed
+    p_holm: float  # over rows: of "no difference between these trainings"
+    p_overall: float  # over rows and seeds: of "no difference between trainings like these"; 1 for a single seed
+    equivalent_within: float | None  # the margin that the true difference is shown to lie within; None: not shown
 
     @property
     def is_decided(self) -> bool:
@@ -60,8 +63,11 @@ class Verdict(Published):
         return self.direction != "undecided"
 
     def __str__(self) -> str:
-        only_seeds = self.is_decided and not self.seeds_confirm
-        return f"{self.direction} on these seeds" if only_seeds else self.direction
+        equivalent = "" if self.equivalent_within is None else f"equivalent within {self.equivalent_within:g}"
+        if not self.is_decided:
+            return equivalent or "undecided"
+        direction = self.direction if self.seeds_confirm else f"{self.direction} on these seeds only"
+        return f"{direction}, {equivalent}" if equivalent else direction
 
     def reversed(self) -> Verdict:
         """Returns the verdict of the same difference, seen from the other side."""
@@ -75,16 +81,20 @@ class Contrast(Published):
     against: str
     value: float
     interval: Interval | None  # over the test rows; None for a single row or cluster
+    overall_interval: Interval | None  # over rows and seeds; None below two seeds, rows or clusters
     n: int  # test rows, the same on both sides
     clusters: int | None  # groups of dependent rows; None: every row is independent
     p: float  # two-sided, over the test rows, of "no difference"
-    test: Literal["paired bootstrap", "McNemar, exact"]  # behind p
+    test: Literal["paired bootstrap", "sign flips, exact", "McNemar, exact"]  # behind p
+    p_overall: float  # over rows and seeds, see `student`; 1 below two seeds
+    p_equivalent: float | None  # of "the true difference is the margin or more"; None without a margin
     effect: float  # the size of the difference, see `effect_name`
-    effect_name: Literal["odds ratio", "Cliff's delta"]
+    effect_name: EffectName
     discordant: tuple[int, int] | None  # rows that only the one and only the other passes, where McNemar's test is used
-    detectable: float | None  # a true difference that the rows would reveal with a power of 80 %, without correction
-    by_seed: list[float]  # differences seed by seed; empty where the two have different seeds
-    seed_interval: Interval | None  # Student's t interval over the seeds; None below two seeds
+    error: float | None  # standard error over the rows; None for a single row or cluster
+    detectable: float | None  # a true difference between these trainings that 80 % of such sets of rows would reveal
+    detectable_overall: float | None  # a true difference between trainings that 80 % of such studies would reveal
+    by_seed: list[float]  # differences by the seeds that both have; empty where they have none in common
     verdict: Verdict
 
     def reversed(self) -> Contrast:
@@ -94,22 +104,13 @@ class Contrast(Published):
             "against": self.method,
             "value": -self.value,
             "interval": self.interval and self.interval.reversed(),
-            "effect": 1 / self.effect if self.effect_name == "odds ratio" else -self.effect,
+            "overall_interval": self.overall_interval and self.overall_interval.reversed(),
+            "effect": -self.effect if self.effect_name == "Cliff's delta" else 1 / self.effect,
             "discordant": self.discordant and self.discordant[::-1],
             "by_seed": [-difference for difference in self.by_seed],
-            "seed_interval": self.seed_interval and self.seed_interval.reversed(),
             "verdict": self.verdict.reversed(),
         }
         return self.model_copy(update=changes)
-
-
-class TestFamily(Published):
-    """The tests among which Holm's correction bounds the chance of any false finding."""
-
-    __test__ = False  # pytest takes classes named Test... for tests
-
-    tests: int
-    description: str  # of the family, inside a sentence
 
 
 class MetricComparison(Published):
@@ -122,9 +123,9 @@ class MetricComparison(Published):
     language: str
     signature: str  # the variant of the metric
     confidence: float  # of the intervals, as 0.95
+    margin: float | None  # a smaller difference does not matter to the reader; None: no such number was given
     summaries: list[MethodSummary]  # a method's earlier phases come before its final score
-    contrasts: list[Contrast]
-    family: TestFamily
+    contrasts: list[Contrast]  # the family of tests over which Holm's correction is taken
 
     def summary(self, method: str) -> MethodSummary:
         """Returns the summary of a method, or of a phase of it ("advfusion_zero, phase 1")."""

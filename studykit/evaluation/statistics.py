@@ -1,8 +1,7 @@
 """Statistics of scores: intervals, paired differences and corrections, in numpy alone.
 
-Two kinds of uncertainty are kept apart, and they must not be added up by eye. **Examples**: the test set could have
-been another one (`wilson`, `proportion`, `bootstrap`, `paired_bootstrap`, and `effects.mcnemar`). **Seeds**: the
-training could have ended elsewhere (`across_seeds`).
+All of them measure one uncertainty: the test set could have been another one. That the training could have ended
+elsewhere, too, is the subject of `student`.
 
     a, b = [1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]       # two systems on the same four examples
     difference = paired_bootstrap(a, b)                     # value 0.5, with low, high and p
@@ -22,6 +21,8 @@ are expanded: where the normal distribution would take the 2.5th percentile, the
 the truth: too rarely for means of 50 or fewer rows that are heavy-tailed or nearly all 0. BCa intervals are no better
 there in general, and studentised ones fail where few rows differ.
 
+A test of fewer than 20 clusters does not resample: it counts all ways to swap the two systems (`paired_bootstrap`).
+
 All resampling is seeded, so the same numbers give the same intervals on every machine.
 """
 
@@ -36,10 +37,13 @@ from statistics import NormalDist
 import numpy as np
 
 from studykit.errors import UserError
+from studykit.evaluation.student import student_t, two_sided
 
 Aggregate = Callable[[np.ndarray], np.ndarray]  # from sums of counts (..., k) to scores (...)
-CHUNK = 4_000_000  # resampling weights that are held in memory at once
+CHUNK = 2_000_000  # resampling weights that are made at once
+FEW_CLUSTERS = 20  # below this number a test is exact
 NORMAL = NormalDist()
+TIE = 1e-9  # scores that differ by less are equal: their difference is a rounding error
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,21 @@ class Estimate:
     """A value with its confidence interval."""
 
     value: float
-    low: float  # nan where a single example, cluster or seed leaves no interval
+    low: float  # nan where a single example or cluster leaves no interval
     high: float
     confidence: float  # as 0.95
     method: str  # how the interval was computed
-    n: int  # examples or seeds behind the value
+    n: int  # examples behind the value
     clusters: int | None = field(default=None, kw_only=True)  # None: every example is independent
 
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A difference a - b with its confidence interval and p value."""
+    """A difference a - b with its confidence interval, standard error and p value."""
 
     p: float  # two-sided, under "no difference"
+    exact: bool  # whether p counts all ways to swap the systems, instead of resampling
+    error: float  # the standard error; nan for a single example or cluster
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> Estimate:
@@ -146,7 +152,7 @@ def bootstrap(
     counts, aggregate = _prepare(examples, aggregate)
     sums, clustered = _clustered(counts, clusters)
     draws = _resample(sums, aggregate, resamples, seed)
-    low, high = _percentiles(draws, confidence, len(sums))
+    low, high = map(float, _percentiles(draws, confidence, len(sums)))
     value = float(aggregate(counts.sum(axis=0)))
     method = f"expanded percentile bootstrap, {resamples} resamples, seed {seed}{_cluster_note(clustered)}"
     return Estimate(value, low, high, confidence, method, len(counts), clusters=clustered)
@@ -167,10 +173,14 @@ def paired_bootstrap(
     Each draw takes both scores of an example, and all of its cluster, so whatever makes an example hard for both
     systems cancels out.
 
-    p starts from the share of resampled differences, centred on zero, that are at least as far from zero as the
-    observed one. One is added to both counts, so p is never 0 (Koehn 2004; the rule of sacrebleu's paired test). Its
-    normal quantile is then read as a quantile of Student's t, as the percentiles of the interval are, so that p and
-    interval agree for few examples too. A single example has p = 1.
+    p is that of a sign-flip test for fewer than 20 clusters. If the systems are alike, each cluster could as well have
+    been scored with the two swapped; p is the share of all 2^m ways to swap m clusters that give a difference at least
+    as large (Fisher 1935). It cannot be below 2 / 2^m: five clusters can never decide at the level of 0.05.
+
+    For more clusters p starts from the share of resampled differences, centred on zero, that are at least as far from
+    zero as the observed one. One is added to both counts, so p is never 0 (Koehn 2004; the rule of sacrebleu's paired
+    test). Its normal quantile is then read as a quantile of Student's t, as the percentiles of the interval are. A
+    single example has p = 1.
 
         paired_bootstrap(a.statistics, b.statistics, corpus_value("chrf")).p
 
@@ -189,12 +199,31 @@ def paired_bootstrap(
     sums, clustered = _clustered(both, clusters)
     draws = _resample(sums, difference, resamples, seed)
     value = float(difference(both.sum(axis=0)))
-    low, high = _percentiles(draws, confidence, len(sums))
-    # Systems that score the same differ by rounding errors alone; the tolerance makes their p value 1.
-    extreme = np.sum(np.abs(draws - draws.mean()) >= abs(value) - 1e-9)
+    low, high = map(float, _percentiles(draws, confidence, len(sums)))
+    m = len(sums)
+    exact = 1 < m < FEW_CLUSTERS
+    if exact:
+        p = _swapped(sums, difference, value)
+    else:  # Systems that score the same differ by rounding errors alone; the tolerance makes their p value 1.
+        extreme = np.sum(np.abs(draws - draws.mean()) >= abs(value) - TIE)
+        p = _widened(float((extreme + 1) / (resamples + 1)), m)
+    error = float(draws.std()) * math.sqrt(m / (m - 1)) if m > 1 else math.nan
     method = f"paired expanded percentile bootstrap, {resamples} resamples, seed {seed}{_cluster_note(clustered)}"
-    p = _widened(float((extreme + 1) / (resamples + 1)), len(sums))
-    return Difference(value, low, high, confidence, method, len(both), p, clusters=clustered)
+    return Difference(value, low, high, confidence, method, len(both), p, exact, error, clusters=clustered)
+
+
+def mean_intervals(
+    values: np.ndarray, clusters: Sequence | None = None, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """Returns the bootstrap intervals (2, ...) of many means over the same n examples: low bounds, then high bounds.
+
+    values: (n, ...), as weights of fusions by example, layer and member. All means are resampled together. The bounds
+    are nan for a single example or cluster.
+    """
+    counts = np.concatenate([values.reshape(len(values), -1), np.ones((len(values), 1))], axis=1)
+    sums, _ = _clustered(counts, clusters)
+    draws = _resample(sums, lambda drawn: drawn[..., :-1] / drawn[..., -1:], resamples, seed)
+    return _percentiles(draws, confidence, len(sums)).reshape(2, *values.shape[1:])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -217,49 +246,6 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     """Returns the mean and the sample standard deviation (n - 1), which is nan for a single value."""
     array = np.asarray(values, dtype=float)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
-
-
-def across_seeds(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Returns Student's t interval of the mean over training seeds; with one seed the bounds are nan.
-
-    For two methods with the same seeds, pass the differences seed by seed. Few seeds give wide intervals: the standard
-    error is multiplied by 4.3 for three seeds, where many seeds would have 1.96. The seeds are assumed to be
-    independent and roughly normal (Student 1908).
-
-        across_seeds([1.0, 2.0, 3.0])  # value 2, low -0.48, high 4.48
-    """
-    mean, sd = mean_sd(values)
-    n = len(values)
-    half = student_t(0.5 + confidence / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
-    return Estimate(mean, mean - half, mean + half, confidence, f"t interval over {n} seeds", n)
-
-
-@lru_cache(maxsize=256)
-def student_t(quantile: float, df: int) -> float:
-    """Returns a quantile in [0.5, 1) of Student's t with df >= 1 degrees of freedom, to about six digits.
-
-    student_t(0.975, 2)  # 4.302653
-    """
-    angles, mass = _t_mass(df)
-    return math.sqrt(df) * math.tan(np.interp(2 * quantile - 1, mass, angles))
-
-
-def two_sided(t: float, df: int) -> float:
-    """Returns the share of Student's t with df >= 1 degrees of freedom that is at least |t| away from zero."""
-    angles, mass = _t_mass(df)
-    return float(1 - np.interp(math.atan(abs(t) / math.sqrt(df)), angles, mass))
-
-
-@lru_cache(maxsize=16)
-def _t_mass(df: int) -> tuple[np.ndarray, np.ndarray]:
-    """Angles and the share of Student's |t| below sqrt(df) tan(angle).
-
-    In the angle the density becomes cos(angle)^(df - 1) on a bounded range, where a sum is exact enough.
-    """
-    angles = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(angles) ** (df - 1)
-    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return angles, mass / mass[-1]
 
 
 def pass_at_k(samples: int | Sequence[int], passed: int | Sequence[int], k: int) -> np.ndarray:
@@ -315,30 +301,43 @@ def _clustered(counts: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarra
 
 
 def _resample(counts: np.ndarray, aggregate: Aggregate, resamples: int, seed: int) -> np.ndarray:
-    """Returns the scores (resamples,) of `counts` (n, k) drawn n times with replacement."""
-    rng = np.random.default_rng(seed)
-    n = len(counts)
-    rows = max(1, CHUNK // n)
-    scores = []
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        scores.append(aggregate(weights.astype(float) @ counts))
-    return np.concatenate(scores)
+    """Returns the scores (resamples, ...) of `counts` (n, k) drawn n times with replacement."""
+    n, rows = len(counts), max(1, CHUNK // len(counts))
+    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    return np.concatenate([aggregate(_weights(n, size, seed, i) @ counts) for i, size in enumerate(sizes)])
 
 
-def _percentiles(draws: np.ndarray, confidence: float, m: int) -> tuple[float, float]:
-    """Returns the expanded percentiles of the draws.
+@lru_cache(maxsize=8)  # all scores of a study resample the same number of examples
+def _weights(n: int, draws: int, seed: int, chunk: int) -> np.ndarray:
+    """Returns how often (draws, n) each of n examples is drawn in n draws with replacement."""
+    drawn = np.random.default_rng([seed, chunk]).integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n).astype(float)
+
+
+def _swapped(sums: np.ndarray, difference: Aggregate, value: float) -> float:
+    """Returns the share of all ways to swap the two systems' counts (m, 2k) in clusters that reach `value` in size."""
+    m, width = len(sums), sums.shape[1] // 2
+    total, apart = sums[:, :width] + sums[:, width:], sums[:, :width] - sums[:, width:]
+    extreme = 0
+    for start in range(0, 2 ** (m - 1), CHUNK // m):  # the last cluster stays: swapping all turns only the sign
+        ways = np.arange(start, min(start + CHUNK // m, 2 ** (m - 1)))
+        signs = 1.0 - 2 * ((ways[:, None] >> np.arange(m)) & 1)  # (ways, m) of 1 and -1
+        moved = signs @ apart
+        swapped = np.concatenate([total.sum(axis=0) + moved, total.sum(axis=0) - moved], axis=1) / 2
+        extreme += int(np.sum(np.abs(difference(swapped)) >= abs(value) - TIE))
+    return extreme / 2 ** (m - 1)
+
+
+def _percentiles(draws: np.ndarray, confidence: float, m: int) -> np.ndarray:
+    """Returns the two expanded percentiles (2, ...) of the draws (resamples, ...).
 
     Of m clusters, the variance of the draws is too small by the factor (m - 1) / m, and as uncertain as Student's t
     with m - 1 degrees of freedom assumes.
     """
     if m == 1:
-        return math.nan, math.nan
+        return np.full((2, *draws.shape[1:]), math.nan)
     beyond = NORMAL.cdf(-student_t(0.5 + confidence / 2, m - 1) * math.sqrt(m / (m - 1)))
-    low, high = np.quantile(draws, [beyond, 1 - beyond])
-    return float(low), float(high)
+    return np.quantile(draws, [beyond, 1 - beyond], axis=0)
 
 
 def _widened(p: float, m: int) -> float:

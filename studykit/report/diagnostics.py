@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from studykit.attention.summary import AttentionSummary
 from studykit.evaluation.results import MetricComparison
-from studykit.report import conclusions
+from studykit.report import verdicts
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
 from studykit.runs.text import plural
@@ -107,7 +107,7 @@ def _worse_than_one_adapter(evidence: Evidence) -> str | None:
         for adapter in SINGLE_ADAPTERS:
             contrast = comparison.contrast(evidence.method, adapter)
             if contrast and contrast.verdict.direction == "worse":
-                sentences.append(conclusions.sentence(comparison, contrast))
+                sentences.append(verdicts.sentence(comparison, contrast))
     return " ".join(sentences) or None
 
 

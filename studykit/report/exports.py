@@ -15,7 +15,7 @@ import pandas as pd
 
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import MetricComparison
-from studykit.report.conclusions import sample_size, score_interval, signed, signed_interval
+from studykit.report.verdicts import sample_size, score_interval, signed, signed_interval
 from studykit.runs.text import plural
 from studykit.study.languages import display_name
 
@@ -61,6 +61,7 @@ def comparison_frame(comparisons: Iterable[MetricComparison]) -> pd.DataFrame:
         for row in comparison.summaries:
             contrast = contrasts.get(row.method)
             of_difference = contrast and contrast.interval
+            of_both = contrast and contrast.overall_interval
             line = {
                 "metric": comparison.metric,
                 "method": row.method,
@@ -77,10 +78,13 @@ def comparison_frame(comparisons: Iterable[MetricComparison]) -> pd.DataFrame:
                 "p": contrast and contrast.p,
                 "test": contrast and contrast.test,
                 "p_holm": contrast and contrast.verdict.p_holm,
+                "overall low": of_both and of_both.low,
+                "overall high": of_both and of_both.high,
+                "p_overall_holm": contrast and contrast.verdict.p_overall,
                 "effect": contrast and contrast.effect,
                 "effect_name": contrast and contrast.effect_name,
                 "verdict": contrast and str(contrast.verdict),
-                "tests": contrast and comparison.family.tests,
+                "tests": contrast and len(comparison.contrasts),
                 "interval": row.interval_method,
                 "signature": comparison.signature,
             }
@@ -145,7 +149,7 @@ def caption(comparison: MetricComparison) -> str:
     if contrasts := comparison.to_baseline:
         sentences.append(
             f"Differences to {comparison.baseline} are paired by row; p is corrected by Holm's method over "
-            f"{plural(comparison.family.tests, 'test')}; effect size: {contrasts[0].effect_name}."
+            f"{plural(len(comparison.contrasts), 'difference')}; effect size: {contrasts[0].effect_name}."
         )
     return " ".join([*sentences, f"Signature: {comparison.signature}."])
 

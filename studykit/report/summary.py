@@ -11,7 +11,7 @@ from pathlib import Path
 
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import MethodSummary, MetricComparison, read_results
-from studykit.report import conclusions
+from studykit.report import conclusions, verdicts
 from studykit.runs.text import plural
 
 
@@ -61,7 +61,7 @@ def read_score_table(run_dir: Path, target: str) -> ScoreTable | None:
 
 def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:
     metric = main.metric
-    interval = conclusions.score_interval(row.interval, metric) if row.interval else ""
+    interval = verdicts.score_interval(row.interval, metric) if row.interval else ""
     score = {"method": row.method, "score": format_score(row.mean, metric), "interval": interval}
     if row.method == main.baseline:
         return ScoreLine(**score, difference="", difference_interval="", verdict="the baseline")
@@ -70,19 +70,16 @@ def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:
         return ScoreLine(**score, difference="–", difference_interval="", verdict="")
     return ScoreLine(
         **score,
-        difference=conclusions.signed(contrast.value, metric),
-        difference_interval=conclusions.signed_interval(contrast.interval, metric),
+        difference=verdicts.signed(contrast.value, metric),
+        difference_interval=verdicts.signed_interval(contrast.interval, metric),
         verdict=str(contrast.verdict),
     )
 
 
 def _caption(main: MetricComparison) -> str:
     seeds = plural(main.seeds, "seed")
-    rows = conclusions.sample_size(main.summaries[0], "test row")
+    rows = verdicts.sample_size(main.summaries[0], "test row")
     return (
         f"Scores are means over {seeds}, n = {rows}, each with its {main.confidence:.0%} interval over rows. "
-        f"A method is better or worse than the baseline if the corrected p of their difference is below "
-        f"{1 - main.confidence:.2g} and its intervals over rows and over seeds both exclude 0. "
-        "“On these seeds” means that only the interval over rows excludes 0: other seeds could give another result. "
-        "“Undecided” means that these test rows do not tell the two apart; it does not mean that they are equal."
+        f"{verdicts.verdict_meanings(main)}"
     )

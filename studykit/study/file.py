@@ -125,6 +125,12 @@ class Study(Section):
         return [*self.members, self.target]
 
     @property
+    def baseline(self) -> str:
+        """The method that the others are compared with."""
+        usual = "adapterfusion" if "adapterfusion" in self.methods else self.methods[0]
+        return self.compare.baseline or usual
+
+    @property
     def evaluated_sources(self) -> list[str]:
         """Returns the members besides the target whose adapters are evaluated too, each on its own rows."""
         sources = self.evaluate.sources
@@ -206,6 +212,9 @@ class Study(Section):
                 f"compare.contrasts names {show(foreign[0])}; it may name {', '.join(questions.labels(self.methods))}"
             )
         check("compare", self.compare.model_dump(), place="compare")
+        made = self.compare.contrasts or questions.method_pairs(self.methods, self.baseline, self.target)
+        if problem := questions.too_few_resamples(self.compare.resamples, len(made), self.compare.confidence):
+            raise ValueError(problem)
         hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
         if not (self.base == "scratch" or _is_local(self.base) or hub_id):
             raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")

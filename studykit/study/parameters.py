@@ -122,7 +122,19 @@ class CompareParams(Section):
         ),
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="The intervals have this confidence.")
-    resamples: int = Field(2000, ge=100, description="The bootstrap draws this many samples.")
+    resamples: int = Field(
+        10_000,
+        ge=100,
+        description="The bootstrap draws this many samples; the more comparisons, the more it needs.",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Two methods that differ by less, in the unit of the score by which they are judged, are equivalent; "
+            "null means that equivalence is not tested."
+        ),
+    )
     out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")

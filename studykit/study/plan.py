@@ -159,7 +159,6 @@ def plan(study: Study) -> list[Run]:
         for m in asked
         if m.has_weights
     }
-    baseline = study.compare.baseline or ("adapterfusion" if "adapterfusion" in study.methods else study.methods[0])
     run(
         "compare",
         evaluations=evaluations,
@@ -168,7 +167,7 @@ def plan(study: Study) -> list[Run]:
         target=study.target,
         adapters={word: paths[word] for word in trained if methods.parse(word).is_adapter},
         fusions={m.word: paths[m.word] for m in asked if m.members},
-        baseline=baseline,
+        baseline=study.baseline,
     )
     return list(made.values())
 

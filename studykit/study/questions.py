@@ -8,6 +8,7 @@ members, the variant, the member that is hidden, those that are left out, or the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from studykit.study.methods import PHASE_1, RESTORED, TARGET, Method, parse
@@ -31,6 +32,7 @@ VARIANT = "Is a fusion with fewer parameters as good?"
 QUESTIONS = (
     ADAPTER, FUSING, SOURCES, OWN, MEMBERS, SCHEDULE, MASK, PLACEBO_MASK, ADVFUSION, RESTORING, PHASE_2, KIND, VARIANT,
 )  # fmt: skip
+DRAWS_BEYOND = 10  # resamples that a p at Holm's first step must leave beyond the observed difference
 FACTORS = ("name", "mask", "members", "variant", "masked_member", "left_out", "placebo")
 
 
@@ -60,6 +62,18 @@ def method_pairs(words: Sequence[str], baseline: str, target: str) -> list[Pair]
     for of_question in questions(words, target).values():
         pairs += [(a, b) for a, b in of_question if (a, b) not in pairs and (b, a) not in pairs]
     return pairs
+
+
+def too_few_resamples(resamples: int, tests: int, confidence: float) -> str:
+    """Returns why so many resamples are too few for so many tests, as a part of a sentence; "" where they suffice.
+
+    Holm's first step needs a p below (1 - confidence) / tests, and ten resamples beyond it.
+    """
+    least = math.ceil(DRAWS_BEYOND * tests / (1 - confidence) - 1e-6)
+    if resamples >= least:
+        return ""
+    comparisons = "comparison needs" if tests == 1 else "comparisons need"
+    return f"compare.resamples is {resamples}; {tests} {comparisons} at least {least} at a confidence of {confidence:g}"
 
 
 def labels(words: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ adapter: {steps: 6, target_steps: 4, eval_every: 2, patience: 2, batch_size: 4}
 fusion: {steps: 4, eval_every: 2, batch_size: 4}
 evaluate: {sources: [], max_new_tokens: 8}
 fusion_attention: {samples: 4}
-compare: {resamples: 100}
+compare: {resamples: 2000}
 """
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from studykit.evaluation.scores import Score
-from studykit.report import conclusions
+from studykit.report import conclusions, verdicts
 from studykit.study import questions
 from tests.evaluation.test_comparison import STUDY, compared, measured, renamed
 from tests.made_scores import changed, method, rescored
@@ -25,13 +25,13 @@ def test_every_verdict_and_its_sentence(metric, a, b, expected):
     result = compared({"adapterfusion": method(**b), "advfusion_zero": method(**a)}, metric)
     contrast = result.contrasts[0]
     assert str(contrast.verdict) == contrast.verdict.direction == expected
-    text = conclusions.sentence(result, contrast)
+    text = verdicts.sentence(result, contrast)
     claim = {"better": "**advfusion_zero is better than adapterfusion**",
              "worse": "**advfusion_zero is worse than adapterfusion**",
              "undecided": "**we cannot tell whether advfusion_zero or adapterfusion is better**"}[expected]  # fmt: skip
-    assert text.startswith(f"On {conclusions.metric_in_sentence(result)}, {claim}: ")
-    assert conclusions.signed(contrast.value, metric) in text and "n = 200 rows" in text
-    assert ("seed" in text) == (expected != "undecided")
+    assert text.startswith(f"On {verdicts.metric_in_sentence(result)}, {claim}: ")
+    assert verdicts.signed(contrast.value, metric) in text and "n = 200 rows" in text
+    assert ("rows and seeds together confirm it" in text) == (expected != "undecided")
     assert ("would be detected" in text) == (expected == "undecided" and contrast.detectable is not None)
     assert ("No test row distinguishes the two" in text) == (contrast.detectable is None)
     opening = {"better": "**AdvFusion beats AdapterFusion on Lua**",
@@ -75,7 +75,7 @@ def test_the_mask_is_judged_against_the_same_schedule_and_against_another_mask(n
 
 
 @pytest.mark.parametrize("advfusion, outlook", [
-    (method(0.4, spread=0.12), "2 of 3 seeds differ in this direction; the interval over seeds"),
+    (method(0.4, spread=0.12), "2 of 3 seeds differ in this direction; other seeds could reverse it."),
     (method(0.6, seeds=(0,)), "A single seed says nothing about other trainings."),
     (method(0.6, seeds=(7, 8)), "The two methods have no seeds in common"),
 ])  # fmt: skip
@@ -84,18 +84,19 @@ def test_a_finding_that_the_seeds_leave_open_holds_on_these_seeds_only(advfusion
     baseline = method(0.4, seeds if 7 not in seeds else (0, 1))
     result = compared({"adapterfusion": baseline, "advfusion_zero": advfusion})
     contrast = result.contrasts[0]
-    assert str(contrast.verdict) == "better on these seeds"
-    text = conclusions.sentence(result, contrast)
-    assert "**advfusion_zero is better than adapterfusion on these seeds**" in text and outlook in text
-    assert ("includes 0, so other seeds could show the opposite" in text) == (len(seeds) == 3)
-    claim = "**We cannot tell whether AdvFusion beats AdapterFusion on Lua**"
-    assert conclusions.hypothesis(result, "lua").startswith(claim)
-    assert str(contrast.reversed().verdict) == "worse on these seeds"
+    assert str(contrast.verdict) == "better on these seeds only"
+    text = verdicts.sentence(result, contrast)
+    assert "**advfusion_zero is better than adapterfusion on these seeds only**" in text and outlook in text
+    assert ("between trainings with other seeds, would be detected" in text) == (len(seeds) == 3)
+    headline = conclusions.hypothesis(result, "lua")
+    assert headline.startswith("**We cannot tell whether AdvFusion beats AdapterFusion on Lua**")
+    assert "advfusion_zero against adapterfusion is better on these seeds only" in headline
+    assert str(contrast.reversed().verdict) == "worse on these seeds only"
 
 
 def test_no_headline_claims_more_than_the_seeds_confirm():
     worse = compared({"adapterfusion": method(0.6), "advfusion_zero": method(0.4, spread=0.12)})
-    assert str(worse.contrasts[0].verdict) == "worse on these seeds"
+    assert str(worse.contrasts[0].verdict) == "worse on these seeds only"
     assert conclusions.hypothesis(worse, "lua").startswith("**We cannot tell whether AdvFusion beats AdapterFusion")
     sure = compared({"adapterfusion": method(0.4), "advfusion_zero": method(0.6)})
     assert conclusions.hypothesis(sure, "lua").startswith("**AdvFusion beats AdapterFusion on Lua**")
@@ -137,9 +138,9 @@ def test_a_small_difference_of_text_scores_comes_with_a_caveat():
     for shift, expected in ((3, True), (8, False)):
         result = compared({"adapterfusion": scored(0), "lora": scored(shift)}, "rouge_l")
         assert result.contrasts[0].verdict.direction == "better"
-        assert (caveat in conclusions.sentence(result, result.contrasts[0])) == expected
+        assert (caveat in verdicts.sentence(result, result.contrasts[0])) == expected
     both = compared()
-    assert not any(caveat in conclusions.sentence(both, c) for c in both.contrasts), "tests decide, not people"
+    assert not any(caveat in verdicts.sentence(both, c) for c in both.contrasts), "tests decide, not people"
 
 
 ONE_GROUP = changed(method(1.0, n=6), groups=["p"] * 6), changed(method(0.0, n=6), groups=["p"] * 6)
@@ -156,12 +157,12 @@ def test_too_little_to_compare_gets_a_sentence(a, b, reason, metric):
     result = compared({"adapterfusion": a, "lora": b}, metric)
     contrast = result.contrasts[0]
     assert contrast.verdict.direction == "undecided" and contrast.verdict.p_holm == 1
-    assert all(reason in conclusions.sentence(result, one) for one in (contrast, contrast.reversed()))
-    assert conclusions.difference_table(result)[0]["verdict"] == "undecided" and conclusions.score_table(result)
+    assert all(reason in verdicts.sentence(result, one) for one in (contrast, contrast.reversed()))
+    assert verdicts.difference_table(result)[0]["verdict"] == "undecided" and conclusions.score_table(result)
     assert measured(contrast.reversed().reversed()) == pytest.approx(measured(contrast))
 
 
 def test_one_method_alone_has_scores_and_nothing_to_compare():
     result = compared({"adapterfusion": method(0.4)})
     assert result.contrasts == [] and conclusions.answers(result) == []
-    assert conclusions.difference_caption(result) == ""
+    assert verdicts.difference_caption(result) == ""

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from studykit.attention.record import COMPLETION, FusionRecord
 from studykit.attention.summary import AttentionSummary
-from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, TestFamily, Verdict
+from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, Verdict
 from studykit.report import diagnostics
 from studykit.report.diagnostics import Evidence, judge
 from studykit.training.result import TrainingResult
@@ -26,15 +26,17 @@ def training(*losses: float) -> TrainingResult:
 
 def compared(metric="pass_at_1", contrasts=(), rows=()) -> MetricComparison:
     return MetricComparison(metric=metric, label="pass@1", unit="%", baseline="lora", language="lua", signature="s",
-                            confidence=0.95, summaries=list(rows), contrasts=list(contrasts),
-                            family=TestFamily(tests=len(contrasts), description="all"))  # fmt: skip
+                            confidence=0.95, margin=None, summaries=list(rows), contrasts=list(contrasts))  # fmt: skip
 
 
 def contrast(method: str, against: str, value: float, direction: str, seeds_confirm: bool = True) -> Contrast:
     around = Interval(low=value - 1, high=value + 1)
-    verdict = Verdict(direction=direction, seeds_confirm=seeds_confirm, p_holm=0.001)
+    verdict = Verdict(
+        direction=direction, seeds_confirm=seeds_confirm, p_holm=0.001, p_overall=0.001, equivalent_within=None
+    )
     return Contrast(method=method, against=against, value=value, interval=around, p=0.001, test="paired bootstrap",
-                    n=100, clusters=None, detectable=3.0, by_seed=[value, value], seed_interval=around,
+                    n=100, clusters=None, detectable=3.0, by_seed=[value, value], overall_interval=around,
+                    p_overall=0.001, p_equivalent=None, error=1.0, detectable_overall=5.0,
                     verdict=verdict, effect=-0.2, effect_name="Cliff's delta", discordant=None)  # fmt: skip
 
 

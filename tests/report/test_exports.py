@@ -20,7 +20,7 @@ EVIL = "100%_of {the} $x^2$ & #1 | a\\b ~ <é>"
 
 
 def metrics(study: dict = STUDY, **options) -> dict:
-    options = {"baseline": "adapterfusion", "confidence": 0.95, "resamples": 100} | options
+    options = {"baseline": "adapterfusion", "confidence": 0.95, "resamples": 1000} | options
     shared = comparison.shared_metrics(list(study.values()))
     return {metric: comparison.compare(study, metric, **options) for metric in shared}
 
@@ -98,7 +98,7 @@ def test_latex_is_a_document_of_balanced_tables(document):
 def test_a_caption_says_what_stands_behind_the_numbers(document):
     said = exports.caption(metrics(grouped())["pass_at_1"])
     assert "pass@1 (%) on Lua, n = 200 rows in 50 clusters, 3 seeds" in said
-    assert "by Holm's method over 2 tests; effect size: odds ratio" in said and said.endswith("Signature: p.")
+    assert "by Holm's method over 2 differences; effect size: odds ratio" in said and said.endswith("Signature: p.")
     alone = metrics({"adapterfusion": method(0.4, seeds=(0,), n=1)})["loss"]
     assert "Holm" not in exports.caption(alone) and "1 seed:" in exports.caption(alone)
     assert "-- & --" in exports.latex_table(alone)

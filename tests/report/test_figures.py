@@ -73,10 +73,11 @@ def summary(method: str, mean: float, interval: tuple | None, points: list[float
 
 def contrast(method: str, value: float, interval: tuple | None, by_seed: list[float]) -> Contrast:
     bounds = Interval(low=interval[0], high=interval[1]) if interval else None
-    verdict = Verdict(direction="undecided", seeds_confirm=False, p_holm=1.0)
+    verdict = Verdict(direction="undecided", seeds_confirm=False, p_holm=1.0, p_overall=1.0, equivalent_within=None)
     return Contrast(method=method, against="base", value=value, interval=bounds, n=N, clusters=None, p=1.0,
                     test="paired bootstrap", effect=1.0, effect_name="odds ratio", discordant=None, detectable=None,
-                    by_seed=by_seed, seed_interval=None, verdict=verdict)  # fmt: skip
+                    p_overall=1.0, p_equivalent=None, error=None, detectable_overall=None, by_seed=by_seed,
+                    overall_interval=None, verdict=verdict)  # fmt: skip
 
 
 SCORES = [summary("base", 1.0, (0.0, 2.0), []), summary("lora", 5.0, (4.0, 6.5), [4, 5, 6])]

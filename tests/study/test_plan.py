@@ -199,7 +199,7 @@ def test_numbers_written_differently_are_the_same():
 
 
 def test_studies_share_what_is_equal():
-    one, two = planned(), planned(study="other", seeds=[0], methods=["base", "bottleneck"], compare={"resamples": 100})
+    one, two = planned(), planned(study="other", seeds=[0], methods=["base", "bottleneck"], compare={"resamples": 1000})
     shared = names(one) & names(two)
     assert {name.split("/")[0] for name in shared} == {"base_model", "data", "adapter", "evaluate"}
     assert all(r.params == next(o for o in one if o.name == r.name).params for r in two if r.name in shared)

@@ -103,7 +103,7 @@ def test_a_second_run_does_nothing(home):
     ("adapter: {learning_rate: 1e-5, target_steps: 5}", {"adapter": 1, "evaluate": 1, "compare": 1}),
     ("base_model: {steps: 7}", {"base_model": 1, "data": 1, "adapter": 1, "evaluate": 2, "compare": 1}),
     ("data: {path: rows.jsonl, test_examples: 7}", {"data": 1, "adapter": 1, "evaluate": 2, "compare": 1}),
-    ("compare: {resamples: 500}", {"compare": 1}),
+    ("compare: {resamples: 5000}", {"compare": 1}),
 ])  # fmt: skip
 def test_a_changed_parameter_reruns_exactly_its_downstream(home, line, reruns):
     kept = [old for old in STUDY.split("\n") if old.split(":")[0] != line.split(":")[0]]
@@ -112,7 +112,7 @@ def test_a_changed_parameter_reruns_exactly_its_downstream(home, line, reruns):
 
 
 def test_a_second_study_shares_what_is_equal(home):
-    other = STUDY.replace("study: tiny", "study: other") + "compare: {resamples: 500}\n"
+    other = STUDY.replace("study: tiny", "study: other") + "compare: {resamples: 5000}\n"
     (home / "params/other.yaml").write_text(other)
     assert planned(home, "params/other.yaml") == {"compare": 1}
     before = {file: file.read_text() for file in home.glob("runs/*/*/manifest.json")}
