@@ -85,6 +85,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(tmp_path):
     tests = [row["share"] for row in rows if row["kind"] == "test"]
     assert 0.93 < sum(intervals) / len(intervals) < 0.97 and min(intervals) > 0.83
     assert 0.01 < sum(tests) / len(tests) < 0.07 and max(tests) < 0.15
+    errors, power = ([row["share"] for row in rows if row["kind"] == kind] for kind in ("error", "power"))
+    assert sum(errors) / len(errors) < 0.06 and max(errors) <= 0.2, "of 20 or 40 studies each"
+    assert 0.65 < sum(power) / len(power) < 0.95
     assert all(row["what"] in table for row in rows)
 
 
