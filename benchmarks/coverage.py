@@ -156,7 +156,8 @@ class Made:
             values = [100.0 * (one > 0) if self.passes else one for one in each]
             study[f"m{i}"] = published(f"m{i}", values, of_row.tolist(), "pass_at_1" if self.passes else "chrf")
         metric = "pass_at_1" if self.passes else "chrf"
-        return comparison.compare(study, metric, "m0", 0.95, 200 * self.methods, margin=self.margin)
+        pairs = [(name, "m0") for name in study if name != "m0"]
+        return comparison.compare(study, metric, "m0", 0.95, 200 * len(pairs), margin=self.margin, pairs=pairs)
 
     @property
     def alike(self) -> float:

@@ -20,7 +20,8 @@ EVIL = "100%_of {the} $x^2$ & #1 | a\\b ~ <é>"
 
 
 def metrics(study: dict = STUDY, **options) -> dict:
-    options = {"baseline": "adapterfusion", "confidence": 0.95, "resamples": 1000} | options
+    pairs = [(method, "adapterfusion") for method in study if method != "adapterfusion"]
+    options = {"baseline": "adapterfusion", "confidence": 0.95, "resamples": 1000, "pairs": pairs} | options
     shared = comparison.shared_metrics(list(study.values()))
     return {metric: comparison.compare(study, metric, **options) for metric in shared}
 
