@@ -51,7 +51,7 @@ def row_scores(metric: str, checkpoints: Sequence[CheckpointScores]) -> tuple[np
 
 
 def interval(low: float, high: float) -> Interval | None:
-    """Bounds that are nan say that one row or one cluster is all there is."""
+    """Returns two bounds as an interval; bounds that are nan, of a single row or cluster, are none."""
     return None if math.isnan(low) else Interval(low=low, high=high)
 
 

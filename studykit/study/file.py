@@ -126,7 +126,7 @@ class Study(Section):
 
     @property
     def baseline(self) -> str:
-        """The method that the others are compared with."""
+        """Returns the method that the others are compared with."""
         usual = "adapterfusion" if "adapterfusion" in self.methods else self.methods[0]
         return self.compare.baseline or usual
 
