@@ -29,9 +29,8 @@ GPUS = process.gpus()
 os.environ["STUDYKIT_HOME"] = os.getcwd()
 UNDER_COMMAND = "STUDYKIT_COMMAND" in os.environ  # which writes the report itself, also after a failure
 os.environ.setdefault("STUDYKIT_COMMAND", process.name())
-# Nothing here is compiled by torch, but with its compiler off a library less is imported: a second a notebook.
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-os.environ.update(JUPYTER_PREFER_ENV_PATH="1", PYDEVD_DISABLE_FILE_VALIDATION="1", TOKENIZERS_PARALLELISM="false")
+for name, value in process.ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
 # The kernel `python3` of this very environment, cells saved as they finish, all output kept beside the log.
 PYTHON = shlex.quote(sys.executable)
 PAPERMILL = f"{PYTHON} -m studykit.workflow.papermill -k python3 -l python --cwd . --no-progress-bar --autosave-cell-every 5"

@@ -24,6 +24,18 @@ from studykit.errors import UserError
 from studykit.runs.locks import take
 
 COMMAND = "STUDYKIT_COMMAND"  # variable that names the command whose end ends a notebook
+# What notebooks of a batch find in their environment, unless the user has set it: set before torch is imported.
+ENVIRONMENT = {
+    # Nothing here is compiled by torch, but with its compiler off a library less is imported: a second a notebook.
+    "TORCHDYNAMO_DISABLE": "1",
+    # Threads of OpenMP that wait would spin: beside other work two notebooks are then many times slower.
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "0",
+    "KMP_BLOCKTIME": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel `python3` of this very environment
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
 GPU_STAGES = ("base_model", "adapter", "fusion", "evaluate", "fusion_attention")
 GPU_NAMES = 16  # that the lock file of a GPU may have
 BOOT = Path("/proc/sys/kernel/random/boot_id")

@@ -34,7 +34,7 @@ from studykit.runs import status as runs_status
 from studykit.runs.locks import Lock
 from studykit.runs.manifest import MANIFEST
 from studykit.study.plan import Run, StudyPlan
-from studykit.workflow import display, progress, slurm, snakemake, studies
+from studykit.workflow import display, progress, slurm, snakemake, studies, warm
 from studykit.workflow.lock import only_command, wait_for_orphans
 
 GRACE = 6.0  # seconds that interrupted notebooks get to be saved
@@ -63,6 +63,7 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
         damaged = [f"{run.dir}/{MANIFEST}" for run in _report_damage(planned.runs)]
         force = [FORCE[0], *damaged] if damaged and not any(option in extra for option in FORCE) else []
         return subprocess.run([*snakemake.COMMAND, "--dry-run", *options, *force]).returncode
+    os.environ[warm.SWITCH] = os.environ.get(warm.SWITCH, "1") if settings.executor == "local" else "0"
     content = _digest(file)
     log_file = Path("logs", f"{study.study}.snakemake.txt")
     with only_command() as lock:

@@ -23,6 +23,7 @@ import yaml
 from studykit.errors import UserError
 from studykit.runs import files as run_files
 from studykit.runs import process
+from studykit.workflow import warm
 from studykit.workflow.slurm import job_name
 
 COMMAND = [sys.executable, "-m", "studykit.workflow.snakemake"]
@@ -107,6 +108,7 @@ def _count(value: Any) -> int:
 if __name__ == "__main__":
     process.watch()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = warm.start()
     from snakemake.cli import main
 
     main()
