@@ -119,6 +119,7 @@ def other_packages(notebook: Path) -> Iterator[tuple[str, list[str]]]:
     Imports inside functions are left out: most notebooks do without them.
     """
     code = "\n".join(code_digest.code_cells(notebook))
+    imported: list[tuple[str, list[str]]]
     for file in code_digest.closure(code, without=()):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):
@@ -157,7 +158,7 @@ def run_papermill(request: dict[str, Any], descriptors: list[int], client: socke
     process.watch()
     code: Any = 1
     atexit.register(lambda: client.sendall(f"{code}\n".encode()))  # the first to be registered is the last to be run
-    local_provisioner = importlib.import_module("jupyter_client.provisioning.local_provisioner")
+    local_provisioner: Any = importlib.import_module("jupyter_client.provisioning.local_provisioner")
     cold_start, local_provisioner.launch_kernel = local_provisioner.launch_kernel, kernel.launch
     kernel.cold_start = cold_start
     sys.argv = ["papermill", *request["arguments"]]
