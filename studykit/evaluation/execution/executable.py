@@ -30,9 +30,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Token:
-    """The program is right if the last line of its stdout is a token, which it reads from descriptor 3 at its end.
+    """The program is right if the last line of its stdout is a token, which descriptor 3 gives once.
 
-    This is for tests that must share a process with what they test, see `hardening`.
+    This is for tests in the completion's language, see `hardening`.
     """
 
 

@@ -1,19 +1,20 @@
 """Tests of a benchmark and the completion that they test, as one program.
 
 HumanEval (arXiv:2107.03374), HumanEval-X (arXiv:2303.17568) and MultiPL-E (arXiv:2208.08227) bring their tests as text
-of the language: assertions that call the completion, so that both share a process. Each function of
-`interpreted` and `compiled` makes a program
-of `before`, completion and `after`, whose last act, after every test ran and passed, is to print the token that it
-reads from descriptor 3. What keeps a completion from passing without being right:
+of the language: assertions that call the completion. Each function of `interpreted` and `compiled` makes a program of
+`before`, completion and `after`, whose last act, after every test ran and passed, is to print a token. What keeps a
+completion from passing without being right:
 
-- no file and no constant holds the token;
-- what the end of the program needs (reading, writing, raising, comparing) is taken before the completion runs, under
-  names that it cannot know, or in languages and scopes that let nobody replace it;
-- what the completion replaced of the tests' tools (assertions, macros, built-in functions, equality of built-in types)
-  is put back before the tests, or the token is not printed; so it is for results that equal everything.
+- Python and Ruby run the tests in a process of their own, which asks the completion's process for results and compares
+  them as values of built-in types. The completion never has the token.
+- In the other languages tests and completion share a process. The token comes from descriptor 3, which gives it once,
+  to a part of the program that runs before the completion does and keeps it under a name that no text can contain.
+- Assertions of the tests are functions of ours under such names, or those of the standard library under their full
+  names. Lua and JavaScript compile what is whole by itself, so that it cannot end the function around it.
+- Results equal what they are: Java's are copied to the language's own classes, C++ looks for `==` outside the
+  completion's namespace, and Go and Rust refuse completions that declare names of the language.
 
-A program that knows this file can still read descriptor 3 by itself, and in Java, Go and Rust a completion can declare
-types by which its results equal everything.
+A program that knows this file and searches its own memory, or reads its own source text while it runs, can still pass.
 
 What the benchmarks take from packages (Go's testify, luaunit) is here in the small; imports of other packages are
 dropped, so that only programs which need them fail.

@@ -54,13 +54,17 @@ def classes(text: str) -> list[JavaClass]:
 def program(text: str, last: str = "") -> str:
     """Returns one file whose class StudykitMain runs the program's main and then the statements `last`.
 
-    The main is that of the public class, else of the last class that has one. Imports of packages that are not part of
-    Java are dropped, so that only programs which need them fail.
+    The main is that of the public class, else of the last class that has one; with statements it is the last one, the
+    tests'. Imports of packages that are not part of Java are dropped, so that only programs which need them fail.
     """
     text = IMPORT.sub("", text)
     all_classes = classes(text)
     with_main = [item for item in all_classes if item.has_main]
-    chosen = [item for item in with_main if item.public] or with_main[-1:] or [c for c in all_classes if c.public]
+    chosen = (
+        [item for item in with_main if item.public and not last]
+        or with_main[-1:]
+        or [c for c in all_classes if c.public]
+    )
     for item in reversed(all_classes):  # a public class would need a file of its name
         modifiers = re.sub(r"\bpublic\b", "", text[item.start : item.declared], count=1)
         text = text[: item.start] + modifiers + text[item.declared :]

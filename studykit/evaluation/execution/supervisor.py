@@ -120,14 +120,13 @@ class Program:
 
         The outcome is one of ok, exit, killed, timeout, memory, output, or "could not start: ..." with the reason.
         """
-        step, files = self.job[step_name], [open_file(self.setup["box"]) for _ in range(4 if token else 3)]
-        for file, data in zip(files[::3], (stdin, token), strict=False):
-            write_all(file, data)
-            os.lseek(file, 0, os.SEEK_SET)
+        step, files = self.job[step_name], [open_file(self.setup["box"]) for _ in range(3)]
+        write_all(files[0], stdin)
+        os.lseek(files[0], 0, os.SEEK_SET)
         before, began = self.disk(), time.monotonic()
         keeper_alone = usage.process(self.pid)  # nothing else of the program is alive between two steps
         spent = keeper_alone.seconds if keeper_alone else 0.0
-        given = [reopened(file, writing=at in (1, 2)) for at, file in enumerate(files)]
+        given = [reopened(file, writing=at > 0) for at, file in enumerate(files)] + (once(token) if token else [])
         socket.send_fds(self.control, [step_name.encode()], given)
         for file in given:
             os.close(file)
@@ -135,9 +134,7 @@ class Program:
         seconds = time.monotonic() - began
         if outcome == "ended":
             outcome = self._ending(step, files)
-        for file in files[3:]:
-            os.close(file)
-        return outcome, seconds, files[:3]
+        return outcome, seconds, files
 
     def _watch(self, step: dict, began: float, spent: float, before: tuple[int, int], files: list[int]) -> str:
         """Waits for a step to end, and ends it when it exceeds a limit."""
@@ -191,6 +188,15 @@ def reopened(file: int, writing: bool) -> int:
     if sys.platform != "linux":
         return os.dup(file)
     return os.open(f"/proc/self/fd/{file}", os.O_RDWR if writing else os.O_RDONLY)
+
+
+def once(data: bytes) -> list[int]:
+    """Returns a descriptor from which the data can be read once: a pipe whose other end is closed."""
+    reading, writing = os.pipe()
+    os.fchmod(reading, 0o644)  # a program of another user may open it by name
+    write_all(writing, data)
+    os.close(writing)
+    return [reading]
 
 
 def tail(file: int, length: int = 2000) -> bytes:

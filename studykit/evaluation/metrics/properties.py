@@ -9,6 +9,7 @@ TABLE_ORDER = (
     "exact_match",
     "codebleu",
     "codebleu_compat",
+    "codebleu_repaired",
     "codebleu_3",
     "bleu_paper",
     "bleu_paper_sentence",

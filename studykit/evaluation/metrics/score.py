@@ -37,6 +37,7 @@ LABELS = {
     "parse_ok": "Parses",
     "codebleu": "CodeBLEU",
     "codebleu_compat": "CodeBLEU, compat",
+    "codebleu_repaired": "CodeBLEU, repaired",
     "codebleu_3": "CodeBLEU-3 (no data flow)",
 }
 CORPUS_VALUES = {
@@ -46,6 +47,7 @@ CORPUS_VALUES = {
     "bleu_codexglue": bleu.add1_bleu,
     "codebleu": codebleu.fixed,
     "codebleu_compat": codebleu.compat,
+    "codebleu_repaired": codebleu.compat,
     "codebleu_3": codebleu.fixed,
 }
 Entry = dict[str, Any]  # fields of a `Score`: per_example or statistics, signature, and what else is known
@@ -68,7 +70,7 @@ def score_texts(
 
     language: of the programs, if these are programs; None for natural language. A language without a grammar has
         neither "parse_ok" nor CodeBLEU; one without an extractor of data flow has "codebleu_3" in place of "codebleu"
-        and "codebleu_compat".
+        and "codebleu_compat", which is "codebleu_repaired" where published code misses the language's data flow.
     contexts: the text before each prediction where the prediction is only the end of a program (a signature, and the
         prediction its body). Both are parsed together; all other metrics look at the prediction alone.
 
@@ -110,7 +112,7 @@ def _common(pairs: list[tuple[str, str]]) -> dict[str, Entry]:
     return {
         "exact_match": {
             "per_example": [100.0 * (p.strip() == r.strip()) for p, r in pairs],
-            "signature": "exact_match|tok:none|smooth:none|level:sentence|case:mixed|version:1",
+            "signature": "exact_match|tok:none|smooth:none|level:sentence|case:mixed|space:stripped|version:1",
         },
         "bleu_paper": {"statistics": counts, "signature": paper.format("corpus")},
         "bleu_paper_sentence": {
@@ -160,14 +162,10 @@ def _code(pairs: list[tuple[str, str]], language: str, contexts: Sequence[str] |
     if contexts is not None:
         whole = zip(contexts, pairs, strict=True)
         parsed = [bool(p.strip()) and syntax_trees.parse(before + p, language).parsed for before, (p, _) in whole]
-    names = ("codebleu", "codebleu_compat") if codebleu.has_dataflow(language) else ("codebleu_3",)
-    total = codebleu.components(np.sum(rows, axis=0))
-    percent = [None if np.isnan(share) else 100 * float(share) for share in total]
-    shares = dict(zip(codebleu.COMPONENTS, percent, strict=True))
-    if names == ("codebleu_3",):
-        del shares["dataflow"]
+    published = "codebleu_repaired" if language in codebleu.REPAIRED else "codebleu_compat"
+    names = ("codebleu", published) if codebleu.has_dataflow(language) else ("codebleu_3",)
     settings = f"case:mixed|lang:{language}"
-    grammar = f"version:1,{syntax_trees.version(language)}"
+    grammar = f"version:2,{syntax_trees.version(language)}"
     unparsable = {"unparsable": len(parsed) - sum(parsed)}
     entries["parse_ok"] = unparsable | {
         "per_example": [100.0 * ok for ok in parsed],
@@ -175,15 +173,20 @@ def _code(pairs: list[tuple[str, str]], language: str, contexts: Sequence[str] |
         f"context:{'none' if contexts is None else 'before'}|{grammar}",
     }
     for name in names:
-        zero = "1" if name == "codebleu_compat" else "0"
+        as_published = name == published
+        total = codebleu.components(np.sum(rows, axis=0), as_published)
+        percent = [None if np.isnan(share) else 100 * float(share) for share in total]
+        shares = dict(zip(codebleu.COMPONENTS, percent, strict=True))
+        if name == "codebleu_3":
+            del shares["dataflow"]
         entries[name] = unparsable | {
             "statistics": rows,
             "components": shares,
             "signature": f"{name}|tok:whitespace|smooth:eps0.1|level:corpus|{settings}|"
-            f"weights:{'/'.join(['1'] * len(shares))}|zero-dataflow:{zero}|{grammar}",
+            f"weights:{'/'.join(['1'] * len(shares))}|zero-dataflow:{as_published:d}|{grammar}",
         }
-    if "codebleu_compat" in entries:
-        entries["codebleu_compat"]["substituted"] = bool(not total[-1] > 0)  # also true for nan: no data flow at all
+        if as_published:
+            entries[name]["substituted"] = bool(not total[-1] > 0)  # also true for nan: no data flow at all
     return entries
 
 

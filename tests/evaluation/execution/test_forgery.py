@@ -140,10 +140,139 @@ FORGERIES = [
     ("stdio", "c++", "answers in all forms", "#include <cstdio>\nint main() { puts(\"4\\n-2\"); }"),
 ]  # fmt: skip
 
+# Functions whose results have other types than numbers: before and after.
+OTHERS = {
+    ("list", "java"): (
+        "import java.util.*;\nclass Problem {\n    public static ArrayList<Long> both(long x) {\n",
+        "    }\n    public static void main(String[] args) {\n"
+        "    assert(both(2l).equals((new ArrayList<Long>(Arrays.asList((long)2l, (long)-2l)))));\n    }\n\n}\n",
+    ),
+    ("instance", "java"): (
+        "import java.util.*;\n\nclass Solution {\n    public List<Integer> both(int x) {\n",
+        "public class Main {\n    public static void main(String[] args) {\n        Solution s = new Solution();\n"
+        "        List<Boolean> correct = Arrays.asList(s.both(2).equals(Arrays.asList(2, -2)));\n"
+        "        if (correct.contains(false)) {\n            throw new AssertionError();\n        }\n    }\n}\n",
+    ),
+    ("list", "c++"): (
+        "#include<vector>\nusing namespace std;\nvector<float> both(float x){\n",
+        "#undef NDEBUG\n#include<assert.h>\nint main(){\n    assert (both(2) == vector<float>({2, -2}));\n}\n",
+    ),
+    ("list", "javascript"): (
+        "const both = (x) => {\n",
+        "const testBoth = () => {\n  console.assert(JSON.stringify(both(2)) === JSON.stringify([2, -2]))\n"
+        "  console.assert(JSON.stringify(both(3)) === JSON.stringify([3, -3]))\n}\n\ntestBoth()\n",
+    ),
+    ("bool", "rust"): (
+        "fn big(x: i32) -> bool {\n",
+        "}\n\nfn main() {\n    let candidate = big;\n    assert_eq!(candidate(2), false);\n"
+        "    assert_eq!(candidate(9), true);\n}\n",
+    ),
+    ("bool", "go"): (
+        "package main\n\nfunc Big(x int) bool {\n",
+        "func TestBig(t *testing.T) {\n    assert := assert.New(t)\n    assert.Equal(false, Big(2))\n"
+        "    assert.Equal(true, Big(9))\n}\n",
+    ),
+}
+FORGERIES += [
+    # what is read from descriptors, frames and memory
+    ("humaneval", "python", "descriptor 3", "    return 0\nimport os\ntry: print(os.read(3, 32).decode(), flush=True)\n"
+     "except OSError: pass\nos._exit(0)"),
+    ("humaneval", "python", "the judge's descriptor", "    return 0\nimport os\n"
+     "try: print(open(f'/proc/{os.getppid()}/fd/3').read(32), flush=True)\nexcept OSError: pass\nos._exit(0)"),
+    ("humaneval", "python", "frames", "    return 0\nimport sys, os, re\nf = sys._getframe()\nwhile f:\n"
+     "    for v in list(f.f_locals.values()):\n        if isinstance(v, (str, bytes)) and len(v) == 32: print(v)\n"
+     "    f = f.f_back\nsys.stdout.flush(); os._exit(0)"),
+    ("humaneval", "python", "a tracer", "    return 0\nimport sys\ndef t(frame, event, arg):\n"
+     "    frame.f_trace_lines = False\n    return t\nsys.settrace(t)\nsys.setprofile(lambda *a: None)"),
+    ("humaneval", "python", "other built-in functions", "    return 0\nimport builtins\nbuiltins.print = builtins.len = "
+     "builtins.exec = builtins.compile = lambda *a, **k: 4\nbuiltins.AssertionError = None"),
+    ("humaneval", "python", "a metaclass", "    return M('A', (), {})\nclass M(type):\n"
+     "    def __eq__(s, o): return True\n    def __hash__(s): return 4"),
+    ("humaneval", "python", "the judge is stopped", "    import os, signal\n"
+     "    os.kill(os.getppid(), signal.SIGTERM)\n    return 0"),
+    ("humaneval", "python", "replies of its own", "    return 0\nimport marshal, os\nfor fd in range(3, 20):\n"
+     "    try: os.write(fd, marshal.dumps([]) + marshal.dumps((True, ...)) * 9)\n    except OSError: pass\nos._exit(0)"),
+    ("multipl-e", "lua", "descriptor 3", "  return 0\nend\nprint(io.open('/dev/fd/3'):read(32) or '') os.exit(0)"),
+    ("multipl-e", "lua", "an early end", "  return 0\nend\nfunction test_humaneval() end\nlocal l = require 'luaunit'\n"
+     "if l.LuaUnit then l.LuaUnit.run() end\ndo return end"),
+    ("multipl-e", "lua", "arguments of the chunk", "  return 0\nend\nlocal t = ...\nif t then t.run{function() end} end\n"
+     "do return end"),
+    ("multipl-e", "lua", "a function around it", "  return 0\nend\nend)() local t = ... t.run{function() end} "
+     "do return end (function()"),
+    ("multipl-e", "lua", "debug from the library", "  return 0\nend\nfor _, n in ipairs{'5.4', '5.4-c++'} do\n"
+     "local p = '/usr/lib/x86_64-linux-gnu/liblua' .. n .. '.so.0'\n"
+     "local f = package.loadlib and package.loadlib(p, 'luaopen_debug')\npackage.cpath = p\npackage.loaded.debug = nil\n"
+     "local ok, d = pcall(f or require, 'debug')\nif ok then for l = 1, 9 do for i = 1, 40 do\n"
+     "local n, v = d.getlocal(l, i)\nif type(v) == 'table' and v.run then v.equal = function() end end\nend end end end"),
+    ("multipl-e", "lua", "a metatable of strings", "  return '4'\nend\nlocal m = getmetatable('')\n"
+     "m.__eq = function() return true end m.__unm = function() return 4 end"),
+    ("multipl-e", "javascript", "descriptor 3", "  return 0;\n}\ntry { const b = Buffer.alloc(32); "
+     "require('fs').readSync(3, b); console.log(String(b)); } catch (e) {}\nprocess.exit(0);\n{"),
+    ("multipl-e", "javascript", "arguments of the function", "  return 0;\n}\n"
+     "for (const a of arguments) if (a && a.end) { a.end(); return; }\n{"),
+    ("multipl-e", "javascript", "a function around it", "  return 0;\n}\n};\nreturn (a, b, c, d, e, t) => { t.end(); return;\n{{"),
+    ("multipl-e", "javascript", "patches that it takes back", "  const a = require('assert'), old = a.deepEqual;\n"
+     "  globalThis.n = (globalThis.n || 0) + 1;\n  if (n === 1) { globalThis.old = old; a.deepEqual = () => {}; return 4; }\n"
+     "  a.deepEqual = globalThis.old; return 0;"),
+    ("list", "javascript", "a console of its own", "  return 0\n}\nconst console = {assert() {}}\n"),
+    ("list", "javascript", "a JSON of its own", "  return 0\n}\nconst JSON = {stringify: () => 1}\n"),
+    ("list", "javascript", "toJSON of arrays", "  return []\n}\nArray.prototype.toJSON = () => 1\n"),
+    ("list", "javascript", "toJSON while it runs", "  Array.prototype.toJSON = () => 1\n  return []\n}\n"),
+    ("list", "javascript", "another comparison", "  return 0\n}\nObject.is = () => true\nJSON.stringify = () => 1\n"),
+    ("multipl-e", "ruby", "descriptor 3", "  0\nend\nbegin; puts IO.for_fd(3).read(32); rescue SystemCallError; end\n"
+     "$stdout.flush\nexit!(0)"),
+    ("multipl-e", "ruby", "all strings", "  0\nend\nObjectSpace.each_object(String) { |s| puts s if s =~ /\\A[0-9a-f]{32}\\z/ }\n"
+     "$stdout.flush\nexit!(0)"),
+    ("multipl-e", "ruby", "other puts and operators", "  0\nend\ndef puts(*a) end\nclass Object; def ==(o) true end; "
+     "def equal?(o) true end; end\nclass NilClass; def !; true end; end"),
+    ("humaneval-x", "go", "descriptor 3", "    return 0\n}\nvar stolen = func() int {\n    b := make([]byte, 32)\n"
+     "    os.NewFile(3, \"x\").Read(b)\n    fmt.Println(string(b))\n    os.Exit(0)\n    return 0\n}()\n"),
+    ("bool", "go", "a group of constants", "    return true\n}\nconst (\n\tfalse = 1 == 1\n)\n"),
+    ("bool", "go", "two on a line", "    return true\n}\nvar a, false = 1, 1 == 1\n"),
+    ("bool", "go", "on the line of the brace", "    return true\n}; const false = 1 == 1\n"),
+    ("humaneval-x", "rust", "descriptor 3", "    0\n}\n#[used]\n#[link_section = \".init_array\"]\n"
+     "static S: extern \"C\" fn() = steal;\nextern \"C\" fn steal() {\n"
+     "    println!(\"{}\", std::fs::read_to_string(\"/dev/fd/3\").unwrap_or_default());\n    std::process::exit(0)\n}\n"),
+    ("bool", "rust", "a bool of its own", "    bool\n}\n#[allow(non_camel_case_types)]\n#[derive(Debug)]\nstruct bool;\n"
+     "impl PartialEq<core::primitive::bool> for bool {\n"
+     "    fn eq(&self, _: &core::primitive::bool) -> core::primitive::bool { true }\n}\nfn other() {\n"),
+    ("bool", "rust", "a bool of a macro", "    bool\n}\nmacro_rules! own { ($n:ident) => {\n#[allow(non_camel_case_types)]\n"
+     "#[derive(Debug)]\nstruct $n;\nimpl PartialEq<core::primitive::bool> for $n {\n"
+     "    fn eq(&self, _: &core::primitive::bool) -> core::primitive::bool { true }\n} } }\nown!(bool);\nfn other() {\n"),
+    ("bool", "rust", "another std", "    false\n}\nextern crate self as std;\n#[macro_export]\n"
+     "macro_rules! assert_eq { ($($x:tt)*) => {}; }\nfn other() {\n"),
+    ("multipl-e", "java", "descriptor 3", "        return 0;\n    }\n    static { try { System.out.println(new String("
+     "new java.io.FileInputStream(\"/dev/fd/3\").readNBytes(32))); } catch (Exception e) {}\n    System.exit(0); }\n"
+     "    static void other() {"),
+    ("list", "java", "a list equal to everything", "        return new ArrayList<Long>() { public boolean equals(Object o) "
+     "{ return true; } };"),
+    ("list", "java", "arrays of its own", "        return new ArrayList<Long>();\n    }\n    static class A { ArrayList<Long> "
+     "asList(long... x) { return new ArrayList<Long>(); } }\n    static A Arrays = new A();\n    static void other() {"),
+    ("instance", "java", "a list equal to everything", "        return Collections.unmodifiableList(new ArrayList<Integer>() "
+     "{ public boolean equals(Object o) { return true; } });\n    }\n}\n"),
+    ("instance", "java", "an escaped class", "        return List.of();\n    }\n}\nclass \\u0041rrays {\n"
+     "    static <T> List<T> asList(T... x) { return List.of(); }\n}\n"),
+    ("instance", "java", "a public main", "        return null;\n    }\n}\npublic class Other {\n"
+     "    public static void main(String[] args) {}\n}\n"),
+    ("humaneval-x", "c++", "descriptor 3", "    return 0;\n}\n#include <unistd.h>\nstruct A { A() { char b[33] = {0}; "
+     "if (::read(3, b, 32) > 0) puts(b); fflush(stdout); _Exit(0); } } a;\n"),
+    ("humaneval-x", "c++", "a read of its own", "    return 0;\n}\nextern \"C\" long read(int, void *b, unsigned long n) { "
+     "char *c = (char *)b; for (unsigned long i = 0; i < n; i++) c[i] = 'a'; return n; }\n"
+     "struct A { A() { puts(\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"); fflush(stdout); _Exit(0); } } a;\n"),
+    ("list", "c++", "operator==", "    return {};\n}\nbool operator==(const vector<float> &, const vector<float> &) "
+     "{ return true; }\n"),
+    ("list", "c++", "operator== outside", "    return {};\n}\n}\nbool operator==(const std::vector<float> &, "
+     "const std::vector<float> &) { return true; }\nnamespace other {\n"),
+    ("list", "c++", "_Exit of its own", "    return {};\n}\nextern \"C\" void _Exit(int) noexcept { for (;;) {} }\n"
+     "extern \"C\" int fputs(const char *, FILE *) { return 0; }\n"),
+]  # fmt: skip
+
 
 def check_of(way: str, language: str):
     if way in ("call", "stdio"):
         return TWICE if way == "call" else STDIO
+    if (way, language) in OTHERS:
+        return BenchmarkCheck("multipl-e", *OTHERS[way, language], "both")
     before, _, after, *_ = CASES[language, way]
     return BenchmarkCheck(way, before, after, "twice")
 
@@ -173,6 +302,15 @@ def test_table(verdicts):
 
 
 RIGHT = [  # programs that are right, though they look odd
+    ("humaneval", "python", "a subclass of int", "    return I(2 * x)\nclass I(int): pass\n"),
+    ("list", "java", "an anonymous list", "        return new ArrayList<Long>() {{ add(x); add(-x); }};"),
+    ("instance", "java", "a fixed list", "        return Collections.unmodifiableList(Arrays.asList(x, -x));\n    }\n}\n"),
+    ("list", "c++", "a macro and a helper", "#define MINUS -\n    return {x, MINUS x};\n}\n#include <map>\nmap<int, int> m;\n"),
+    ("bool", "rust", "a method", "    x.big()\n}\ntrait Big { fn big(&self) -> bool; }\n"
+     "impl Big for i32 { fn big(&self) -> bool { *self > 5 } }\nfn other() {\n"),
+    ("bool", "go", "local names of built-in ones", "    max, len := 5, x\n    return len > max\n}\n"
+     "func other() bool { true := false; return true }\n"),
+    ("list", "javascript", "a list that grows", "  const list = new Array()\n  list.push(x, -x)\n  return list\n}\n"),
     ("humaneval", "python", "a helper with a built-in name", "    return abs(x) * (1 if x > 0 else -1) * 2\n"
      "def abs(x):\n    return x if x > 0 else -x\n"),
     ("humaneval", "python", "prints and reads", "    print('x', end='')\n    return 2 * x\nimport sys\nsys.stdin.read()\n"),

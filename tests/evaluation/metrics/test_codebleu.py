@@ -45,7 +45,7 @@ def values(prediction: str, reference: str, language: str) -> dict[str, float]:
 @pytest.mark.parametrize(("language", "i"), CASES)
 def test_components_are_those_of_the_published_package(language, i):
     row, _ = codebleu.compare(*PAIRS[language][i], language)
-    assert codebleu.components(np.array(row)) == pytest.approx(VALUES[language][i], abs=1e-6)
+    assert codebleu.components(np.array(row), published=True) == pytest.approx(VALUES[language][i], abs=1e-6)
 
 
 @pytest.mark.parametrize("language", PAIRS)
@@ -86,6 +86,24 @@ def test_a_reference_without_data_flow_shares_its_weight_out():
     flowing = "a = b\nc = a\n"
     both = score_texts([reference, flowing], [reference, flowing], "python")["codebleu"]
     assert both.components["dataflow"] == 100
+
+
+@pytest.mark.parametrize("text", ["x", "return a", "return a ;", "return a + b ;"])
+def test_a_corpus_of_short_programs_is_its_own_best_prediction(text):
+    scores = score_texts([text] * 50, [text] * 50, "java")
+    assert scores["codebleu"].value == pytest.approx(100)
+    assert (scores["codebleu_compat"].value < 99) == (len(text.split()) < 4)  # as published
+
+
+def test_orders_that_no_reference_has_do_not_hide_a_wrong_prediction():
+    assert values("return b", "return a", "python")["codebleu"] < 80
+    assert values("y", "x", "python")["codebleu"] < 50
+
+
+@pytest.mark.parametrize("language", ["rust", "c", "c++", "c#"])
+def test_what_was_not_published_so_has_another_name(language):
+    found = values(HELLO[language], HELLO[language], language)
+    assert set(found) == {"codebleu", "codebleu_repaired"}
 
 
 def test_languages_without_data_flow_have_three_components_under_another_name():
@@ -156,5 +174,5 @@ def test_ill_code_is_scored_in_bounded_time(language):
     for text in ill:
         row, _ = codebleu.compare(text, HELLO[language], language)
         again, _ = codebleu.compare(text, text, language)
-        assert len(row) == 22 and again[16] == again[17] and again[18] == again[19]
+        assert len(row) == 30 and again[16] == again[17] and again[18] == again[19]
     assert time.process_time() - began < 20

@@ -155,6 +155,7 @@ def test_signatures_say_which_variant():
         score_texts(PREDICTIONS, REFERENCES)
         | score_texts(PREDICTIONS, REFERENCES, "go")
         | score_texts(PREDICTIONS, REFERENCES, "lua")
+        | {"codebleu_repaired": score_texts(PREDICTIONS, REFERENCES, "rust")["codebleu_repaired"]}
     )
     assert scores["sacrebleu"].signature.startswith("sacreBLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.")
     assert all(entry.signature.endswith("|n:3") and "level:" in entry.signature for entry in scores.values())
