@@ -7,21 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import combinations
+from typing import Any, TypedDict
 
 from studykit.data.encoding import encode_row, start_tokens
 from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
 from studykit.study.parameters import DataParams
 
+Lengths = dict[str, dict[str, dict[str, list[int]]]]  # "prompt" or "target" -> member -> split -> tokens of each row
 
-def overview(rows: Rows, tokenizer, p: DataParams) -> dict:
-    """Computes everything that notebook 01 shows of its rows, as JSON.
 
-    Returns: `headline`, numbers for the index; `lengths` {"prompt" | "target": {language: {split: [tokens]}}}; `cut`,
-        rows per language and split whose prompt or target was cut; `leakage` {language: counts}; `groups`, see
-        `shared_groups`.
-    """
-    lengths = {
+class SharedGroups(TypedDict):
+    """The groups of all members together."""
+
+    count: dict[str, int]  # by split; 0 where rows name no group
+    shared: dict[str, int]  # "train and test": groups in both, ...
+
+
+class Overview(TypedDict):
+    """Everything that notebook 01 shows of its rows."""
+
+    headline: dict[str, int]  # numbers for the index
+    lengths: Lengths
+    cut: list[dict[str, Any]]  # see `cuts`
+    leakage: dict[str, dict[str, int]]  # by member, see `leakage`
+    groups: SharedGroups
+
+
+def overview(rows: Rows, tokenizer, p: DataParams) -> Overview:
+    """Computes everything that notebook 01 shows of its rows, as JSON."""
+    lengths: Lengths = {
         "prompt": _each(rows, lambda items: _tokens(tokenizer, [row.prompt for row in items], True)),
         "target": _each(rows, lambda items: [n + 1 for n in _tokens(tokenizer, [row.target for row in items], False)]),
     }
@@ -40,7 +55,7 @@ def overview(rows: Rows, tokenizer, p: DataParams) -> dict:
     }
 
 
-def cuts(rows: Rows, tokenizer, lengths: dict, limits: tuple[int, int]) -> list[dict]:
+def cuts(rows: Rows, tokenizer, lengths: Lengths, limits: tuple[int, int]) -> list[dict[str, Any]]:
     """Counts the rows of each language and split, and those whose prompt or target `encode_row` shortens.
 
     Raises: UserError if a template alone is longer than the limit.
@@ -63,11 +78,8 @@ def cuts(rows: Rows, tokenizer, lengths: dict, limits: tuple[int, int]) -> list[
     return table
 
 
-def shared_groups(rows: Rows) -> dict:
-    """Counts the groups of all languages together, in each split and in two splits at once.
-
-    Returns: `count` {split: groups}, 0 where rows name none; `shared` {"train and test": groups in both, ...}.
-    """
+def shared_groups(rows: Rows) -> SharedGroups:
+    """Counts the groups of all members together, in each split and in two splits at once."""
     groups = {split: _groups(row for splits in rows.values() for row in splits[split]) for split in SPLITS}
     return {
         "count": {split: len(names) for split, names in groups.items()},

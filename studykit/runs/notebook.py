@@ -17,7 +17,7 @@ from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
 from studykit.study.methods import ATTENTIVE, changes
 from studykit.study.parameters import STAGES
-from studykit.study.plan import Run, directory, plan, without_silent
+from studykit.study.plan import Run, directory, plan, reset_unused
 
 QUICKSTART = "params/quickstart.yaml"
 KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's names
@@ -34,7 +34,7 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     if missing:
         lent = _lent(stage, values, study)
         values = values | {n: lent[n] for n in missing}
-    values = without_silent(stage, values)
+    values = reset_unused(stage, values)
     if values["out"] is None:
         values = values | {"out": directory(stage, values)}
     return values

@@ -87,7 +87,7 @@ def plan(study: Study) -> list[Run]:
         if values.get("learning_rate", 0) is None:
             values["learning_rate"] = published_rate(stage, values)
         values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
-        values = without_silent(stage, values)
+        values = reset_unused(stage, values)
         values["out"] = directory(stage, values)
         label, _, key = PurePosixPath(values["out"]).name.rpartition("-")
         needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
@@ -220,8 +220,8 @@ def key(stage: str, values: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def without_silent(stage: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns `values` with every parameter that has no effect on this run at its default: it splits no equal runs."""
+def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Sets every parameter without effect on this run to its default, so that it does not split equal runs."""
     silent: set[str] = set()
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
         silent = set(values) - {"base", "quantization", "out"}

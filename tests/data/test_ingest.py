@@ -261,7 +261,7 @@ def test_parameters_without_effect_split_no_equal_runs():
     from studykit.study import plan
 
     values = params("x").model_dump()
-    assert plan.without_silent("data", values | {"diff_context": 9})["diff_context"] == 3
+    assert plan.reset_unused("data", values | {"diff_context": 9})["diff_context"] == 3
 
 
 @pytest.mark.parametrize("make, values", [
