@@ -47,7 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if hasattr(args, "study"):
             args.study = _from_home(args.study)
-        return args.execute(args)
+        code = args.execute(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as error:
         print(f"studykit: {error}", file=sys.stderr)
         return 2

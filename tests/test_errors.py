@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -38,3 +42,13 @@ def test_an_interruption_is_one():
 )
 def test_values_are_shown_as_they_are_written(value, text):
     assert show(value) == text
+
+
+def test_a_reader_of_the_output_may_end_early():
+    """`studykit plan ... | head -1` ends without a traceback."""
+    command = [sys.executable, "-m", "studykit.cli", "plan", "params/quickstart.yaml"]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as plan:
+        plan.stdout.close()
+        assert plan.stderr.read() == b"" and plan.wait() == 141
