@@ -8,6 +8,7 @@
     studykit explore runs/fusion_attention/x        write the explorer of a run's fusion weights as one HTML file
     studykit clean                                  list the runs that no study needs; --yes removes them
     studykit estimate params/x.yaml --gpu 24GB      estimate the memory of every stage, and whether such a GPU suffices
+    studykit power params/x.yaml --difference 5     how many seeds and test rows find a true difference of 5
     studykit check-references PATH                  run a benchmark's own solutions against its tests
     studykit doctor                                 list runtimes, sandbox and GPU libraries here, and try them
 
@@ -29,6 +30,7 @@ from studykit.errors import UserError, printable
 from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
+from studykit.study import questions
 from studykit.study.file import dump_study
 from studykit.study.plan import load_plan, warnings
 from studykit.workflow import clean, progress
@@ -96,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command = add_of_study("estimate", _estimate, "estimate the memory of a study from only the config of its base")
     command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
+    command = add_of_study("power", _power, "say how many seeds and test rows find a difference between methods")
+    command.add_argument("--from", dest="run", metavar="RUN", help="a compare run (default: that of the study)")
+    command.add_argument("--difference", type=float, metavar="D", help="in the unit of the study's main score")
     command = add("explore", _explore, "write the explorer of fusion weights as one HTML file")
     command.add_argument(
         "runs", nargs="+", help="fusion_attention or fusion runs, or records (.npz), shown side by side"
@@ -161,6 +166,17 @@ def _estimate(args: argparse.Namespace) -> int:
     from studykit.training import fit  # torch and transformers are slow to import: other commands do without
 
     print(fit.report(load_plan(args.study).study, args.gpu))
+    return 0
+
+
+def _power(args: argparse.Namespace) -> int:
+    from studykit.evaluation import power  # numpy: other commands do without
+
+    planned = load_plan(args.study, check_paths=False)
+    study = planned.study
+    pairs = study.compare.contrasts or questions.method_pairs(study.methods, study.baseline, study.target)
+    run = args.run or next(run.dir for run in planned.runs if run.stage == "compare")
+    print(power.report(run, pairs, len(study.seeds), study.compare.confidence, args.difference))
     return 0
 
 
