@@ -54,7 +54,8 @@ def report(run: str, pairs: Sequence[Pair], seeds: int, confidence: float, diffe
         difference: to be found, in the unit of the score that methods are judged by; None: the table says instead which
             difference is found with the rows of the finished comparison.
 
-    Raises UserError for a difference that is not above 0, and where the run is no comparison, or has no such difference with at least two seeds.
+    Raises UserError for a difference that is not above 0, and where the run is no comparison, or has no such difference
+    with at least two seeds.
     """
     if difference is not None and not 0 < difference < math.inf:
         raise UserError(f"--difference is {difference:g}; it must be a number above 0.")

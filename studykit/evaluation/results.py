@@ -10,6 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
+from studykit.errors import UserError
 from studykit.evaluation.scores import Published
 from studykit.runs import files
 
@@ -226,6 +229,13 @@ class ComparisonResults(Published):
 
 
 def read_results(run: str | Path) -> ComparisonResults | None:
-    """Reads the `compare.json` of a compare run; returns None for a run without one."""
+    """Reads the `compare.json` of a compare run; returns None for a run without one.
+
+    Raises UserError for one that is damaged or was written by another version.
+    """
     file = files.project_path(run) / "compare.json"
-    return ComparisonResults.model_validate_json(file.read_bytes()) if file.is_file() else None
+    try:
+        return ComparisonResults.model_validate_json(file.read_bytes()) if file.is_file() else None
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{file} is damaged or from another version (at {where}); run 06_compare again.") from None

@@ -61,3 +61,6 @@ def test_the_table_has_a_line_per_difference(comparison, tmp_path):
         power.report(run, PAIRS, 4, 0.95, -1.0)
     with pytest.raises(UserError, match="has no compare.json"):
         power.report(str(tmp_path / "nothing"), PAIRS, 4, 0.95, None)
+    (tmp_path / "compare.json").write_text("{}")
+    with pytest.raises(UserError, match="compare.json is damaged or from another version .at main.; run 06_compare"):
+        power.report(str(tmp_path), PAIRS, 4, 0.95, None)
