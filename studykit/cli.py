@@ -173,10 +173,10 @@ def _power(args: argparse.Namespace) -> int:
     from studykit.evaluation import power  # numpy: other commands do without
 
     planned = load_plan(args.study, check_paths=False)
-    study = planned.study
-    pairs = study.compare.contrasts or questions.method_pairs(study.methods, study.baseline, study.target)
-    run = args.run or next(run.dir for run in planned.runs if run.stage == "compare")
-    print(power.report(run, pairs, len(study.seeds), study.compare.confidence, args.difference))
+    study, compare = planned.study, next(run for run in planned.runs if run.stage == "compare")
+    pairs = compare.params["contrasts"] or questions.method_pairs(study.methods, study.baseline, study.target)
+    seeds, confidence = len(study.seeds), compare.params["confidence"]
+    print(power.report(args.run or compare.dir, pairs, seeds, confidence, args.difference))
     return 0
 
 
