@@ -63,7 +63,7 @@ def data_run(home: Path) -> str:
     sizes = {"train": (8, 0), "valid": (4, 8), "test": (4, 12)}
     write_rows(place / "rows", {x: {s: rows(n, x, first) for s, (n, first) in sizes.items()} for x in MEMBERS})
     limits = dict(zip(("max_prompt_tokens", "max_target_tokens"), LIMITS, strict=True))
-    return finish(home, place, {"task": "generation", "language": "", **limits})
+    return finish(home, place, {"task": "generation", "language": "", "members": MEMBERS, **limits})
 
 
 def adapter_run(home: Path, base: str, language: str, method: str = "bottleneck", seed: int = 0) -> str:

@@ -3,9 +3,9 @@
 May import `training`, `data`, `tuners`, `runs` and `study`.
 
 To read, in this order: `scores` (the content of scores.json), `evaluate` (one method on one test split), `trained`
-(which checkpoints are evaluated), `scoring` (scores of completions), `metrics/` (text and code), `execution/` (programs
-run in a sandbox), `samples` (one prediction at a time), `references` (a benchmark's own solutions); then `results` (the
-content of compare.json), `comparison` (methods side by side), `contrasts` (a difference, and where its verdict is
-decided), `statistics`, `student` and `effects` (intervals, tests and effect sizes), `power` (seeds and rows that a
-study needs), `costs` (time and memory).
+(which checkpoints are evaluated), `few_shot` (examples before a prompt), `scoring` (scores of completions), `metrics/`
+(text and code), `execution/` (programs run in a sandbox), `samples` (one prediction at a time), `references` (a
+benchmark's own solutions); then `results` (the content of compare.json), `comparison` (methods side by side),
+`contrasts` (a difference, and where its verdict is decided), `statistics`, `student` and `effects` (intervals, tests
+and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory).
 """

@@ -28,9 +28,9 @@ def read_trainings(run: str | Path) -> list[TrainingResult]:
 
 
 def member_runs(run: str | Path) -> list[str]:
-    """Returns the adapter runs that a fusion run fuses; an adapter run has none."""
+    """Returns the adapter runs that a fusion run fuses, or that an adapter could start from."""
     file = Path(run, "members.json")
-    return list(files.read_json(file).values()) if file.exists() else []
+    return list(files.read_json(file).values()) if file.exists() else finished_run(run).params.get("start") or []
 
 
 def method_cost(method: str, trained_runs: Sequence[str]) -> MethodCost:

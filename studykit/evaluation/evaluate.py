@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,12 +25,14 @@ from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.sandbox import NoSandboxError
+from studykit.evaluation.few_shot import END, room_for_prompt, with_examples
 from studykit.evaluation.samples import ReferenceLoss, write_samples
 from studykit.evaluation.scores import BatchConsistency, CheckpointScores, EvaluationScores, Score, Seconds
 from studykit.evaluation.scoring import can_run, score_predictions
 from studykit.evaluation.trained import EvaluatedCheckpoint, evaluated_checkpoints, loaded
 from studykit.runs import code_digest, files, store
 from studykit.study.languages import canonical
+from studykit.study.methods import FEW_SHOT
 from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
 from studykit.training.batches import Collator, encode_rows, forward, token_losses
@@ -38,7 +40,11 @@ from studykit.training.decoding import Decoding
 from studykit.training.generate import Prediction, batch_consistency, predict, settings_of
 from studykit.tuners import fusion_layers
 
-COMPLETION_MODULES = ("evaluation.trained", "training.generate")  # they and their imports decide completions
+COMPLETION_MODULES = (
+    "evaluation.trained",
+    "evaluation.few_shot",
+    "training.generate",
+)  # they and their imports decide completions
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Completions:
     losses: list[ReferenceLoss]  # one per row; empty where no row has a reference
     folded: bool  # whether the fusion was folded before generation
     batches: BatchConsistency | None  # None: not examined
-    settings: dict[str, Any]  # see `generate.settings_of`
+    settings: dict[str, Any]  # see `generate.settings_of`; those of all methods, also of a few-shot prompt
+    shots: float | None  # mean number of examples before a prompt; None: there are none
     seconds: float
 
 
@@ -149,20 +156,27 @@ def generate_completions(
 
     check_batches: whether some rows are completed again one by one, to see whether batches change completions.
     """
-    began, p, rows = monotonic(), task.p, task.rows
-    options = {"batch_size": p.batch_size, "max_prompt_tokens": task.limits[0]}
+    began, p = monotonic(), task.p
+    rows, limits, decoding, shots = task.rows, task.limits, task.decoding, None
+    if p.method == FEW_SHOT:
+        limits = room_for_prompt(base.config, p.max_new_tokens), limits[1]
+        given = {"shots": p.shots, "max_prompt_tokens": task.limits[0], "room": limits[0]}
+        rows, counts = with_examples(rows, DataRun(p.data).rows(p.language, "train"), tokenizer, **given)
+        shots, stop = sum(counts) / len(counts), decoding.stop
+        decoding = decoding if stop is None else replace(decoding, stop=(*stop, END))
+    options = {"batch_size": p.batch_size, "max_prompt_tokens": limits[0]}
     with loaded(base, checkpoint) as model:
         folded = any(layer.folded(name) for layer in fusion_layers(model) for name in layer.active_adapters)
         file, origin = task.predictions_file(checkpoint), completion_origin(checkpoint, p)
-        settings = settings_of(model, task.decoding, **options)
-        _take_over(task.run.dir / "predictions" / file.name, file, origin | settings)
-        predictions = predict(model, tokenizer, rows, file, task.decoding, settings=origin, **options)
+        settings = settings_of(model, task.decoding, p.batch_size, task.limits[0])
+        _take_over(task.run.dir / "predictions" / file.name, file, origin | settings_of(model, decoding, **options))
+        predictions = predict(model, tokenizer, rows, file, decoding, settings=origin, **options)
         with_reference = [] if all(row.no_reference for row in rows) else rows
-        losses = reference_losses(model, tokenizer, with_reference, task.limits, p.batch_size)
+        losses = reference_losses(model, tokenizer, with_reference, limits, p.batch_size)
         n = p.batch_check if check_batches else 0
-        batches = batch_consistency(model, tokenizer, rows, predictions, task.decoding, n=n, **options)
+        batches = batch_consistency(model, tokenizer, rows, predictions, decoding, n=n, **options)
     consistency = batches and BatchConsistency.model_validate(batches)
-    return Completions(predictions, losses, folded, consistency, settings, monotonic() - began)
+    return Completions(predictions, losses, folded, consistency, settings, shots, monotonic() - began)
 
 
 @torch.inference_mode()
@@ -225,6 +239,7 @@ def score_completions(task: Task, checkpoint: EvaluatedCheckpoint, completions: 
         counts=result.counts,
         execution=result.execution,
         settings=completions.settings,
+        shots=completions.shots,
     )
 
 
@@ -250,6 +265,7 @@ def completion_origin(checkpoint: EvaluatedCheckpoint, p: EvaluateParams) -> dic
         "phase": checkpoint.phase,
         "base": p.base,
         "data": p.data,
+        **({"shots": p.shots} if p.method == FEW_SHOT else {}),
         "weights": hashlib.sha256(manifests.encode()).hexdigest()[:16],
         "code": code_digest.digest_modules(*COMPLETION_MODULES),
     }

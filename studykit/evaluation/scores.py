@@ -96,6 +96,7 @@ class CheckpointScores(Published):
     counts: PredictionCounts
     execution: ExecutionSummary | None  # None: nothing was run
     settings: dict[str, Any]  # of generation, see `generate.settings_of`
+    shots: float | None = None  # mean number of examples before a prompt; None: there are none
 
     @property
     def title(self) -> str:

@@ -42,12 +42,21 @@ def _temperature(value: Any) -> Any:
     raise ValueError(f"temperature is {show(value)}; it must be a number above 0, or auto")
 
 
+def _rank(value: Any) -> Any:
+    """Returns an integer of at least 1, or the word match; raises ValueError for anything else."""
+    if value == "match" or type(value) is int and value >= 1:
+        return value
+    raise ValueError(f"rank is {show(value)}; it must be an integer of at least 1, or match")
+
+
 T = TypeVar("T")
 if TYPE_CHECKING:  # a stage reads its parameters after the plan or `runs.notebook.resolve` has filled in every None
     Planned = Annotated[T, "a value that the plan sets"]
     Temperature = float | Literal["auto"]
+    Rank = int | Literal["match"]
 else:
     Temperature = Annotated[Any, BeforeValidator(_temperature)]
+    Rank = Annotated[Any, BeforeValidator(_rank)]
     Planned = T | None
 
 

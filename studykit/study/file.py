@@ -185,6 +185,11 @@ class Study(Section):
             self._of_tasks()
         elif self.language is not None:
             raise ValueError(f"language is {show(self.language)}; it may be given only with members_are: tasks")
+        if study_methods.FEW_SHOT in self.methods and self.base == "scratch":
+            raise ValueError(
+                "methods names 'fewshot', but the base is trained from scratch and has never read examples before a "
+                "prompt; set base to a pretrained one"
+            )
         if self.members_on == "code" and self.task not in ("generation", "translation"):
             raise ValueError(f"members_on is 'code', but the targets of {self.task} are not code; leave it at 'task'")
         if self.task == "naming" and self.data.path is None:

@@ -1,11 +1,17 @@
 """The methods of a study, by one word each.
 
     base                                    the model as it is
+    fewshot                                 the same, with training rows of the target before each prompt
     bottleneck | houlsby | parallel | compacter | compacterpp | lora | full
                                             one adapter on the target's rows, or all weights of the base
+    bottleneck_long, lora_long ...          one adapter with as many steps as all members and a fusion together
+    pooled | transfer | transfer_tuned      one adapter on the rows of all members, then on the target's; the source
+                                            adapter that is best on the target's validation rows, as it is or trained on
     adapterfusion | advfusion_none | advfusion_zero | advfusion_exclude | average | scalar_mix
                                             a composition of one adapter per member
     merge | xlora | arrow                   PEFT's own compositions of LoRAs
+
+The adapter of `pooled` and `transfer` is a bottleneck, or of the kind after a hyphen: `pooled-lora`.
 
 A composition's word may go on, after hyphens, with the kind of its members (bottleneck by default) and with a variant:
 `static` has no value matrix, `lowrank` has queries and keys of few dimensions. So `advfusion_zero-houlsby`,
@@ -29,8 +35,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from studykit.study.languages import display_name
+
 ADAPTERS = ("bottleneck", "houlsby", "parallel", "compacter", "compacterpp", "lora", "full")
 FUSABLE = ADAPTERS[:-1]
+FEW_SHOT = "fewshot"
+UNTRAINED_BASES = ("base", FEW_SHOT)  # methods without any training
+LONG = "_long"  # after the word of an adapter
+ON_OTHER_ROWS = ("pooled", "transfer", "transfer_tuned")  # one adapter that learns from other members' rows, too
 # Compositions by attention: the word -> the method's name and the mask of its phase 1.
 ATTENTIVE = {
     "adapterfusion": ("adapterfusion", "none"),
@@ -43,6 +55,7 @@ PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
 UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
 VARIANTS = ("static", "lowrank")
 PLACEBOS = ("random", "shuffled")
+MASKS = {"zero": "zero", "exclude": "exclude", "none": "no mask"}  # of phase 1, in the names of methods
 TARGET, SOURCES = "target", "sources"  # what `~` may name besides members
 
 
@@ -69,7 +82,7 @@ PHASES: dict[str, tuple[Phase, ...]] = {
 }
 RESTORED = f"{PHASE_1.title}, restored"  # the weights of phase 1 with no member masked: what phase 2 starts from
 BEFORE_TRAINING = Phase("init", "initialisation", "init")  # the state that the first phase starts from
-WORDS = ("base", *ADAPTERS, *COMPOSITIONS, *PEFT_COMPOSITIONS)
+WORDS = (*UNTRAINED_BASES, *ADAPTERS, *ON_OTHER_ROWS, *COMPOSITIONS, *PEFT_COMPOSITIONS)
 
 
 class Method(NamedTuple):
@@ -83,6 +96,7 @@ class Method(NamedTuple):
     masked_member: str = ""  # the member that phase 1 hides; empty: the target's
     left_out: tuple[str, ...] = ()  # members that the composition is not given
     placebo: str = "none"  # none | random | shuffled: what the source members' weights are replaced by
+    training: str = "own"  # of one adapter: own (on the target's rows), long, or one of ON_OTHER_ROWS
 
     @property
     def is_adapter(self) -> bool:
@@ -171,8 +185,15 @@ def _changed(method: Method, sign: str, name: str) -> Method:
 def _parse_plain(plain: str, word: str) -> Method:
     """Returns the method of a word up to its changes."""
     head, *rest = plain.split("-")
-    if head in ("base", *ADAPTERS) and not rest:
+    if head in (*UNTRAINED_BASES, *ADAPTERS) and not rest:
         return Method(word, head)
+    if (kind := head.removesuffix(LONG)) in FUSABLE and not rest:
+        return Method(word, kind, training="long")
+    if head in ON_OTHER_ROWS and (not rest or len(rest) == 1 and rest[0] in FUSABLE):
+        return Method(word, rest[0] if rest else "bottleneck", training=head)
+    if head in ON_OTHER_ROWS:
+        accepted = f"a kind of adapter ({', '.join(FUSABLE)})"
+        raise ValueError(f"the method {word!r} is unknown: after {head} may come {accepted}, not {'-'.join(rest)!r}")
     if head in PEFT_COMPOSITIONS and not rest:
         return Method(word, head, members="lora")
     if head in COMPOSITIONS:
@@ -201,6 +222,34 @@ def changes(params: Mapping[str, Any]) -> str:
     hidden, placebo = params["masked_member"], params["placebo"]
     left_out = "".join(f"~{name}" for name in params["left_out"])
     return f"@{hidden}" * bool(hidden) + left_out + f"^{placebo}" * (placebo != "none")
+
+
+def title(word: str) -> str:
+    """Returns what a word names, in a reader's words: "AdvFusion (exclude), Python hidden first"."""
+    method = parse(word)
+    if method.members is None:
+        kind = {
+            "base": "the base alone",
+            FEW_SHOT: "the base with examples before the prompt",
+            "full": "all weights of the base",
+        }.get(method.name, f"{method.name} adapter")
+        return {
+            "long": f"{kind}, trained for as many steps as members and fusion together",
+            "pooled": f"{kind}, trained on all members' rows, then on the target's",
+            "transfer": f"{kind} of the best source, as it is",
+            "transfer_tuned": f"{kind} of the best source, trained on with the target's rows",
+        }.get(method.training, kind)
+    parts = [PHASES[method.name][0].title if method.name != "advfusion" else f"AdvFusion ({MASKS[method.mask]})"]
+    parts += [f"{method.members} members"] * (method.members != "bottleneck" and method.name not in PEFT_COMPOSITIONS)
+    parts += [{"static": "without a value matrix", "lowrank": "low rank", "full": ""}[method.variant]]
+    parts += [f"{_member_title(method.masked_member)} hidden first"] * bool(method.masked_member)
+    parts += [f"without {_member_title(name)}" for name in method.left_out]
+    parts += [{"random": "random sources", "shuffled": "sources with shuffled layers", "none": ""}[method.placebo]]
+    return ", ".join(part for part in parts if part)
+
+
+def _member_title(name: str) -> str:
+    return {TARGET: "the target's adapter", SOURCES: "the sources"}.get(name) or display_name(name)
 
 
 def label(word: str) -> str:

@@ -46,6 +46,9 @@ class EvaluateParams(Section):
         None, description="A completion ends at any of these texts; null means those of the rows."
     )
     pass_k: list[int] = Field([1], min_length=1, description="pass@k is computed for these k, each at most `samples`.")
+    shots: int = Field(
+        4, ge=1, description="The method fewshot shows at most this many training rows of the target before a prompt."
+    )
     batch_check: int = Field(
         8, ge=0, description="This many rows are completed again one by one, to see whether batches change them."
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -102,22 +102,39 @@ def plan(study: Study) -> list[Run]:
     on = {"base": base.dir, "data": data.dir}
     asked = [methods.parse(word).among(study.members, study.target) for word in study.methods]
 
-    def adapters(language: str, kind: str, trained_on: str = "task") -> list[Run]:
-        """One per seed."""
-        given = {"steps": study.adapter.target_steps if language == study.target else study.adapter.steps}
+    def adapters(
+        language: str, kind: str, trained_on: str = "task", starts: Sequence[list[Run]] = (), **changes: Any
+    ) -> list[Run]:
+        """One per seed; each starts from one of the `starts`, which have one per seed too, or anew."""
+        given: dict[str, Any] = {"language": language, "method": kind, "trained_on": trained_on}
+        given["steps"] = study.adapter.target_steps if language == study.target else study.adapter.steps
         if kind == "full":
             given["learning_rate"] = study.adapter.full_learning_rate
         if kind in COMPACTERS:
             given["reduction_factor"] = study.adapter.compacter_reduction_factor
         return [
-            run("adapter", **on, **given, language=language, method=kind, trained_on=trained_on, seed=s)
-            for s in study.seeds
+            run("adapter", **on, **(given | changes), start=[of_seeds[at].dir for of_seeds in starts], seed=seed)
+            for at, seed in enumerate(study.seeds)
         ]
+
+    def single(method: methods.Method) -> list[Run]:
+        """The adapters of a method that is one adapter, one per seed."""
+        kind, target = method.name, study.target
+        of_members = len(study.members) * study.adapter.steps + study.adapter.target_steps  # steps of all members
+        if method.training == "long":
+            return adapters(target, kind, steps=of_members + 2 * study.fusion.steps, patience=0)
+        if method.training == "pooled":
+            return adapters(target, kind, starts=[adapters(target, kind, rows="pooled", steps=of_members)])
+        if method.training in ("transfer", "transfer_tuned"):
+            sources = [adapters(member, kind) for member in study.members]
+            untrained: dict[str, Any] = {"steps": 0} if method.training == "transfer" else {}
+            return adapters(target, kind, starts=sources, **untrained)
+        return adapters(target, kind)
 
     kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
     fused = {kind: {x for m in asked if m.members == kind for x in m.remaining(members)} for kind in kinds}
     of_members = {kind: {x: adapters(x, kind, study.members_on) for x in members if x in fused[kind]} for kind in kinds}
-    trained = {m.word: adapters(study.target, m.word) for m in asked if m.is_adapter}
+    trained = {m.word: single(m) for m in asked if m.is_adapter}
     own = {k: adapters(study.target, k) for k in kinds if study.members_on == "task" and study.target in fused[k]}
     trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
     evaluated = {
@@ -149,7 +166,9 @@ def plan(study: Study) -> list[Run]:
         seeds = study.seeds if trained_runs else []
         return run("evaluate", **on, trained_runs=trained_runs, method=method, language=language, seeds=seeds).dir
 
-    paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | {"base": []}
+    paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | dict.fromkeys(
+        methods.UNTRAINED_BASES, []
+    )
     evaluations = {m.word: evaluate(m.word, study.target, paths[m.word]) for m in asked}
     on_sources = {
         x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds]) for x, of_seeds in evaluated.items()
@@ -234,6 +253,9 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     elif stage == "adapter":
         width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
         silent = {"lora": width, "full": width | lora}.get(values["method"], lora)
+        silent = silent | (width | lora if values["start"] else set())  # it has the shape of what it starts from
+        if values["steps"] == 0:
+            silent |= training_parameters.Training.model_fields.keys() - {"batch_size"}
     elif stage == "fusion":
         silent = {"phase1_data", "carry_optimizer"} if values["method"] != "advfusion" else set()
         silent |= {"rank"} if values["variant"] != "lowrank" else set()
@@ -243,6 +265,8 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
             silent |= {"scores", "temperature"}
         if values["method"] in methods.UNTRAINED:
             silent |= (training_parameters.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
+    elif stage == "evaluate":
+        silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
 
 
@@ -270,7 +294,7 @@ def _label(stage: str, values: dict[str, Any]) -> str:
     words = {
         "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
         "data": [values.get("task"), target],
-        "adapter": [values.get("language"), method, seed],
+        "adapter": [values.get("language"), method, *_training_label(values), seed],
         "fusion": [target, f"{method}{mask}", *kinds, seed],
         "evaluate": [values.get("language"), methods.label(method)],
         "fusion_attention": [methods.label(method)],
@@ -280,6 +304,12 @@ def _label(stage: str, values: dict[str, Any]) -> str:
         words[0] = str(words[0]).rstrip("/").rsplit("/", 1)[-1]
     text = "-".join(str(w) for w in words).lower().replace("#", "sharp").replace("+", "p")
     return re.sub(r"[^a-z0-9_.-]+", "-", text).strip(".-") or stage  # papermill formats paths: no braces
+
+
+def _training_label(values: dict[str, Any]) -> list[str]:
+    """What an adapter's training is besides its language and kind, where that is not usual."""
+    start = ("continued" if values.get("steps") else "transferred") if values.get("start") else ""
+    return [word for word in ("pooled" if values.get("rows") == "pooled" else "", start) if word]
 
 
 def _inputs(stage: str, values: dict[str, Any]) -> Iterator[str]:

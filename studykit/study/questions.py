@@ -17,6 +17,7 @@ Pair = tuple[str, str]  # a method, and the one that it is set against; either m
 
 ADAPTER = "Does an adapter trained on the target's few rows help?"
 FUSING = "Does fusing the target's adapter with others help?"
+STRONGER = "Does fusing help more than one adapter that trained for as long, or on the other members' rows too?"
 SOURCES = "Is it what the sources learned that helps, or only weights of their number and size?"
 OWN = "Does the target's own adapter help in the fusion?"
 MEMBERS = "Does each other member help in the fusion?"
@@ -30,7 +31,8 @@ KIND = "Does another kind of members help?"
 VARIANT = "Is a fusion with fewer parameters as good?"
 # In the order of the report.
 QUESTIONS = (
-    ADAPTER, FUSING, SOURCES, OWN, MEMBERS, SCHEDULE, MASK, PLACEBO_MASK, ADVFUSION, RESTORING, PHASE_2, KIND, VARIANT,
+    ADAPTER, FUSING, STRONGER, SOURCES, OWN, MEMBERS, SCHEDULE, MASK, PLACEBO_MASK, ADVFUSION, RESTORING, PHASE_2,
+    KIND, VARIANT,
 )  # fmt: skip
 DRAWS_BEYOND = 10  # resamples that a p at Holm's first step must leave beyond the observed difference
 FACTORS = ("name", "mask", "members", "variant", "masked_member", "left_out", "placebo")
@@ -95,12 +97,14 @@ def _question(a: Method, b: Method, methods: Sequence[Method]) -> str | None:
     """The question that the difference between two methods answers, if any."""
     if b.word == "base":
         fused = {method.members for method in methods}
-        return ADAPTER if a.is_adapter and (a.name in fused or a.name == "bottleneck") else None
+        is_own = a.is_adapter and a.training == "own"
+        return ADAPTER if is_own and (a.name in fused or a.name == "bottleneck") else None
     if not _by_attention(a):
         return None
     if b.is_adapter:
         changed = a.left_out or a.placebo != "none" or a.variant != "full"
-        return FUSING if a.name == "adapterfusion" and b.name == a.members and not changed else None
+        question = FUSING if b.training == "own" else STRONGER
+        return question if a.name == "adapterfusion" and b.name == a.members and not changed else None
     if not _by_attention(b):
         return None
     differing = {factor for factor in FACTORS if getattr(a, factor) != getattr(b, factor)}

@@ -12,6 +12,7 @@ from studykit.study.fields import (
     Optimizer,
     Planned,
     Quantization,
+    Rank,
     Section,
     Task,
     Temperature,
@@ -202,6 +203,13 @@ class AdapterParams(Training):
         "task", "The adapter learns the task, or the task's targets as plain code (code)."
     )
     seed: int = role(0, "The seed decides the initial weights and the order of the rows.", ge=0)
+    rows: Literal["all", "pooled"] = role(
+        "all",
+        "The adapter trains on all training rows of its language, or on those of all members together (pooled).",
+    )
+    start: Planned[list[str]] = run_dir(
+        "Training goes on from the best of these adapter runs on the validation rows; an empty list means new weights."
+    )
     reduction_factor: float = Field(
         16.0,
         ge=1,
@@ -218,9 +226,17 @@ class AdapterParams(Training):
             "The adapter is trained for this many optimizer steps; null means the study's "
             "`steps`, or `target_steps` for the target."
         ),
-        ge=1,
+        ge=0,
     )
     out: Planned[str] = run_dir("The run is published in this directory.")
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> AdapterParams:
+        if self.steps == 0 and not self.start:
+            raise ValueError("steps is 0, which only an adapter with a start may have; it must be at least 1")
+        if self.start and self.method == "full":
+            raise ValueError("start names adapter runs, but method is 'full'; it must be a kind of adapter")
+        return self
 
 
 class FusionParams(Training):
@@ -281,8 +297,12 @@ class FusionParams(Training):
     phase1_data: Literal["target", "all"] = Field(
         "target", description="Phase 1 trains on the rows of the target, or of all members (all)."
     )
-    rank: int = Field(
-        8, ge=1, description="With lowrank, queries and keys have this many dimensions, and V - I has this rank."
+    rank: Rank = Field(
+        8,
+        description=(
+            "With lowrank, queries and keys have this many dimensions, and V - I has this rank; match means the rank "
+            "with as many parameters as one member."
+        ),
     )
     scores: Literal["dot", "scaled", "query_norm"] = Field(
         "dot",

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
+from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.training_parameters import AdapterParams
@@ -42,6 +43,13 @@ def adapter_config(p: AdapterParams) -> BottleneckConfig | LoraConfig:
         )
     fields = PRESETS[p.method] | {"reduction_factor": p.reduction_factor}
     return BottleneckConfig(**fields, task_type="CAUSAL_LM")
+
+
+def training_rows(p: AdapterParams) -> list[Row]:
+    """Returns the rows that train an adapter: those of its language, or of all members."""
+    data = DataRun(p.data)
+    members = data.params["members"] if p.rows == "pooled" else [p.language]
+    return [row for member in members for row in data.rows(member, "train", p.trained_on)]
 
 
 def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:

@@ -84,6 +84,7 @@ class AdapterTrainingResult(TrainingResult):
     validation_rows: int
     parameters: int  # of the base and the adapter together
     tokens_per_second: float  # trained tokens, padding excluded
+    starts: dict[str, float]  # validation loss of each run that it could start from; {}: there was no choice
     examples: list[dict[str, str]]  # {before, after}: completions of the first validation prompts
 
 

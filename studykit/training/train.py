@@ -75,7 +75,8 @@ def tokens_per_second(result: TrainingResult, examples: list[TokenSequence], p: 
     """Returns the trained tokens per second, padding excluded, of a training that drew its examples evenly."""
     settings = TrainingSettings.of(p)
     mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
-    return result.steps * settings.batch_size * settings.gradient_accumulation * mean / result.seconds
+    tokens = result.steps * settings.batch_size * settings.gradient_accumulation * mean
+    return tokens / result.seconds if result.steps else 0.0
 
 
 def last_checkpoint(directory: Path) -> Path | None:

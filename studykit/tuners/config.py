@@ -116,8 +116,12 @@ class FusionConfig(PeftConfig):
     value: bool = field(
         default=True, metadata={"help": "Whether there is a value matrix; without it the fusion is 'static'."}
     )
-    rank: int | None = field(
-        default=None, metadata={"help": "The rank of query, key, and value minus identity; None: full."}
+    rank: int | str | None = field(
+        default=None,
+        metadata={
+            "help": "The rank of query, key, and value minus identity; None: full; 'match': the rank, found when the "
+            "fusion is made and kept here, at which it has about as many parameters as its first member."
+        },
     )
     temperature: float = field(default=1.0, metadata={"help": "A constant that divides the scores, above 0."})
     dropout: float = field(default=0.0, metadata={"help": "The dropout of the scores in training, in [0, 1)."})
@@ -136,7 +140,8 @@ class FusionConfig(PeftConfig):
             raise ValueError(f"members={self.members} names an adapter twice; each may be fused once.")
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is unknown; accepted are {list(KINDS)}.")
-        require_range(self, "rank", self.rank is None or self.rank >= 1, "at least 1")
+        is_rank = isinstance(self.rank, int) and self.rank >= 1
+        require_range(self, "rank", self.rank in (None, "match") or is_rank, "at least 1, or 'match'")
         if self.scores not in SCORES:
             raise ValueError(f"scores={self.scores!r} is unknown; accepted are {list(SCORES)}.")
         attentive = (self.value, self.rank, self.temperature, self.dropout, self.scores)

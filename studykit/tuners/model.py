@@ -74,7 +74,22 @@ class CompositionModel(BaseTuner):
     def _prepare_adapter_config(self, config: PeftConfig, model_config: dict) -> PeftConfig:
         if isinstance(config, FusionConfig):
             config.target_modules = self._member_config(config).target_modules
+            if config.rank == "match":
+                config.rank = self._matched_rank(config)
         return config
+
+    def _matched_rank(self, config: FusionConfig) -> int:
+        """Returns the rank at which a fusion has as many parameters as its first member, as nearly as ranks allow.
+
+        A site with inputs of width d_in and outputs of width d_out has d_in + d_out + 2 of them per rank for query and
+        key, and 2 d_out for the value.
+        """
+        name, placement = config.members[0], self._member_config(config).placement
+        layers = [layer for layer in composition_layers(self.model) if name in layer.adapters]
+        member = nn.ModuleList(layer.adapters[name] for layer in layers)
+        widths = [self._widths(layer.get_base_layer(), placement) for layer in layers]
+        per_rank = sum(inputs + outputs + 2 + 2 * outputs * config.value for inputs, outputs in widths)
+        return max(1, round(sum(p.numel() for p in member.parameters()) / per_rank))
 
     def _member_config(self, config: FusionConfig) -> BottleneckConfig:
         """Returns the configuration of the first member; raises ValueError if the members cannot be fused."""
@@ -109,7 +124,7 @@ class CompositionModel(BaseTuner):
             members = config.members
             if config.kind == "attention":
                 scores = config.temperature, config.dropout, config.scores
-                module = Fusion(inputs, outputs, config.value, config.rank, *scores)
+                module = Fusion(inputs, outputs, config.value, cast(int | None, config.rank), *scores)
             else:
                 module = ScalarMix(len(members), learned=config.kind == "scalar_mix")
         else:

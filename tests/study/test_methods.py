@@ -58,6 +58,19 @@ def test_a_control_says_what_it_changes(word, parts):
     assert (asked.name, asked.mask, asked.masked_member, asked.left_out, asked.placebo) == parts
 
 
+@pytest.mark.parametrize("word, title", {
+    "base": "the base alone", "lora": "lora adapter", "adapterfusion": "AdapterFusion",
+    "advfusion_none": "AdvFusion (no mask)",
+    "advfusion_exclude-lora-lowrank@python": "AdvFusion (exclude), lora members, low rank, Python hidden first",
+    "adapterfusion~lua^random": "AdapterFusion, without Lua, random sources", "merge": "merge",
+    "average~sources": "average, without the sources",
+    "transfer": "bottleneck adapter of the best source, as it is",
+    "lora_long": "lora adapter, trained for as many steps as members and fusion together",
+}.items())  # fmt: skip
+def test_a_word_has_a_title_for_readers(word, title):
+    assert methods.title(word) == title
+
+
 @pytest.mark.parametrize("word, said", {
     "lora~go": "~ leaves a member out, so it may follow only a composition",
     "advfusion_none@go": "@ names the member that phase 1 hides, so it may follow only a word with a mask",

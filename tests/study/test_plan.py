@@ -92,6 +92,34 @@ def test_only_what_is_asked_for():
     assert [run.label for run in fused if run.stage == "evaluate"] == ["lua-advfusion_zero"]
 
 
+def test_one_adapter_with_more_steps_or_more_rows():
+    words = ["bottleneck", "bottleneck_long", "pooled", "transfer-lora", "transfer_tuned"]
+    runs = planned(methods=words, seeds=[0, 1], evaluate={"sources": []})
+    study = file.Study.model_validate(SMALL)
+    of_members = 2 * study.adapter.steps + study.adapter.target_steps
+    by = {name: run for run in runs if run.stage == "compare" for name, run in run.params["adapters"].items()}
+    of = {word: [next(run for run in runs if run.dir == trained) for trained in by[word]] for word in words}
+    assert all([run.params["seed"] for run in of[word]] == [0, 1] for word in words)
+    long = of["bottleneck_long"][1].params
+    assert (long["steps"], long["patience"]) == (of_members + 2 * study.fusion.steps, 0)
+    tuned, pooled = of["pooled"][1], of["pooled"][1].needs[-1]
+    assert tuned.label == "lua-bottleneck-continued-s1" and tuned.params["start"] == [pooled.dir]
+    assert (pooled.params["rows"], pooled.params["steps"], pooled.params["seed"]) == ("pooled", of_members, 1)
+    assert tuned.params["steps"] == of["bottleneck"][1].params["steps"] == study.adapter.target_steps
+    transferred = of["transfer-lora"][1]
+    sources = [(need.params["language"], need.params["method"], need.params["seed"]) for need in transferred.needs[2:]]
+    assert sources == [("python", "lora", 1), ("go", "lora", 1)] and transferred.params["steps"] == 0
+    assert of["transfer_tuned"][0].params["steps"] == study.adapter.target_steps
+
+
+def test_a_few_shot_prompt_is_for_pretrained_bases():
+    with pytest.raises(ValueError, match="has never read examples before a prompt"):
+        planned(methods=["fewshot"])
+    runs = planned(methods=["base", "fewshot"], base="owner/name", evaluate={"shots": 7})
+    shots = {run.params["method"]: run.params["shots"] for run in runs if run.label.startswith("lua-")}
+    assert shots == {"base": 4, "fewshot": 7}, "the base needs no other run for it"
+
+
 def test_learning_rates_are_the_published_ones():
     runs = planned(methods=["compacter", "full", "adapterfusion", "adapterfusion-compacter", "adapterfusion-lora"])
     got = {run.label: run.params["learning_rate"] for run in runs if run.stage in ("adapter", "fusion")}
@@ -151,6 +179,8 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     if stage == "data" and name in {*plan.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
         task = "summarization" if name == "reference" else "commit"
         on, wide = {"path": "rows"}, wide | {"task": task, "data": {"path": "rows"}}
+    if name == "shots":
+        wide |= {"base": "owner/name", "methods": [*METHODS, "fewshot"]}
     if stage == "evaluate" and name in ("samples", "pass_k"):
         on, wide = {"samples": 4, "temperature": 0.8}, wide | {"evaluate": {"samples": 4, "temperature": 0.8}}
     before = file.Study.model_validate(SMALL | wide)
@@ -349,10 +379,8 @@ def test_defaults_for_parameters_cells(stage):
 
 def test_every_planned_notebook_runs_without_asking_a_study():
     """What a notebook resolves from a study when it is None is never None in a plan."""
-    words = [w for w in study_methods.WORDS if w not in ("base", *study_methods.ADAPTERS)] + [
-        "adapterfusion-lora-lowrank"
-    ]
-    for run in planned(methods=["base", *study_methods.ADAPTERS, *words]):
+    words = [w for w in study_methods.WORDS if w != study_methods.FEW_SHOT]
+    for run in planned(methods=[*words, "adapterfusion-lora-lowrank", "bottleneck_long", "advfusion_zero@go~lua"]):
         model = STAGES[run.stage].model
         missing = [n for n in model.model_fields if fields.kind(model, n) and run.params[n] is None]
         assert not missing, run.name

@@ -11,7 +11,7 @@ from tests.study.test_plan import planned
 WORDS = [
     "base", "bottleneck", "compacter", "lora", "adapterfusion", "adapterfusion-lowrank", "advfusion_none",
     "advfusion_exclude", "advfusion_exclude@go", "adapterfusion~lua", "adapterfusion~go", "adapterfusion^random",
-    "adapterfusion-compacter", "advfusion_exclude-compacter",
+    "adapterfusion-compacter", "advfusion_exclude-compacter", "bottleneck_long", "pooled", "transfer-compacter",
 ]  # fmt: skip
 
 
@@ -19,6 +19,9 @@ def test_every_question_has_the_pairs_that_answer_it():
     assert questions.questions(WORDS, "lua") == {
         questions.ADAPTER: [("bottleneck", "base"), ("compacter", "base")],
         questions.FUSING: [("adapterfusion", "bottleneck"), ("adapterfusion-compacter", "compacter")],
+        questions.STRONGER: [
+            ("adapterfusion", "bottleneck_long"), ("adapterfusion", "pooled"),
+            ("adapterfusion-compacter", "transfer-compacter")],
         questions.SOURCES: [("adapterfusion", "adapterfusion^random")],
         questions.OWN: [("adapterfusion", "adapterfusion~lua")],
         questions.MEMBERS: [("adapterfusion", "adapterfusion~go")],

@@ -141,3 +141,14 @@ def test_a_placebo_mask_hides_another_member_and_the_same_weights_are_restored(h
     first, second = phases.training_phases(p)
     assert (first.masked, second.masked) == (("python",), ())
     assert fusions.masked_members(p.model_dump(), first.phase) == ("python",)
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "houlsby", "compacterpp", "lora"])
+def test_a_matched_fusion_has_as_many_parameters_as_one_member(home, kind):
+    p = tiny.fusion_params(home, variant="lowrank", rank="match")
+    p = p.model_copy(update={"members": {x: tiny.adapter_run(home, p.base, x, kind) for x in p.members}})
+    model = fusions.new_fusion(load_base(p.base)[0], p)
+    of_one = sum(weight.numel() for weight in tensors(model, "python").values())
+    fusion = sum(weight.numel() for weight in trainer.trained_weights(model).values())
+    rank = model.peft_config["fusion"].rank
+    assert isinstance(rank, int) and (abs(fusion - of_one) <= fusion / rank / 2 or rank == 1)
