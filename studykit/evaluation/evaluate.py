@@ -56,6 +56,7 @@ class Task:
     rows: list[Row]
     limits: tuple[int, int]  # tokens of a prompt and of a target, at most
     program_language: str | None  # of the targets, if they are programs
+    first_line: bool  # whether text scores read first lines only
     decoding: Decoding
     not_executed: str | None  # why rows that have tests have no pass@k
 
@@ -95,6 +96,7 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
         rows=rows,
         limits=data.limits,
         program_language=rows[0].language if data.are_programs(p.language) else None,
+        first_line=data.task_of(p.language) == "commit" if p.first_line is None else p.first_line,
         decoding=Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed, stop),
         not_executed=why_not_executed(rows, p.execute, p.allow_unsandboxed),
     )
@@ -209,6 +211,7 @@ def score_completions(task: Task, checkpoint: EvaluatedCheckpoint, completions: 
         task.rows,
         completions.predictions,
         language=task.program_language,
+        first_line=task.first_line,
         run=not task.not_executed,
         samples=p.samples,
         pass_k=p.pass_k,

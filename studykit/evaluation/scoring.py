@@ -54,6 +54,7 @@ def score_predictions(
     predictions: Sequence[Mapping[str, Any]],
     *,
     language: str | None = None,
+    first_line: bool = False,
     run: bool = True,
     samples: int = 1,
     pass_k: Sequence[int] = (1,),
@@ -70,6 +71,8 @@ def score_predictions(
 
     rows, predictions: `samples` predictions (records of `generate.predict`: id, text, finished) per row, in one order.
     language: of the targets, if they are programs; None for natural language.
+    first_line: whether text scores read the first line that is not empty of a prediction and of its target (a commit
+        message is one line); their signatures then have `text:first_line`. Programs are run whole.
     run: whether programs are run where rows have tests.
 
     Raises UserError when the ids differ, a reference is empty, or programs cannot be run on this machine.
@@ -85,7 +88,13 @@ def score_predictions(
     if not all(row.no_reference for row in rows):
         before: list[Any] = [getattr(row.check, "before", None) for row in row_of_prediction]
         contexts = None if None in before else before
-        entries = score_texts(texts, [row.target for row in row_of_prediction], language, contexts)
+        targets = [row.target for row in row_of_prediction]
+        if first_line:
+            lines = [first_line_of(text) for text in texts]
+            entries = score_texts(lines, [first_line_of(text) for text in targets], language, contexts)
+            entries = {name: _renamed(score, "|text:first_line") for name, score in entries.items()}
+        else:
+            entries = score_texts(texts, targets, language, contexts)
         scores = {name: average_samples(score, samples) for name, score in entries.items()}
     packages = [missing_package(row.language, row.check) for row in row_of_prediction]
     counts = PredictionCounts(
@@ -106,17 +115,32 @@ def score_predictions(
     return PredictionScores(scores, counts, execution, programs)
 
 
+def first_line_of(text: str) -> str:
+    """Returns the first line of a text that is not empty.
+
+    >>> first_line_of("\\nFix a typo\\n\\nSigned-off-by: x")
+    'Fix a typo'
+    """
+    return text.strip().partition("\n")[0].rstrip()
+
+
 def average_samples(score: Score, samples: int) -> Score:
     """Turns a score of n * samples predictions into one of n rows."""
     if samples == 1:
         return score
     rows = score.n // samples
-    signature = re.sub(r"\|n:\d+$", f"|samples:{samples}|n:{rows}", score.signature)
+    score = _renamed(score, f"|samples:{samples}")
+    signature = re.sub(r"\d+$", str(rows), score.signature)
     if score.per_example is not None:
         per_row = {"per_example": np.reshape(score.per_example, (rows, samples)).mean(1).tolist()}
     else:
         per_row = {"statistics": np.reshape(np.asarray(score.statistics), (rows, samples, -1)).sum(1).tolist()}
     return score.model_copy(update={"n": rows, "signature": signature, **per_row})
+
+
+def _renamed(score: Score, setting: str) -> Score:
+    """Returns the score with one more setting in its signature, before the number of examples."""
+    return score.model_copy(update={"signature": re.sub(r"(?=\|n:\d+$)", setting, score.signature)})
 
 
 def _run_programs(

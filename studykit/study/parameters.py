@@ -45,6 +45,13 @@ class EvaluateParams(Section):
     stop: list[str] | None = Field(
         None, description="A completion ends at any of these texts; null means those of the rows."
     )
+    first_line: bool | None = Field(
+        None,
+        description=(
+            "Text scores read the first line that is not empty of a completion and of its reference; "
+            "null does so where the task is commit."
+        ),
+    )
     pass_k: list[int] = Field([1], min_length=1, description="pass@k is computed for these k, each at most `samples`.")
     shots: int = Field(
         4, ge=1, description="The method fewshot shows at most this many training rows of the target before a prompt."

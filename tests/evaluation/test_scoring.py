@@ -22,6 +22,15 @@ def material(language: str = "python", n: int = 5) -> tuple[list[Row], list[dict
     return rows, [{"id": row.id, "text": row.target, "finished": True} for row in rows]
 
 
+def test_only_the_first_line_of_a_message_is_scored_where_asked():
+    rows = [Row("a", "ruby", "p", "Fix the parser\n\nIt read one line too many.")]
+    predictions = [{"id": "a", "text": "\n Fix the parser\n+++ b/parser.rb\n+x", "finished": True}]
+    whole = score_predictions(rows, predictions).scores
+    first = score_predictions(rows, predictions, first_line=True).scores
+    assert whole["exact_match"].value == 0 and first["exact_match"].value == first["b_norm"].value == 100
+    assert "first_line" not in whole["b_norm"].signature and first["b_norm"].signature.endswith("|text:first_line|n:1")
+
+
 @pytest.mark.parametrize("language", ["python", "lua"])
 def test_references_score_full_marks(language):
     if not runtimes.find(language):
