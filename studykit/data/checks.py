@@ -6,10 +6,14 @@ fields below; its `kind` says which class it is.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field
+
+from studykit.errors import show
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Call:
 class FunctionCheck:
     """Calls of one function, which is the check of a built-in program; see `evaluation.execution.calls`."""
 
-    function: Annotated[str, Field(min_length=1)]  # in snake_case, which every language spells in its own way
+    function: str  # in snake_case, which every language spells in its own way
     tests: Annotated[list[Call], Field(min_length=1)]
     kind: Literal["function"] = "function"
 
@@ -62,3 +66,24 @@ class StdioCheck:
 
 
 Check = Annotated[FunctionCheck | BenchmarkCheck | StdioCheck, Discriminator("kind")]
+
+
+def flaw(check: Check | None) -> str:
+    """Returns what makes a check unusable though its fields have the right types; "" for nothing."""
+    if isinstance(check, BenchmarkCheck) and check.form == "humaneval" and not check.entry_point:
+        return "a check of the form 'humaneval' needs an entry_point"
+    if isinstance(check, FunctionCheck):
+        if not re.fullmatch(r"[A-Za-z_]\w*", check.function):
+            return f"{show(check.function)} is not the name of a function"
+        if len({len(test.args) for test in check.tests}) > 1:
+            return "its tests have different numbers of args"
+        for value in (value for test in check.tests for value in (*test.args, test.expected)):
+            if not _is_value(value):
+                return f"{show(value)} is none of null, true, false, a finite number, text, or a list of these"
+    return ""
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_value, value))
+    return math.isfinite(value) if isinstance(value, float) else value is None or isinstance(value, bool | int | str)

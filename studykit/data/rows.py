@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from studykit.data.checks import BenchmarkCheck, Check
+from studykit.data.checks import Check
 from studykit.data.jsonl import json_lines
 from studykit.data.rejects import BadRow
 from studykit.errors import UserError, show
@@ -76,8 +76,6 @@ def row_from_json(values: dict[str, Any]) -> Row:
         row = _JSON.validate_python(values)
     except ValidationError as error:
         raise _bad_field(error) from None
-    if isinstance(row.check, BenchmarkCheck) and row.check.form == "humaneval" and not row.check.entry_point:
-        raise BadRow("the field 'check' is not valid", ": a check of the form 'humaneval' needs an entry_point")
     if row.body is not None and not 0 <= row.body[0] <= row.body[1] <= len(row.prompt):
         raise BadRow(
             "the field 'body' is not a part of the prompt", f" ({list(row.body)} of {len(row.prompt)} characters)"

@@ -52,6 +52,9 @@ class Status:
     manifest: Manifest | None = None  # of a run that is done or outdated
     log: Path | None = None  # the executed notebook: whole when done, else as far as it came
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", printable(self.error))  # it may hold names and messages of others
+
 
 def run_status(directory: str | Path) -> Status:
     """Returns the status of `runs/<stage>/<run>`, from its manifest, its lock and the notebook that papermill logs."""
@@ -144,13 +147,13 @@ def _last_words(text: Path) -> str:
     if lines[-1].startswith("nbclient.exceptions.DeadKernelError"):
         return "its kernel died: it was killed, most often because memory ran out"
     raised = any(line.startswith("Traceback") for line in lines)
-    return printable(lines[-1])[:300] if raised or not any(line.startswith("Input Notebook") for line in lines) else ""
+    return lines[-1][:300] if raised or not any(line.startswith("Input Notebook") for line in lines) else ""
 
 
 def _sentence(name: str, message: str) -> str:
-    """An exception in one printable line without colours, at most 400 characters."""
+    """An exception in one line without colours, at most 400 characters."""
     first = re.sub(r"\x1b\[[0-9;]*m", "", str(message)).strip().split("\n")[0]
-    text = printable(first if name == "UserError" else f"{name}: {first}" if first else str(name))
+    text = first if name == "UserError" else f"{name}: {first}" if first else str(name)
     return text if len(text) <= 400 else text[:397] + "..."
 
 

@@ -42,7 +42,7 @@ class EvaluateParams(Section):
         1.0, gt=0, le=1, description="Tokens are sampled from the likeliest ones that together have this probability."
     )
     sampling_seed: int = Field(0, ge=0, description="The seed decides which tokens are sampled.")
-    stop: list[str] | None = Field(
+    stop: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="A completion ends at any of these texts; null means those of the rows."
     )
     first_line: bool | None = Field(

@@ -107,6 +107,7 @@ def test_a_malformed_pair_is_named_by_file_and_line(tmp_path, row, said):
     (None, [problem("t0", description="")], "the field 'description' is empty"),
     (None, [problem("t0", sample_inputs="1")], "'sample_inputs' and 'sample_outputs' are not lists of as many texts"),
     (None, [problem("t0", sample_inputs=[])], "'sample_inputs' and 'sample_outputs' are not lists of as many texts"),
+    (None, [problem("t0", time_limit="0 seconds")], "'time_limit' is not a number of seconds (0 seconds)"),
     (None, [problem("t0", memory_limit="1 gigabyte")], "'memory_limit' is not a number of megabytes (1 gigabyte)"),
 ])  # fmt: skip
 def test_malformed_rows_of_xcodeeval(tmp_path, train, test, said):
@@ -125,7 +126,7 @@ def test_unit_tests_that_are_no_object(tmp_path, content):
     assert "it must hold one object" in refused(tmp_path, **GENERATION)
 
 
-@pytest.mark.parametrize("row", [{"stop_tokens": None}, {"name": "strange"}, {"tests": ""}])
+@pytest.mark.parametrize("row", [{"stop_tokens": None}, {"stop_tokens": [""]}, {"name": "strange"}, {"tests": ""}])
 def test_malformed_rows_of_multipl_e(tmp_path, row):
     write(tmp_path / "m/humaneval-go/test.jsonl", multipl_e(0, "go") | row)
     said = refused(humaneval_xs(tmp_path / "x"), test_path=str(tmp_path / "m"), **GENERATION)

@@ -481,6 +481,7 @@ def test_what_is_left_of_a_name(code, name, leak):
     assert readers_codesearchnet.leaks(code, name) == leak
 
 
+FUNCTION = {"kind": "function", "function": "f"}
 STDIO = {"kind": "stdio", "tests": [{"input": "1", "outputs": ["2"]}]}
 
 
@@ -546,6 +547,10 @@ def test_a_prepared_test_row_may_go_without_a_reference(tmp_path):
     ({"check": {"kind": "benchmark", "form": "humaneval", "before": "", "after": ""}}, "needs an entry_point"),
     ({"check": {"kind": "benchmark", "form": "humaneval", "before": ""}}, "at benchmark.after"),
     ({"check": {"kind": "function", "function": "f", "tests": []}}, "at function.tests"),
+    ({"check": {"kind": "function", "function": "a b", "tests": [{"args": [], "expected": 1}]}}, "'a b' is not the name"),
+    ({"check": FUNCTION | {"tests": [{"args": [1], "expected": 1}, {"args": [], "expected": 1}]}}, "different numbers of"),
+    ({"check": FUNCTION | {"tests": [{"args": [[{"a": 1}]], "expected": 1}]}}, "[{'a': 1}] is none of null, true"),
+    ({"check": FUNCTION | {"tests": [{"args": [], "expected": float("inf")}]}}, "inf is none of null, true"),
     ({"meta": "x"}, "the field 'meta' is not read"),
     ({"meta": {"stop": "\nend"}}, "the field 'meta' is not read"),
     ({"body": [3, 9]}, "the field 'body' is not a part of the prompt ([3, 9] of 1 characters)"),

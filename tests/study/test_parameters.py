@@ -305,6 +305,7 @@ BAD_NOTEBOOKS = [
         {"trained_runs": ["runs/a"], "seeds": [0, 1]},
         "seeds is [0, 1]; it must name one seed per trained run (1)",
     ),
+    ("evaluate", {"stop": ["a", ""]}, "stop[1] is ''; it must be text that is not empty"),
     ("evaluate", {"timeout": 0}, "timeout is 0; it must be greater than 0"),
     ("evaluate", {"limit": 0}, "limit is 0; it must be at least 1"),
     ("fusion_attention", {"method": "lora"}, "the method 'lora' has no weights per member"),

@@ -52,8 +52,8 @@ def multipl_e_rows(raw: dict, location: Location, request: ReadRequest) -> Itera
     """Reads a problem of HumanEval or MBPP in any language, without a solution."""
     language = request.language(text(raw, "language"), location)
     name, given, stop = text(raw, "name"), text(raw, "prompt"), raw.get("stop_tokens")
-    if not isinstance(stop, list) or not all(isinstance(word, str) for word in stop):
-        raise BadRow("the field 'stop_tokens' is missing or not a list of texts")
+    if not isinstance(stop, list) or not all(isinstance(word, str) and word for word in stop):
+        raise BadRow("the field 'stop_tokens' is missing or not a list of texts that are not empty")
     if not (match := re.match(r"([A-Za-z]+)_(\d+)_", name)):
         raise BadRow("the field 'name' does not begin with benchmark and number", f" ({name})")
     benchmark = "HumanEval" if match[1].lower() == "humaneval" else match[1].lower()

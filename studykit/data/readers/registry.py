@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from studykit.data.checks import flaw
 from studykit.data.files import Source, SourceFile, raw_rows
 from studykit.data.readers import codesearchnet, commitpackft, humaneval, nichetrans, xcodeeval
 from studykit.data.rejects import BadRow, NotRequested, Rejects, text
@@ -56,6 +57,8 @@ def prepared_rows(raw: dict, location: Location, request: ReadRequest) -> Iterat
     id = f"{location.file}:{location.number}" if raw.get("id") in (None, "") else str(raw["id"])
     known = {name: raw[name] for name in Row.__dataclass_fields__ if raw.get(name) is not None}
     row = row_from_json(known | {"id": id, "language": language})
+    if problem := flaw(row.check):
+        raise BadRow("the field 'check' is not valid", f": {problem}")
     if row.no_reference and (row.check is None or location.split != "test"):
         raise BadRow("'no_reference' is set where it may not be", "; it needs a check, and a test row")
     units: tuple[str, ...]

@@ -108,6 +108,6 @@ def _limit(problem: dict, key: str, unit: str) -> float | None:
     """The number in "2 seconds" or "256 megabytes"; None where a problem has no limit."""
     if problem.get(key) is None:
         return None
-    if not (match := re.fullmatch(rf"(\d+(?:\.\d+)?) {unit}s?", text(problem, key).strip())):
+    if not (match := re.fullmatch(rf"(\d+(?:\.\d+)?) {unit}s?", text(problem, key).strip())) or not float(match[1]):
         raise BadRow(f"the field {key!r} is not a number of {unit}s", f" ({problem[key]})")
     return float(match[1])

@@ -241,7 +241,7 @@ def _full(values: Iterable[Any]) -> list | None:
 
 def go_source(code: str) -> str:
     """Returns candidate code as a file has it: imports first, missing ones added, max and min for Go before 1.21."""
-    code = re.sub(r"^\s*package\s+\w+\s*$", "", code, flags=re.M)
+    code = re.sub(r"^[ \t]*package[ \t]+\w+[ \t]*$", "", code, flags=re.M)
     pattern = r'^import\s+(?:\([^)]*\)|(?:\w+\s+)?"[^"\n]*")[ \t]*$'
     imports = re.findall(pattern, code, flags=re.M)
     code = re.sub(pattern, "", code, flags=re.M)

@@ -147,18 +147,18 @@ def rust(before: str, completion: str, after: str) -> str:
     the end says which type each name must be.
     """
     name = hidden_name(before, completion, after)
-    completion = re.sub(r"^(\s*(?:pub )?fn )main\(", r"\1candidate_main(", completion, flags=re.M)
+    completion = re.sub(r"^([ \t]*(?:pub )?fn )main\(", r"\1candidate_main(", completion, flags=re.M)
     completion = re.sub(r"\bextern\s+crate\b", "extern_crate", completion)
-    after = re.sub(r"^(\s*(?:pub )?fn )main\(", rf"\1{name}_tests(", after, flags=re.M)
+    after = re.sub(r"^([ \t]*(?:pub )?fn )main\(", rf"\1{name}_tests(", after, flags=re.M)
     after = after.replace("#[cfg(test)]", "")
     after = re.sub(r"(?<![\w:])(assert|assert_eq|assert_ne|panic|vec|format|matches)!", r"::std::\1!", after)
-    module = re.search(r"^\s*(?:pub )?mod (\w+)\s*\{", after, flags=re.M)
+    module = re.search(r"^[ \t]*(?:pub )?mod (\w+)\s*\{", after, flags=re.M)
     marked = r"#\[test\]\s*(?://[^\n]*\n\s*)*(?:pub )?fn (\w+)"
     calls = [f"{module[1]}::{test}" if module else test for test in re.findall(marked, after)] or [f"{name}_tests"]
     after = re.sub(marked, r"pub fn \1", after)
     text = f"{before}{completion}\n{after}\n"
     ours = {"std", "core", "alloc", "self", "super", "crate", *re.findall(r"\b(?:mod|enum|struct|trait) (\w+)", text)}
-    text = re.sub(r"^\s*use (?:::)?(\w+)[^;]*;", lambda use: use[0] if use[1] in ours else "", text, flags=re.M)
+    text = re.sub(r"^[ \t]*use (?:::)?(\w+)[^;]*;", lambda use: use[0] if use[1] in ours else "", text, flags=re.M)
     main = fill(RUST_MAIN, calls="".join(f"    {call}();\n" for call in calls))
     return text + main.replace("@name", name)
 

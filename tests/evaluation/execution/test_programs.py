@@ -1,15 +1,17 @@
 """Programs of the benchmarks' forms: a completion passes exactly when every test ran and passed."""
 
+import contextlib
+import time
 from dataclasses import replace
 
 import pytest
 
-from studykit.data.checks import BenchmarkCheck, Check, StdioCheck, StdioTest
+from studykit.data.checks import BenchmarkCheck, Call, Check, FunctionCheck, StdioCheck, StdioTest
 from studykit.data.polyglot import programs as polyglot
 from studykit.errors import UserError
 from studykit.evaluation import scoring
 from studykit.evaluation.execution import execute, java, runtimes
-from studykit.evaluation.execution.programs import executable
+from studykit.evaluation.execution.programs import HARNESSES, executable
 
 # language and form: before, a right completion, after; in place of the right one a wrong result, an early end, no code
 CASES = {
@@ -160,3 +162,23 @@ def test_a_java_program_may_have_any_main_class(text, name):
 def test_what_cannot_be_assembled_is_refused(language, check, said):
     with pytest.raises(UserError, match=said):
         executable(language, "", check)
+
+
+# Texts over which a regular expression with two ways to read a part would not end, or end late.
+LONG = ["#[test]" + "// " * 26, "#[test]" + "// \n" * 5000, "\n" * 20000, " " * 20000, "package " * 2000, "import (" * 2000,
+        "/*" * 10000, '"' * 20000, "\\" * 20000, "public static " * 1500, "(" * 20000]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", [*HARNESSES, "stdio of java", "function of go"])
+def test_no_text_of_a_row_takes_long_to_assemble(language):
+    started = time.process_time()
+    for text in LONG:
+        for before, completion, after in ((text, "", ""), ("", text, ""), ("", "", f"{text}\n#[test]\nfn a() {{}}")):
+            with contextlib.suppress(UserError):  # a text without tests may be refused, at once
+                if language == "stdio of java":
+                    java.program(completion)
+                elif language == "function of go":
+                    executable("go", completion, FunctionCheck("f", [Call([1], 2)]))
+                else:
+                    executable(language, completion, BenchmarkCheck("humaneval-x", before, after))
+    assert time.process_time() - started < 15, "33 programs of 20,000 characters"
