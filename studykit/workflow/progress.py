@@ -20,7 +20,7 @@ from statistics import mean
 
 from studykit.runs import files, locks, process
 from studykit.runs import status as runs_status
-from studykit.runs.manifest import MANIFEST, read_attempt, read_manifest
+from studykit.runs.manifest import MANIFEST, Manifest, read_attempt, read_manifest
 from studykit.runs.text import format_duration
 from studykit.study.methods import PHASES
 from studykit.study.parameters import STAGES
@@ -97,6 +97,29 @@ def stage_means(planned: Iterable[Run]) -> dict[str, tuple[float, bool]]:
                 means[stage] = mean(seconds), is_own
                 break
     return means
+
+
+def describe_shares(planned: Iterable[Run], since: float) -> str:
+    """Returns the work of the runs finished after `since` (a time of day) by stage, the longest first; "" without any.
+
+    It is the time inside the runs: the starts of notebooks, and their figures, are not in it.
+    """
+    spent: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    for run in planned:
+        manifest = read_manifest(files.home() / run.dir)
+        if isinstance(manifest, Manifest) and modified(files.home() / run.dir / MANIFEST) >= since:
+            spent[run.stage] = spent.get(run.stage, 0.0) + manifest.seconds
+            counts[run.stage] += 1
+    total = sum(spent.values())
+    if not total:
+        return ""
+    shares = [
+        f"{stage} {seconds / total:.0%} ({format_duration(seconds, rounded=True)}, {counts[stage]} run"
+        f"{'s' if counts[stage] > 1 else ''})"
+        for stage, seconds in sorted(spent.items(), key=lambda item: -item[1])
+    ]
+    return f"{format_duration(total, rounded=True)} of work: {', '.join(shares)}"
 
 
 def time_left(

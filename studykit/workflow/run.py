@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from studykit.runs import process as runs_process
 from studykit.runs import status as runs_status
 from studykit.runs.locks import Lock
 from studykit.runs.manifest import MANIFEST
+from studykit.runs.text import format_duration
 from studykit.study.plan import Run, StudyPlan
 from studykit.workflow import display, progress, slurm, snakemake, studies, warm
 from studykit.workflow.lock import only_command, wait_for_orphans
@@ -65,7 +67,7 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
         return subprocess.run([*snakemake.COMMAND, "--dry-run", *options, *force]).returncode
     os.environ[warm.SWITCH] = os.environ.get(warm.SWITCH, "1") if settings.executor == "local" else "0"
     content = _digest(file)
-    log_file = Path("logs", f"{study.study}.snakemake.txt")
+    log_file, began = Path("logs", f"{study.study}.snakemake.txt"), time.time()
     with only_command() as lock:
         earlier = _log_times(planned.runs)
         studies.remember(file)
@@ -97,6 +99,8 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
         _report_failures(planned.runs, earlier, None if verbose else log_file)
         _print(f"studykit: not everything ran; the report shows what did: {index}", sys.stderr)
     else:
+        if shares := progress.describe_shares(planned.runs, began):
+            _print(f"studykit: {shares}, in {format_duration(time.time() - began, rounded=True)}", sys.stdout)
         _print(f"studykit: the report is {index}", sys.stdout)
     return code
 

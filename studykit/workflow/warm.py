@@ -264,5 +264,6 @@ def _become_kernel(papermill: socket.socket) -> NoReturn:
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as own:
         forked = serve(own)
-    if forked:
-        run_papermill(*forked)
+    if not forked:
+        os._exit(0)  # at once: it has nothing to close
+    run_papermill(*forked)

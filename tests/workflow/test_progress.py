@@ -101,6 +101,17 @@ def test_the_time_left_is_what_runs_of_a_stage_took_divided_by_the_places(home, 
     assert progress.time_left(planned, {}, {}, 2) == (0.0, True)
 
 
+def test_the_shares_are_of_the_runs_made_since_then(home, planned):
+    assert progress.describe_shares(planned, 0) == ""
+    base, data = of(planned, "base_model"), of(planned, "data")
+    finish(home, base, seconds=30.0)
+    finish(home, data, seconds=10.0)
+    said = progress.describe_shares(planned, 0)
+    assert said == "40 s of work: base_model 75% (30 s, 1 run), data 25% (10 s, 1 run)"
+    os.utime(home / base.dir / "manifest.json", (1, 1))
+    assert progress.describe_shares(planned, 2).startswith("10 s of work: data 100%"), "the base was there before"
+
+
 def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
     adapter = of(planned, "adapter")
 
