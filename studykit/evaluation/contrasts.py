@@ -110,7 +110,7 @@ def measure_contrast(
         against=against,
         value=value,
         interval=interval(over_rows.low, over_rows.high),
-        overall_interval=Interval(low=value - half, high=value + half) if known else None,
+        overall_interval=_widest(over_rows, value, half) if known else None,
         n=over_rows.n,
         clusters=over_rows.clusters,
         p=p,
@@ -132,6 +132,11 @@ def measure_contrast(
 
 def _value(metric: str, checkpoint: CheckpointScores) -> float:
     return cast(float, checkpoint.scores[metric].value)  # known of a shared metric
+
+
+def _widest(over_rows: statistics.Difference, value: float, half: float) -> Interval:
+    """The interval over rows and seeds: never within that over rows, which need not be symmetric."""
+    return Interval(low=min(over_rows.low, value - half), high=max(over_rows.high, value + half))
 
 
 def _matched(
