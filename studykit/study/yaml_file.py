@@ -33,6 +33,7 @@ CONSTANTS = {
 INTEGER = re.compile(r"[-+]?[0-9]{1,400}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INFINITE = re.compile(r"([-+]?)\.(inf|Inf|nan|NaN)")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MAX_DEPTH = 20  # mappings and lists inside each other
 MAX_VALUES = 10_000  # values of a whole file, shared ones counted where they are used
 RULES = (
@@ -48,6 +49,8 @@ def read_yaml(file: str | os.PathLike, home: Path) -> Any:
         if path.exists() and not path.is_file():
             raise UserError(f"{file} is not a file; name a file like params/quickstart.yaml.")
         text = path.read_text(encoding="utf-8")
+    except UserError:
+        raise
     except UnicodeDecodeError:
         raise UserError(f"{file} is not text in UTF-8; a study file is YAML.") from None
     except (OSError, ValueError) as error:
@@ -118,8 +121,10 @@ class _Values:
                 source = show(key.start_mark.buffer[key.start_mark.pointer : key.end_mark.pointer])
                 raise _unusable(key.start_mark.line, f"the key {source} is not a name", self.lines)
             value = self.value(item, depth + 1)
-            if key.value == "<<" and key.style is None and isinstance(value, dict):
-                merged = value | merged
+            parts = value if isinstance(value, list) else [value]
+            if key.value == "<<" and key.style is None and all(isinstance(part, dict) for part in parts):
+                for part in parts:
+                    merged = part | merged
                 continue
             name = key.value if key.style is None else _scalar(key)
             if name in mapping:
@@ -141,6 +146,8 @@ def _scalar(node: ScalarNode) -> Any:
         raise _Unusable(
             f"line {node.start_mark.line + 1} holds half of a surrogate pair; write the character itself"
         ) from None
+    if CONTROL.search(text):
+        raise _Unusable(f"line {node.start_mark.line + 1} holds a control character; text may hold line ends and tabs")
     if node.style is not None:
         return text
     if text in CONSTANTS:

@@ -191,9 +191,25 @@ def test_values_that_multiply_are_refused_in_a_sentence(tmp_path, text):
         load(tmp_path, GOOD + text)
 
 
+def test_merge_keys_may_name_several_mappings(tmp_path):
+    text = "adapter: &a {batch_size: 3, steps: 7}\nfusion: {<<: [{steps: 9}, *a]}\n"
+    study = load(tmp_path, GOOD + text)
+    assert (study.fusion.steps, study.fusion.batch_size) == (9, 3)
+
+
+@pytest.mark.parametrize("escape", ["\\e[2J", "\\0", "\\a", "\\x9b"])
+def test_control_characters_are_refused_in_a_sentence(tmp_path, escape):
+    with pytest.raises(UserError, match="x.yaml: line 7 holds a control character; text may hold line ends and tabs"):
+        load(tmp_path, with_line(f'question: "a{escape}b"'))
+
+
 def test_what_is_no_text_file_is_refused_in_a_sentence(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
-    for name, said in (("pipe.yaml", "pipe.yaml is not a file"), (".", ". is not a file"), ("a\0b", "cannot be read")):
+    for name, said in (
+        ("pipe.yaml", "^pipe.yaml is not a file"),
+        (".", "^. is not a file"),
+        ("a\0b", "cannot be read"),
+    ):
         with pytest.raises(UserError, match=said):
             load_study(name, tmp_path)
     with pytest.raises(UserError, match="half of a surrogate pair"):
