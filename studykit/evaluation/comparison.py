@@ -23,7 +23,14 @@ import numpy as np
 
 from studykit.errors import UserError
 from studykit.evaluation import statistics
-from studykit.evaluation.contrasts import Resampling, decide, interval, measure_contrast, row_scores
+from studykit.evaluation.contrasts import (
+    Resampling,
+    decide,
+    interval,
+    measure_contrast,
+    measure_interaction,
+    row_scores,
+)
 from studykit.evaluation.metrics.properties import is_rate, pass_k, sort_key, unit
 from studykit.evaluation.results import MethodSummary, MetricComparison, SourceScores
 from studykit.evaluation.scores import CheckpointScores, EvaluationScores, read_scores
@@ -163,6 +170,7 @@ def compare(
     *,
     margin: float | None = None,
     pairs: Sequence[Pair] | None = None,
+    interactions: Sequence[Sequence[str]] = (),
 ) -> MetricComparison:
     """Returns all methods compared by one metric, every difference with its verdict.
 
@@ -172,6 +180,7 @@ def compare(
     Args:
         margin: two methods that differ by less are equivalent to the reader, in the metric's unit; None: no margin.
         pairs: what is compared with what, by method or label; None: those of the study's questions and of the baseline.
+        interactions: four methods each, a, b, c and d, for the difference between a - b and c - d.
 
     Raises UserError where the resamples are too few for so many tests.
     """
@@ -184,12 +193,15 @@ def compare(
     if pairs is None:
         asked = method_pairs(list(scores), baseline, first.language)
         pairs = [pair for pair in asked if checkpoints.keys() >= set(pair)]
-    if problem := too_few_resamples(resamples, len(pairs), confidence):
+    tests = len(pairs) + len(interactions)
+    if problem := too_few_resamples(resamples, tests, confidence):
         raise UserError(f"{problem}.")
     score = first.score(metric)
-    contrasts = [
-        measure_contrast(metric, a, b, checkpoints, options, tests=len(pairs), margin=margin) for a, b in pairs
+    contrasts = [measure_contrast(metric, a, b, checkpoints, options, tests=tests, margin=margin) for a, b in pairs]
+    contrasts += [
+        measure_interaction(metric, four, checkpoints, options, tests=tests, margin=margin) for four in interactions
     ]
+    decided = decide(metric, contrasts, confidence, margin)
     return MetricComparison(
         metric=metric,
         label=score.label,
@@ -203,5 +215,6 @@ def compare(
             summarize(label, metric, of_label, options, final=label in scores)
             for label, of_label in checkpoints.items()
         ],
-        contrasts=decide(metric, contrasts, confidence, margin),
+        contrasts=decided[: len(pairs)],
+        interactions=decided[len(pairs) :],
     )

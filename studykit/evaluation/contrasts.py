@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from studykit.evaluation.results import Contrast, Direction, EffectName, Interva
 from studykit.evaluation.scores import CheckpointScores
 
 Effect = tuple[float, EffectName]
+Test = Literal["paired bootstrap", "sign flips, exact", "McNemar, exact"]
 UNDECIDED = Verdict(direction="undecided", seeds_confirm=False, p_holm=1.0, p_overall=1.0, equivalent_within=None)
 
 
@@ -98,12 +99,81 @@ def measure_contrast(
         of_rows = [rows if aggregate is None else aggregate(rows) for rows in (rows_a, rows_b)]  # (n,) the rows' scores
         effect = effects.within_rows_delta(*of_rows), "Cliff's delta"
     by_seed = [_value(metric, x) - _value(metric, y) for x, y in zip(a, b, strict=True)] if paired else []
+    test: Test = "McNemar, exact" if discordant else "sign flips, exact" if over_rows.exact else "paired bootstrap"
+    return _tested(method, against, over_rows, by_seed, p, test, effect, discordant, options.confidence, tests, margin)
+
+
+def measure_interaction(
+    metric: str,
+    methods: Sequence[str],
+    checkpoints: Mapping[str, Sequence[CheckpointScores]],
+    options: Resampling,
+    *,
+    tests: int = 1,
+    margin: float | None = None,
+) -> Contrast:
+    """Returns the difference of two differences, (a - b) - (c - d), on the same n rows, not decided yet.
+
+    It asks whether a change helps more here than there, as hiding a member over Compacters and over bottlenecks. The
+    rows are those of a and d on the one side and of b and c on the other, so each draw takes all four scores of a row.
+
+    Args:
+        methods: a, b, c and d; the seeds are those that all of them have, but for the base, which has none.
+        checkpoints, tests, margin: as for `measure_contrast`.
+    """
+    of = [{checkpoint.seed: checkpoint for checkpoint in checkpoints[method]} for method in methods]
+    trained = [by_seed for by_seed in of if None not in by_seed]
+    seeds = [seed for seed in (trained[0] if trained else {}) if all(seed in by_seed for by_seed in trained)]
+    sides = [[by_seed[None] if None in by_seed else by_seed[seed] for seed in seeds or [None]] for by_seed in of]
+    (a, aggregate), (b, _), (c, _), (d, _) = (row_scores(metric, side) for side in sides)
+    added: Callable | None = None
+    if aggregate is None:
+        rows_a, rows_b = a + d, b + c  # (n,)
+        own = [rows_a, rows_b]
+    else:
+        width, value = a.shape[1], aggregate
+        rows_a, rows_b = np.hstack([a, d]), np.hstack([b, c])  # (n, 2 k)
+
+        def added(sums: np.ndarray) -> np.ndarray:
+            return value(sums[..., :width]) + value(sums[..., width:])
+
+        own = [added(rows_a), added(rows_b)]
+    over_rows = statistics.paired_bootstrap(
+        rows_a,
+        rows_b,
+        added,
+        clusters=options.groups,
+        confidence=options.confidence,
+        resamples=options.resamples,
+    )
+    points = np.array([[_value(metric, checkpoint) for checkpoint in side] for side in sides])  # (4, seeds)
+    by_seed = (points[0] - points[1] - points[2] + points[3]).tolist() if seeds else []
+    effect: Effect = effects.within_rows_delta(*own), "Cliff's delta"
+    test: Test = "sign flips, exact" if over_rows.exact else "paired bootstrap"
+    names = f"{methods[0]} \u2212 {methods[1]}", f"{methods[2]} \u2212 {methods[3]}"
+    return _tested(*names, over_rows, by_seed, over_rows.p, test, effect, None, options.confidence, tests, margin)
+
+
+def _tested(
+    method: str,
+    against: str,
+    over_rows: statistics.Difference,
+    by_seed: list[float],
+    p: float,
+    test: Test,
+    effect: Effect,
+    discordant: tuple[int, int] | None,
+    confidence: float,
+    tests: int,
+    margin: float | None,
+) -> Contrast:
+    """A difference with its tests over rows and seeds together, from what is known of it over rows and seed by seed."""
     clusters = over_rows.clusters or over_rows.n
     row_error = [] if clusters == 1 else [student.StandardError(over_rows.error, clusters - 1)]
     errors = [*row_error, student.over_seeds(by_seed)] if row_error and len(by_seed) > 1 else []
     rows_differ = over_rows.error > statistics.TIE
     known = bool(errors) and rows_differ  # both errors: where no row differs, the error over rows is not
-    alpha, value = 1 - options.confidence, over_rows.value
+    alpha, value = 1 - confidence, over_rows.value
     half = student.half_width(errors, alpha)
     return Contrast(
         method=method,
@@ -114,7 +184,7 @@ def measure_contrast(
         n=over_rows.n,
         clusters=over_rows.clusters,
         p=p,
-        test="McNemar, exact" if discordant else "sign flips, exact" if over_rows.exact else "paired bootstrap",
+        test=test,
         p_overall=max(p, student.p_value(value, errors)) if errors else 1.0,
         p_equivalent=(student.equivalence_p(value, margin, errors) if errors and rows_differ else 1.0)
         if margin

@@ -128,7 +128,8 @@ class MetricComparison(Published):
     confidence: float  # of the intervals, as 0.95
     margin: float | None  # a smaller difference does not matter to the reader; None: no such number was given
     summaries: list[MethodSummary]  # a method's earlier phases come before its final score
-    contrasts: list[Contrast]  # the family of tests over which Holm's correction is taken
+    contrasts: list[Contrast]  # with the interactions the family of tests over which Holm's correction is taken
+    interactions: list[Contrast] = []  # differences of differences: `method` is "a − b", `against` is "c − d"
 
     def summary(self, method: str) -> MethodSummary:
         """Returns the summary of a method, or of a phase of it ("advfusion_zero, phase 1")."""
@@ -142,6 +143,11 @@ class MetricComparison(Published):
             if (contrast.method, contrast.against) == (against, method):
                 return contrast.reversed()
         return None
+
+    @property
+    def tests(self) -> int:
+        """Returns the number of tests over which Holm's correction is taken."""
+        return len(self.contrasts) + len(self.interactions)
 
     @property
     def to_baseline(self) -> list[Contrast]:

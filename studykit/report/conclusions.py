@@ -10,11 +10,20 @@ from typing import NamedTuple
 
 from studykit.evaluation.metrics.properties import format_score, less_is_better
 from studykit.evaluation.results import Contrast, MethodSummary, MetricComparison
-from studykit.report.verdicts import brief, metric_in_sentence, score_interval, sentence, size, unbreakable
+from studykit.report.verdicts import (
+    brief,
+    interaction_sentence,
+    metric_in_sentence,
+    score_interval,
+    sentence,
+    size,
+    unbreakable,
+)
 from studykit.study import questions
 from studykit.study.languages import display_name
 
 REST = "How do the other methods compare?"
+INTERACTIONS = "Is one difference larger than another?"
 
 
 class Answer(NamedTuple):
@@ -34,6 +43,9 @@ def answers(comparison: MetricComparison) -> list[Answer]:
         answered.append(Answer(question, [sentence(comparison, contrast) for contrast in contrasts]))
     if rest:
         answered.append(Answer(REST, [sentence(comparison, contrast) for contrast in rest.values()]))
+    if comparison.interactions:
+        sentences = [interaction_sentence(comparison, contrast) for contrast in comparison.interactions]
+        answered.append(Answer(INTERACTIONS, sentences))
     return answered
 
 

@@ -84,7 +84,7 @@ def comparison_frame(comparisons: Iterable[MetricComparison]) -> pd.DataFrame:
                 "effect": contrast and contrast.effect,
                 "effect_name": contrast and contrast.effect_name,
                 "verdict": contrast and str(contrast.verdict),
-                "tests": contrast and len(comparison.contrasts),
+                "tests": contrast and comparison.tests,
                 "interval": row.interval_method,
                 "signature": comparison.signature,
             }
@@ -149,7 +149,7 @@ def caption(comparison: MetricComparison) -> str:
     if contrasts := comparison.to_baseline:
         sentences.append(
             f"Differences to {comparison.baseline} are paired by row; p is corrected by Holm's method over "
-            f"{plural(len(comparison.contrasts), 'difference')}; effect size: {contrasts[0].effect_name}."
+            f"{plural(comparison.tests, 'difference')}; effect size: {contrasts[0].effect_name}."
         )
     return " ".join([*sentences, f"Signature: {comparison.signature}."])
 

@@ -125,6 +125,24 @@ def sentence(comparison: MetricComparison, contrast: Contrast) -> str:
     return " ".join(filter(None, sentences))
 
 
+def interaction_sentence(comparison: MetricComparison, contrast: Contrast) -> str:
+    """Returns the verdict of a difference of differences, with its numbers."""
+    metric, a, b, found = comparison.metric, contrast.method, contrast.against, contrast.verdict
+    claim = f"we cannot tell whether {a} or {b} is larger"
+    if found.is_decided:
+        claim = f"{a} is {'larger' if contrast.value > 0 else 'smaller'} than {b}"
+        claim += "" if found.seeds_confirm else " on these seeds only"
+    overall = contrast.overall_interval
+    evidence = [
+        f"{comparison.confidence:.0%} interval over rows {signed_interval(contrast.interval, metric)}",
+        f"p {p_text(found.p_holm)} after Holm's correction",
+        *([f"over rows and seeds {signed_interval(overall, metric)}, p {p_text(found.p_overall)}"] if overall else []),
+        f"n = {sample_size(contrast)}",
+    ]
+    value = f"{signed(contrast.value, metric)} {difference_unit(comparison)} ({'; '.join(evidence)})"
+    return f"On {metric_in_sentence(comparison)}, **{claim}**: they differ by {value}."
+
+
 def _why_undecided(contrast: Contrast) -> str:
     if contrast.interval is None:
         one = "cluster of rows" if contrast.clusters else "row"
@@ -181,7 +199,7 @@ def limits(comparison: MetricComparison) -> list[str]:
     """Returns what a comparison of this size can and cannot decide, whatever the scores are."""
     if not comparison.contrasts:
         return []
-    tests, alpha = len(comparison.contrasts), 1 - comparison.confidence
+    tests, alpha = comparison.tests, 1 - comparison.confidence
     first, seeds = comparison.contrasts[0], min(len(contrast.by_seed) for contrast in comparison.contrasts)
     clusters = first.clusters or first.n
     least = 2 / 2**clusters  # of exact tests: a fair coin falls alike for all clusters
@@ -239,5 +257,5 @@ def difference_caption(comparison: MetricComparison) -> str:
     tests = " and ".join(dict.fromkeys(TEST_NAMES[contrast.test] for contrast in comparison.contrasts))
     return (
         f"Differences in {comparison.label}, paired over {sample_size(comparison.contrasts[0])}. p over rows is that "
-        f"of {tests}. Holm's correction is over {plural(len(comparison.contrasts), 'difference')}."
+        f"of {tests}. Holm's correction is over {plural(comparison.tests, 'difference')}."
     )

@@ -211,14 +211,15 @@ class Study(Section):
                 f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
                 f"({', '.join(self.methods)})"
             )
-        compared = [name for pair in self.compare.contrasts or [] for name in pair]
-        if foreign := [name for name in compared if name not in questions.labels(self.methods)]:
-            raise ValueError(
-                f"compare.contrasts names {show(foreign[0])}; it may name {', '.join(questions.labels(self.methods))}"
-            )
+        labels = questions.labels(self.methods)
+        for key in ("contrasts", "interactions"):
+            compared = [name for several in getattr(self.compare, key) or [] for name in several]
+            if foreign := [name for name in compared if name not in labels]:
+                raise ValueError(f"compare.{key} names {show(foreign[0])}; it may name {', '.join(labels)}")
         check("compare", self.compare.model_dump(), place="compare")
         made = self.compare.contrasts or questions.method_pairs(self.methods, self.baseline, self.target)
-        if problem := questions.too_few_resamples(self.compare.resamples, len(made), self.compare.confidence):
+        tests = len(made) + len(self.compare.interactions)
+        if problem := questions.too_few_resamples(self.compare.resamples, tests, self.compare.confidence):
             raise ValueError(problem)
         hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
         if not (self.base == "scratch" or _is_local(self.base) or hub_id):

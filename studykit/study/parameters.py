@@ -131,6 +131,12 @@ class CompareParams(Section):
             "questions and all with the baseline."
         ),
     )
+    interactions: list[list[str]] = Field(
+        [],
+        description=(
+            "For each four methods a, b, c and d, or phases of them, the difference between a - b and c - d is tested."
+        ),
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="The intervals have this confidence.")
     resamples: int = Field(
         10_000,
@@ -151,6 +157,8 @@ class CompareParams(Section):
     def _pairs(self) -> CompareParams:
         if wrong := [pair for pair in self.contrasts or [] if len(set(pair)) != 2 or len(pair) != 2]:
             raise ValueError(f"contrasts holds {show(wrong[0])}; each must be a list of two different methods")
+        if wrong := [four for four in self.interactions if len(four) != 4]:
+            raise ValueError(f"interactions holds {show(wrong[0])}; each must be a list of four methods")
         return self
 
 

@@ -125,6 +125,31 @@ def test_the_last_phase_is_the_methods_own_score():
     assert "advfusion_zero against advfusion_zero, phase 1, restored is" in conclusions.in_brief(result, "lua")[-1]
 
 
+@pytest.mark.parametrize("metric", ["pass_at_1", "bleu_paper", "loss"])
+def test_an_interaction_is_the_difference_of_two_differences(metric):
+    four = ["advfusion_zero", "adapterfusion", "bottleneck", "base"]
+    result = compared(metric=metric, interactions=[four, four[2:] + four[:2]])
+    there, back = result.interactions
+    first, second = (result.contrast(*pair) or compared(metric=metric, pairs=[pair]).contrasts[0]
+                     for pair in (four[:2], four[2:]))  # fmt: skip
+    assert (there.method, there.against) == ("advfusion_zero − adapterfusion", "bottleneck − base")
+    assert there.value == pytest.approx(first.value - second.value)
+    assert there.by_seed == pytest.approx(np.subtract(first.by_seed, second.by_seed))
+    assert back.value == pytest.approx(-there.value) and back.p == there.p
+    assert result.tests == len(result.contrasts) + 2, "Holm's correction knows of them"
+    answer = conclusions.answers(result)[-1]
+    assert answer.question == conclusions.INTERACTIONS and "advfusion_zero − adapterfusion" in answer.sentences[0]
+
+
+def test_an_interaction_with_nothing_on_one_side_is_the_contrast_itself():
+    study = STUDY | {"lora": STUDY["bottleneck"]}
+    result = compared(study, "loss", interactions=[["advfusion_zero", "adapterfusion", "bottleneck", "lora"]])
+    plain, (same,) = result.contrast("advfusion_zero", "adapterfusion"), result.interactions
+    for field in ("value", "p", "p_overall"):
+        assert getattr(same, field) == pytest.approx(getattr(plain, field))
+    assert same.interval.low == pytest.approx(plain.interval.low)
+
+
 def test_only_the_pairs_that_are_asked_for_are_compared():
     result = compared(pairs=[["advfusion_zero", "bottleneck"]])
     assert [(c.method, c.against) for c in result.contrasts] == [("advfusion_zero", "bottleneck")]

@@ -187,7 +187,8 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     section = getattr(before, stage)
     fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base", "shares": [0.6, 0.2, 0.2],
              "format": "prepared", "split_by": "file", "pass_k": [2], "reference": "docstring",
-             "contrasts": [["base", "lora"]]}  # fmt: skip
+             "contrasts": [["base", "lora"]],
+             "interactions": [["lora", "base", "bottleneck", "base"]]}  # fmt: skip
     value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
         pytest.skip("changes which runs there are")

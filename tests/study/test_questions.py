@@ -63,6 +63,10 @@ def test_fusions_that_differ_in_two_things_are_not_set_against_each_other():
 def test_contrasts_that_a_study_cannot_make_are_told_in_a_sentence(contrasts, said):
     with pytest.raises((UserError, ValueError), match=said):
         planned(compare={"contrasts": contrasts})
+    four = [contrasts[0] * 2][:1] if "average" in contrasts[0] else [contrasts[0]]
+    about = "interactions names 'average'" if "average" in contrasts[0] else "must be a list of four methods"
+    with pytest.raises((UserError, ValueError), match=about):
+        planned(compare={"interactions": four})
     allowed = [["advfusion_zero, phase 1, restored", "advfusion_zero"]]
     assert planned(compare={"contrasts": allowed})[-1].params["contrasts"] == allowed
     parameters.check("compare", {"contrasts": allowed})
