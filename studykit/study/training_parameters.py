@@ -172,6 +172,13 @@ class Training(Section):
             "The training stops after this many measurements without a better loss; 0 means that it never stops early."
         ),
     )
+    keep: Literal["best", "best_after_start", "last"] = Field(
+        "best",
+        description=(
+            "The weights with the least validation loss are kept, those of the start included (best) or not "
+            "(best_after_start), or those of the last step (last)."
+        ),
+    )
     loss_on: Literal["completion", "sequence"] = Field(
         "completion", description="The loss counts the tokens of the completion alone, or of the whole sequence."
     )

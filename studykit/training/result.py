@@ -34,7 +34,7 @@ class TrainingResult:
     """
 
     log: list[LogEntry]  # in the order of the steps
-    best_step: int  # the step with the least `eval_loss`, whose weights were kept
+    best_step: int  # the step whose weights were kept; 0: those before the first step
     steps: int  # optimizer steps taken
     seconds: float  # wall time of all attempts; the time between them is excluded
     trainable: int  # parameters that were trained

@@ -2,8 +2,8 @@
 
 The log holds the loss that is trained and both validation losses: that of the completion, and that of prompt and
 completion, so that curves of differently trained runs can be compared. The validation loss of the completion decides
-which step's weights are kept and when a training stops early. A killed training resumes from its last checkpoint and
-ends as if it had not been killed; on a CPU that holds bit by bit.
+which step's weights are kept and when a training stops early; the weights before the first step compete, too. A killed
+training resumes from its last checkpoint and ends as if it had not been killed; on a CPU that holds bit by bit.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from studykit.training.trainer import (
     Progress,
     StudyTrainer,
     is_exhausted,
+    kept_step,
     peak_memory_mb,
     require_optimizer,
     step_of,
@@ -57,6 +58,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     eval_every: int = 20  # optimizer steps between evaluations
     patience: int = 0  # evaluations in a row without a better loss after which it stops; 0: it never stops early
+    keep: str = "best"  # best | best_after_start | last: the step whose weights are kept
     loss_on: str = "completion"  # completion | sequence: the tokens that count in the loss
     packing: bool = False  # whether examples of a batch share rows, without attending to each other
     precision: str = "auto"  # fp32 | bf16 | auto: bf16 where the hardware is fast with it
@@ -86,6 +88,8 @@ def last_checkpoint(directory: Path) -> Path | None:
     older one is taken.
     """
     for path in sorted(directory.glob("checkpoint-*"), key=step_of, reverse=True):
+        if step_of(path) == 0:  # the initial weights alone
+            break
         if is_whole(path):
             return path
         print(f"{path.name} is incomplete; an older checkpoint is taken.")
@@ -93,13 +97,12 @@ def last_checkpoint(directory: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Returns whether all files of a checkpoint open, those of the best weights included.
+    """Returns whether all files of a checkpoint open, those of the kept weights included.
 
-    The best weights until then lie in this checkpoint or in an older one.
+    The weights to keep until then lie in this checkpoint or in an older one.
     """
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        for step in {state["global_step"], state["best_global_step"] or state["global_step"]}:
+        for step in {step_of(checkpoint), kept_step(checkpoint)}:
             with safe_open(checkpoint.with_name(f"checkpoint-{step}") / TRAINED_WEIGHTS_FILE, "pt"):
                 pass  # opening it reads the header and compares it with the size of the file
     except (OSError, ValueError, SafetensorError):
@@ -108,10 +111,10 @@ def is_whole(checkpoint: Path) -> bool:
     return all(zipfile.is_zipfile(file) for file in states)  # a zip file has its directory at its end
 
 
-def has_ended(checkpoint: Path, steps: int, patience: int) -> bool:
+def has_ended(checkpoint: Path, steps: int, p: TrainingSettings) -> bool:
     """Returns whether a training of this many steps had nothing left to do at this checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= steps or is_exhausted(state["log_history"], patience)
+    return state["global_step"] >= steps or is_exhausted(state["log_history"], p.patience, p.keep)
 
 
 def train(
@@ -127,7 +130,7 @@ def train(
     value_regularizer: float = 0.0,
     adam_state: AdamState | None = None,
 ) -> tuple[TrainingResult, AdamState]:
-    """Trains the trainable parameters of `model` in place; afterwards it has its best weights on the validation rows.
+    """Trains the trainable parameters of `model` in place; afterwards it has the weights that `keep` asks for.
 
     Args:
         train_examples, valid_examples: from `encode_rows` or `packed_blocks`.
@@ -177,8 +180,6 @@ def train(
         save_strategy="steps",
         save_steps=every,
         save_total_limit=None,  # StudyTrainer removes older ones
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
         # It divides `every`, so that no checkpoint falls among the steps whose mean loss is logged.
         logging_steps=next(n for n in range(max(1, every // 4), 0, -1) if every % n == 0),
         logging_nan_inf_filter=False,  # the filter would hide a diverged run
@@ -201,12 +202,13 @@ def train(
         train_dataset=train_examples,
         eval_dataset=valid_examples,
         data_collator=Collator(tokenizer.pad_token_id, p.loss_on, p.packing),
-        callbacks=[Progress, Patience(p.patience), meter],
+        callbacks=[Progress, Patience(p.patience, p.keep), meter],
         value_regularizer=value_regularizer,
         adam_state=adam_state,
+        keep=p.keep,
     )
     trainer.remove_callback(PrinterCallback)
-    if resumed and has_ended(resumed, steps, p.patience):
+    if resumed and has_ended(resumed, steps, p):
         trainer.restore_end(resumed)
     else:
         if resumed:
@@ -216,6 +218,7 @@ def train(
         except KeyboardInterrupt:
             step = trainer.state.global_step
             raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
+    trainer.load_kept_weights()
     ended: Any = trainer.state
     result = TrainingResult(
         log=[entry for entry in ended.log_history if "train_runtime" not in entry],

@@ -41,17 +41,21 @@ class StudyTrainer(Trainer):
     Args:
         value_regularizer: factor of the value penalty; 0: there is none.
         adam_state: AdamW's state to start with; None: a new one.
+        keep: the step whose weights are kept: best, best_after_start or last. `TrainerState.best_global_step` holds it.
     """
 
     model: Any  # Trainer takes it for optional
     args: Any
 
-    def __init__(self, *args, value_regularizer: float = 0.0, adam_state: AdamState | None = None, **kwargs):
+    def __init__(
+        self, *args, value_regularizer: float = 0.0, adam_state: AdamState | None = None, keep: str = "last", **kwargs
+    ):
         super().__init__(*args, **kwargs)
-        self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
+        self.value_regularizer, self.adam_state, self.keep = value_regularizer, adam_state or {}, keep
         # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
         self.last_value_penalty: float | None = None
+        self.fallback: set[int] = set()  # the last checkpoint, and the one with the weights to keep until then
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
@@ -110,8 +114,25 @@ class StudyTrainer(Trainer):
             f"{metric_key_prefix}_sequence_loss": sums["sequence"][0] / sums["sequence"][1],
         }
         self.log(metrics)
+        self._select(metrics[f"{metric_key_prefix}_loss"])
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _select(self, loss: float) -> None:
+        """Notes the step that was just validated if its weights are to be kept; those of the start are saved for it."""
+        state = self.state
+        if state.global_step == 0 and self.keep == "best" and self.args.should_save:
+            start = self._checkpoint(0)
+            self._save(str(start))
+            for path in (start / TRAINED_WEIGHTS_FILE, start, start.parent):
+                fsync(path)
+        if self.keep == "last" or (
+            (state.global_step or self.keep == "best") and (state.best_metric is None or loss < state.best_metric)
+        ):
+            state.best_metric, state.best_global_step = loss, state.global_step
+
+    def _checkpoint(self, step: int | None) -> Path:
+        return Path(self.args.output_dir, f"checkpoint-{step}")
 
     def get_decay_parameter_names(self, model) -> list[str]:
         """Returns the parameters that weight decay pulls to zero: never W_v, which belongs near the identity."""
@@ -123,38 +144,49 @@ class StudyTrainer(Trainer):
         save_file(trained_weights(self.model), directory / TRAINED_WEIGHTS_FILE)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Writes a checkpoint and removes all others but the best one; if this is the best, one before it is kept.
+        """Writes a checkpoint and removes all others but the best one; if this is the best, one before it stays.
 
-        The new checkpoint is on the disk before others are removed, since a power cut may come at any time.
+        The new checkpoint is on the disk before others are removed, since a power cut may come at any time. The one
+        before it stays with the best one of its time, without which a training cannot resume from it.
         """
         super()._save_checkpoint(model, trial)
         if not self.args.should_save:
             return
-        last = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        last = self._checkpoint(self.state.global_step)
         for path in (*last.iterdir(), last, last.parent):
             fsync(path)
         needed = {self.state.global_step, self.state.best_global_step}
-        older = sorted((p for p in last.parent.glob("checkpoint-*") if step_of(p) not in needed), key=step_of)
-        for path in older if len(needed) > 1 else older[:-1]:
-            shutil.rmtree(path)
+        if len(needed) == 1:
+            needed |= self.fallback
+        self.fallback = {self.state.global_step, self.state.best_global_step}
+        for path in last.parent.glob("checkpoint-*"):
+            if step_of(path) not in needed:
+                shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trained_weights(model or self.model, Path(resume_from_checkpoint))
+        checkpoint = Path(resume_from_checkpoint)
+        self.fallback = {step_of(checkpoint), kept_step(checkpoint)}
+        load_trained_weights(model or self.model, checkpoint)
 
-    def _load_best_model(self) -> None:
-        load_trained_weights(self.model, Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}"))
+    def load_kept_weights(self) -> None:
+        """Gives the model the weights of the step that is kept."""
+        load_trained_weights(self.model, self._checkpoint(self.state.best_global_step))
 
     def restore_end(self, checkpoint: Path) -> None:
-        """Restores state, optimizer and best weights of a training that had ended at this, its last, checkpoint."""
+        """Restores state and optimizer of a training that had ended at this, its last, checkpoint."""
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
-        self._load_best_model()
 
 
 def step_of(checkpoint: Path) -> int:
     """Returns the step of a directory `checkpoint-<step>`."""
     return int(checkpoint.name.split("-")[1])
+
+
+def kept_step(checkpoint: Path) -> int:
+    """Returns the step whose weights were to be kept when a checkpoint was written."""
+    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]
 
 
 def require_optimizer(name: str) -> None:
@@ -195,20 +227,21 @@ class Patience(TrainerCallback):
     It counts in the log, which a checkpoint keeps; transformers' own callback loses its count when a run is killed.
     """
 
-    def __init__(self, patience: int):
-        self.patience = patience
+    def __init__(self, patience: int, keep: str = "best"):
+        self.patience, self.keep = patience, keep
 
     def on_evaluate(self, args, state, control, **kwargs):
-        if is_exhausted(state.log_history, self.patience):
+        if is_exhausted(state.log_history, self.patience, self.keep):
             control.should_training_stop = True
 
 
-def is_exhausted(log: list[dict], patience: int) -> bool:
+def is_exhausted(log: list[dict], patience: int, keep: str = "best") -> bool:
     """Returns whether the last `patience` evaluations are all no better than the best one before them.
 
-    The evaluation at step 0 does not count; with a patience of 0 it is never exhausted.
+    The evaluation at step 0 counts, unless `keep` is best_after_start; with a patience of 0 it is never exhausted.
     """
-    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry and entry["step"] > 0]
+    first = 1 if keep == "best_after_start" else 0
+    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry and entry["step"] >= first]
     return bool(patience and losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 

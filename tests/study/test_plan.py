@@ -166,7 +166,7 @@ def other(value, field):
         return 7
     return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
             "auto": "fp32", "plain": "task", None: "Write {description}", "adapterfusion": "lora",
-            "adamw": "adamw_8bit", "dot": "scaled"}.get(value)  # fmt: skip
+            "adamw": "adamw_8bit", "dot": "scaled", "best": "last"}.get(value)  # fmt: skip
 
 
 FIELDS = [(s, f) for s in STAGES for f in type(getattr(file.Study.model_validate(SMALL), s)).model_fields]

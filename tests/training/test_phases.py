@@ -99,6 +99,21 @@ def test_phase_1_learns_nothing_from_the_masked_member(home):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_phase_that_only_harms_ends_with_the_weights_it_began_with(home):
+    learned = {"method": "adapterfusion", "mask": "none", "steps": 30, "eval_every": 10, "learning_rate": 0.03}
+    p = tiny.fusion_params(home, **learned)
+    model, tokens = start(p)
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        list(phases.train_phases(model, tokens, p, tiny.LIMITS, run))
+    before = {name: weight.clone() for name, weight in trainer.trained_weights(model).items()}
+    p = tiny.fusion_params(home, mask="zero", learning_rate=1.0, out="runs/fusion/harmful-0000000005")
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        for _, result in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
+            now = trainer.trained_weights(model)
+            assert (result.best_step, result.steps) == (0, 4)
+            assert all(torch.equal(now[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize("carry, count", [(False, [4.0, 4.0]), (True, [4.0, 8.0])])
 def test_phase_2_begins_with_a_new_adam_state_unless_it_is_carried(home, monkeypatch, carry, count):
     seen, real = [], train.train

@@ -268,7 +268,7 @@ def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(tokens, tmp_path, 
     monkeypatch.setattr(trainer, "shutil", SimpleNamespace(rmtree=rmtree))
     result, _ = run(adapter(tokens), tokens, tmp_path, steps=10, eval_every=2)
     left = {trainer.step_of(path) for path in tmp_path.glob("checkpoint-*")}
-    assert len(gone) == 3 and len(left) == 2 and {result.best_step, 10} <= left
+    assert len(gone) == 4 and len(left) == 2 and {result.best_step, 10} <= left
 
 
 def test_seconds_and_memory_count_all_attempts(tokens, tmp_path, killed):
@@ -312,7 +312,7 @@ def test_w_v_is_never_decayed(tokens, tmp_path, optimizer):
         for parameter in layer.adapters["lua"].parameters():
             parameter.data.zero_()
     before = weights(model)
-    run(model, tokens, tmp_path, weight_decay=0.5, learning_rate=0.1, optimizer=optimizer)
+    run(model, tokens, tmp_path, weight_decay=0.5, learning_rate=0.1, optimizer=optimizer, keep="last")
     after = weights(model)
     moved = {name.split(".composition.")[1].split(".", 2)[2] for name in after
              if not torch.equal(before[name], after[name])}  # fmt: skip
@@ -341,14 +341,78 @@ def test_early_stopping_restores_the_best_weights(tokens, tmp_path):
     assert not equal(weights(model), seen[result.steps])
 
 
-@pytest.mark.parametrize("losses, patience, stops", [
-    ([9, 3, 4, 5], 2, True), ([9, 3, 4, 2], 2, False), ([1, 3, 4, 2], 2, False), ([9, 3, 3, 3], 2, True),
-    ([9, 3, 4, 5], 0, False), ([9], 1, False),
+HARMFUL = {"learning_rate": 1.0, "steps": 10, "eval_every": 2}  # every step makes the loss of a trained adapter worse
+
+
+def learn(tokens, checkpoints, learning_rate: float) -> dict:
+    """The weights of an adapter that has learned its task."""
+    model = adapter(tokens)
+    run(model, tokens, checkpoints, steps=40, learning_rate=learning_rate)
+    return weights(model)
+
+
+@pytest.fixture(scope="module")
+def learned(tokens, tmp_path_factory):
+    return learn(tokens, tmp_path_factory.mktemp("learned"), 0.1)
+
+
+def continued(tokens, learned):
+    model = adapter(tokens)
+    for name, parameter in model.named_parameters():
+        if name in learned:
+            parameter.data.copy_(learned[name])
+    return model
+
+
+def test_a_harmful_training_returns_its_initial_weights(tokens, learned, tmp_path, killed):
+    """Also when it was killed, and when it had ended already."""
+    for attempt in ("whole", "cut", "cut"):
+        if attempt == "cut" and not (tmp_path / "cut").exists():
+            killed(lambda: run(continued(tokens, learned), tokens, tmp_path / "cut", **HARMFUL), 5)
+        model = continued(tokens, learned)
+        result, _ = run(model, tokens, tmp_path / attempt, **HARMFUL)
+        assert (result.best_step, result.steps) == (0, 10) and equal(weights(model), learned)
+        assert result.validation_loss() == result.validation_loss(0) < result.validation_loss(10)
+
+
+def test_keep_says_which_step_is_kept(tokens, learned, tmp_path, killed):
+    seen, harmful = {}, HARMFUL | {"learning_rate": 0.1}
+    for keep in ("best", "best_after_start", "last"):
+        killed(lambda keep=keep: run(continued(tokens, learned), tokens, tmp_path / keep, keep=keep, **harmful), 7)
+        model = continued(tokens, learned)
+        result, _ = run(model, tokens, tmp_path / keep, keep=keep, **harmful)
+        seen[keep] = result.best_step, weights(model)
+    losses = {row["step"]: row["eval_loss"] for row in result.log if row["step"] and "eval_loss" in row}
+    least = min(losses, key=losses.get)
+    assert {keep: step for keep, (step, _) in seen.items()} == {"best": 0, "best_after_start": least, "last": 10}
+    assert least < 10 and equal(seen["best"][1], learned) and not equal(seen["last"][1], seen["best_after_start"][1])
+
+
+def test_after_a_power_cut_the_weights_of_the_start_are_still_kept(tokens, tmp_path, killed):
+    """The newest checkpoint is torn; the one before it may still need the weights of the start."""
+    learned = learn(tokens, tmp_path / "learned", 0.03)
+    better_late = {"steps": 40, "eval_every": 2, "learning_rate": 0.1}
+    whole = continued(tokens, learned)
+    expected, _ = run(whole, tokens, tmp_path / "whole", **better_late)
+    first = next(row["step"] for row in expected.evaluations[1:] if row["eval_loss"] < expected.log[0]["eval_loss"])
+    assert first > 2, "a later step than the first validated one must be the first to beat the start"
+    killed(lambda: run(continued(tokens, learned), tokens, tmp_path / "cut", **better_late), first + 1)
+    (tmp_path / f"cut/checkpoint-{first}" / trainer.TRAINED_WEIGHTS_FILE).write_bytes(b"")
+    assert last_checkpoint(tmp_path / "cut").name == f"checkpoint-{first - 2}"
+    resumed = continued(tokens, learned)
+    result, _ = run(resumed, tokens, tmp_path / "cut", **better_late)
+    assert result.log == expected.log and equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("losses, patience, keep, stops", [
+    ([9, 3, 4, 5], 2, "best", True), ([9, 3, 4, 2], 2, "best", False), ([9, 3, 3, 3], 2, "last", True),
+    ([1, 3, 4, 2], 2, "best", True), ([1, 3, 4, 2], 2, "best_after_start", False), ([9, 3, 4, 5], 0, "best", False),
+    ([9], 1, "best", False), ([1, 2], 1, "best", True), ([1, 2], 1, "best_after_start", False),
 ])  # fmt: skip
-def test_patience_counts_looks_after_step_0_without_a_gain(losses, patience, stops):
+def test_patience_counts_looks_without_a_gain_the_start_included(losses, patience, keep, stops):
     state = TrainerState(log_history=[{"step": i, "eval_loss": float(x)} for i, x in enumerate(losses)])
     control = TrainerControl()
-    Patience(patience).on_evaluate(None, state, control)
+    Patience(patience, keep).on_evaluate(None, state, control)
     assert control.should_training_stop == stops
 
 
