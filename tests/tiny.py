@@ -77,7 +77,7 @@ def adapter_run(home: Path, base: str, language: str, method: str = "bottleneck"
             parameter.data.add_(0.2 * torch.randn(parameter.shape, generator=noise))
     place = home / "runs/adapter" / f"{language}-{method}-s{seed}-0000000003"
     save_adapter(model, place / "adapter", language)
-    return finish(home, place, {"base": base, "language": language, "method": method, "seed": seed})
+    return finish(home, place, p.model_dump() | {"base": base})
 
 
 def finish(home: Path, place: Path, params: dict) -> str:

@@ -92,7 +92,8 @@ def snapshot_titles(method: str, keys: Collection[str]) -> dict[str, str]:
     titles: dict[str, str] = {}
     for phase in (BEFORE_TRAINING, *PHASES[method]):
         masked = f"{phase.key}-masked"
-        titles |= {masked: f"{phase.title}, masked", phase.key: phase.title + ", restored" * (masked in keys)}
+        restored = masked in keys and phase != PHASES[method][-1]  # after the last phase all members always take part
+        titles |= {masked: f"{phase.title}, masked", phase.key: phase.title + ", restored" * restored}
     return {key: title for key, title in titles.items() if key in keys}
 
 

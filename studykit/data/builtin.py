@@ -2,7 +2,8 @@
 
 The programs of the validation and the test split are the same for all members of a study, which are languages, or tasks
 in one language. Each member has training programs of its own, so that a low-resource member does not see its programs
-through the others.
+through the others, nor through a base of the same seed, which reads programs that no member has (see `corpus`). Another
+seed, or more than `corpus.ADAPTER_PROGRAMS` training rows in all, may draw a program that the base has read.
 """
 
 from __future__ import annotations

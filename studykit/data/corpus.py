@@ -2,7 +2,8 @@
 
 The built-in corpus sets the stage of a low-resource study. The base reads much documented code of the source
 languages, little code of the target and none that is described, and never sees the form in which the task asks: what it
-lacks is what adapters have to add. Programs come from the training structures alone.
+lacks is what adapters have to add. Programs come from the training structures alone, and from behind those that
+adapters read: a seed's first `ADAPTER_PROGRAMS` training programs are kept for the rows of a data run with this seed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from studykit.data.polyglot import PolyglotProgram, programs
 from studykit.errors import UserError
 from studykit.study.data_files import corpus_files
 from studykit.study.languages import display_name
+
+ADAPTER_PROGRAMS = 20_000  # of a seed's training programs, the first ones, which the base does not read
 
 
 class Document(NamedTuple):
@@ -38,7 +41,7 @@ def builtin_documents(
     """
     rng = random.Random(seed)
     sources = [language for language in languages if language != target]
-    for program in programs(samples, seed=seed, split="train"):
+    for program in programs(ADAPTER_PROGRAMS + samples, seed=seed, split="train")[ADAPTER_PROGRAMS:]:
         share, language = rng.random(), rng.choice(sources)
         if share < target_share:
             yield Document("", program.code(target), target, "code")

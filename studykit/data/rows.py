@@ -8,6 +8,9 @@ left out.
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +116,23 @@ def read_row_file(path: Path) -> list[Row]:
         except BadRow as bad:
             raise bad.at(place) from None
     return rows
+
+
+def halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """Divides rows in two of about equal size, by the seed; rows of one group stay together, and all in their order.
+
+    Raises: UserError if all rows are of one group.
+    """
+    sizes = Counter(row.group or row.id for row in rows)
+    groups = sorted(sizes)
+    random.Random(f"halves {seed}").shuffle(groups)
+    chosen: tuple[set[str], set[str]] = set(), set()
+    for group in groups:
+        min(chosen, key=lambda half: sum(sizes[other] for other in half)).add(group)
+    first, second = ([row for row in rows if (row.group or row.id) in half] for half in chosen)
+    if not first or not second:
+        raise UserError(f"{len(rows)} training rows are all of one group, so they cannot be halved; use rows: same.")
+    return first, second
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from studykit.data.rows import DataRun
+from studykit.data.splits import SPLITS
 from studykit.errors import UserError
 from studykit.evaluation.results import Interval, MethodCost, OwnAttention, StageTime
 from studykit.evaluation.statistics import mean_sd, student_t
@@ -51,6 +53,17 @@ def method_cost(method: str, trained_runs: Sequence[str]) -> MethodCost:
         members_seconds=mean_sum(of_members, "seconds") if any(of_members) else None,
         memory_mb=max((training.peak_memory_mb for training in trainings), default=None),
     )
+
+
+def labelled_rows(evaluations: Mapping[str, str], target: str) -> dict[str, int]:
+    """Counts the target's rows that a study used, by split: those that train, that select steps, and that are tested.
+
+    Args:
+        evaluations: evaluate runs of one data run by method; at most `limit` test rows are used.
+    """
+    params = finished_run(next(iter(evaluations.values()))).params
+    counts = {split: len(DataRun(params["data"]).rows(target, split)) for split in SPLITS}
+    return counts | {"test": min(counts["test"], params["limit"] or counts["test"])}
 
 
 def own_attention(attention: Mapping[str, str], confidence: float = 0.95) -> list[OwnAttention]:

@@ -20,7 +20,7 @@ from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES, RESTORED
 from studykit.study.parameters import EvaluateParams
 from studykit.training.adapters import require_base
-from studykit.training.fusions import load_trained, masked_members, trained_phases
+from studykit.training.fusions import load_trained, masked_afterwards, trained_phases
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
 
@@ -57,7 +57,7 @@ def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
             checkpoints.append(EvaluatedCheckpoint("trained", seed, run))
             continue
         for phase in phases:
-            masked = masked_members(params, phase)
+            masked = masked_afterwards(params, phase)
             checkpoints.append(EvaluatedCheckpoint(phase.title, seed, run, phase.key, masked, params["mask"]))
             if masked:
                 checkpoints.append(EvaluatedCheckpoint(RESTORED, seed, run, phase.key))

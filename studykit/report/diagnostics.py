@@ -178,7 +178,8 @@ SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {
         _drop_after_phase_2,
         "Where the loss rose before the first step of phase 2, the restored adapter itself disturbs the fusion, and "
         "phase 2 repairs only part of that: compare with phase 1, and raise fusion.steps. Where the loss rose later, "
-        "phase 2 overfits its few rows: lower fusion.learning_rate or fusion.patience, or set fusion.phase1_data to "
+        "phase 2 overfits its few rows: give it a lower rate (fusion.by_method: {advfusion: {phases: [{}, "
+        "{learning_rate: ...}]}}) or less patience, keep the best step (fusion.keep), or set fusion.phase1_data to "
         "all. In advfusion_exclude the attention has the same meaning in both phases.",
     ),
     "worse than one adapter": (
@@ -237,7 +238,7 @@ def read_evidence(
     evidence = Evidence(method, params["target"], list(params["members"]), comparisons=comparisons)
     for run_dir in map(files.project_path, runs):
         trainings = [TrainingResult.read(run_dir / phase / "training.json") for phase in phases]
-        if not trainings or not trainings[0].steps:  # a composition that is not trained
+        if not any(training.steps for training in trainings):  # a composition that is not trained
             continue
         evidence.first.append(trainings[0])
         evidence.second.extend(trainings[1:])

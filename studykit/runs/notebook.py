@@ -31,6 +31,7 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     """
     model = STAGES[stage].model
     missing = [n for n in values if values[n] is None and kind(model, n) is not None and n != "out"]
+    missing = [n for n in missing if n != "steps" or values["epochs"] is None]
     if missing:
         lent = _lent(stage, values, study)
         values = values | {n: lent[n] for n in missing}
@@ -76,9 +77,7 @@ def _lent(stage: str, values: dict[str, Any], file: str) -> dict[str, Any]:
             f"{STAGES[stage].notebook}: {file} has no run with {asked}; it has "
             f"{'; '.join(present) or 'none at all'}. For another one, name a study that has it in `study`."
         )
-    rates = {"full": study.adapter.full_learning_rate, "scalar_mix": study.fusion.scalar_mix_learning_rate}
-    method = values.get("method")
-    return lender.params | ({"learning_rate": rates[method]} if method in rates else {})
+    return lender.params
 
 
 def _lender(planned: list[Run], stage: str, wanted: dict[str, Any]) -> Run | None:

@@ -1,18 +1,20 @@
 """A study: one YAML file that says what is compared, on which data, how often; one section per notebook.
 
 The sections are made from the notebooks' models (see `params`) without the fields that the plan decides, plus the few
-that only a study has (`adapter.target_steps`, `evaluate.sources`). It is validated as a whole before anything runs.
+that only a study has (`adapter.target_steps`, `evaluate.sources`); `by_method` gives methods values of their own. It is
+validated as a whole before anything runs.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from os.path import exists, expanduser
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from studykit.errors import UserError, show
 from studykit.study import methods as study_methods
@@ -33,10 +35,41 @@ def _section(stage: str, **own: Any) -> type[Section]:
     return create_model(f"{stage}_section", __base__=Section, **(fields | own))
 
 
+def _with_by_method(stage: str, known: Callable[[str], Any], **own: Any) -> type[Section]:
+    """Returns a section in which `by_method` may give methods other values of its keys, and of `phases`."""
+    model, section = STAGES[stage].model, _section(stage, **own)
+    extra = {n: (f.annotation, f) for n, f in model.model_fields.items() if n == "phases"}
+    values_of_method = create_model(f"{stage}_by_method", __base__=section, **extra)  # type: ignore[call-overload]
+
+    def checked(by_method: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for word, values in by_method.items():
+            known(word)
+            try:
+                values_of_method.model_validate(values)
+            except ValidationError as error:
+                raise ValueError(f"{word}.{sentence(error, values_of_method)}") from None
+        return by_method
+
+    by_method = Annotated[dict[str, dict[str, Any]], AfterValidator(checked)]
+    about = "These methods, and those whose words begin with one of these words, have values of their own."
+    return create_model(f"{stage}_section", __base__=section, by_method=(by_method, Field({}, description=about)))
+
+
+def _adapter(word: str) -> None:
+    if word not in study_methods.ADAPTERS:
+        raise ValueError(f"adapter.by_method names {show(word)}; it may name {', '.join(study_methods.ADAPTERS)}")
+
+
+def _fusion(word: str) -> None:
+    if word != "advfusion" and study_methods.parse(word).members is None:
+        raise ValueError(f"fusion.by_method names {show(word)}; it may name advfusion and the words of compositions")
+
+
 BaseModelSection = _section("base_model")
 DataSection = _section("data")
-AdapterSection = _section(
+AdapterSection = _with_by_method(
     "adapter",
+    _adapter,
     steps=(
         int,
         Field(200, ge=1, description="The adapter of a source language is trained for this many optimizer steps."),
@@ -45,22 +78,19 @@ AdapterSection = _section(
         int,
         Field(60, ge=1, description="The adapter of the target is trained for this many optimizer steps."),
     ),
-    full_learning_rate=(
-        float,
-        Field(2e-5, gt=0, le=1, description="The method full has this learning rate, which decays linearly."),
-    ),
-    compacter_reduction_factor=(
-        float,
-        Field(32.0, ge=1, description="The methods compacter and compacterpp have this reduction factor."),
-    ),
-)
-FusionSection = _section(
-    "fusion",
-    scalar_mix_learning_rate=(
-        float,
-        Field(5e-2, gt=0, le=1, description="The method scalar_mix has this learning rate."),
+    reduction_factor=(
+        float | None,
+        Field(
+            None,
+            ge=1,
+            description=(
+                "The bottleneck of all kinds but lora is this many times narrower than the hidden size; null means the "
+                "published 16, or 32 for Compacter."
+            ),
+        ),
     ),
 )
+FusionSection = _with_by_method("fusion", _fusion)
 EvaluateSection = _section(
     "evaluate",
     sources=(

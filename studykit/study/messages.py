@@ -11,7 +11,10 @@ from pydantic import BaseModel, ValidationError
 from studykit.errors import show
 
 RENAMED = {
-    "weights_learning_rate": "scalar_mix_learning_rate",
+    "weights_learning_rate": "by_method.scalar_mix.learning_rate",
+    "scalar_mix_learning_rate": "by_method.scalar_mix.learning_rate",
+    "full_learning_rate": "by_method.full.learning_rate",
+    "compacter_reduction_factor": "by_method.compacter.reduction_factor",
     "checkpoints": "trained_runs",
     "languages": "members",
 }  # keys of earlier studies -> what they are called now
@@ -50,7 +53,7 @@ def sentence(
     if first["type"] == "value_error":
         said = str(first["ctx"]["error"])
         prefix = "" if not place or said.startswith(place) else f"{place}: " if said.startswith("the ") else f"{place}."
-        return f"{prefix}{said.rstrip('.')}.{more}"
+        return f"{prefix}{said.rstrip('.')}{'' if said.endswith('?') else '.'}{more}"
     if first["type"] == "missing":
         about = owner.model_fields[str(loc[-1])].description
         return f"{place} is missing; it must be given{_in_brackets(about)}.{more}"

@@ -16,9 +16,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from studykit.errors import UserError, show
 from studykit.study import methods
+from studykit.study.data_parameters import BaseModelParams, DataParams
 from studykit.study.fields import Method, Planned, Runnable, Section, auto, role, run_dir
 from studykit.study.messages import sentence
-from studykit.study.training_parameters import AdapterParams, BaseModelParams, DataParams, FusionParams
+from studykit.study.training_parameters import AdapterParams, FusionParams
 
 
 class EvaluateParams(Section):

@@ -24,9 +24,6 @@ from studykit.study.file import Study, load_study
 from studykit.study.parameters import STAGES
 
 COMPACTERS = ("compacter", "compacterpp")
-ADAPTER_RATE = 1e-4  # learning rates of the published study
-FUSION_RATE = 1e-5
-COMPACTER_FUSION_RATE = 1e-4
 FILE_PARAMETERS = {
     "format",
     "diff_context",
@@ -80,12 +77,10 @@ def plan(study: Study) -> list[Run]:
     """Returns the study's runs, each once, in an order in which they can be made."""
     made: dict[str, Run] = {}
 
-    def run(stage: str, **given: Any) -> Run:
-        section = getattr(study, stage).model_dump()
+    def run(stage: str, word: str = "", **given: Any) -> Run:
         model = STAGES[stage].model
-        values = {k: v for k, v in section.items() if k in model.model_fields} | given
-        if values.get("learning_rate", 0) is None:
-            values["learning_rate"] = published_rate(stage, values)
+        values = {k: v for k, v in settings(study, stage, word).items() if k in model.model_fields} | given
+        values |= {name: value for name, value in published(stage, values).items() if values[name] is None}
         values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
         values = reset_unused(stage, values)
         values["out"] = directory(stage, values)
@@ -107,20 +102,23 @@ def plan(study: Study) -> list[Run]:
     ) -> list[Run]:
         """One per seed; each starts from one of the `starts`, which have one per seed too, or anew."""
         given: dict[str, Any] = {"language": language, "method": kind, "trained_on": trained_on}
-        given["steps"] = study.adapter.target_steps if language == study.target else study.adapter.steps
-        if kind == "full":
-            given["learning_rate"] = study.adapter.full_learning_rate
-        if kind in COMPACTERS:
-            given["reduction_factor"] = study.adapter.compacter_reduction_factor
+        given["steps"] = settings(study, "adapter", kind)["target_steps" if language == study.target else "steps"]
+        given |= {"epochs": None} if "steps" in changes else {}
         return [
-            run("adapter", **on, **(given | changes), start=[of_seeds[at].dir for of_seeds in starts], seed=seed)
+            run("adapter", kind, **on, **(given | changes), start=[of_seeds[at].dir for of_seeds in starts], seed=seed)
             for at, seed in enumerate(study.seeds)
         ]
+
+    def rows(method: methods.Method, member: str) -> str:
+        """Which rows train a member: half of them if it is the target's and the fusion is to train on the others."""
+        held_out = member == study.target and settings(study, "fusion", method.word)["rows"] == "held_out"
+        return "half" if held_out else "all"
 
     def single(method: methods.Method) -> list[Run]:
         """The adapters of a method that is one adapter, one per seed."""
         kind, target = method.name, study.target
-        of_members = len(study.members) * study.adapter.steps + study.adapter.target_steps  # steps of all members
+        own = settings(study, "adapter", kind)
+        of_members = len(study.members) * own["steps"] + own["target_steps"]  # steps of all members
         if method.training == "long":
             return adapters(target, kind, steps=of_members + 2 * study.fusion.steps, patience=0)
         if method.training == "pooled":
@@ -132,10 +130,12 @@ def plan(study: Study) -> list[Run]:
         return adapters(target, kind)
 
     kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
-    fused = {kind: {x for m in asked if m.members == kind for x in m.remaining(members)} for kind in kinds}
-    of_members = {kind: {x: adapters(x, kind, study.members_on) for x in members if x in fused[kind]} for kind in kinds}
+    fused = {k: {(x, rows(m, x)) for m in asked if m.members == k for x in m.remaining(members)} for k in kinds}
+    in_order = {k: [(x, of) for x in members for of in ("all", "half") if (x, of) in fused[k]] for k in kinds}
+    of_members = {k: {(x, of): adapters(x, k, study.members_on, rows=of) for x, of in in_order[k]} for k in kinds}
     trained = {m.word: single(m) for m in asked if m.is_adapter}
-    own = {k: adapters(study.target, k) for k in kinds if study.members_on == "task" and study.target in fused[k]}
+    whole = [k for k in kinds if study.members_on == "task" and (study.target, "all") in fused[k]]
+    own = {k: adapters(study.target, k) for k in whole}
     trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
     evaluated = {
         x: adapters(x, kinds[0] if kinds and study.members_on == "task" else "bottleneck")
@@ -143,13 +143,12 @@ def plan(study: Study) -> list[Run]:
     }
     for m in asked:
         if m.members:
-            rate = {"learning_rate": study.fusion.scalar_mix_learning_rate} if m.name == "scalar_mix" else {}
             trained[m.word] = [
                 run(
                     "fusion",
+                    m.word,
                     **on,
-                    **rate,
-                    members={x: of_members[m.members][x][at].dir for x in m.remaining(members)},
+                    members={x: of_members[m.members][x, rows(m, x)][at].dir for x in m.remaining(members)},
                     target=study.target,
                     method=m.name,
                     mask=m.mask,
@@ -191,11 +190,28 @@ def plan(study: Study) -> list[Run]:
     return list(made.values())
 
 
-def published_rate(stage: str, values: dict[str, Any]) -> float:
-    """Returns the published learning rate of an adapter, or of a fusion over members of this kind."""
+def settings(study: Study, stage: str, word: str) -> dict[str, Any]:
+    """Returns a section's values for a method: those of `by_method` go before, of a longer word before a shorter."""
+    values = getattr(study, stage).model_dump()
+    by_method = values.pop("by_method", {})
+    for begin in sorted(by_method, key=len):
+        if word == begin or re.match(re.escape(begin) + "[-_~@^]", word):
+            values |= by_method[begin]
+    return values
+
+
+def published(stage: str, values: dict[str, Any]) -> dict[str, float]:
+    """Returns what parameters that are None mean: the values of the published study, where it has one."""
     if stage == "adapter":
-        return ADAPTER_RATE
-    return COMPACTER_FUSION_RATE if _kind_of_members(values["members"]) in COMPACTERS else FUSION_RATE
+        narrow = values["method"] in COMPACTERS
+        return {
+            "learning_rate": 2e-5 if values["method"] == "full" else 1e-4,
+            "reduction_factor": 32.0 if narrow else 16.0,
+        }
+    if stage == "fusion":
+        rate = 1e-4 if _kind_of_members(values["members"]) in COMPACTERS else 1e-5
+        return {"learning_rate": 5e-2 if values["method"] == "scalar_mix" else rate}
+    return {}
 
 
 def _kind_of_members(members: dict[str, str] | None) -> str | None:
@@ -206,7 +222,6 @@ def _kind_of_members(members: dict[str, str] | None) -> str | None:
 
 TINY_VALUES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
     ("adapter", "learning_rate", lambda value: value >= 1e-3, "1e-4"),
-    ("adapter", "full_learning_rate", lambda value: value >= 5e-4, "2e-5 or so"),
     ("adapter", "reduction_factor", lambda value: value < 8, "16"),
     ("fusion", "learning_rate", lambda value: value >= 1e-3, "1e-5, or 1e-4 over Compacter"),
 )  # section, key, whether a value was found for the quickstart's base, and what was published
@@ -252,19 +267,24 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
             silent = silent | {"reference"}
     elif stage == "adapter":
         width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
-        silent = {"lora": width, "full": width | lora}.get(values["method"], lora)
-        silent = silent | (width | lora if values["start"] else set())  # it has the shape of what it starts from
+        silent = {"lora": width, "full": width | lora | {"init_seed"}}.get(values["method"], lora)
+        # With a start it has the shape and the weights of what it starts from.
+        silent = silent | (width | lora | {"init_seed"} if values["start"] else set())
+        silent |= {"steps"} if values["epochs"] is not None else set()
         if values["steps"] == 0:
             silent |= training_parameters.Training.model_fields.keys() - {"batch_size"}
     elif stage == "fusion":
-        silent = {"phase1_data", "carry_optimizer"} if values["method"] != "advfusion" else set()
+        silent = {"phase1_data", "carry_optimizer", "same_order"} if values["method"] != "advfusion" else set()
+        own = [value for phase in values["phases"] for value in phase.values() if value is not None]
+        silent |= set() if own else {"phases"}
         silent |= {"rank"} if values["variant"] != "lowrank" else set()
+        silent |= {"steps"} if values["epochs"] is not None else set()
         if not methods.has_value_matrix(values["method"], values["variant"]):
             silent |= {"value_regularizer"}
         if values["method"] not in ("adapterfusion", "advfusion"):
             silent |= {"scores", "temperature"}
         if values["method"] in methods.UNTRAINED:
-            silent |= (training_parameters.Training.model_fields.keys() | {"steps"}) - {"batch_size"}
+            silent |= (training_parameters.Training.model_fields.keys() | {"steps", "rows"}) - {"batch_size"}
     elif stage == "evaluate":
         silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}

@@ -1,156 +1,22 @@
-"""What notebooks 00 to 03 accept: the parameters of bases, rows, adapters and fusions."""
+"""What notebooks 02 and 03 accept: the parameters of adapters and fusions."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from studykit.errors import show
-from studykit.study.fields import (
-    DataFormat,
-    Optimizer,
-    Planned,
-    Quantization,
-    Rank,
-    Section,
-    Task,
-    Temperature,
-    auto,
-    role,
-    run_dir,
-)
-
-
-class BaseModelParams(Section):
-    """00_base_model: the frozen base, made from scratch or fetched."""
-
-    base: Planned[str] = role(
-        "scratch", "The base model is 'scratch' (trained here), a hub id such as owner/name, or a local directory."
-    )
-    quantization: Quantization = role(
-        "none", "The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8)."
-    )
-    languages: Planned[list[str]] = role(None, "These are all languages of the study, the target last.")
-    target: Planned[str] = role(None, "This is the low-resource language.")
-    corpus: str = Field(
-        "polyglot",
-        min_length=1,
-        description=(
-            "The base reads programs of the kit's own ('polyglot') or files <language>.jsonl "
-            "with `content` in this directory."
-        ),
-    )
-    seed: int = Field(
-        0, ge=0, description="The seed decides the corpus, the initial weights and the order of the sequences."
-    )
-    vocab_size: int = Field(640, ge=257, description="The byte-level BPE vocabulary has this many entries.")
-    hidden_size: int = Field(
-        96, ge=8, description="The residual stream is this wide; it must be a multiple of 2 * heads."
-    )
-    layers: int = Field(3, ge=1, description="The model has this many decoder layers.")
-    heads: int = Field(4, ge=1, description="Every layer has this many attention heads.")
-    intermediate_size: int = Field(288, ge=8, description="The MLP of every layer is this wide.")
-    context: int = Field(128, ge=16, description="A training sequence has this many tokens.")
-    steps: int = Field(1700, ge=1, description="The base is trained for this many optimizer steps.")
-    batch_size: int = Field(16, ge=1, description="An optimizer step reads this many sequences.")
-    learning_rate: float = Field(
-        3e-3, gt=0, le=1, description="The learning rate starts at this peak and decays linearly."
-    )
-    samples: int = Field(60_000, ge=100, description="The built-in corpus has this many programs.")
-    target_share: float = Field(0.1, ge=0, lt=1, description="This share of the corpus is in the target language.")
-    out: Planned[str] = run_dir("The run is published in this directory.")
-
-    @model_validator(mode="after")
-    def _divisible(self) -> BaseModelParams:
-        if self.hidden_size % (2 * self.heads):
-            raise ValueError(f"hidden_size is {self.hidden_size}; it must be a multiple of 2 * heads")
-        return self
-
-
-class DataParams(Section):
-    """01_data: rows with prompt, target and checks for every language."""
-
-    base: Planned[str] = run_dir("This base_model run provides the tokenizer.")
-    task: Task = role(
-        "generation",
-        (
-            "The model is asked for a program (generation), the same program in another "
-            "language (translation), a commit message (commit), a summary (summarization) or "
-            "a method's name (naming)."
-        ),
-    )
-    members: Planned[list[str]] = role(None, "These are all members of the study, the target last.")
-    target: Planned[str] = role(None, "This member has few examples.")
-    language: str = role("", "If the members are tasks, all rows are in this language; elsewhere it is empty.")
-    path: str | None = Field(
-        None,
-        min_length=1,
-        description=(
-            "The rows come from this file, directory or hf://datasets/... address; null means the built-in programs."
-        ),
-    )
-    test_path: str | None = Field(
-        None, min_length=1, description="The test rows come from here; null means that `path` has them."
-    )
-    format: DataFormat = Field(
-        "auto", description="The rows have this data set's format; auto recognises it by files and fields."
-    )
-    source_examples: int = Field(
-        2000, ge=1, description="A member besides the target has at most this many training rows."
-    )
-    target_examples: int = Field(30, ge=1, description="The target has at most this many training rows.")
-    valid_examples: int = Field(48, ge=1, description="Every member has at most this many validation rows.")
-    test_examples: int = Field(250, ge=1, description="Every member has at most this many test rows.")
-    max_prompt_tokens: int = Field(96, ge=4, description="A prompt has at most this many tokens.")
-    max_target_tokens: int = Field(96, ge=4, description="A target has at most this many tokens.")
-    template: str | None = Field(
-        None,
-        description="The prompt is this text with {fields} of the row; null means the published default of the task.",
-    )
-    diff_context: int = Field(
-        3, ge=0, description="The diff of a commit shows this many unchanged lines around each change."
-    )
-    split_by: Literal["repository", "file", "row"] = Field(
-        "repository", description="Commits of one repository, of one file, or of neither (row) stay in one split."
-    )
-    reference: Literal["auto", "docstring", "docstring_tokens"] = Field(
-        "auto",
-        description=(
-            "The reference of a summary is the whole docstring, or the docstring_tokens of its first paragraph with "
-            "spaces between them, as in CodeXGLUE; auto takes these for rows of CodeXGLUE and the docstring for others."
-        ),
-    )
-    shares: list[float] = Field(
-        [0.8, 0.1, 0.1],
-        description="Rows without splits are divided into train, valid and test by these three shares.",
-    )
-    near_duplicates: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Training rows that are this similar to others are dropped, on a scale up to 1; null drops none.",
-    )
-    bad_rows: int = Field(0, ge=0, description="At most this many malformed rows are skipped before the run stops.")
-    seed: int = Field(0, ge=0, description="The seed decides which rows are drawn and how they are split.")
-    out: Planned[str] = run_dir("The run is published in this directory.")
-
-    @model_validator(mode="after")
-    def _shares_add_up(self) -> DataParams:
-        trained, test = self.shares[:2], self.shares[2:]
-        if len(test) != 1 or min(trained) <= 0 or test[0] < 0 or abs(sum(self.shares) - 1) > 1e-9:
-            raise ValueError(
-                f"shares is {show(self.shares)}; it must be three numbers with the sum 1, of which only "
-                "the last, the test's, may be 0"
-            )
-        if self.test_path is not None and self.path is None:
-            raise ValueError(f"test_path is {show(self.test_path)}, without a path to train on; it must stand by path")
-        return self
+from studykit.study.fields import Optimizer, Planned, Rank, Section, Temperature, auto, role, run_dir
+from studykit.study.methods import PHASES, UNTRAINED
 
 
 class Training(Section):
     """What an adapter's and a fusion's training share."""
 
+    epochs: float | None = Field(
+        None, gt=0, description="The training reads its rows this many times, in place of `steps`; null means `steps`."
+    )
     batch_size: int = Field(4, ge=1, description="A forward pass reads this many rows.")
     gradient_accumulation: int = Field(
         1, ge=1, description="An optimizer step sums the gradients of this many forward passes."
@@ -172,10 +38,17 @@ class Training(Section):
             "The training stops after this many measurements without a better loss; 0 means that it never stops early."
         ),
     )
+    select_on: Literal["loss", "exact_match"] = Field(
+        "loss",
+        description=(
+            "A step is better if the completion loss on validation rows is less (loss), or if more completions of them "
+            "are exact, and among equals if the loss is less (exact_match)."
+        ),
+    )
     keep: Literal["best", "best_after_start", "last"] = Field(
         "best",
         description=(
-            "The weights with the least validation loss are kept, those of the start included (best) or not "
+            "The weights of the best validated step are kept, the start included (best) or not "
             "(best_after_start), or those of the last step (last)."
         ),
     )
@@ -191,6 +64,12 @@ class Training(Section):
         description="The forward pass computes in fp32, in bf16, or in whichever the hardware is fast with (auto).",
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+
+    @model_validator(mode="after")
+    def _rows_are_apart(self) -> Self:
+        if self.packing and self.select_on == "exact_match":
+            raise ValueError("select_on is 'exact_match', which needs rows apart; it must be loss, or packing false")
+        return self
 
 
 class AdapterParams(Training):
@@ -210,12 +89,22 @@ class AdapterParams(Training):
         "task", "The adapter learns the task, or the task's targets as plain code (code)."
     )
     seed: int = role(0, "The seed decides the initial weights and the order of the rows.", ge=0)
-    rows: Literal["all", "pooled"] = role(
+    rows: Literal["all", "half", "pooled"] = role(
         "all",
-        "The adapter trains on all training rows of its language, or on those of all members together (pooled).",
+        (
+            "The adapter trains on all training rows of its language, on one half of them, so that a fusion can train "
+            "on the other (half), or on those of all members together (pooled)."
+        ),
     )
     start: Planned[list[str]] = run_dir(
         "Training goes on from the best of these adapter runs on the validation rows; an empty list means new weights."
+    )
+    init_seed: Literal["shared", "by_language"] = Field(
+        "shared",
+        description=(
+            "All adapters of one kind and seed start from the same weights (shared), or those of each language from "
+            "their own (by_language)."
+        ),
     )
     reduction_factor: float = Field(
         16.0,
@@ -226,7 +115,9 @@ class AdapterParams(Training):
     lora_alpha: float = Field(16.0, gt=0, description="LoRA's output is scaled by this number divided by the rank.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="LoRA drops this share of its inputs while it trains.")
     learning_rate: Planned[float] = auto(
-        ("The learning rate starts at this peak and decays linearly; null means the published 1e-4."), gt=0, le=1
+        "The learning rate starts at this peak and decays linearly; null means the published 1e-4, or 2e-5 for full.",
+        gt=0,
+        le=1,
     )
     steps: Planned[int] = auto(
         (
@@ -244,6 +135,30 @@ class AdapterParams(Training):
         if self.start and self.method == "full":
             raise ValueError("start names adapter runs, but method is 'full'; it must be a kind of adapter")
         return self
+
+
+class PhaseParams(Section):
+    """One phase in which a fusion is trained; what is None follows from the method's word and its other parameters."""
+
+    masked: str | None = Field(
+        default=None,
+        min_length=1,
+        description="While the phase trains, the target's member (target), another one by its name, or none is masked.",
+    )
+    steps: int | None = Field(
+        default=None, ge=0, description="The phase has this many optimizer steps; with 0 its start is only measured."
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=1, description="The learning rate of the phase starts at this peak and decays linearly."
+    )
+    rows: Literal["target", "all"] | None = Field(
+        default=None, description="The phase trains on the rows of the target, or of all members (all)."
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=0,
+        description="The phase stops after this many measurements without a better loss; 0 means never.",
+    )
 
 
 class FusionParams(Training):
@@ -290,7 +205,7 @@ class FusionParams(Training):
     learning_rate: Planned[float] = auto(
         (
             "The learning rate starts at this peak and decays linearly; null means the "
-            "published 1e-5, or 1e-4 over Compacter."
+            "published 1e-5, or 1e-4 over Compacter, and 0.05 for scalar_mix."
         ),
         gt=0,
         le=1,
@@ -304,6 +219,21 @@ class FusionParams(Training):
     phase1_data: Literal["target", "all"] = Field(
         "target", description="Phase 1 trains on the rows of the target, or of all members (all)."
     )
+    phases: list[PhaseParams] = role(
+        [],
+        (
+            "These are the phases of the method in their order, each with values of its own; an empty list means that "
+            "all phases follow from the method and the other parameters."
+        ),
+    )
+    rows: Literal["same", "held_out"] = Field(
+        "same",
+        description=(
+            "The fusion and the target's member train on the same rows of the target (same), or each on one half of "
+            "them, by the seed (held_out)."
+        ),
+    )
+    same_order: bool = Field(False, description="Every phase reads the rows in the same order.")
     rank: Rank = Field(
         8,
         description=(
@@ -336,6 +266,27 @@ class FusionParams(Training):
             raise ValueError(f"masked_member is {show(self.masked_member)}; without a mask it must be empty")
         if self.members is not None and self.mask != "none" and masked not in self.members:
             raise ValueError(f"masked_member is {show(masked)}; it must be a member ({', '.join(self.members)})")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> FusionParams:
+        count = len(PHASES[self.method])
+        if self.phases and (self.method in UNTRAINED or len(self.phases) != count):
+            accepted = "no phases, since nothing trains" if self.method in UNTRAINED else f"a list of {count}"
+            raise ValueError(f"phases is a list of {len(self.phases)}; {self.method} takes {accepted}")
+        for number, phase in enumerate(self.phases):
+            if phase.masked in (None, "none"):
+                continue
+            if self.mask == "none":
+                raise ValueError(
+                    f"phases[{number}].masked is {show(phase.masked)}, but mask is 'none'; name the phases of "
+                    "advfusion_zero or advfusion_exclude"
+                )
+            if self.members and (self.target if phase.masked == "target" else phase.masked) not in self.members:
+                raise ValueError(
+                    f"phases[{number}].masked is {show(phase.masked)}; it must be target, none, or one of "
+                    f"{', '.join(self.members)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from studykit.data.rows import DataRun, Row
+from studykit.data.rows import DataRun, Row, halves
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.training_parameters import AdapterParams
@@ -46,10 +47,11 @@ def adapter_config(p: AdapterParams) -> BottleneckConfig | LoraConfig:
 
 
 def training_rows(p: AdapterParams) -> list[Row]:
-    """Returns the rows that train an adapter: those of its language, or of all members."""
+    """Returns the rows that train an adapter: those of its language, the first of their `halves`, or of all members."""
     data = DataRun(p.data)
     members = data.params["members"] if p.rows == "pooled" else [p.language]
-    return [row for member in members for row in data.rows(member, "train", p.trained_on)]
+    rows = [row for member in members for row in data.rows(member, "train", p.trained_on)]
+    return halves(rows, p.seed)[0] if p.rows == "half" else rows
 
 
 def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:
@@ -58,7 +60,7 @@ def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:
     With the method `full` it returns the base itself, with all of its weights trainable in fp32. Raises UserError if
     the parameters make no adapter of this base, or if a quantized base would have to be trained whole.
     """
-    set_seed(p.seed)
+    set_seed(p.seed if p.init_seed == "shared" else (p.seed + zlib.crc32(p.language.encode())) % 2**32)
     if p.method != "full":
         try:
             return get_peft_model(model, adapter_config(p), adapter_name=p.language)

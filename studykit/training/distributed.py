@@ -83,7 +83,7 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
     data = DataRun(p.data)
     base, tokenizer = load_base(p.base)
     if isinstance(p, parameters.AdapterParams):
-        splits = [data.rows(p.language, split, p.trained_on) for split in ("train", "valid")]
+        splits = adapters.training_rows(p), data.rows(p.language, "valid", p.trained_on)
         train_examples, valid_examples = (batches.encode_rows(rows, tokenizer, *data.limits) for rows in splits)
         training_train.train(
             adapters.new_adapter(base, p),
@@ -91,7 +91,7 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
             train_examples,
             valid_examples,
             p,
-            steps=p.steps,
+            steps=training_train.optimizer_steps(p, p.steps, p.epochs, len(train_examples)),
             trainer_state_dir=dirs.checkpoints,
             seed=p.seed,
         )

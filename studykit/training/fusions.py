@@ -53,9 +53,16 @@ def masked_members(params: Mapping[str, Any], phase: Phase) -> tuple[str, ...]:
     Args:
         params: the parameters of a fusion run, as its manifest holds them.
     """
-    if phase.key not in MASKED_PHASES or params["mask"] == "none":
-        return ()
-    return (params["masked_member"] or params["target"],)
+    at = trained_phases(params["method"]).index(phase)
+    masked = params["phases"][at]["masked"] if params.get("phases") else None
+    if masked is None and phase.key in MASKED_PHASES and params["mask"] != "none":
+        masked = params["masked_member"] or "target"
+    return {None: (), "none": (), "target": (params["target"],)}.get(masked, (masked,))
+
+
+def masked_afterwards(params: Mapping[str, Any], phase: Phase) -> tuple[str, ...]:
+    """Returns the members that stay masked when the weights of a phase are evaluated: after the last phase none."""
+    return () if phase == trained_phases(params["method"])[-1] else masked_members(params, phase)
 
 
 def fusion_config(p: FusionParams) -> FusionConfig:

@@ -2,25 +2,29 @@
 
 AdvFusion (arXiv 2307.07854) trains phase 1 with the target's member masked, and phase 2 with it restored. AdapterFusion
 trains once and may take as many steps as both phases together, so that budgets are equal: the published comparison gave
-AdvFusion twice the steps.
+AdvFusion twice the steps. `phases` gives each phase a mask, steps, rate, rows and patience of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from peft import PeftModel
 
-from studykit.data.rows import DataRun
+from studykit.data.rows import DataRun, Row, halves
+from studykit.errors import UserError
+from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
-from studykit.study.training_parameters import FusionParams
+from studykit.study.training_parameters import FusionParams, PhaseParams
 from studykit.training.batches import encode_rows
-from studykit.training.fusions import MASKED_PHASES, masked_members, save_fusion, trained_phases
+from studykit.training.fusions import masked_members, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
-from studykit.training.train import train
+from studykit.training.train import TrainingSettings, optimizer_steps, train
 from studykit.training.trainer import AdamState
 from studykit.tuners import fusion_members
+
+NEXT_ORDER = 1_000_003  # what a phase's number adds to the seed, so that its rows come in another order
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,33 @@ class TrainingPhase:
     mode: str  # zero | exclude: how they are masked
     languages: tuple[str, ...]  # languages whose rows it trains on
     steps: int  # optimizer steps; 0: nothing is trained
+    epochs: float | None  # passes over its rows in place of the steps
+    learning_rate: float  # at its peak
+    patience: int  # evaluations in a row without a better loss after which it stops; 0: it never stops early
+    seed: int  # decides the order of its rows
 
 
 def training_phases(p: FusionParams) -> list[TrainingPhase]:
     """Returns the phases that the parameters of notebook 03 describe, in the order in which they are trained."""
     phases = trained_phases(p.method)
-    if len(phases) == 1:
-        steps = 0 if p.method in UNTRAINED else 2 * p.steps
-        return [TrainingPhase(phases[0], (), "zero", (p.target,), steps)]
+    budget = 0 if p.method in UNTRAINED else 2 if len(phases) == 1 else 1  # times `steps`
     described = []
-    for phase in phases:
-        on_all = phase.key in MASKED_PHASES and p.phase1_data == "all"
-        languages = tuple(p.members) if on_all else (p.target,)
-        mode = "zero" if p.mask == "none" else p.mask
-        described.append(TrainingPhase(phase, masked_members(p.model_dump(), phase), mode, languages, p.steps))
+    for number, phase in enumerate(phases):
+        own = p.phases[number] if p.phases else PhaseParams()
+        rows = own.rows or (p.phase1_data if len(phases) > 1 and number == 0 else "target")
+        described.append(
+            TrainingPhase(
+                phase,
+                masked=masked_members(p.model_dump(), phase),
+                mode="exclude" if p.mask == "exclude" else "zero",
+                languages=tuple(p.members) if rows == "all" else (p.target,),
+                steps=budget * p.steps if own.steps is None else own.steps,
+                epochs=budget * p.epochs if budget and p.epochs and own.steps is None else None,
+                learning_rate=p.learning_rate if own.learning_rate is None else own.learning_rate,
+                patience=p.patience if own.patience is None else own.patience,
+                seed=p.seed if p.same_order else (p.seed + number * NEXT_ORDER) % 2**32,
+            )
+        )
     return described
 
 
@@ -62,10 +79,28 @@ def train_phases(
     """
     adam_state = None
     for phase in training_phases(p):
-        result, adam_state = train_phase(model, tokenizer, phase, p, limits, run, adam_state)
-        if not p.carry_optimizer:
-            adam_state = None
+        result, moments = train_phase(model, tokenizer, phase, p, limits, run, adam_state)
+        if p.carry_optimizer:
+            adam_state = moments or adam_state  # a phase without steps has none
         yield phase, result
+
+
+def phase_rows(p: FusionParams, languages: Iterable[str]) -> list[Row]:
+    """Returns the training rows of these languages; of the target, with `held_out`, those that its member has not seen.
+
+    Raises: UserError if the target's member has not been trained on the other half.
+    """
+    rows = {language: DataRun(p.data).rows(language, "train") for language in languages}
+    if p.rows == "held_out" and p.target in rows:
+        _, rows[p.target] = halves(rows[p.target], p.seed)
+        member = finished_run(p.members[p.target]).params if p.target in p.members else None
+        if member and (member.get("rows"), member["seed"]) != ("half", p.seed):
+            raise UserError(
+                f"rows is 'held_out', but {p.members[p.target]} was trained with rows: "
+                f"{member.get('rows')} and seed {member['seed']}; a member with rows: half and seed "
+                f"{p.seed} is needed."
+            )
+    return [row for of_language in rows.values() for row in of_language]
 
 
 def train_phase(
@@ -88,16 +123,16 @@ def train_phase(
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
     data = DataRun(p.data)
-    rows = [row for language in phase.languages for row in data.rows(language, "train")]
+    rows = phase_rows(p, phase.languages)
     result, adam_state = train(
         model,
         tokenizer,
         encode_rows(rows, tokenizer, *limits),
         encode_rows(data.rows(p.target, "valid"), tokenizer, *limits),
-        p,
-        steps=phase.steps,
+        TrainingSettings.of(p, learning_rate=phase.learning_rate, patience=phase.patience),
+        steps=optimizer_steps(p, phase.steps, phase.epochs, len(rows)),
         trainer_state_dir=run.checkpoints / phase.phase.key,
-        seed=p.seed,
+        seed=phase.seed,
         value_regularizer=p.value_regularizer if has_value_matrix(p.method, p.variant) else 0.0,
         adam_state=adam_state,
     )

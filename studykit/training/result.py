@@ -22,6 +22,7 @@ class LogEntry(TypedDict, total=False):
     grad_norm: float  # before clipping
     learning_rate: float
     eval_loss: float  # nats per completion token, over the validation rows
+    eval_exact_match: float  # share of validation rows whose completion is exact, where `select_on` asks for it
     eval_sequence_loss: float  # nats per token of prompt and completion, over the validation rows
 
 

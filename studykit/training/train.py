@@ -9,6 +9,7 @@ training resumes from its last checkpoint and ends as if it had not been killed;
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from dataclasses import dataclass, fields
@@ -21,7 +22,8 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studykit.errors import Interrupted, UserError
-from studykit.study.training_parameters import BaseModelParams, Training
+from studykit.study.data_parameters import BaseModelParams
+from studykit.study.training_parameters import Training
 from studykit.training.base import half_precision
 from studykit.training.batches import Collator, TokenSequence, require_packable
 from studykit.training.result import TrainingResult
@@ -58,6 +60,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     eval_every: int = 20  # optimizer steps between evaluations
     patience: int = 0  # evaluations in a row without a better loss after which it stops; 0: it never stops early
+    select_on: str = "loss"  # loss | exact_match: what makes a step better, on the validation rows
     keep: str = "best"  # best | best_after_start | last: the step whose weights are kept
     loss_on: str = "completion"  # completion | sequence: the tokens that count in the loss
     packing: bool = False  # whether examples of a batch share rows, without attending to each other
@@ -79,6 +82,11 @@ def tokens_per_second(result: TrainingResult, examples: list[TokenSequence], p: 
     mean = sum(len(example["input_ids"]) for example in examples) / len(examples)
     tokens = result.steps * settings.batch_size * settings.gradient_accumulation * mean
     return tokens / result.seconds if result.steps else 0.0
+
+
+def optimizer_steps(p: Training, steps: int, epochs: float | None, rows: int) -> int:
+    """Returns the steps of a training on this many rows: `epochs` passes over them, or `steps` if that is None."""
+    return steps if epochs is None else math.ceil(epochs * rows / (p.batch_size * p.gradient_accumulation))
 
 
 def last_checkpoint(directory: Path) -> Path | None:
@@ -114,7 +122,7 @@ def is_whole(checkpoint: Path) -> bool:
 def has_ended(checkpoint: Path, steps: int, p: TrainingSettings) -> bool:
     """Returns whether a training of this many steps had nothing left to do at this checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= steps or is_exhausted(state["log_history"], p.patience, p.keep)
+    return state["global_step"] >= steps or is_exhausted(state["log_history"], p.patience, p.keep, p.select_on)
 
 
 def train(
@@ -202,10 +210,11 @@ def train(
         train_dataset=train_examples,
         eval_dataset=valid_examples,
         data_collator=Collator(tokenizer.pad_token_id, p.loss_on, p.packing),
-        callbacks=[Progress, Patience(p.patience, p.keep), meter],
+        callbacks=[Progress, Patience(p.patience, p.keep, p.select_on), meter],
         value_regularizer=value_regularizer,
         adam_state=adam_state,
         keep=p.keep,
+        select_on=p.select_on,
     )
     trainer.remove_callback(PrinterCallback)
     if resumed and has_ended(resumed, steps, p):
@@ -238,7 +247,9 @@ def _untrained(
 ) -> TrainingResult:
     """Returns the result of a training without steps, which holds only the validation losses."""
     collate = Collator(tokenizer.pad_token_id, p.loss_on, p.packing)
-    trainer = StudyTrainer(model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate)
+    trainer = StudyTrainer(
+        model=model, args=arguments, eval_dataset=valid_examples, data_collator=collate, select_on=p.select_on
+    )
     trainer.remove_callback(PrinterCallback)
     entry: Any = {**trainer.evaluate(), "step": 0}
     return TrainingResult([entry], best_step=0, steps=0, seconds=0.0, trainable=0, peak_memory_mb=peak_memory_mb())

@@ -42,20 +42,28 @@ class StudyTrainer(Trainer):
         value_regularizer: factor of the value penalty; 0: there is none.
         adam_state: AdamW's state to start with; None: a new one.
         keep: the step whose weights are kept: best, best_after_start or last. `TrainerState.best_global_step` holds it.
+        select_on: the measure by which a step is better: loss or exact_match.
     """
 
     model: Any  # Trainer takes it for optional
     args: Any
 
     def __init__(
-        self, *args, value_regularizer: float = 0.0, adam_state: AdamState | None = None, keep: str = "last", **kwargs
+        self,
+        *args,
+        value_regularizer: float = 0.0,
+        adam_state: AdamState | None = None,
+        keep: str = "last",
+        select_on: str = "loss",
+        **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.value_regularizer, self.adam_state, self.keep = value_regularizer, adam_state or {}, keep
+        self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
+        self.keep, self.select_on = keep, select_on
         # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
         self.last_value_penalty: float | None = None
-        self.fallback: set[int] = set()  # the last checkpoint, and the one with the weights to keep until then
+        self.fallback: set[int | None] = set()  # the last checkpoint, and the one with the weights to keep until then
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
@@ -99,6 +107,7 @@ class StudyTrainer(Trainer):
         """
         self.model.eval()
         sums = {"completion": [0.0, 0], "sequence": [0.0, 0]}
+        exact = 0
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         for batch in DataLoader(rows, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
             batch = self._prepare_inputs(batch)
@@ -109,27 +118,32 @@ class StudyTrainer(Trainer):
                 counted = batch[f"{name}_labels"][:, 1:] != -100
                 total[0] += losses[counted].double().sum().item()
                 total[1] += int(counted.sum())
+            if self.select_on == "exact_match":
+                exact += exact_matches(logits, batch["completion_labels"])
         metrics = {
             f"{metric_key_prefix}_loss": sums["completion"][0] / sums["completion"][1],
             f"{metric_key_prefix}_sequence_loss": sums["sequence"][0] / sums["sequence"][1],
         }
+        if self.select_on == "exact_match":
+            metrics[f"{metric_key_prefix}_exact_match"] = exact / len(rows)
         self.log(metrics)
-        self._select(metrics[f"{metric_key_prefix}_loss"])
+        self._select()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _select(self, loss: float) -> None:
+    def _select(self) -> None:
         """Notes the step that was just validated if its weights are to be kept; those of the start are saved for it."""
         state = self.state
+        looks = {entry["step"]: shortfall(entry, self.select_on) for entry in state.log_history if "eval_loss" in entry}
         if state.global_step == 0 and self.keep == "best" and self.args.should_save:
             start = self._checkpoint(0)
             self._save(str(start))
             for path in (start / TRAINED_WEIGHTS_FILE, start, start.parent):
                 fsync(path)
-        if self.keep == "last" or (
-            (state.global_step or self.keep == "best") and (state.best_metric is None or loss < state.best_metric)
-        ):
-            state.best_metric, state.best_global_step = loss, state.global_step
+        best = state.best_global_step
+        may_be_kept = state.global_step > 0 or self.keep != "best_after_start"
+        if may_be_kept and (self.keep == "last" or best is None or looks[state.global_step] < looks[best]):
+            state.best_global_step = state.global_step
 
     def _checkpoint(self, step: int | None) -> Path:
         return Path(self.args.output_dir, f"checkpoint-{step}")
@@ -227,21 +241,39 @@ class Patience(TrainerCallback):
     It counts in the log, which a checkpoint keeps; transformers' own callback loses its count when a run is killed.
     """
 
-    def __init__(self, patience: int, keep: str = "best"):
-        self.patience, self.keep = patience, keep
+    def __init__(self, patience: int, keep: str = "best", select_on: str = "loss"):
+        self.patience, self.keep, self.select_on = patience, keep, select_on
 
     def on_evaluate(self, args, state, control, **kwargs):
-        if is_exhausted(state.log_history, self.patience, self.keep):
+        if is_exhausted(state.log_history, self.patience, self.keep, self.select_on):
             control.should_training_stop = True
 
 
-def is_exhausted(log: list[dict], patience: int, keep: str = "best") -> bool:
+def exact_matches(logits: Tensor, labels: Tensor) -> int:
+    """Returns the number of rows whose completion is reproduced token by token, its end included.
+
+    A greedy completion is the reference exactly if the likeliest token after each of its beginnings is the next one: so
+    no text has to be generated.
+
+    Args:
+        logits: (B, T, V); labels: (B, T), -100 outside of the completion.
+    """
+    wanted = labels[:, 1:]
+    return int(((logits[:, :-1].argmax(-1) == wanted) | (wanted == -100)).all(-1).sum())
+
+
+def shortfall(entry: dict, select_on: str) -> tuple[float, float]:
+    """Returns what a validated step lacks, less is better: rows that are not exact, if they select; then the loss."""
+    return (1 - entry["eval_exact_match"] if select_on == "exact_match" else 0.0), entry["eval_loss"]
+
+
+def is_exhausted(log: list[dict], patience: int, keep: str = "best", select_on: str = "loss") -> bool:
     """Returns whether the last `patience` evaluations are all no better than the best one before them.
 
     The evaluation at step 0 counts, unless `keep` is best_after_start; with a patience of 0 it is never exhausted.
     """
     first = 1 if keep == "best_after_start" else 0
-    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry and entry["step"] >= first]
+    losses = [shortfall(entry, select_on) for entry in log if "eval_loss" in entry and entry["step"] >= first]
     return bool(patience and losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 

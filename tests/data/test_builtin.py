@@ -12,6 +12,7 @@ import pytest
 from studykit.data import encoding, prepare
 from studykit.data import rows as data_rows
 from studykit.data import splits as data_splits
+from studykit.data.corpus import builtin_documents
 from studykit.data.overview import leakage, overview, shared_groups
 from studykit.data.polyglot import LANGUAGES
 from studykit.errors import UserError
@@ -123,3 +124,12 @@ def test_a_planted_leak_is_found():
                                      "test groups in train": sum(r.group == rows["test"][0].group for r in rows["test"])}  # fmt: skip
     assert set(leakage(rows).values()) == {0}
     assert shared_groups({"go": rows, "lua": leaked})["shared"]["train and test"] == 1
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_base_reads_no_training_program_of_the_adapters(seed):
+    """Not one of them stands in the base's text, in any language, be it a structure that both have."""
+    data = prepare.prepare(params(seed=seed, source_examples=400))[0]
+    trained = {row.target.strip() for splits in data.values() for row in splits["train"]}
+    read = {d.text.strip() for d in builtin_documents(list(LANGUAGES), "lua", 4000, 0.1, seed)}
+    assert len(trained) > 1500 and len(read) > 3000 and not trained & read

@@ -11,7 +11,7 @@ from studykit.evaluation import costs
 from studykit.evaluation.statistics import student_t
 from studykit.report import fusion_weights
 from studykit.runs import store
-from tests import made_runs
+from tests import made_runs, tiny
 
 
 @pytest.fixture
@@ -100,3 +100,10 @@ def test_what_a_summary_lacks_is_named(home, content, said):
     place = write(home, "runs/x/summary.json", content) if content else "runs/none"
     with pytest.raises(UserError, match=said):
         costs.own_attention({"adapterfusion": place})
+
+
+@pytest.mark.parametrize("limit, tested", [(None, 4), (3, 3), (9, 4)])
+def test_labelled_rows_are_those_that_train_select_and_test(home, limit, tested):
+    run = "runs/evaluate/a-0000000001"
+    made_runs.finish(home / run, "evaluate", {"data": tiny.data_run(home), "limit": limit})
+    assert costs.labelled_rows({"base": run}, "lua") == {"train": 8, "valid": 4, "test": tested}

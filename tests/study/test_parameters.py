@@ -43,7 +43,14 @@ def with_line(line: str, of: str = GOOD) -> str:
 
 BAD_STUDIES = {
     "adapter: {learning_rat: 1}": "adapter.learning_rat is unknown; did you mean learning_rate?",
-    "fusion: {weights_learning_rate: 0.1}": "fusion.weights_learning_rate is unknown; it is now called scalar_mix_learning_rate.",
+    "fusion: {weights_learning_rate: 0.1}": "fusion.weights_learning_rate is unknown; it is now called by_method.scalar_mix.learning_rate.",
+    "adapter: {full_learning_rate: 1}": "adapter.full_learning_rate is unknown; it is now called by_method.full.learning_rate.",
+    "fusion: {by_method: {advfusio: {}}}": "fusion.by_method: the method 'advfusio' is unknown; the nearest known is advfusion_zero",
+    "fusion: {by_method: {lora: {steps: 4}}}": "fusion.by_method names 'lora'; it may name advfusion and the words",
+    "fusion: {by_method: {advfusion: {learning_rat: 1}}}": "by_method.advfusion.learning_rat is unknown; did you mean learning_rate?",
+    "adapter: {by_method: {lora: {learning_rate: 3.0}}}": "adapter.by_method.lora.learning_rate is 3.0; it must be at most 1",
+    "adapter: {by_method: {lora: {language: x}}}": "adapter.by_method.lora.language is unknown",
+    "adapter: {by_method: {adapterfusion: {}}}": "adapter.by_method names 'adapterfusion'; it may name bottleneck",
     "methods: [weights-lora]": "methods[0]: the method 'weights-lora' is unknown; it is now called 'scalar_mix-lora'.",
     "membrs: [c]": "membrs is unknown; did you mean members?",
     "languages: [c]": "languages is unknown; it is now called members.",
@@ -381,7 +388,8 @@ def test_the_quickstart_has_every_key_under_a_comment():
         assert set(written[stage]) == set(type(getattr(study, stage)).model_fields)
     keys = [i for i, line in enumerate(lines) if re.match(r"\s*\w+:", line) and line.rstrip(":") not in STAGES]
     for i in keys:
-        assert re.match(r"\s*# \(type: .+\) \S", lines[i - 1]), f"line {i + 1} has no comment with its type"
+        first = next(n for n in range(i - 1, -1, -1) if not re.match(r"\s*# (?!\(type: )", lines[n]))
+        assert re.match(r"\s*# \(type: .+\) \S", lines[first]), f"line {i + 1} has no comment with its type"
 
 
 @pytest.mark.parametrize("file", [file for file in STUDIES if file.stem != "quickstart"], ids=lambda file: file.name)

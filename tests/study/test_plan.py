@@ -132,6 +132,56 @@ def test_learning_rates_are_the_published_ones():
     assert {run.params["learning_rate"] for run in set_by_hand if run.stage == "fusion"} == {0.5}
 
 
+def test_a_method_has_values_of_its_own():
+    """Of two words that a method's begins with, the longer one counts."""
+    words = ["lora", "adapterfusion", "adapterfusion-lora", "advfusion_zero", "advfusion_exclude", "scalar_mix"]
+    by_kind = {"lora": {"learning_rate": 2e-4, "target_steps": 7}, "bottleneck": {"reduction_factor": 4}}
+    by_word = {"adapterfusion": {"learning_rate": 1e-2, "rank": 4}, "adapterfusion-lora": {"learning_rate": 2e-2},
+               "advfusion": {"steps": 9, "learning_rate": 3e-2}, "advfusion_zero": {"learning_rate": 4e-2}}  # fmt: skip
+    runs = planned(methods=words, adapter={"steps": 11, "by_method": by_kind}, fusion={"by_method": by_word})
+    got = {run.label: run.params for run in runs if run.label.endswith("s0")}
+    rates = {label: params["learning_rate"] for label, params in got.items() if label.startswith("lua-ad")}
+    assert rates == {"lua-adapterfusion-s0": 1e-2, "lua-adapterfusion-lora-s0": 2e-2,
+                     "lua-advfusion_zero-s0": 4e-2, "lua-advfusion_exclude-s0": 3e-2}  # fmt: skip
+    assert (got["lua-advfusion_zero-s0"]["steps"], got["lua-adapterfusion-s0"]["steps"]) == (9, 100)
+    assert got["lua-scalar_mix-s0"]["learning_rate"] == 5e-2
+    assert [(got[f"{x}-lora-s0"]["learning_rate"], got[f"{x}-lora-s0"]["steps"]) for x in ("go", "lua")] == [
+        (2e-4, 11), (2e-4, 7)]  # fmt: skip
+    assert (got["lua-bottleneck-s0"]["learning_rate"], got["lua-bottleneck-s0"]["reduction_factor"]) == (1e-4, 4)
+
+
+def test_phases_are_those_of_a_method():
+    def fusions(**advfusion):
+        runs = planned(methods=["adapterfusion", "advfusion_zero"], fusion={"by_method": {"advfusion": advfusion}})
+        return {run.label: run for run in runs if run.stage == "fusion"}
+
+    slower = fusions(phases=[{}, {"learning_rate": 1e-6}])
+    assert slower["lua-adapterfusion-s0"].params["phases"] == []
+    assert slower["lua-advfusion_zero-s0"].params["phases"][1]["learning_rate"] == 1e-6
+    assert fusions() == fusions(phases=[{}, {}]) and fusions() != slower
+    with pytest.raises(UserError, match="phases is a list of 1; advfusion takes a list of 2"):
+        fusions(phases=[{}])
+
+
+def test_a_held_out_fusion_has_a_target_member_of_half_the_rows():
+    words = ["bottleneck", "adapterfusion", "advfusion_zero"]
+    runs = planned(methods=words, fusion={"by_method": {"adapterfusion": {"rows": "held_out"}}})
+    of = {run.dir: run.params for run in runs}
+    rows = {run.params["method"]: [of[x]["rows"] for x in run.params["members"].values()]
+            for run in runs if run.stage == "fusion"}  # fmt: skip
+    assert rows == {"adapterfusion": ["all", "all", "half"], "advfusion": ["all", "all", "all"]}
+    arm = next(run for run in runs if run.stage == "evaluate" and run.params["method"] == "bottleneck")
+    assert [of[x]["rows"] for x in arm.params["trained_runs"]] == ["all", "all"]
+
+
+def test_epochs_stand_in_place_of_steps():
+    def steps(**adapter):
+        runs = planned(methods=["bottleneck", "adapterfusion"], adapter=adapter, fusion={"epochs": 2.0})
+        return {run.name for run in runs if run.stage in ("adapter", "fusion")}
+
+    assert steps(epochs=3.0, steps=10) == steps(epochs=3.0, steps=20) != steps(epochs=4.0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_plan_is_ordered_unique_and_complete(data):
@@ -158,6 +208,8 @@ def other(value, field):
         return value * 2 + 2 if value != 1 else 2
     if isinstance(value, float):
         return value / 2 if value else 0.5
+    if value is None and "bool" in str(field.annotation):
+        return True
     if value is None and "float" in str(field.annotation):
         return 0.125
     if value is None and "list" in str(field.annotation):
@@ -166,7 +218,8 @@ def other(value, field):
         return 7
     return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
             "auto": "fp32", "plain": "task", None: "Write {description}", "adapterfusion": "lora",
-            "adamw": "adamw_8bit", "dot": "scaled", "best": "last"}.get(value)  # fmt: skip
+            "adamw": "adamw_8bit", "dot": "scaled", "best": "last", "shared": "by_language", "same": "held_out",
+            "loss": "exact_match"}.get(value)  # fmt: skip
 
 
 FIELDS = [(s, f) for s in STAGES for f in type(getattr(file.Study.model_validate(SMALL), s)).model_fields]
@@ -185,9 +238,10 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
         on, wide = {"samples": 4, "temperature": 0.8}, wide | {"evaluate": {"samples": 4, "temperature": 0.8}}
     before = file.Study.model_validate(SMALL | wide)
     section = getattr(before, stage)
-    fixed = {"hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base", "shares": [0.6, 0.2, 0.2],
-             "format": "prepared", "split_by": "file", "pass_k": [2], "reference": "docstring",
-             "contrasts": [["base", "lora"]],
+    fixed = {"by_method": {"bottleneck" if stage == "adapter" else "advfusion": {"learning_rate": 0.3}},
+             "reduction_factor": 4.0, "hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base",
+             "shares": [0.6, 0.2, 0.2], "format": "prepared", "split_by": "file", "pass_k": [2],
+             "reference": "docstring", "contrasts": [["base", "lora"]],
              "interactions": [["lora", "base", "bottleneck", "base"]]}  # fmt: skip
     value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
@@ -197,7 +251,7 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     own = {run.name for run in old if run.stage == stage and run.name in changed}
     assert own, "it changes runs of its stage"
     assert changed == below(old, own), "and what stands on them, nothing else"
-    only = {"target_steps": "lua-", "steps": ("python-", "go-"), "reduction_factor": "bottleneck", "lora_": "-lora-",
+    only = {"target_steps": "lua-", "steps": ("python-", "go-"), "reduction_factor": ("bottleneck", "compacter"), "lora_": "-lora-",
             "carry_optimizer": "advfusion", "phase1_data": "advfusion"}  # fmt: skip
     if stage in ("adapter", "fusion"):
         for start, wanted in only.items():
@@ -346,12 +400,12 @@ ASK = "p = plan.from_notebook('adapter', globals())"
 
 @pytest.mark.parametrize("history", [
     ["", CELL, ASK],
-    ["", CELL, ASK, "run = f(p)", "rows = [1, 2]", CELL, ASK],  # "run all" once more
-    ["", CELL, ASK, "rows = [1, 2]", "run = f(p)", ASK],  # the second cell alone
+    ["", CELL, ASK, "run = f(p)", "lines = [1, 2]", CELL, ASK],  # "run all" once more
+    ["", CELL, ASK, "lines = [1, 2]", "run = f(p)", ASK],  # the second cell alone
     ["", "stpes = 3", ASK, CELL, "# Parameters\nlanguage = 'lua'", ASK],  # a misspelling that was mended
 ], ids=range(4))  # fmt: skip
 def test_a_notebook_may_be_run_again_in_its_kernel(history):
-    later = {"rows": [1, 2], "p": 1, "stpes": 3} if len(history) > 3 else {}
+    later = {"lines": [1, 2], "p": 1, "stpes": 3} if len(history) > 3 else {}
     assert by_hand("adapter", In=history, language="lua", steps=3, **later).steps == 3
 
 

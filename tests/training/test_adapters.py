@@ -166,3 +166,15 @@ def test_runs_of_another_base_are_refused(runs, home):
     other = tiny.base_run(home, seed=1)
     refused("was trained on .*, not on", lambda: adapters.require_base(other, members(runs).values()))
     refused("is not a finished run", lambda: adapters.require_base(runs["base"], ["runs/adapter/absent"]))
+
+
+def test_adapters_of_a_seed_start_alike_unless_each_language_draws_its_own():
+    def start(language, init_seed, seed=0):
+        p = AdapterParams(language=language, seed=seed, init_seed=init_seed, reduction_factor=4)
+        weights = adapters.new_adapter(tiny.base_model(tiny.tokenizer()), p).named_parameters()
+        return torch.cat([weight.flatten() for _, weight in weights if weight.requires_grad])
+
+    assert torch.equal(start("lua", "shared"), start("go", "shared"))
+    assert not torch.equal(start("lua", "by_language"), start("go", "by_language"))
+    assert torch.equal(start("lua", "by_language"), start("lua", "by_language"))
+    assert not torch.equal(start("lua", "by_language"), start("lua", "by_language", seed=1))

@@ -142,7 +142,7 @@ def run_of(directory, quantization="none", **kind):
     return directory
 
 
-ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "seed": 0}
+ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "seed": 0, "init_seed": "shared"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="4 bits on a GPU are tested where models are trained")

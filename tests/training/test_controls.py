@@ -128,7 +128,7 @@ def test_a_member_that_is_left_out_is_as_one_that_is_excluded_from_beginning_to_
 
 
 def test_two_phases_without_a_mask_are_adapterfusion_with_a_schedule_that_restarts(home):
-    none = tiny.fusion_params(home, mask="none", steps=4)
+    none = tiny.fusion_params(home, mask="none", steps=4, same_order=True)
     once = none.model_copy(update={"method": "adapterfusion", "steps": 2, "out": "runs/fusion/lua-once-0000000006"})
     _, weights = trained(none)
     model, _ = trained(once)

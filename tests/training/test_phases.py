@@ -7,14 +7,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from studykit.attention import snapshots, summary
 from studykit.attention.capture import capture
 from studykit.attention.record import check_record, entropy, mean_weights, target_weights
+from studykit.data.rows import DataRun
 from studykit.errors import UserError
+from studykit.evaluation import trained
 from studykit.runs import store
-from studykit.study.parameters import FusionAttentionParams
-from studykit.training import fusions, phases, temperature, train, trainer
+from studykit.study.parameters import EvaluateParams, FusionAttentionParams
+from studykit.study.training_parameters import AdapterParams
+from studykit.training import adapters, fusions, phases, temperature, train, trainer
 from studykit.training.base import load_base
 from studykit.training.result import read_phase_results
 from studykit.tuners import fusion_layers, set_temperature
@@ -296,3 +300,97 @@ def test_a_temperature_that_is_given_is_taken(home):
     model, tokens = start(p)
     temperature.settle_temperature(model, tokens, p, tiny.LIMITS)
     assert {layer.fusions["fusion"].divisor for layer in fusion_layers(model)} == {3 * 32**0.5}
+
+
+def finished_weights(p) -> dict:
+    model, tokens = start(p)
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        results = [result for _, result in phases.train_phases(model, tokens, p, tiny.LIMITS, run)]
+    return results, {name: weight.clone() for name, weight in trainer.trained_weights(model).items()}
+
+
+def test_phases_have_values_of_their_own(home):
+    first = {"steps": 6, "learning_rate": 2e-2, "patience": 1, "masked": "python", "rows": "all"}
+    p = tiny.fusion_params(home, phases=[first, {"learning_rate": 1e-3}], patience=3)
+    one, two = phases.training_phases(p)
+    assert (one.masked, one.mode, one.languages) == (("python",), "exclude", ("python", "ruby", "lua"))
+    assert (one.steps, one.learning_rate, one.patience) == (6, 2e-2, 1)
+    assert (two.masked, two.languages, two.steps, two.learning_rate, two.patience) == ((), ("lua",), 4, 1e-3, 3)
+    results, _ = finished_weights(p)
+    rates = [next(row["learning_rate"] for row in result.log if "loss" in row) for result in results]
+    assert rates == [2e-2, 1e-3]
+
+
+def test_phases_that_say_nothing_new_are_those_of_the_method(home):
+    plain = tiny.fusion_params(home)
+    assert phases.training_phases(plain) == phases.training_phases(plain.model_copy(update={"phases": []}))
+    named = tiny.fusion_params(home, phases=[{"masked": "target", "steps": 4}, {"masked": "none", "rows": "target"}])
+    assert phases.training_phases(named) == phases.training_phases(plain)
+
+
+def test_without_steps_in_phase_1_advfusion_is_adapterfusion(home):
+    """The dose of phase 1 can be 0: what is left is one phase with all members, bit for bit."""
+    p = tiny.fusion_params(home, phases=[{"steps": 0}, {"steps": 6}], same_order=True)
+    (measured, _), two_phases = finished_weights(p)
+    assert (measured.steps, measured.best_step, len(measured.evaluations)) == (0, 0, 1)
+    once = {"method": "adapterfusion", "mask": "none", "phases": [{"steps": 6}], "out": "runs/fusion/a-0000000006"}
+    _, one_phase = finished_weights(tiny.fusion_params(home, **once))
+    assert all(torch.equal(two_phases[name], one_phase[name]) for name in one_phase)
+
+
+def test_in_reversed_order_the_finished_fusion_is_evaluated_with_all_members(home):
+    p = tiny.fusion_params(home, phases=[{"masked": "none"}, {"masked": "target"}])
+    one, two = phases.training_phases(p)
+    assert (one.masked, two.masked) == ((), ("lua",))
+    fuse(p)
+    assert list(snapshots.load_snapshots(p.out, p.method)) == [
+        "initialisation", "phase 1", "phase 2, masked", "phase 2"]  # fmt: skip
+    evaluated = trained.evaluated_checkpoints(
+        EvaluateParams(base=p.base, trained_runs=[p.out], seeds=[0], method="advfusion_exclude")
+    )
+    assert [(checkpoint.phase, checkpoint.masked) for checkpoint in evaluated] == [("phase1", ()), ("phase2", ())]
+
+
+def test_phases_read_the_rows_in_other_orders_unless_asked(home):
+    one, two = phases.training_phases(tiny.fusion_params(home, seed=3))
+    assert one.seed == 3 != two.seed
+    assert [phase.seed for phase in phases.training_phases(tiny.fusion_params(home, seed=3, same_order=True))] == [3, 3]
+
+
+def test_epochs_are_passes_over_the_rows_of_a_phase(home):
+    """8 rows of the target and 24 of all members, 4 rows in a step; AdapterFusion's one phase has twice as many."""
+    results, _ = finished_weights(tiny.fusion_params(home, epochs=1.5, phase1_data="all"))
+    assert [result.steps for result in results] == [9, 3]
+    once = {"method": "adapterfusion", "mask": "none", "epochs": 1.5, "out": "runs/fusion/b-0000000007"}
+    results, _ = finished_weights(tiny.fusion_params(home, **once))
+    assert [result.steps for result in results] == [6]
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"phases": [{}]}, "phases is a list of 1; advfusion takes a list of 2"),
+    ({"phases": [{}, {"masked": "perl"}]}, r"phases\[1\].masked is 'perl'; it must be target, none, or one of python"),
+    ({"method": "adapterfusion", "mask": "none", "phases": [{"masked": "target"}]}, "masked is 'target', but mask is"),
+    ({"method": "average", "mask": "none", "phases": [{}]}, "average takes no phases, since nothing trains"),
+])  # fmt: skip
+def test_phases_that_do_not_fit_the_method_are_refused(home, given, message):
+    with pytest.raises(ValidationError, match=message):
+        tiny.fusion_params(home, **given)
+
+
+def test_held_out_rows_of_the_fusion_are_not_those_of_the_targets_member(home):
+    """Together they are all rows of the target; a member that has seen others is refused."""
+    p = tiny.fusion_params(home, rows="held_out", phase1_data="all", seed=1)
+    half = AdapterParams(base=p.base, data=p.data, language="lua", rows="half", seed=1)
+    seen = {row.id for row in adapters.training_rows(half)}
+    with pytest.raises(UserError, match="was trained with rows: all and seed 0; a member with rows: half and seed 1"):
+        phases.phase_rows(p, ["lua"])
+    tiny.finish(home, home / p.members["lua"], half.model_dump() | {"method": "bottleneck"})
+    fused = [row.id for row in phases.phase_rows(p, ["python", "lua"])]
+    own = {row for row in fused if row.startswith("lua")}
+    everything = {row.id for row in DataRun(p.data).rows("lua", "train")}
+    assert not own & seen and own | seen == everything and len(own) == len(seen) == 4
+    assert len(fused) == 4 + 8, "the rows of other members stay whole"
+    other = {row.id for row in adapters.training_rows(half.model_copy(update={"seed": 2}))}
+    assert other != seen and len(other) == 4
+    results, _ = finished_weights(p)
+    assert [result.steps for result in results] == [4, 4]

@@ -18,6 +18,7 @@ from studykit.study.training_parameters import AdapterParams
 from studykit.training import batches, trainer
 from studykit.training.adapters import new_adapter
 from studykit.training.batches import Collator
+from studykit.training.generate import complete
 from studykit.training.train import TrainingSettings, last_checkpoint, train
 from studykit.training.trainer import Patience, trained_weights
 from studykit.tuners import FusionConfig, fusion_layers, value_deviation
@@ -386,6 +387,36 @@ def test_keep_says_which_step_is_kept(tokens, learned, tmp_path, killed):
     least = min(losses, key=losses.get)
     assert {keep: step for keep, (step, _) in seen.items()} == {"best": 0, "best_after_start": least, "last": 10}
     assert least < 10 and equal(seen["best"][1], learned) and not equal(seen["last"][1], seen["best_after_start"][1])
+
+
+BY_EXACT_MATCH = {"steps": 60, "eval_every": 6, "learning_rate": 1e-2, "select_on": "exact_match"}
+
+
+def test_exact_matches_are_those_of_greedy_completions(tokens, tmp_path):
+    """Counted in the logits of the references, without generating."""
+    model = adapter(tokens, "full")
+    run(model, tokens, tmp_path, **BY_EXACT_MATCH)
+    rows = tiny.rows(20)
+    written = complete(model, tokens, rows, tiny.LIMITS)
+    batch = Collator(tokens.pad_token_id)(tiny.examples(tokens, 20))
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    exact = trainer.exact_matches(logits, batch["completion_labels"])
+    assert exact == sum(text == row.target for text, row in zip(written, rows, strict=True)) and 0 < exact < 20
+
+
+def test_a_step_may_be_selected_by_exact_matches(tokens, tmp_path, killed):
+    """Also after a kill; among equals the loss decides."""
+    assert trainer.shortfall({"eval_exact_match": 0.5, "eval_loss": 2.0}, "exact_match") < trainer.shortfall(
+        {"eval_exact_match": 0.25, "eval_loss": 1.0}, "exact_match"
+    )
+    whole = adapter(tokens, "full")
+    result, _ = run(whole, tokens, tmp_path / "whole", **BY_EXACT_MATCH)
+    looks = {row["step"]: (-row["eval_exact_match"], row["eval_loss"]) for row in result.evaluations}
+    assert result.best_step == min(looks, key=looks.get) and looks[result.best_step][0] < 0
+    killed(lambda: run(adapter(tokens, "full"), tokens, tmp_path / "cut", **BY_EXACT_MATCH), 40)
+    resumed = adapter(tokens, "full")
+    again, _ = run(resumed, tokens, tmp_path / "cut", **BY_EXACT_MATCH)
+    assert again.log == result.log and again.best_step == result.best_step and equal(weights(resumed), weights(whole))
 
 
 def test_after_a_power_cut_the_weights_of_the_start_are_still_kept(tokens, tmp_path, killed):
