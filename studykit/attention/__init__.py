@@ -4,5 +4,5 @@ The package may import `training`, `data`, `tuners`, `runs` and `study`.
 
 To read, in this order: `record` (the weights on a set of samples), `capture` (the pass that records them),
 `token_kinds` (keyword, identifier ...), `snapshots` (a fusion while it is trained), `summary` (one method over its
-seeds).
+seeds), `muting` (losses without a member).
 """

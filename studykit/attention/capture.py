@@ -86,7 +86,7 @@ def capture(
                     w, n = weights[:, b, : lengths[i]], norms[:, b, : lengths[i]]  # (L, T, A), padding cut off
                     marks, shares = token_marks(encoded[i].prompt_length, lengths[i]), norm_shares(w, n)
                     tokens = token_strings(tokenizer, encoded[i].input_ids, strings)
-                    kinds = _kinds(tokenizer, rows[i], encoded[i], tokens)
+                    kinds = row_kinds(tokenizer, rows[i], encoded[i], tokens)
                     record.add(i, w, shares, marks, kinds)
                     if rows[i].id in kept_ids:
                         halves = w.astype(np.float16), shares.astype(np.float16)
@@ -133,7 +133,7 @@ def _layer_labels(by_site: dict[Site, torch.Tensor]) -> list[str]:
     return [f"L{layer + 1} {site}" if several else f"L{layer + 1}" for layer, site in sorted(by_site)]
 
 
-def _kinds(tokenizer: Any, row: Row, encoded: EncodedRow, tokens: list[str]) -> np.ndarray:
+def row_kinds(tokenizer: Any, row: Row, encoded: EncodedRow, tokens: list[str]) -> np.ndarray:
     """Returns the kinds of a row's tokens, (T,).
 
     A prompt that holds code of a source language is read in that language; special tokens are "other".

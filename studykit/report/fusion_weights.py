@@ -14,6 +14,7 @@ import numpy as np
 from studykit.attention.summary import AttentionSummary
 from studykit.evaluation.results import Interval, OwnAttention
 from studykit.evaluation.statistics import student_t
+from studykit.evaluation.worth import MemberWorth, Worth, WorthCorrelation
 from studykit.runs.text import plural
 from studykit.study.languages import display_name
 from studykit.study.methods import BEFORE_TRAINING
@@ -86,6 +87,68 @@ def change_sentences(summary: AttentionSummary, confidence: float = 0.95) -> lis
             sentences.append(
                 f"Of the other members, **{others[most]}** changed most from {since} to {last}: by "
                 f"{_spread(changes[:, most])}."
+            )
+    return sentences
+
+
+def worth_table(rows: Sequence[MemberWorth]) -> list[dict[str, str]]:
+    """Returns what members are worth for `tables.table`: loss without each, its intervals, and its attention."""
+
+    def between(bounds: Interval | None) -> str:
+        return f"{bounds.low:+.4f} to {bounds.high:+.4f}" if bounds else "–"
+
+    return [
+        {
+            "state": row.state,
+            "muted": row.member,
+            "how": row.mode,
+            "change of loss": f"{row.value:+.4f}",
+            "over rows": between(row.interval),
+            "over seeds": between(row.seed_interval),
+            "weight (%)": f"{100 * row.weight:.1f}",
+            "norm-weighted share (%)": f"{100 * row.share:.1f}",
+        }
+        for row in rows
+    ]
+
+
+def correlation_table(rows: Sequence[WorthCorrelation]) -> list[dict[str, str]]:
+    """Returns how well attention predicts the worth of members for `tables.table`."""
+    return [
+        {
+            "state": row.state,
+            "measure": row.measure,
+            "over": f"{row.over} ({row.points})",
+            "rank correlation": "–" if row.mean is None else f"{row.mean:+.2f}",
+            "sd over seeds": "–" if row.sd is None else f"{row.sd:.2f}",
+        }
+        for row in rows
+    ]
+
+
+def worth_sentences(worth: Worth) -> list[str]:
+    """Returns which member the finished fusion needs most, whether any harms it, and whether attention shows that."""
+    if not worth.finished:
+        return []
+    most = max(worth.finished, key=lambda row: row.value)
+    heaviest = max(worth.finished, key=lambda row: row.weight)
+    same = (
+        "which also has the largest weight" if most is heaviest else f"while {heaviest.member} has the largest weight"
+    )
+    clear = "clear" if most.interval and most.interval.low > 0 else "unclear"
+    sentences = [
+        f"{worth.method} needs **{most.member}** most, {same}: without it the loss changes by {most.value:+.4f} nats "
+        f"per token, {clear} over the test rows and above 0 in {sum(value > 0 for value in most.by_seed)} of "
+        f"{plural(len(most.by_seed), 'seed')}."
+    ]
+    for row in worth.finished:
+        if row.interval and row.interval.high < 0:
+            sentences.append(f"Without **{row.member}** its loss is lower, by {-row.value:.4f} nats per token.")
+    for found in worth.correlations:
+        if found.state == most.state and found.mean is not None and found.over.startswith("members x kinds"):
+            sentences.append(
+                f"The rank correlation of the {found.measure} with the worth is {found.mean:+.2f}, over {found.points} "
+                f"{found.over}."
             )
     return sentences
 

@@ -22,6 +22,7 @@ from nbconvert import HTMLExporter
 from studykit.attention.record import FusionRecord, RecordedSample, token_marks
 from studykit.errors import UserError
 from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary, Verdict
+from studykit.evaluation.worth import MemberWorth
 from studykit.report.figures import comparison, fusion, heatmaps, style, training
 from studykit.report.figures import tokens as figures_tokens
 from studykit.report.figures.tokens import COLUMNS, wrap
@@ -89,6 +90,11 @@ COSTS = [
 MEANS = {row.method: row.mean for row in SCORES}
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
 NAMES = ("initialisation", "phase 2")
+WORTH = [
+    MemberWorth(member=member, state="phase 2", mode="exclude", value=0.1, interval=Interval(low=0.05, high=0.2),
+                by_seed=[0.05, 0.15], seed_interval=None, weight=0.4, share=0.5)
+    for member in MEMBERS
+]  # fmt: skip
 LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
 
 FIGURES = {
@@ -106,6 +112,7 @@ FIGURES = {
     "target_share_per_layer": lambda: fusion.target_share_per_layer(
         {"a": SEEDS[..., 2]}, target=TARGET, members=3, samples=N
     ),
+    "weight_against_worth": lambda: fusion.weight_against_worth(WORTH, TARGET, samples=N),
     "saturation_per_layer": lambda: fusion.saturation_per_layer({"a": SEEDS[..., 2]}, samples=N),
     "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
     "comparison": lambda: comparison.scores(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),

@@ -7,7 +7,8 @@ import pytest
 
 from studykit.attention.summary import AttentionSummary, standard_error
 from studykit.errors import UserError
-from studykit.evaluation.results import OwnAttention
+from studykit.evaluation.results import Interval, OwnAttention
+from studykit.evaluation.worth import MemberWorth, Worth, WorthCorrelation
 from studykit.report import fusion_weights
 from tests.made_records import made_record
 
@@ -77,3 +78,23 @@ def test_an_error_of_a_single_group_survives_the_file(tmp_path):
 def test_a_summary_needs_the_initialisation():
     with pytest.raises(UserError, match="lack the initialisation"):
         AttentionSummary.from_records("adapterfusion", {"AdapterFusion": [made_record()]}, "completion")
+
+
+def test_the_sentences_on_worth_name_who_is_needed_who_harms_and_what_attention_tells():
+    def row(member, value, weight, low, high):
+        bounds = Interval(low=low, high=high)
+        return MemberWorth(member=member, state="phase 2", mode="exclude", value=value, interval=bounds, weight=weight,
+                           by_seed=[value, value], seed_interval=None, share=weight)  # fmt: skip
+
+    found = WorthCorrelation(state="phase 2", measure="weight", over="members x kinds of token", points=9,
+                             by_seed=[0.1], mean=0.1, sd=None)  # fmt: skip
+    members = [row("go", 0.2, 0.3, 0.1, 0.3), row("ruby", -0.1, 0.1, -0.2, -0.05), row("lua", 0.0, 0.6, -0.1, 0.1)]
+    worth = Worth(method="x", target="lua", samples=4, seeds=2, members=members, correlations=[found])
+    assert fusion_weights.worth_sentences(worth) == [
+        "x needs **go** most, while lua has the largest weight: without it the loss changes by +0.2000 nats per token, "
+        "clear over the test rows and above 0 in 2 of 2 seeds.",
+        "Without **ruby** its loss is lower, by 0.1000 nats per token.",
+        "The rank correlation of the weight with the worth is +0.10, over 9 members x kinds of token.",
+    ]
+    assert fusion_weights.worth_table(members)[0]["over rows"] == "+0.1000 to +0.3000"
+    assert fusion_weights.correlation_table([found])[0]["rank correlation"] == "+0.10"

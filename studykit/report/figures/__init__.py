@@ -12,6 +12,7 @@ from studykit.report.figures.fusion import (
     saturation_per_layer,
     stacked_bars,
     target_share_per_layer,
+    weight_against_worth,
 )
 from studykit.report.figures.heatmaps import fusion_heatmap, fusion_panels, phase_comparison
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
@@ -38,4 +39,5 @@ __all__ = [
     "svg",
     "target_share_per_layer",
     "token_strip",
+    "weight_against_worth",
 ]
