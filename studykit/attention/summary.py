@@ -184,9 +184,7 @@ class AttentionSummary:
     @property
     def unmasked(self) -> dict[str, PhaseSummary]:
         """Returns the states in which every member takes part: only among these is a difference the training's."""
-        titles = list(self.phases)
-        masked = {title.removesuffix(", restored") + ", masked" for title in titles if title.endswith(", restored")}
-        return {title: phase for title, phase in self.phases.items() if title not in masked}
+        return {title: phase for title, phase in self.phases.items() if not title.endswith(", masked")}
 
     def change(self, title: str, since: str = BEFORE_TRAINING.title) -> np.ndarray:
         """Returns the weights of a state minus those of an earlier one, (S, L, A)."""

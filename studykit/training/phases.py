@@ -7,10 +7,11 @@ AdvFusion twice the steps. `phases` gives each phase a mask, steps, rate, rows a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from peft import PeftModel
+from transformers import TrainerCallback
 
 from studykit.data.rows import DataRun, Row, halves
 from studykit.errors import UserError
@@ -67,7 +68,12 @@ def training_phases(p: FusionParams) -> list[TrainingPhase]:
 
 
 def train_phases(
-    model: PeftModel, tokenizer, p: FusionParams, limits: tuple[int, int], run
+    model: PeftModel,
+    tokenizer,
+    p: FusionParams,
+    limits: tuple[int, int],
+    run,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Iterator[tuple[TrainingPhase, TrainingResult]]:
     """Trains phase after phase and yields each with its result, when the model has its weights and its mask is set.
 
@@ -76,10 +82,11 @@ def train_phases(
     Args:
         limits: max_prompt_tokens, max_target_tokens of the data.
         run: the open run; its checkpoints survive a kill, and the files in its path are published.
+        callbacks: take part in the training of every phase.
     """
     adam_state = None
     for phase in training_phases(p):
-        result, moments = train_phase(model, tokenizer, phase, p, limits, run, adam_state)
+        result, moments = train_phase(model, tokenizer, phase, p, limits, run, adam_state, callbacks)
         if p.carry_optimizer:
             adam_state = moments or adam_state  # a phase without steps has none
         yield phase, result
@@ -111,6 +118,7 @@ def train_phase(
     limits: tuple[int, int],
     run,
     adam_state: AdamState | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[TrainingResult, AdamState]:
     """Trains one phase and saves it to `<run>/<phase>/`.
 
@@ -135,6 +143,7 @@ def train_phase(
         seed=phase.seed,
         value_regularizer=p.value_regularizer if has_value_matrix(p.method, p.variant) else 0.0,
         adam_state=adam_state,
+        callbacks=callbacks,
     )
     save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))

@@ -12,6 +12,15 @@ from studykit.runs.files import read_json, write_json
 from studykit.study.methods import PHASES
 
 
+class AttentionLook(TypedDict):
+    """The attention of a fusion at one look at the validation loss, at the tokens that predict completions."""
+
+    weights: list[list[float]]  # L layers x A members, means
+    saturated: list[float]  # by layer: share of tokens with one weight above `attention.record.SATURATED`
+    query_gradient: list[float]  # by layer: norm of the gradient of the mean loss at W_q; [] without such a matrix
+    key_gradient: list[float]  # likewise at W_k
+
+
 class LogEntry(TypedDict, total=False):
     """One entry of a training's log: training quantities, or validation losses, at a step."""
 
@@ -24,6 +33,7 @@ class LogEntry(TypedDict, total=False):
     eval_loss: float  # nats per completion token, over the validation rows
     eval_exact_match: float  # share of validation rows whose completion is exact, where `select_on` asks for it
     eval_sequence_loss: float  # nats per token of prompt and completion, over the validation rows
+    attention: AttentionLook  # of a fusion, beside the validation losses
 
 
 @dataclass(frozen=True)

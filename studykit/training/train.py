@@ -12,6 +12,7 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from studykit.errors import Interrupted, UserError
 from studykit.study.data_parameters import BaseModelParams
@@ -137,6 +138,7 @@ def train(
     seed: int,
     value_regularizer: float = 0.0,
     adam_state: AdamState | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[TrainingResult, AdamState]:
     """Trains the trainable parameters of `model` in place; afterwards it has the weights that `keep` asks for.
 
@@ -148,6 +150,7 @@ def train(
         value_regularizer: factor of the value penalty; only for fusions that have a value matrix.
         adam_state: AdamW's state by parameter name to start with, as an earlier call returned it; None: a new one. The
             learning-rate schedule is always a new one.
+        callbacks: take part in the training; they may add to the newest entry of the log.
 
     Returns: the result, and AdamW's state after the last step.
     Raises: UserError if the optimizer does not work on this machine, the batch cannot be shared out, or the loss is
@@ -210,7 +213,7 @@ def train(
         train_dataset=train_examples,
         eval_dataset=valid_examples,
         data_collator=Collator(tokenizer.pad_token_id, p.loss_on, p.packing),
-        callbacks=[Progress, Patience(p.patience, p.keep, p.select_on), meter],
+        callbacks=[Progress, Patience(p.patience, p.keep, p.select_on), meter, *callbacks],
         value_regularizer=value_regularizer,
         adam_state=adam_state,
         keep=p.keep,

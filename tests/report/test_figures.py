@@ -89,6 +89,8 @@ COSTS = [
 ]
 MEANS = {row.method: row.mean for row in SCORES}
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
+LOOK = {"weights": shares().tolist(), "saturated": [0.1] * 4, "query_gradient": [0.2] * 4, "key_gradient": [0.3] * 4}
+TRACE = [{"step": step, "eval_loss": 1.0, "attention": LOOK} for step in (0, 10)]
 NAMES = ("initialisation", "phase 2")
 WORTH = [
     MemberWorth(member=member, state="phase 2", mode="exclude", value=0.1, interval=Interval(low=0.05, high=0.2),
@@ -99,6 +101,9 @@ LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"t
 
 FIGURES = {
     "loss_curves": lambda: training.loss_curves({"phase 1": LOG, "phase 2": LOG}, samples=N, best={"phase 2": 5}),
+    "attention_curves": lambda: training.attention_curves(
+        {"phase 1": TRACE, "phase 2": TRACE}, MEMBERS, TARGET, samples=N
+    ),
     "length_histograms": lambda: training.length_histograms(LENGTHS, limit=50),
     "fusion_heatmap": lambda: heatmaps.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N),
     "fusion_panels": lambda: heatmaps.fusion_panels({"a": shares(), "b": shares(seed=1)}, MEMBERS, "lua", samples=N),

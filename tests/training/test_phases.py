@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
-from studykit.attention import snapshots, summary
+from studykit.attention import snapshots, summary, trace
 from studykit.attention.capture import capture
 from studykit.attention.record import check_record, entropy, mean_weights, target_weights
 from studykit.data.rows import DataRun
@@ -50,7 +51,8 @@ def fuse(p, after=lambda phase: None) -> dict:
             model = fusions.new_fusion(base, p)
             temperature.settle_temperature(model, tokens, p, tiny.LIMITS)
             snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run)
-            for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
+            looks = trace.traces(tokens, p, tiny.LIMITS)
+            for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run, looks):
                 snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run, phase)
                 after(phase)
             fusions.save_members(run.path(), p.members)
@@ -394,3 +396,33 @@ def test_held_out_rows_of_the_fusion_are_not_those_of_the_targets_member(home):
     assert other != seen and len(other) == 4
     results, _ = finished_weights(p)
     assert [result.steps for result in results] == [4, 4]
+
+
+def test_the_attention_is_read_at_every_look_and_changes_nothing(home):
+    p = tiny.fusion_params(home, mask="exclude")
+    results = fuse(p)
+    looks = [[entry["attention"] for entry in result.evaluations] for result in results.values()]
+    assert [len(of_phase) for of_phase in looks] == [3, 3], "at 0, 2 and 4 steps"
+    first, second = looks[0][0], looks[1][0]
+    assert np.shape(first["weights"]) == (2, 3) and np.allclose(np.sum(first["weights"], 1), 1)
+    assert not np.array(first["weights"])[:, -1].any() and np.array(second["weights"])[:, -1].all(), "masked, restored"
+    restored = snapshots.load_snapshots(p.out, p.method)["phase 1, restored"]
+    np.testing.assert_allclose(second["weights"], mean_weights(restored), atol=1e-5)
+    assert all(norm > 0 for norm in (*first["query_gradient"], *first["key_gradient"]))
+    untraced = p.model_copy(update={"out": "runs/fusion/lua-advfusion-s0-0000000009"})
+    with store.open_run(untraced.out, stage="fusion", params=untraced) as run:
+        model, tokens = start(untraced)
+        list(phases.train_phases(model, tokens, untraced, tiny.LIMITS, run))
+        weights = [load_file(path / "phase2/fusion/adapter_model.safetensors") for path in (run.path(), home / p.out)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_saturated_layer_is_seen_and_has_next_to_no_gradient(home):
+    p = tiny.fusion_params(home)
+    model, tokens = start(p)
+    (look,) = trace.traces(tokens, p, tiny.LIMITS)
+    before = look.look(model)
+    fusion_layers(model)[1].fusions["fusion"].query.weight.data.mul_(1e6)
+    after = look.look(model)
+    assert before["saturated"][1] == 0 and after["saturated"][1] > 0.9
+    assert after["key_gradient"][1] < 1e6 * before["key_gradient"][1], "the chain rule alone would give this factor"

@@ -17,10 +17,11 @@ from studykit.report.figures.fusion import (
 from studykit.report.figures.heatmaps import fusion_heatmap, fusion_panels, phase_comparison
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
-from studykit.report.figures.training import length_histograms, loss_curves
+from studykit.report.figures.training import attention_curves, length_histograms, loss_curves
 
 __all__ = [
     "attention_by_phase",
+    "attention_curves",
     "cost",
     "differences",
     "entropy_per_layer",

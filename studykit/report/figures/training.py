@@ -19,6 +19,68 @@ LOSSES: dict[str, dict[str, Any]] = {
 
 
 @styled
+def attention_curves(
+    logs: Mapping[str, Sequence[Mapping[str, Any]]], members: Sequence[str], target: str, *, samples: int
+) -> tuple[Figure, str, str]:
+    """Draws the attention of a fusion while it trains, over the steps of `loss_curves`.
+
+    From above: the mean weight of each member over the layers, the share of saturated tokens, and the gradient norms of
+    W_q and W_k; the last two are means over the layers, in bands from the least to the largest layer.
+
+    Args:
+        logs: `TrainingResult.log` by phase, in order.
+        samples: number of validation samples that were read.
+    """
+    figure, axes = new_figure(3, 1, width=6.5, height=6.0, sharex=True)
+    start, borders = 0.0, []
+    steps: list[float] = []
+    looks: list[Mapping[str, Any]] = []
+    for phase, rows in logs.items():
+        borders.append((start, phase))
+        steps += [start + row["step"] for row in rows if "attention" in row]
+        looks += [row["attention"] for row in rows if "attention" in row]
+        start += max((row["step"] for row in rows), default=0)
+    weights = np.array([np.mean(look["weights"], axis=0) for look in looks])  # (looks, A)
+    for i, member in enumerate(members):
+        size, name = (2.4, f"{member} (target)") if member == target else (1.3, member)
+        axes[0, 0].plot(steps, 100 * weights[:, i], label=name, **category_style(i) | {"linewidth": size})
+    curves = [(axes[1, 0], "saturated", "saturated tokens", 100.0)]
+    curves += [(axes[2, 0], f"{matrix}_gradient", f"gradient of W_{matrix[0]}", 1.0) for matrix in ("query", "key")]
+    for number, (panel, key, label, scale) in enumerate(curves):
+        values = scale * np.array([look[key] for look in looks])  # (looks, L)
+        if values.size:
+            style = category_style(number)
+            panel.plot(steps, values.mean(1), label=label, **style)
+            panel.fill_between(steps, values.min(1), values.max(1), color=style["color"], alpha=0.15, linewidth=0)
+    for panel, unit in zip(axes[:, 0], ("mean weight (%)", "saturated tokens (%)", "gradient norm"), strict=True):
+        panel.set(ylabel=unit)
+        panel.set_ylim(0, None)
+        panel.grid(axis="y")
+        for at, _ in borders[1:]:
+            panel.axvline(at, color="black", linewidth=0.9)
+    for at, phase in borders if len(logs) > 1 else ():
+        axes[1, 0].annotate(
+            phase, xy=(at, 1), xycoords=("data", "axes fraction"), xytext=(2, 3), textcoords="offset points"
+        )
+    if axes[2, 0].lines:
+        axes[2, 0].legend(frameon=False, fontsize=8)
+    axes[2, 0].set(xlabel="optimizer step")
+    legend_above(figure, axes[0, 0])
+    spans = ", ".join(f"{m} from {weights[0, i]:.1%} to {weights[-1, i]:.1%}" for i, m in enumerate(members))
+    first, last = (float(np.mean(look["saturated"])) for look in (looks[0], looks[-1]))
+    alt = (
+        f"Attention while the fusion trains, over {start:.0f} steps, n = {samples} validation samples: mean weight of "
+        f"{spans}; saturated tokens from {first:.1%} to {last:.1%}."
+    )
+    caption = (
+        "Attention while the fusion trains, on the steps of the loss above: mean weight per member, tokens with one "
+        "weight above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over layers; bands: from "
+        f"the least to the largest layer. n = {samples} validation samples, completion tokens."
+    )
+    return figure, alt, caption
+
+
+@styled
 def loss_curves(
     logs: Mapping[str, Sequence[Mapping[str, float]]],
     *,
