@@ -33,7 +33,7 @@ from studykit.runs import locks as runs_locks
 from studykit.study import file as study_file
 from studykit.study import plan
 from studykit.study.parameters import STAGES
-from studykit.workflow import progress
+from studykit.workflow import steps, warm
 from tests.notebooks.conftest import copy_project
 from tests.project import studykit
 from tests.soak_laws import Laws, finished, left, numbers
@@ -123,7 +123,7 @@ class Stop:
     def _training(self) -> set[str]:
         """Stages of which a run is open and has a checkpoint."""
         locks = {run: self.home / "runs/.staging" / run.name / "lock" for run in self.planned if run.stage in TRAINED}
-        return {run.stage for run, lock in locks.items() if runs_locks.holder(lock) and progress.training_step(run)}
+        return {run.stage for run, lock in locks.items() if runs_locks.holder(lock) and steps.training_step(run)}
 
     def _below(self, command: subprocess.Popen) -> list[psutil.Process]:
         try:
@@ -138,14 +138,14 @@ class Stop:
         found = []
         for run in open_now:
             writes = runs_locks.holder(self.home / "runs/.staging" / run.name / "lock")
-            step = progress.training_step(run)
+            step = steps.training_step(run)
             where = f"{step.phase} {step.step} of {step.steps}".strip() if step else "writes" if writes else "starts"
             found.append(f"{run.stage} {where}")
         return found or ["between notebooks"]
 
     def _hit(self, command: subprocess.Popen, below: list[psutil.Process]):
         """Do it; what puts the cause right again."""
-        kernels = [p for p in below if p.is_running() and "ipykernel_launcher" in " ".join(_words(p))]
+        kernels = [p for p in below if _is_kernel(p)]
         if self.kind in ("Ctrl-C", "SIGTERM", "SIGKILL of the command"):
             command.send_signal({"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}.get(self.kind, signal.SIGKILL))
         elif self.kind == "SIGKILL of everything" or (not kernels and "kernel" in self.kind):
@@ -185,6 +185,15 @@ class Stop:
         notebook["cells"][at]["source"] = "raise RuntimeError('broken on purpose')\n"
         file.write_text(json.dumps(notebook))
         return lambda: file.write_text(whole)
+
+
+def _is_kernel(process: psutil.Process) -> bool:
+    """Whether a process is a kernel: one started cold by its command line, a fork by the name that it gave itself."""
+    if "ipykernel_launcher" in " ".join(_words(process)):
+        return True
+    with contextlib.suppress(psutil.Error):
+        return process.name() == warm.KERNEL
+    return False
 
 
 def _words(process: psutil.Process) -> list[str]:

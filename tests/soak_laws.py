@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from studykit.runs import store
 from studykit.study import plan
-from studykit.workflow import progress
+from studykit.workflow import steps
 
 MEASURED = {"seconds", "peak_memory_mb", "memory_mb", "tokens_per_second", "prompts_per_second", "time",
             "members_seconds"}  # fmt: skip
@@ -52,7 +52,7 @@ class Left(NamedTuple):
     run: plan.Run
     attempt: int
     noted: int  # when that was written
-    step: progress.Step | None  # of its newest checkpoint
+    step: steps.Step | None  # of its newest checkpoint
 
 
 def left(home: Path, run: plan.Run) -> Left | None:
@@ -60,7 +60,7 @@ def left(home: Path, run: plan.Run) -> Left | None:
     file = home / "runs/.staging" / run.name / "attempt.json"
     if not file.is_file() or (home / run.dir / store.COPY).is_file():
         return None
-    return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, progress.training_step(run))
+    return Left(run, json.loads(file.read_text())["attempt"], file.stat().st_mtime_ns, steps.training_step(run))
 
 
 class Laws:

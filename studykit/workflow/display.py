@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import TextIO
 
 from studykit.runs import files, locks
 from studykit.runs import status as runs_status
 from studykit.runs.manifest import MANIFEST, read_manifest
 from studykit.runs.text import format_duration, format_value
+from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
-from studykit.workflow.progress import (
-    Step,
-    blocked,
-    describe_time_left,
-    modified,
-    time_left,
-    training_step,
-)
+from studykit.workflow.progress import blocked
+from studykit.workflow.steps import modified, training_step
+from studykit.workflow.time_left import STARTUP, describe_time_left, time_left
 
 REFRESH = 0.5  # seconds between two looks at the files
+CALM = 5.0  # seconds for which the time left stays as it was told
 MAX_LINES = 12  # running runs that the rewritten lines list, at most
+QUIET = 60.0  # seconds at work after which a run has lines in a pipe before it ends: one per quarter of its steps
 AT_WORK = ("starting", "running")
 
 
@@ -36,8 +36,10 @@ class _View:
         self.since = time.time() - 0.5
         self.states: dict[Run, str] = {}
         self.started: dict[Run, float] = {}
-        self.steps: dict[Run, Step] = {}
+        self.quarters: dict[Run, int] = {}
+        self.startups: list[float] = []  # seconds that notebooks took besides their runs
         self.ended: dict[Run, tuple[float, str]] = {}
+        self._left: tuple[float, str] = -math.inf, ""  # the time left as it was told, and when
 
     def events(self) -> list[str]:
         """Looks at every run and returns a line for each event since the last look; the first look returns none."""
@@ -50,14 +52,10 @@ class _View:
                 continue
             if now in AT_WORK and before not in AT_WORK:
                 self.started[run] = time.monotonic()
-                lines += [] if self.is_live else [f"{run.stage} {run.label} starts"]
             elif now == "running" and not self.is_live:
-                step = training_step(run)
-                if step and self.steps.get(run) != step:
-                    self.steps[run] = step
-                    lines.append(f"{run.stage} {run.label} {step}")
+                lines += self._quarter(run)
             elif now == "done":
-                lines.append(_describe_done(run))
+                lines.append(self._describe_done(run))
             elif now == "failed":
                 lines.append(f"{run.stage} {run.label} failed: {self.ended[run][1]}")
         if is_first:
@@ -86,18 +84,37 @@ class _View:
         """Returns how many runs are done, failed or cannot run, and the time left."""
         todo, cannot = self.remaining()
         counts = Counter(self.states.values())
-        left = (
-            describe_time_left(*time_left(self.planned, todo, self.spent(), at_a_time, gpus))
-            if todo
-            else "now the report"
-        )
         parts = (
             f"{counts['done']} of {len(self.planned)} done",
             f"{counts['failed']} failed" if counts["failed"] else "",
             f"{cannot} cannot run" if cannot else "",
-            left,
+            self._time_left(todo, at_a_time, gpus) if todo else "now the report",
         )
         return ", ".join(filter(None, parts))
+
+    def _time_left(self, todo: dict[Run, str], at_a_time: int, gpus: int) -> str:
+        if time.monotonic() - self._left[0] > CALM:
+            startup = median(self.startups) if self.startups else STARTUP
+            left = time_left(self.planned, todo, self.spent(), at_a_time, gpus, startup)
+            self._left = time.monotonic(), describe_time_left(*left)
+        return self._left[1]
+
+    def _quarter(self, run: Run) -> list[str]:
+        """A line once a training that takes long has passed another quarter of its steps."""
+        if time.monotonic() - self.started.get(run, self.since) < QUIET or not (step := training_step(run)):
+            return []
+        quarter, before = int(4 * step.share), self.quarters.get(run, 0)
+        self.quarters[run] = quarter
+        return [f"{run.stage} {run.label} {step}"] if quarter > before else []
+
+    def _describe_done(self, run: Run) -> str:
+        manifest = read_manifest(files.home() / run.dir)
+        if manifest is None:  # removed at this moment
+            return f"{run.stage} {run.label} done"
+        if (began := self.started.pop(run, None)) is not None:
+            self.startups.append(max(0.0, time.monotonic() - began - manifest.seconds))
+        numbers = ", ".join(f"{name} {format_value(value, 3)}" for name, value in list(manifest.headline.items())[:2])
+        return f"{run.stage} {run.label} done in {format_duration(manifest.seconds)}{': ' + numbers if numbers else ''}"
 
 
 def follow(command: subprocess.Popen, planned: list[Run], at_a_time: int, out: TextIO, gpus: int = 0) -> int:
@@ -152,26 +169,26 @@ def _is_empty(file: Path) -> bool:
         return True
 
 
-def _describe_done(run: Run) -> str:
-    manifest = read_manifest(files.home() / run.dir)
-    if manifest is None:  # removed at this moment
-        return f"{run.stage} {run.label} done"
-    numbers = ", ".join(f"{name} {format_value(value, 3)}" for name, value in list(manifest.headline.items())[:2])
-    return f"{run.stage} {run.label} done in {format_duration(manifest.seconds)}{': ' + numbers if numbers else ''}"
-
-
 def _block(seen: _View, at_a_time: int, gpus: int, elapsed: float) -> list[str]:
-    """The lines that are rewritten: the totals in one, then the runs at work."""
-    width = max(20, shutil.get_terminal_size().columns - 1)
-    at_work = [run for run, state in seen.states.items() if state in AT_WORK]
-    spent = seen.spent()
+    """The lines that are rewritten: the totals, then a line per stage with its runs at work below it."""
+    size = shutil.get_terminal_size()
+    spent, listed = seen.spent(), 0
     lines = [f"[{int(elapsed) // 60}:{int(elapsed) % 60:02}] {seen.totals(at_a_time, gpus)}"]
-    for run in at_work[:MAX_LINES]:
-        if seen.states[run] == "running":
-            activity = str(training_step(run) or "running")
-        else:
-            activity = "ends" if (files.home() / run.dir / MANIFEST).is_file() else "starts"
-        lines.append(f"  {run.stage} {run.label}  {activity}  {spent.get(run, 0.0):.0f} s")
-    if len(at_work) > MAX_LINES:
-        lines.append(f"  and {len(at_work) - MAX_LINES} more")
-    return [line[:width] for line in lines]
+    for stage in STAGES:
+        states = {run: state for run, state in seen.states.items() if run.stage == stage}
+        if not states:
+            continue
+        lines.append(f"  {stage:16}  {sum(state == 'done' for state in states.values()):>3} of {len(states)}")
+        at_work = [run for run, state in states.items() if state in AT_WORK]
+        shown = at_work[: MAX_LINES - listed]
+        listed += len(shown)
+        lines += [f"    {run.label}  {_activity(run, states[run])}  {spent.get(run, 0.0):.0f} s" for run in shown]
+        if more := len(at_work) - len(shown):
+            lines.append(f"    and {more} more")
+    return [line[: max(20, size.columns - 1)] for line in lines[: max(1, size.lines - 1)]]
+
+
+def _activity(run: Run, state: str) -> str:
+    if state == "running":
+        return str(training_step(run) or "running")
+    return "ends" if (files.home() / run.dir / MANIFEST).is_file() else "starts"

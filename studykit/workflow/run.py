@@ -36,7 +36,7 @@ from studykit.runs.locks import Lock
 from studykit.runs.manifest import MANIFEST
 from studykit.runs.text import format_duration
 from studykit.study.plan import Run, StudyPlan
-from studykit.workflow import display, progress, slurm, snakemake, studies, warm
+from studykit.workflow import display, progress, slurm, snakemake, steps, studies, warm
 from studykit.workflow.lock import only_command, wait_for_orphans
 
 GRACE = 6.0  # seconds that interrupted notebooks get to be saved
@@ -216,7 +216,7 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def _log_times(planned: list[Run]) -> dict[Run, float]:
-    return {run: progress.modified(files.home() / f"logs/{run.name}.txt") for run in planned}
+    return {run: steps.modified(files.home() / f"logs/{run.name}.txt") for run in planned}
 
 
 def _report_failures(planned: list[Run], earlier: dict[Run, float], log_file: Path | None) -> None:

@@ -41,6 +41,7 @@ from studykit.runs import code_digest, process
 from studykit.workflow.papermill import ADDRESS, is_mine
 
 SWITCH = "STUDYKIT_WARM"  # 0: every notebook starts cold
+KERNEL = "studykit-kernel"  # what a forked kernel is called in `ps`, which shows 15 characters
 KERNEL_MODULES = ("papermill.__main__", "ipykernel.kernelapp", "ipykernel.zmqshell", "matplotlib_inline.backend_inline")
 FORK_SAFE = {"jemalloc_bg_thd"}  # threads, by name, that begin again in a fork: of the allocator in pyarrow
 
@@ -246,7 +247,7 @@ def _become_kernel(papermill: socket.socket) -> NoReturn:
     if not content:
         os._exit(0)  # papermill has ended without one
     command = json.loads(content)
-    _name("studykit-kernel")
+    _name(KERNEL)
     os.environ.clear()
     os.environ.update(command["environment"])
     os.chdir(command["directory"] or ".")

@@ -20,13 +20,15 @@ import pytest
 from studykit.runs import status
 from studykit.study import plan
 from studykit.study.file import Study
-from studykit.workflow import display, progress
+from studykit.study.plan import load_plan
+from studykit.workflow import display, progress, steps, time_left
 from studykit.workflow import run as workflow_run
 from tests import made_runs
 from tests.project import ROOT
 
 SMALL = {"study": "small", "task": "generation", "members": ["python"], "target": "lua", "seeds": [0],
-         "methods": ["base", "bottleneck", "advfusion_zero"], "evaluate": {"sources": []}}  # fmt: skip
+         "methods": ["base", "bottleneck", "advfusion_zero"], "evaluate": {"sources": []},
+         "adapter": {"steps": 100, "target_steps": 100}}  # fmt: skip
 
 
 @pytest.fixture
@@ -61,44 +63,42 @@ def finish(home, run: plan.Run, seconds: float = 10.0) -> None:
 
 def test_a_step_is_that_of_the_newest_whole_checkpoint(home, planned):
     adapter = of(planned, "adapter")
-    assert progress.training_step(adapter) is None
+    assert steps.training_step(adapter) is None
     checkpoint(home, adapter, 20, 60, 1.25)
     torn = home / "runs/.staging" / adapter.name / "checkpoints/checkpoint-40"
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"global_step": 4')
-    assert str(progress.training_step(adapter)) == "step 20 of 60, loss 1.250"
+    assert str(steps.training_step(adapter)) == "step 20 of 60, loss 1.250"
 
 
 def test_phases_are_named_and_each_is_half_of_the_way(home, planned):
     fusion = of(planned, "fusion")
     checkpoint(home, fusion, 50, 100, 1.0, "phase1")
-    step = progress.training_step(fusion)
+    step = steps.training_step(fusion)
     assert (str(step), step.share) == ("phase 1, step 50 of 100, loss 1.000", 0.25)
     time.sleep(0.02)
     checkpoint(home, fusion, 20, 100, 0.5, "phase2")
-    assert progress.training_step(fusion).phase == "phase 2" and progress.training_step(fusion).share == pytest.approx(
-        0.6
-    )
+    assert steps.training_step(fusion).phase == "phase 2" and steps.training_step(fusion).share == pytest.approx(0.6)
 
 
 def test_the_time_left_is_what_runs_of_a_stage_took_divided_by_the_places(home, planned):
     base, data, *rest = planned
-    one = 10 + progress.STARTUP
+    one = 10 + time_left.STARTUP
     adapters = [run for run in rest if run.stage == "adapter"]
     for run in (base, data, adapters[0]):
         finish(home, run, 10)
-    assert progress.time_left(planned, {adapters[1]: "waiting"}, {}, 1) == (one, True)
+    assert time_left.time_left(planned, {adapters[1]: "waiting"}, {}, 1) == (one, True)
     both = {run: "waiting" for run in adapters}
-    assert progress.time_left(planned, both, {}, 1)[0] == 2 * one
-    assert progress.time_left(planned, both, {}, 2)[0] == one
-    assert progress.time_left(planned, both, {}, 8)[0] == one, "no shorter than the longest run"
-    assert progress.time_left(planned, both, {}, 8, gpus=1)[0] == 2 * one, "a GPU holds one run at a time"
-    assert progress.time_left(planned, both, {}, 1, gpus=8)[0] == 2 * one, "a GPU is no core"
+    assert time_left.time_left(planned, both, {}, 1)[0] == 2 * one
+    assert time_left.time_left(planned, both, {}, 2)[0] == one
+    assert time_left.time_left(planned, both, {}, 8)[0] == one, "no shorter than the longest run"
+    assert time_left.time_left(planned, both, {}, 8, gpus=1)[0] == 2 * one, "a GPU holds one run at a time"
+    assert time_left.time_left(planned, both, {}, 1, gpus=8)[0] == 2 * one, "a GPU is no core"
     running = {adapters[1]: "running"}
-    assert progress.time_left(planned, running, {adapters[1]: 4.0}, 2)[0] == one - 4
-    seconds, complete = progress.time_left(planned, {run: "waiting" for run in rest}, {}, 2)
-    assert not complete and seconds >= one, "nothing is known of fusions yet"
-    assert progress.time_left(planned, {}, {}, 2) == (0.0, True)
+    assert time_left.time_left(planned, running, {adapters[1]: 4.0}, 2)[0] == one - 4
+    todo = {run: "waiting" for run in rest}
+    assert time_left.time_left(planned, todo, {}, 2)[0] < time_left.time_left(planned, todo, {}, 1)[0], "some can wait"
+    assert time_left.time_left(planned, {}, {}, 2) == (0.0, True)
 
 
 def test_the_shares_are_of_the_runs_made_since_then(home, planned):
@@ -116,10 +116,11 @@ def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
     adapter = of(planned, "adapter")
 
     def left(spent: float) -> float:
-        return progress.time_left(planned, {adapter: "running"}, {adapter: spent}, 1)[0]
+        return time_left.time_left(planned, {adapter: "running"}, {adapter: spent}, 1)[0]
 
     checkpoint(home, adapter, 2, 100, 1.0)
-    assert left(10) == 0, "at 2 % nothing is known of it"
+    unit = time_left.PRIORS["adapter"] * time_left.work("adapter", adapter.params)
+    assert left(1) == pytest.approx(unit + time_left.STARTUP - 1), "at 2 % only the prior is known"
     checkpoint(home, adapter, 50, 100, 1.0)
     assert left(10) == pytest.approx(10, abs=1)
     for at, written in (("2", 10), ("50", 6)):
@@ -128,14 +129,49 @@ def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
     assert left(16) == pytest.approx(10 - 6, abs=1), "the half was done when its checkpoint was written"
 
 
-def test_other_studies_tell_only_how_long_it_takes_at_least(home, planned):
-    base = planned[0]
-    (home / "runs/base_model/torn-0123456789").mkdir(parents=True)
-    (home / "runs/base_model/torn-0123456789/manifest.json").write_text('{"seco')
-    made_runs.finish(home / "runs/base_model/other-0123456789", "base_model", {}, seconds=30)
-    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (30 + progress.STARTUP, False)
-    finish(home, base, 10)
-    assert progress.time_left(planned, {base: "waiting"}, {}, 1) == (10 + progress.STARTUP, True)
+def test_other_studies_tell_of_runs_on_the_same_base_alone(home, planned):
+    adapter = of(planned, "adapter")
+    prior = time_left.time_left(planned, {adapter: "waiting"}, {}, 1)
+    (home / "runs/adapter/torn-0123456789").mkdir(parents=True)
+    (home / "runs/adapter/torn-0123456789/manifest.json").write_text('{"seco')
+    other = adapter.params | {"base": "runs/base_model/other-0123456789"}
+    made_runs.finish(home / "runs/adapter/other-0123456789", "adapter", other, seconds=300)
+    assert time_left.time_left(planned, {adapter: "waiting"}, {}, 1) == prior
+    longer = adapter.params | {"steps": 3 * adapter.params["steps"]}
+    made_runs.finish(home / "runs/adapter/longer-0123456789", "adapter", longer, seconds=300)
+    assert time_left.time_left(planned, {adapter: "waiting"}, {}, 1) == (100 + time_left.STARTUP, True)
+    finish(home, adapter, 30)
+    assert time_left.time_left(planned, {adapter: "waiting"}, {}, 1) == (30 + time_left.STARTUP, True)
+
+
+def test_nothing_is_known_of_a_published_base_until_something_with_it_has_ended(home):
+    planned = plan.plan(Study.model_validate(SMALL | {"base": "org/model"}))
+    adapters = [run for run in planned if run.stage == "adapter"]
+    todo = {run: "waiting" for run in planned if run.stage in ("adapter", "fusion")}
+    assert not time_left.time_left(planned, todo, {}, 1)[1]
+    finish(home, adapters[0], 590.0)
+    seconds, complete = time_left.time_left(planned, todo, {}, 1)
+    speed = 590 / time_left.work("adapter", adapters[0].params) / time_left.PRIORS["adapter"]
+    at_least = speed * sum(time_left.PRIORS[run.stage] * time_left.work(run.stage, run.params) for run in todo)
+    assert complete and seconds == pytest.approx(at_least + len(todo) * time_left.STARTUP), "as slow as the adapter was"
+
+
+@pytest.mark.parametrize("slower", [0.4, 1.0, 3.0, 12.0])
+def test_after_a_tenth_the_time_left_is_right_within_half(home, slower):
+    """Stages take other times than their priors say, by a third, and the machine is slower or faster."""
+    planned = load_plan(str(ROOT / "params/quickstart.yaml"), ROOT).runs
+    odd = dict(zip(time_left.PRIORS, (0.75, 1.0, 1.3, 0.75, 1.3, 1.3, 1.0), strict=True))
+    takes = {
+        run: slower * odd[run.stage] * time_left.PRIORS[run.stage] * time_left.work(run.stage, run.params)
+        for run in planned
+    }
+    for at, run in enumerate(planned[:-1], 1):
+        finish(home, run, takes[run])
+        todo = planned[at:]
+        truth = time_left.makespan({run: takes[run] + 5 for run in todo}, 0, 2)
+        told, complete = time_left.time_left(planned, dict.fromkeys(todo, "waiting"), {}, 2, startup=5)
+        if at > len(planned) / 10:
+            assert complete and truth / 1.5 <= told <= 1.5 * truth, (at, told, truth)
 
 
 def test_checkpoints_may_vanish_while_the_display_reads_them(home, planned, monkeypatch):
@@ -157,13 +193,13 @@ def test_checkpoints_may_vanish_while_the_display_reads_them(home, planned, monk
     pruning.start()
     try:
         for _ in range(300):
-            step = progress.training_step(base)
+            step = steps.training_step(base)
             assert step is None or step.steps == 40
     finally:
         ending.set()
         pruning.join()
     shutil.rmtree(folder)
-    assert progress.training_step(base) is None
+    assert steps.training_step(base) is None
 
 
 def test_what_stands_on_a_failed_run_is_left_out(planned):
@@ -262,7 +298,7 @@ def test_papermill_holds_its_log_until_its_kernel_is_dead(home, planned):
     (9000, True, "about 2.5 h left"),
 ])  # fmt: skip
 def test_the_time_left_in_words(seconds, complete, said):
-    assert progress.describe_time_left(seconds, complete) == said
+    assert time_left.describe_time_left(seconds, complete) == said
 
 
 class Terminal(io.StringIO):
@@ -299,16 +335,22 @@ def test_in_a_pipe_each_event_is_a_plain_line(home, planned):
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines if line)
     events = [line[9:] for line in lines if line]
     assert events[0] == f"{len(planned)} of {len(planned)} runs to do"
-    assert events[1] == "base_model scratch-s0 starts"
-    assert events[2] == "base_model scratch-s0 step 10 of 40, loss 2.500"
-    assert events[3].startswith("base_model scratch-s0 done in 10.0 s: validation loss 0.512, rows 7 (1 of ")
-    assert len(events) == 4
+    assert events[1].startswith("base_model scratch-s0 done in 10.0 s: validation loss 0.512, rows 7 (1 of ")
+    assert len(events) == 2, "a short training has no lines before it ends"
+
+
+def test_in_a_pipe_a_long_training_has_a_line_for_a_quarter_of_its_steps(home, planned, monkeypatch):
+    monkeypatch.setattr(display, "QUIET", 0.2)
+    events = [line[9:] for line in followed(home, planned, io.StringIO()).split("\n") if line]
+    assert events[1] == "base_model scratch-s0 step 10 of 40, loss 2.500"
+    assert events[2].startswith("base_model scratch-s0 done") and len(events) == 3
 
 
 def test_in_a_terminal_few_lines_are_rewritten(home, planned, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     said = followed(home, planned, Terminal())
-    assert "base_model scratch-s0  step 10 of 40, loss 2.500" in said and "\x1b[2F\x1b[J" in said
+    assert re.search(r"base_model +0 of 1\n    scratch-s0  step 10 of 40, loss 2.500", said)
+    assert f"\x1b[{2 + len({run.stage for run in planned})}F\x1b[J" in said, "a line for all, and one per stage"
     assert f"1 of {len(planned)} done" in said
     block = [line for line in re.sub(r"\x1b\[\d*[FJ]", "", said).split("\n") if line.startswith((" ", "["))]
     assert max(map(len, block)) < 60
