@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import sys
 import warnings
 
 # At its import bitsandbytes warns, in every notebook, that an optional kernel for CPUs is absent; it works without.
@@ -18,3 +19,14 @@ def __getattr__(name: str):
     if name == "explore":
         return importlib.import_module("studykit.report.explorer").explore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def main() -> int:
+    """Runs the command `studykit`, which needs the packages of `studykit[all]`; the tuner alone needs few."""
+    try:
+        cli = importlib.import_module("studykit.cli")
+    except ModuleNotFoundError as missing:
+        sys.exit(
+            f"studykit: the package {missing.name} is not installed; install all with pip install 'studykit[all]'."
+        )
+    return cli.main()

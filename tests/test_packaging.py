@@ -1,5 +1,7 @@
 """pyproject.toml (ranges), requirements.txt (pins) and environment.yml (conda) say the same."""
 
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -10,8 +12,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RANGES = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
-RANGES += [Requirement(line) for line in PYPROJECT["project"]["optional-dependencies"]["dev"]]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+ASKED = [PYPROJECT["project"]["dependencies"], *(EXTRAS[name] for name in EXTRAS if name != "all")]
+RANGES = [Requirement(line) for lines in ASKED for line in lines]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
 PINS = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LINES}
 
@@ -67,3 +70,69 @@ def test_every_file_of_the_package_is_packaged():
     for file in others:
         package = next(parent for parent in file.parents if (parent / "__init__.py").exists())
         assert any(file in package.glob(pattern) for pattern in patterns), file
+
+
+def distributions(*lines: str) -> set[str]:
+    """Returns the names of the packages that pip installs for these requirements, as far as they are installed here."""
+    todo, reached = [Requirement(line) for line in lines], set()
+    while todo:
+        need = todo.pop()
+        name = canonicalize_name(need.name)
+        if (name, extras := frozenset(need.extras)) in reached:
+            continue
+        reached.add((name, extras))
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        below = [Requirement(line) for line in lines]
+        todo += [r for r in below if not r.marker or any(r.marker.evaluate({"extra": x}) for x in {"", *extras})]
+    return {name for name, _ in reached}
+
+
+def run_with(extra: str | None, code: str) -> str:
+    """Runs code in a process that finds no package but those of studykit[extra]; returns what it prints."""
+    installed = distributions(*PYPROJECT["project"]["dependencies"], *(EXTRAS[extra] if extra else []))
+    absent = sorted(name for name, owners in metadata.packages_distributions().items()
+                    if not installed & {canonicalize_name(owner) for owner in owners}
+                    and name not in ("studykit", "pip", "_virtualenv"))  # fmt: skip
+    blocked = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"  # their import raises ModuleNotFoundError
+    ended = subprocess.run([sys.executable, "-c", blocked + code], cwd=ROOT, text=True, capture_output=True)
+    return ended.stdout + ended.stderr
+
+
+def test_the_tuner_needs_neither_snakemake_nor_jupyter_nor_grammars():
+    code = """
+from peft import get_peft_model
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from studykit.tuners import BottleneckConfig, FusionConfig, fusion_members, record_fusion
+import studykit.tuners.adapterhub
+base = Qwen2ForCausalLM(Qwen2Config(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                                    num_key_value_heads=2, intermediate_size=8))
+model = get_peft_model(base, BottleneckConfig(reduction_factor=2, task_type="CAUSAL_LM"), adapter_name="python")
+model.add_adapter("ruby", BottleneckConfig(reduction_factor=2, task_type="CAUSAL_LM"))
+model.add_adapter("fusion", FusionConfig(members=["python", "ruby"], task_type="CAUSAL_LM"))
+model.set_adapter("fusion")
+fusion_members(model, masked=["ruby"])
+model.fold_fusion()
+print("folded")
+"""
+    assert run_with(None, code).strip() == "folded"
+
+
+def test_metrics_need_no_notebooks():
+    code = """
+from studykit.evaluation.metrics.score import score_texts
+print(score_texts(["return a+b"], ["return a + b"], "python")["parse_ok"].value)
+"""
+    assert run_with("metrics", code).strip() == "100.0"
+
+
+def test_the_command_says_what_is_missing():
+    message = run_with(None, "import studykit\nstudykit.main()")
+    assert message.count("\n") == 1 and "pip install 'studykit[all]'" in message, message
+
+
+def test_the_command_is_the_one_that_says_so():
+    assert PYPROJECT["project"]["scripts"] == {"studykit": "studykit:main"}
+    assert EXTRAS["all"] == ["studykit[metrics,notebooks]"] and {"metrics", "notebooks"} < EXTRAS.keys()
