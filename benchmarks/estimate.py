@@ -126,8 +126,7 @@ def saved(model: nn.Module, batch: dict, case: dict) -> int:
     batch = {name: value.to(next(model.parameters()).device) for name, value in batch.items()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), \
             torch.autocast("cuda", torch.bfloat16, enabled=CUDA):  # fmt: skip
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-        loss = token_losses(logits, batch["labels"]).sum()
+        loss = token_losses(model, batch, batch["labels"]).sum()
         if case["kind"] == "fusion":
             loss = loss + value_deviation(model)
     total = sum(storage.nbytes() for storage in kept.values())

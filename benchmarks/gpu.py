@@ -107,7 +107,7 @@ def measure(model: PeftModel, ids: Tensor, optimizer: str, steps: int, penalised
         update, times = OPTIMIZERS[optimizer](trained), []
         for _ in range(2 + steps):
             start = now(cuda)
-            losses = token_losses(model(input_ids=ids, use_cache=False).logits, ids)
+            losses = token_losses(model, {"input_ids": ids}, ids)
             loss = losses.mean() + REGULARIZER * value_deviation(model) if penalised else losses.mean()
             loss.backward()
             update.step()

@@ -16,11 +16,7 @@ import torch  # noqa: E402
 from measure import QUICK, Shape, arguments, random_base, setting, table, write  # noqa: E402
 from peft import get_peft_model  # noqa: E402
 
-from studykit.training.batches import (
-    Collator,
-    forward,
-    token_losses,  # noqa: E402
-)
+from studykit.training.batches import Collator, token_losses  # noqa: E402
 from studykit.tuners import BottleneckConfig  # noqa: E402
 
 LENGTHS = {"median": 90, "sigma": 0.8, "longest": 512}  # tokens
@@ -42,7 +38,7 @@ def batches(shape: Shape, lengths: dict, rows: int, count: int) -> list[list[dic
 def step(model, batch: dict) -> tuple[float, float]:
     """Milliseconds of CPU time of forward and backward, and the loss."""
     start = time.process_time()
-    loss = token_losses(forward(model, batch).logits, batch["labels"]).sum() / (batch["labels"] != -100).sum()
+    loss = token_losses(model, batch, batch["labels"]).sum() / (batch["labels"] != -100).sum()
     loss.backward()
     return 1e3 * (time.process_time() - start), loss.item()
 

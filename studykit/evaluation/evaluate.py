@@ -35,7 +35,7 @@ from studykit.study.languages import canonical
 from studykit.study.methods import FEW_SHOT
 from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
-from studykit.training.batches import Collator, encode_rows, forward, token_losses
+from studykit.training.batches import Collator, encode_rows, token_losses
 from studykit.training.decoding import Decoding
 from studykit.training.generate import Prediction, batch_consistency, predict, settings_of
 from studykit.tuners import fusion_layers
@@ -197,8 +197,8 @@ def reference_losses(
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         batch = collate([examples[i] for i in indices])
-        output: Any = forward(model, {name: value.to(device) for name, value in batch.items()})
-        nats = token_losses(output.logits, batch["labels"]).double().sum(1).tolist()  # (B, T-1) -> (B,)
+        batch = {name: value.to(device) for name, value in batch.items()}
+        nats = token_losses(model, batch, batch["labels"]).double().sum(1).tolist()  # (B, T-1) -> (B,)
         tokens = (batch["labels"][:, 1:] != -100).sum(1).tolist()  # (B,)
         losses |= dict(zip(indices, map(ReferenceLoss, nats, tokens), strict=True))
     return [losses[i] for i in range(len(examples))]

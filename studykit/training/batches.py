@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -127,14 +128,59 @@ def forward(model, batch: dict[str, Tensor]) -> ModelOutput:
     return model(**inputs, use_cache=False)
 
 
-def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the cross entropy of each next token in nats, (B, T-1); it is 0 where the label is -100.
+def token_losses(model, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """Runs the model on a batch of `Collator` and returns the loss of each next token, (B, T-1); see `LabelLogits`."""
+    return label_logits(model, batch, labels).losses()
+
+
+class LabelLogits(NamedTuple):
+    """What a model predicts at the N positions of a batch (B, T) behind which a label counts."""
+
+    logits: Tensor  # (N, V)
+    at: Tensor  # (N,): the positions as indices into the flattened batch
+    labels: Tensor  # (N,): the token ids that follow
+    shape: torch.Size  # (B, T)
+
+    def losses(self) -> Tensor:
+        """Returns the cross entropy of each next token in nats, in fp32; it is 0 where no label counts. (B, T-1)"""
+        return self._spread(F.cross_entropy(self.logits.float(), self.labels, reduction="none"))
+
+    def hits(self) -> Tensor:
+        """Returns whether each next token is the likeliest one; False where no label counts. (B, T-1)"""
+        return self._spread(self.logits.argmax(-1) == self.labels)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self.shape.numel()).index_put((self.at,), values).view(self.shape)[:, :-1]
+
+
+def label_logits(model, batch: dict[str, Tensor], labels: Tensor) -> LabelLogits:
+    """Runs the model on a batch of `Collator` and returns its logits where labels (B, T) are not -100."""
+    following = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # (B*T,): the label behind each token
+    at = (following != -100).nonzero().squeeze(1)
+    logits = logits_at(model, batch, at)
+    return LabelLogits(logits, at.to(logits.device), following[at].to(logits.device), labels.shape)
+
+
+def logits_at(model, batch: dict[str, Tensor], at: Tensor) -> Tensor:
+    """Runs the model on a batch and returns the logits (N, V) at N of its B*T positions.
+
+    The output embedding, as wide as the vocabulary, is applied at these positions alone. What a model does to logits
+    behind it, such as a scale or a cap, it does to each position by itself. A model that does not call its output
+    embedding on the states (B, T, d) of all tokens computes all logits, and those of the positions are taken.
 
     Args:
-        logits: (B, T, V); they are converted to fp32.
-        labels: (B, T).
+        at: (N,), indices into the flattened batch.
     """
-    labels = labels[:, 1:].to(logits.device)
-    logits = logits[:, :-1].float().flatten(0, 1)
-    losses = F.cross_entropy(logits, labels.flatten(), ignore_index=-100, reduction="none")
-    return losses.view(labels.shape)
+    head, is_cut = getattr(model, "module", model).get_output_embeddings(), False  # `module`: of a distributed model
+
+    def cut(_, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal is_cut
+        states = inputs[0]
+        if states.shape[:-1] != batch["input_ids"].shape:
+            return inputs
+        is_cut = True
+        return states.flatten(0, 1)[at.to(states.device)][None], *inputs[1:]  # (1, N, d)
+
+    with head.register_forward_pre_hook(cut) if head is not None else nullcontext():
+        output: Any = forward(model, batch)
+    return output.logits[0] if is_cut else output.logits.flatten(0, 1)[at.to(output.logits.device)]

@@ -67,6 +67,7 @@ class Job:
     bf16: bool = False  # whether the forward pass runs under autocast
     value_penalty: bool = False
     full: bool = False  # all weights of the base train, in fp32
+    counted: int = 0  # tokens per row that count in the loss of a step, or of an evaluation; 0: all
     scored: int = 0  # tokens per row whose loss is measured besides generation
 
     @property
@@ -125,9 +126,10 @@ class Job:
         alive = {"saved": 0, "early": 0, "late": 0}
         if self.new:
             alive["early"], alive["late"] = memory.generation_peaks(model, self.batch, self.length, self.new, **options)
-            scoring = memory.forward_peak(model, self.batch, self.scored, **options) if self.scored else 0
+            measured = options | {"counted": self.counted}
+            scoring = memory.forward_peak(model, self.batch, self.scored, **measured) if self.scored else 0
             return alive | {"passing": scoring}
-        passing = memory.forward_peak(model, 2 * self.batch, self.length, bf16=self.bf16, **options)
+        passing = memory.forward_peak(model, self.batch, self.length, bf16=self.bf16, **options)
         if any(p.requires_grad for p in model.parameters()):
             step = memory.training_step(
                 model,
@@ -137,6 +139,7 @@ class Job:
                 checkpointing=self.checkpointing,
                 accumulation=self.accumulation,
                 value_penalty=self.value_penalty,
+                counted=self.counted,
                 **options,
             )
             alive = {"saved": step.saved, "early": step.early, "late": step.late}
@@ -188,6 +191,7 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
             trains = {
                 "batch": p.batch_size,
                 "length": sum(limits),
+                "counted": limits[1] if p.loss_on == "completion" and not p.packing else 0,
                 "checkpointing": p.gradient_checkpointing,
                 "accumulation": p.gradient_accumulation,
                 "optimizer": p.optimizer,
@@ -221,8 +225,17 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
             if p.trained_runs and not trained:
                 continue
             adapters = trained[0].adapters if trained else {}
-            sizes = {"batch": p.batch_size, "length": limits[0], "new": p.max_new_tokens, "scored": sum(limits)}
-            job = Job(run.stage, p.method, adapters=adapters, **sizes, **on)
+            job = Job(
+                run.stage,
+                p.method,
+                adapters=adapters,
+                batch=p.batch_size,
+                length=limits[0],
+                new=p.max_new_tokens,
+                counted=limits[1],
+                scored=sum(limits),
+                **on,
+            )
         by_directory[run.dir] = job
     kinds_of_jobs: dict[str, Job] = {}
     for job in by_directory.values():

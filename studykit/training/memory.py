@@ -8,9 +8,9 @@ a: heads times their width, m: width of the MLP, T: tokens per row, V: vocabular
 
     2h (what the norms read) + 4a (q, k, v, attention's output) + T (the mask) + 3m (gate, its silu, up) + h + r
 
-The first layer keeps only h + r, since nothing below it trains, and the loss keeps V. With gradient checkpointing a
-layer keeps h, and the rest exists for one layer at a time. Workspaces inside kernels and the fragments of an allocator
-are not counted.
+The first layer keeps only h + r, since nothing below it trains, and the loss keeps V for each token that counts in it.
+With gradient checkpointing a layer keeps h, and the rest exists for one layer at a time. Workspaces inside kernels and
+the fragments of an allocator are not counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from studykit.training.batches import token_losses
+from studykit.training.batches import logits_at
 from studykit.tuners import BottleneckConfig, fusion_layers, value_deviation
 from studykit.tuners.fusion import MemberStack
 from studykit.tuners.placement import linear_targets
@@ -227,6 +227,7 @@ def training_step(
     accumulation: int = 1,
     value_penalty: bool = False,
     quantization: str = "none",
+    counted: int = 0,
 ) -> StepMemory:
     """Runs one step of `train` on rows of full length, with the loss of `trainer.StudyTrainer`, and returns its memory.
 
@@ -235,6 +236,7 @@ def training_step(
         batch, length: rows per forward pass and tokens per row, B and T.
         bf16: whether the forward pass runs under autocast, as in Trainer.
         value_penalty: whether the value penalty is part of the loss.
+        counted: tokens per row that count in the loss; 0: all.
     """
     model.train()
     if checkpointing:
@@ -248,7 +250,7 @@ def training_step(
         with live:
             for _ in range(min(2, accumulation)):
                 before = live.now
-                loss = _loss(model, ids, bf16)
+                loss = _loss(model, ids, bf16, counted)
                 if value_penalty:
                     loss = loss + value_deviation(model)
                 saved = live.now - before
@@ -262,13 +264,18 @@ def training_step(
     return StepMemory(saved, gradients, live.early + unpacked, live.peak + unpacked)
 
 
-def forward_peak(model: nn.Module, batch: int, length: int, *, bf16: bool = False, quantization: str = "none") -> int:
-    """Returns the peak in bytes while losses are measured without gradients, (B, T) tokens at a time."""
+def forward_peak(
+    model: nn.Module, batch: int, length: int, *, bf16: bool = False, quantization: str = "none", counted: int = 0
+) -> int:
+    """Returns the peak in bytes while losses are measured without gradients, (B, T) tokens at a time.
+
+    counted: tokens per row whose loss is measured; 0: all.
+    """
     model.eval()
     with _fake(model, quantization) as (_, live):
         ids = torch.zeros(batch, length, dtype=torch.long)
         with live, torch.no_grad():
-            _loss(model, ids, bf16)
+            _loss(model, ids, bf16, counted)
     return live.peak + _widest(model, quantization, next(model.parameters()).dtype)
 
 
@@ -301,8 +308,11 @@ def _checkpoint(model: nn.Module, on: bool) -> None:
         model.gradient_checkpointing_enable(CHECKPOINTING) if on else model.gradient_checkpointing_disable()
 
 
-def _loss(model: nn.Module, ids: Tensor, bf16: bool) -> Tensor:
+def _loss(model: nn.Module, ids: Tensor, bf16: bool, counted: int = 0) -> Tensor:
+    """Returns the loss of the last `counted` tokens of each row, or of all where it is 0."""
+    batch, length = ids.shape
+    counted = min(counted or length - 1, length - 1)
+    at = torch.zeros(batch * counted, dtype=torch.long)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    logits = logits.float() if bf16 else logits  # as accelerate converts what leaves autocast
-    return token_losses(logits, ids).sum()
+        logits = logits_at(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, at)
+    return nn.functional.cross_entropy(logits.float(), at, reduction="sum")

@@ -175,7 +175,7 @@ def train(
         output_dir=str(trainer_state_dir),
         max_steps=max(1, steps),
         per_device_train_batch_size=p.batch_size // processes,
-        per_device_eval_batch_size=2 * p.batch_size,
+        per_device_eval_batch_size=p.batch_size,
         gradient_accumulation_steps=p.gradient_accumulation,
         learning_rate=p.learning_rate,
         lr_scheduler_type="linear",

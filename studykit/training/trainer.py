@@ -25,7 +25,7 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from studykit.errors import UserError
 from studykit.runs.files import fsync, write_json
-from studykit.training.batches import forward, token_losses
+from studykit.training.batches import label_logits, token_losses
 from studykit.tuners import value_deviation
 
 TRAINED_WEIGHTS_FILE = "trained.safetensors"  # the trainable parameters, in every checkpoint
@@ -75,16 +75,16 @@ class StudyTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the mean loss per token of the whole batch, with the value penalty once per optimizer step."""
         labels = inputs["labels"]
-        outputs = forward(model, inputs)
+        losses = token_losses(model, inputs, labels)
         items = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = token_losses(outputs.logits, labels).sum() / items
+        loss = losses.sum() / items
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         if self.value_regularizer:
             value_penalty = self.value_regularizer * value_deviation(model)
             self.last_value_penalty = value_penalty.item()
             loss = loss + value_penalty / self.current_gradient_accumulation_steps
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"losses": losses}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds the value penalty to an entry of the log; raises UserError for a loss that is not finite."""
@@ -112,14 +112,14 @@ class StudyTrainer(Trainer):
         for batch in DataLoader(rows, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
             batch = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
-                logits = forward(self.model, batch).logits
-            losses = token_losses(logits, batch["sequence_labels"])
+                predicted = label_logits(self.model, batch, batch["sequence_labels"])
+            losses = predicted.losses()
             for name, total in sums.items():
                 counted = batch[f"{name}_labels"][:, 1:] != -100
                 total[0] += losses[counted].double().sum().item()
                 total[1] += int(counted.sum())
             if self.select_on == "exact_match":
-                exact += exact_matches(logits, batch["completion_labels"])
+                exact += exact_matches(predicted.hits(), batch["completion_labels"])
         metrics = {
             f"{metric_key_prefix}_loss": sums["completion"][0] / sums["completion"][1],
             f"{metric_key_prefix}_sequence_loss": sums["sequence"][0] / sums["sequence"][1],
@@ -249,17 +249,17 @@ class Patience(TrainerCallback):
             control.should_training_stop = True
 
 
-def exact_matches(logits: Tensor, labels: Tensor) -> int:
+def exact_matches(hits: Tensor, labels: Tensor) -> int:
     """Returns the number of rows whose completion is reproduced token by token, its end included.
 
     A greedy completion is the reference exactly if the likeliest token after each of its beginnings is the next one: so
     no text has to be generated.
 
     Args:
-        logits: (B, T, V); labels: (B, T), -100 outside of the completion.
+        hits: (B, T-1), whether each next token is the likeliest one.
+        labels: (B, T), -100 outside of the completion.
     """
-    wanted = labels[:, 1:]
-    return int(((logits[:, :-1].argmax(-1) == wanted) | (wanted == -100)).all(-1).sum())
+    return int((hits | (labels[:, 1:] == -100)).all(-1).sum())
 
 
 def shortfall(entry: dict, select_on: str) -> tuple[float, float]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +47,7 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(family, loss_on):
     model, given, found = models.fused(["python", "lua"], family), examples(LENGTHS), []
     for packing in (False, True):
         batch = Collator(0, loss_on, packing)(given)
-        losses = token_losses(forward(model, batch).logits, batch["labels"])
+        losses = token_losses(model, batch, batch["labels"])
         model.zero_grad()
         losses.sum().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -54,6 +57,58 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(family, loss_on):
     for name, gradient in gradients.items():
         torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
     assert packed_tokens < 0.6 * tokens
+
+
+@pytest.mark.parametrize("family", [*models.FAMILIES, "Gemma2", "Cohere", "Granite", "GPTNeoX"])
+@pytest.mark.parametrize("loss_on, packing", [("completion", False), ("completion", True), ("sequence", False)])
+def test_losses_are_those_of_all_logits_though_only_those_of_labels_are_computed(family, loss_on, packing):
+    """Also where a model scales or caps its logits."""
+    model, batch = scaled(family), Collator(0, loss_on, packing)(examples(LENGTHS))
+    labels, rows = batch["labels"], []
+    head = model.get_output_embeddings()
+    with head.register_forward_hook(lambda *args: rows.append(args[-1].shape[:-1].numel())):
+        losses = token_losses(model, batch, labels)
+    logits = forward(model, batch).logits[:, :-1].float()
+    expected = F.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
+    assert losses.sum() > 0 and rows == [(labels != -100).sum()]
+    gradients = [torch.autograd.grad(loss.sum(), head.weight)[0] for loss in (losses, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def scaled(family: str):
+    """A tiny model of a family, with a scale or a cap of its logits where the family has one."""
+    if family in models.FAMILIES:
+        return models.tiny(family)
+    options = {"Gemma2": {"final_logit_softcapping": 2.0}, "Cohere": {"logit_scale": 0.25},
+               "Granite": {"logits_scaling": 4.0}}  # fmt: skip
+    return models.tiny(family, **options.get(family, {}))
+
+
+def test_a_model_that_applies_its_output_embedding_in_another_way_has_the_same_losses():
+    class Functional(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.whole = models.tiny()
+
+        def get_output_embeddings(self):
+            return self.whole.lm_head
+
+        def forward(self, input_ids, **inputs):
+            states = self.whole.model(input_ids, **inputs).last_hidden_state
+            return SimpleNamespace(logits=F.linear(states, self.whole.lm_head.weight))
+
+    model, batch = Functional(), Collator(0)(examples(LENGTHS))
+    losses = token_losses(model, batch, batch["labels"])
+    torch.testing.assert_close(losses, token_losses(model.whole, batch, batch["labels"]), rtol=1e-5, atol=1e-5)
+    model.get_output_embeddings = lambda: None
+    assert torch.equal(token_losses(model, batch, batch["labels"]), losses)
+
+
+def test_a_batch_without_a_label_has_losses_of_zero():
+    batch = Collator(0)(examples([3, 5]))
+    losses = token_losses(models.tiny(), batch, torch.full_like(batch["labels"], -100))
+    assert losses.shape == (2, 4) and not losses.any()
 
 
 def test_no_example_sees_another():
@@ -111,7 +166,7 @@ def test_packing_within_a_sliding_window_only(family, options):
     require_packable(model, longest)
     for packing in (False, True):
         batch = Collator(0, packing=packing)(examples(LENGTHS))
-        losses.append(token_losses(forward(model, batch).logits, batch["labels"]).sum().item())
+        losses.append(token_losses(model, batch, batch["labels"]).sum().item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -152,9 +152,8 @@ def test_loss_on_says_which_tokens_train(tokens, tmp_path, loss_on):
     result, _ = run(adapter(tokens), tokens, tmp_path, loss_on=loss_on, n=4, eval_every=1, learning_rate=1e-6)
     other = {"completion": "eval_loss", "sequence": "eval_sequence_loss"}[loss_on]
     model = adapter(tokens).eval()
-    losses = batches.token_losses(model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits,
-                                   batch["labels"])  # fmt: skip
-    expected = losses.sum() / (batch["labels"][:, 1:] != -100).sum()
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
     assert next(row["loss"] for row in result.log if "loss" in row) == pytest.approx(expected.item(), rel=1e-3)
     assert other in result.log[0]
 
@@ -399,8 +398,8 @@ def test_exact_matches_are_those_of_greedy_completions(tokens, tmp_path):
     rows = tiny.rows(20)
     written = complete(model, tokens, rows, tiny.LIMITS)
     batch = Collator(tokens.pad_token_id)(tiny.examples(tokens, 20))
-    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    exact = trainer.exact_matches(logits, batch["completion_labels"])
+    hits = batches.label_logits(model, batch, batch["sequence_labels"]).hits()
+    exact = trainer.exact_matches(hits, batch["completion_labels"])
     assert exact == sum(text == row.target for text, row in zip(written, rows, strict=True)) and 0 < exact < 20
 
 
