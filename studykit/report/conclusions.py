@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from studykit.evaluation.metrics.properties import format_score, less_is_better
-from studykit.evaluation.results import Contrast, MethodSummary, MetricComparison
+from studykit.evaluation.results import ComparisonResults, Contrast, MethodSummary, MetricComparison
 from studykit.report.verdicts import (
     brief,
     interaction_sentence,
     metric_in_sentence,
+    plain,
     score_interval,
     sentence,
     size,
@@ -37,7 +38,7 @@ def answers(comparison: MetricComparison) -> list[Answer]:
     """Returns the answers to all questions that the study can answer, and last the differences that none asks for."""
     rest = {frozenset((c.method, c.against)): c for c in comparison.contrasts}
     answered = []
-    for question, contrasts in _by_question(comparison).items():
+    for question, contrasts in by_question(comparison).items():
         for contrast in contrasts:
             rest.pop(frozenset((contrast.method, contrast.against)), None)
         answered.append(Answer(question, [sentence(comparison, contrast) for contrast in contrasts]))
@@ -49,8 +50,8 @@ def answers(comparison: MetricComparison) -> list[Answer]:
     return answered
 
 
-def _by_question(comparison: MetricComparison) -> dict[str, list[Contrast]]:
-    """The differences that were made, by the questions that they answer."""
+def by_question(comparison: MetricComparison) -> dict[str, list[Contrast]]:
+    """Returns the differences that were made, by the questions that they answer."""
     words = [row.method for row in comparison.summaries if row.final]
     pairs = questions.questions(words, comparison.language)
     found = {question: [comparison.contrast(*pair) for pair in asked] for question, asked in pairs.items()}
@@ -58,33 +59,25 @@ def _by_question(comparison: MetricComparison) -> dict[str, list[Contrast]]:
     return {question: contrasts for question, contrasts in made.items() if contrasts}
 
 
-def hypothesis(comparison: MetricComparison, target: str) -> str:
+def claim(comparison: MetricComparison, target: str) -> str:
     """Returns whether hiding the target's adapter first helps, by this metric; "" where the study ran no AdvFusion.
 
     It is judged against the same two phases without a mask and against masks of other members, wherever the study ran
-    them: a mask helps if it is better than all of these. Without any, AdvFusion is judged against AdapterFusion, and
-    the text says that the mask cannot be told from the schedule. A difference that the seeds do not confirm is no
-    claim: only its details name it.
+    them: a mask helps if it is better than all of these. Without any, AdvFusion is judged against AdapterFusion. A
+    difference that the seeds do not confirm is no claim.
     """
-    asked, name = _by_question(comparison), display_name(target)
-    controls = [
-        contrast for question in (questions.MASK, questions.PLACEBO_MASK) for contrast in asked.get(question, [])
-    ]
-    contrasts = controls or asked.get(questions.ADVFUSION, [])
+    contrasts, controlled = _of_hypothesis(comparison)
     if not contrasts:
         return ""
+    name = display_name(target)
     yes, no, whether = (
         f"AdvFusion beats AdapterFusion on {name}",
         f"AdvFusion does not beat AdapterFusion on {name}",
         "",
     )
-    limit = " The study did not run advfusion_none, so it cannot tell the mask from the schedule of two phases."
-    if controls:
+    if controlled:
         subject = f"iding the {name} adapter in phase 1"
         yes, no, whether = f"H{subject} helps", f"H{subject} does not help", f"h{subject} helps"
-        limit = " It was not tested whether hiding another member does the same." * (
-            questions.PLACEBO_MASK not in asked
-        )
     verdicts: dict[str, set[str]] = {}  # by mask, against each of its controls
     for contrast in contrasts:
         direction = contrast.verdict.direction if contrast.verdict.seeds_confirm else "undecided"
@@ -94,22 +87,63 @@ def hypothesis(comparison: MetricComparison, target: str) -> str:
         for of_mask in verdicts.values()
     }
     if masks == {"better"}:
-        claim = yes
-    elif masks >= {"better", "worse"}:
-        claim = f"Whether {whether or yes} depends on the mask"
-    elif "better" in masks:
-        claim = f"{yes} with one of the masks"
-    elif comparison.margin and all(contrast.verdict.equivalent_within for contrast in contrasts):
-        claim = f"{no}: the difference is smaller than {size(comparison.margin, comparison)}"
-    else:
-        claim = no if "worse" in masks else f"We cannot tell whether {whether or yes}"
+        return yes
+    if masks >= {"better", "worse"}:
+        return f"Whether {whether or yes} depends on the mask"
+    if "better" in masks:
+        return f"{yes} with one of the masks"
+    if comparison.margin and all(contrast.verdict.equivalent_within for contrast in contrasts):
+        return f"{no}: the difference is smaller than {size(comparison.margin, comparison)}"
+    return no if "worse" in masks else f"We cannot tell whether {whether or yes}"
+
+
+def _of_hypothesis(comparison: MetricComparison) -> tuple[list[Contrast], bool]:
+    """The differences by which the hypothesis is judged, and whether they tell the mask from the schedule."""
+    asked = by_question(comparison)
+    controls = [
+        contrast for question in (questions.MASK, questions.PLACEBO_MASK) for contrast in asked.get(question, [])
+    ]
+    return controls or asked.get(questions.ADVFUSION, []), bool(controls)
+
+
+def hypothesis(comparison: MetricComparison, target: str) -> str:
+    """Returns the claim with the differences behind it and what it leaves open; "" where there is none."""
+    contrasts, controlled = _of_hypothesis(comparison)
+    if not contrasts:
+        return ""
+    limit = " The study did not run advfusion_none, so it cannot tell the mask from the schedule of two phases."
+    if controlled:
+        limit = " It was not tested whether hiding another member does the same." * (
+            questions.PLACEBO_MASK not in by_question(comparison)
+        )
     details = "; ".join(f"{c.method} against {c.against} is {brief(comparison, c)}" for c in contrasts)
-    return f"**{claim}**, judged by {metric_in_sentence(comparison)}: {details}.{limit}"
+    return f"**{claim(comparison, target)}**, judged by {metric_in_sentence(comparison)}: {details}.{limit}"
+
+
+def answer(results: ComparisonResults, target: str) -> list[str]:
+    """Returns the answer to the study's question in three plain sentences at most.
+
+    The first says what became of the hypothesis, by each metric that judges. The others are the difference between
+    fusing and one adapter, and what phase 2 changed, if the rows decide it.
+    """
+    judged: dict[str, list[str]] = {}  # the metrics by what they say of the hypothesis
+    for comparison in results.judged_by:
+        if text := claim(comparison, target):
+            judged.setdefault(text, []).append(metric_in_sentence(comparison))
+    lines = [f"**{text}**, judged by {' and by '.join(metrics)}." for text, metrics in judged.items()]
+    main = results.main_comparison
+    asked = by_question(main)
+    for contrast in asked.get(questions.FUSING, [] if lines else [c for some in asked.values() for c in some])[:1]:
+        lines.append(plain(main, contrast))
+    for comparison in results.judged_by:
+        later = by_question(comparison).get(questions.PHASE_2, [])
+        lines += [plain(comparison, contrast) for contrast in later if contrast.verdict.is_decided]
+    return lines[:3]
 
 
 def in_brief(comparison: MetricComparison, target: str) -> list[str]:
     """Returns the sentences that a reader sees first: the hypothesis, and what explains it."""
-    sentences, asked = [text] if (text := hypothesis(comparison, target)) else [], _by_question(comparison)
+    sentences, asked = [text] if (text := hypothesis(comparison, target)) else [], by_question(comparison)
     for question in (questions.FUSING, questions.OWN, questions.RESTORING, questions.PHASE_2):
         if contrasts := asked.get(question):
             details = "; ".join(f"{c.method} against {c.against} is {brief(comparison, c)}" for c in contrasts)

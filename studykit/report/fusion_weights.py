@@ -7,7 +7,8 @@ another one for each seed. So every sentence is about the change from the initia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,37 @@ def own_weight_sentences(rows: Sequence[OwnAttention], target: str) -> list[str]
             f"and {last.own_weight:.0%} after it: a change of {_spread(changes)}."
         )
     return sentences
+
+
+def changes(summaries: Mapping[str, AttentionSummary]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the weights of finished fusions minus two references, for `figures.change_panels`.
+
+    The references are uniform weights over the members of the fusion, and its own initialisation. The columns are the
+    members of all fusions; a member that is not in a fusion is NaN there. Fusions of other depths than the first are
+    left out.
+    """
+    members: list[str] = about(summaries)["members"]
+    found: dict[str, dict[str, np.ndarray]] = {"minus uniform": {}, "minus initialisation": {}}
+    depth = len(next(iter(summaries.values())).layers)
+    for method, one in summaries.items():
+        if len(one.layers) != depth:
+            continue
+        columns = [members.index(member) for member in one.members]
+        minus = {"minus uniform": 1 / len(columns), "minus initialisation": one.first.weights}
+        for reference, subtracted in minus.items():
+            cells = np.full((*one.last.weights.shape[:2], len(members)), np.nan)
+            cells[..., columns] = one.last.weights - subtracted
+            found[reference][method] = cells
+    return found
+
+
+def about(summaries: Mapping[str, AttentionSummary]) -> dict[str, Any]:
+    """Returns what the figures of several fusions name: all members, the target, the rows and tokens."""
+    first = next(iter(summaries.values()))
+    members = list(dict.fromkeys(member for one in summaries.values() for member in one.members))
+    members.sort(key=lambda member: member == first.target)  # the target's comes last
+    options = {"samples": first.samples, "tokens": first.tokens, "layers": first.layers}
+    return {"members": members, "target": first.target, **options}
 
 
 def caption(rows: Sequence[OwnAttention]) -> str:

@@ -1,7 +1,7 @@
-"""The head of a report: every method's score, its difference from the baseline, and sentences.
+"""The findings at the head of a report: the answer, figures, one line per question, and the scores in a table.
 
-All numbers are those that notebook 06 published in `compare.json`. The head of the report is made
-from them by `templates/scores.html.j2`, which escapes every text.
+All numbers are those that notebook 06 published in `compare.json`, and those of the fusion weights of its attention
+runs. The head of the report is made from them by `templates/findings.html.j2`, which escapes every text.
 """
 
 from __future__ import annotations
@@ -9,10 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
+from studykit.attention.summary import AttentionSummary
 from studykit.evaluation.metrics.properties import format_score
-from studykit.evaluation.results import MethodSummary, MetricComparison, read_results
-from studykit.report import conclusions, verdicts
+from studykit.evaluation.results import ComparisonResults, MethodSummary, MetricComparison, read_results
+from studykit.report import conclusions, figures, fusion_weights, verdicts
+from studykit.runs import files
 from studykit.runs.text import plural
+from studykit.study.plan import Run
+
+TABLE_FORMATS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}  # endings of a comparison's exported tables
 
 
 @dataclass(frozen=True)
@@ -29,33 +36,117 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The main score of every method, and the answers to the study's questions."""
+    """The scores of every method by one metric."""
 
     label: str  # of the score
     unit: str
     baseline: str  # the method from which the others differ
     lines: list[ScoreLine]
     caption: str
+
+
+@dataclass(frozen=True)
+class Chip:
+    """The verdict of one difference in a few words."""
+
+    metric: str
+    method: str  # where a question has several differences, else ""
+    pair: str  # "advfusion_zero − adapterfusion"
+    difference: str  # with its sign and unit
+    verdict: str  # with its sign, see `forest.verdict_sign`
+    kind: str  # "better", "worse" or "undecided", the class in the style sheet
+
+
+@dataclass(frozen=True)
+class QuestionLine:
+    """One question of the study: its verdicts, and the sentences that hold all numbers."""
+
+    question: str
+    chips: list[Chip]
     sentences: list[str]  # **bold** as in Markdown
 
 
-def read_score_table(run_dir: Path, target: str) -> ScoreTable | None:
-    """Returns the scores that a comparison published in `run_dir`; None if it published none.
+@dataclass(frozen=True)
+class Findings:
+    """What a reader sees first."""
+
+    answer: list[str]  # sentences; **bold** as in Markdown
+    forest: Markup
+    further: list[Markup]  # figures of the weights
+    by_loss: Markup | None  # the forest by completion loss
+    questions: list[QuestionLine]
+    tables: list[ScoreTable]
+    meanings: str
+    limits: list[str]
+
+
+def read_findings(run: Run, target: str) -> Findings | None:
+    """Returns what a comparison published; None if it published nothing.
 
     Args:
         target: the target language, which the sentences name.
     """
-    results = read_results(run_dir)
+    results = read_results(run.dir)
     if results is None:
         return None
-    main = results.main_comparison
+    main, loss = results.main_comparison, results.loss_comparison
+    answer = conclusions.answer(results, target)
+    looks = figures.method_looks(row.method for row in main.summaries if row.final)
+    options = {"looks": looks, "message": answer[0].replace("**", "") if answer else ""}
+    further = [figures.own_weight_slopes(results.attention, target, looks=looks)] if results.attention else []
+    if summaries := attention_summaries(run):
+        further.append(figures.change_panels(fusion_weights.changes(summaries), **fusion_weights.about(summaries)))
+    return Findings(
+        answer=answer,
+        forest=Markup(figures.figure_html(figures.forest(main, **options))),
+        further=[Markup(figures.figure_html(figure)) for figure in further],
+        by_loss=Markup(figures.figure_html(figures.forest(loss, looks=looks))) if loss else None,
+        questions=question_lines(results),
+        tables=[score_table(comparison) for comparison in results.judged_by],
+        meanings=verdicts.verdict_meanings(main),
+        limits=verdicts.limits(main),
+    )
+
+
+def attention_summaries(run: Run) -> dict[str, AttentionSummary]:
+    """Returns the recorded fusion weights behind a comparison, by method; without those that are not there."""
+    places = run.params.get("attention") or {}
+    written = {method: files.project_path(place) / "summary.json" for method, place in places.items()}
+    return {method: AttentionSummary.read(file) for method, file in written.items() if Path(file).is_file()}
+
+
+def question_lines(results: ComparisonResults) -> list[QuestionLine]:
+    """Returns the questions of a study with the verdicts of their differences, by all metrics that judge."""
+    lines: dict[str, QuestionLine] = {}
+    for comparison in results.judged_by:
+        for question, contrasts in conclusions.by_question(comparison).items():
+            line = lines.setdefault(question, QuestionLine(question, [], []))
+            for contrast in contrasts:
+                unit = verdicts.difference_unit(comparison)
+                line.chips.append(
+                    Chip(
+                        metric=verdicts.metric_in_sentence(comparison).removeprefix("the completion "),
+                        method=contrast.method if len(contrasts) > 1 else "",
+                        pair=f"{contrast.method} \u2212 {contrast.against}",
+                        difference=f"{verdicts.signed(contrast.value, comparison.metric)} {unit}",
+                        verdict=verdicts.verdict_sign(contrast.verdict),
+                        kind=contrast.verdict.direction,
+                    )
+                )
+                line.sentences.append(verdicts.sentence(comparison, contrast))
+    return list(lines.values())
+
+
+def score_table(comparison: MetricComparison) -> ScoreTable:
+    """Returns the final scores of all methods by one metric, with their differences from the baseline."""
+    seeds, rows = plural(comparison.seeds, "seed"), verdicts.sample_size(comparison.summaries[0], "test row")
     return ScoreTable(
-        label=main.label,
-        unit=main.unit,
-        baseline=main.baseline,
-        lines=[_score_line(row, main) for row in main.summaries if row.final],
-        caption=_caption(main),
-        sentences=[text for comparison in results.judged_by for text in conclusions.in_brief(comparison, target)],
+        label=comparison.label,
+        unit=comparison.unit,
+        baseline=comparison.baseline,
+        lines=[_score_line(row, comparison) for row in comparison.summaries if row.final],
+        caption=f"Scores are means over {seeds}, n = {rows}, each with its {comparison.confidence:.0%} interval over "
+        "rows.",
     )
 
 
@@ -76,10 +167,7 @@ def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:
     )
 
 
-def _caption(main: MetricComparison) -> str:
-    seeds = plural(main.seeds, "seed")
-    rows = verdicts.sample_size(main.summaries[0], "test row")
-    return (
-        f"Scores are means over {seeds}, n = {rows}, each with its {main.confidence:.0%} interval over rows. "
-        f"{verdicts.verdict_meanings(main)}"
-    )
+def exported_tables(run: Run) -> dict[str, str]:
+    """Returns the tables that a run has written for spreadsheets and papers: their names by their endings."""
+    folder = files.project_path(run.dir)
+    return {ending: name for ending, name in TABLE_FORMATS.items() if (folder / f"table.{ending}").is_file()}

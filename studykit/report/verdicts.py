@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from studykit.evaluation.metrics.properties import decimals, format_score, is_rate
-from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison
+from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, Verdict
 from studykit.evaluation.student import StandardError, detectable
 from studykit.runs.text import plural
 
@@ -179,6 +179,27 @@ def brief(comparison: MetricComparison, contrast: Contrast) -> str:
     known = ", ".join(f"over {of} {signed_interval(one, metric)}" for of, one in intervals.items() if one)
     value = f"{contrast.verdict}, {signed(contrast.value, metric)} {difference_unit(comparison)}"
     return f"{value} ({comparison.confidence:.0%} interval {known})" if known else value
+
+
+def plain(comparison: MetricComparison, contrast: Contrast) -> str:
+    """Returns the verdict of one difference as a sentence with one number."""
+    found, a, b = contrast.verdict, contrast.method, contrast.against
+    value = f"{signed(contrast.value, comparison.metric)} {difference_unit(comparison)}"
+    judged = f"judged by {metric_in_sentence(comparison)} ({value})"
+    if found.is_decided:
+        limit = "" if found.seeds_confirm else ", but other seeds could reverse this"
+        return f"{a} is {found.direction} than {b}, {judged}{limit}."
+    if found.equivalent_within:
+        return f"{a} and {b} are equivalent within {size(found.equivalent_within, comparison)}, {judged}."
+    return f"We cannot tell whether {a} or {b} is better, {judged}."
+
+
+def verdict_sign(verdict: Verdict) -> str:
+    """Returns a verdict in a word with a sign; "here" means on these seeds only, and its sign is hollow."""
+    if not verdict.is_decided:
+        return "\u2261 equivalent" if verdict.equivalent_within else "\u25cb undecided"
+    signs = {"better": "\u25b2\u25b3", "worse": "\u25bc\u25bd"}[verdict.direction]
+    return f"{signs[not verdict.seeds_confirm]} {verdict.direction}{'' if verdict.seeds_confirm else ' here'}"
 
 
 def verdict_meanings(comparison: MetricComparison) -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 
 import studykit
 from studykit.attention.record import POOLS, entropy, mean_weights, target_weights
-from studykit.report import pages
+from studykit.report import documents
 from studykit.report.explorer.payload import RAMP
 from studykit.report.figures import style
 from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record, mean_and_sd, sample_means
@@ -41,7 +41,7 @@ class Opened:
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.messages.append(message.text) if READBACK not in message.text else None)
         page.on("pageerror", lambda error: self.messages.append(str(error)))
-        file.write_text(pages.document("Report", Markup(explorer.frame), "mark"), encoding="utf-8")
+        file.write_text(documents.document("Report", Markup(explorer.frame), "mark"), encoding="utf-8")
         page.goto(file.as_uri())
         self.address = file.as_uri()
         self.frame = next(frame for frame in page.frames if frame.parent_frame)

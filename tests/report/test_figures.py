@@ -21,10 +21,19 @@ from nbconvert import HTMLExporter
 
 from studykit.attention.record import FusionRecord, RecordedSample, token_marks
 from studykit.errors import UserError
-from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary, Verdict
+from studykit.evaluation.results import (
+    Contrast,
+    Interval,
+    MethodCost,
+    MethodSummary,
+    MetricComparison,
+    OwnAttention,
+    Verdict,
+)
 from studykit.evaluation.worth import MemberWorth
 from studykit.report.figures import comparison, fusion, heatmaps, style, training
 from studykit.report.figures import tokens as figures_tokens
+from studykit.report.figures.forest import forest
 from studykit.report.figures.tokens import COLUMNS, wrap
 from studykit.report.html import render_notebook
 
@@ -83,6 +92,22 @@ def contrast(method: str, value: float, interval: tuple | None, by_seed: list[fl
 
 SCORES = [summary("base", 1.0, (0.0, 2.0), []), summary("lora", 5.0, (4.0, 6.5), [4, 5, 6])]
 GAPS = [contrast("lora", 4.0, (3.0, 5.5), [3, 4, 5]), contrast("fusion", -1.0, (-3.0, 0.5), [])]
+COMPARED = MetricComparison(
+    metric="pass_at_1", label="pass@1", unit="%", baseline="base", language="lua", signature="made", confidence=0.95,
+    margin=None, summaries=[
+        SCORES[0], SCORES[1], summary("fusion, phase 1", 7.0, None, [7.0]).model_copy(update={"final": False}),
+        summary("fusion", 0.0, (-1.0, 1.0), [0.0]),
+    ], contrasts=GAPS,
+)  # fmt: skip
+OWN = [
+    OwnAttention(method=method, phase=phase, own_weight=own, own_share=own, by_seed=[own, own], change=0.0,
+                 change_sd=0.0, change_interval=None, samples=N, tokens="completion", empty_slot=False)
+    for method, states in {
+        "adapterfusion": {"initialisation": 0.3, "AdapterFusion": 0.4},
+        "advfusion_zero": {"initialisation": 0.3, "phase 1, masked": 0.1, "phase 1, restored": 0.2, "phase 2": 0.25},
+    }.items()
+    for phase, own in states.items()
+]  # fmt: skip
 COSTS = [
     MethodCost(method="base", parameters=0, steps=None, seconds=None, members_seconds=None, memory_mb=400),
     MethodCost(method="lora", parameters=9000, steps=10, seconds=30.0, members_seconds=None, memory_mb=500),
@@ -121,7 +146,14 @@ FIGURES = {
     "saturation_per_layer": lambda: fusion.saturation_per_layer({"a": SEEDS[..., 2]}, samples=N),
     "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
     "comparison": lambda: comparison.scores(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),
-    "differences": lambda: comparison.differences(GAPS, metric="pass@1 (points)", baseline="base", samples=N),
+    "forest": lambda: forest(COMPARED, message="AdvFusion is better."),
+    "own_weight_slopes": lambda: comparison.own_weight_slopes(OWN, TARGET),
+    "change_panels": lambda: heatmaps.change_panels(
+        {"minus uniform": {"a": SEEDS - 1 / 3, "b": SEEDS[::-1] - 1 / 3}, "minus init": {"a": SEEDS - SEEDS[::-1]}},
+        MEMBERS,
+        TARGET,
+        samples=N,
+    ),
     "cost": lambda: comparison.cost(COSTS, MEANS, metric="pass@1 (%)", samples=N),
     "token_strip": lambda: figures_tokens.token_strip(record(HOSTILE)),
     "token_strip of a member": lambda: figures_tokens.token_strip(
@@ -156,7 +188,8 @@ def test_every_figure_renders_and_says_what_it_shows(name):
     assert len(figure.alt) > 40
     axes = labelled(figure)
     if not name.startswith("token_strip"):
-        assert axes and any(each.get_xlabel() for each in axes) and any(each.get_ylabel() for each in axes)
+        assert axes and any(each.get_xlabel() for each in axes)
+        assert name == "forest" or any(each.get_ylabel() for each in axes), "names of methods need no title"
     document = minidom.parseString(text).documentElement
     assert document.tagName == "svg" and document.getAttribute("role") == "img"
     assert document.getAttribute("aria-label") == style.NOT_XML.sub("\ufffd", figure.alt)
@@ -408,9 +441,34 @@ def test_what_was_not_measured_is_said():
 def test_a_single_row_has_a_point_and_no_interval():
     scores = comparison.scores([summary("base", 1.0, None, []), SCORES[1]], metric="pass@1 (%)", samples=1)
     gap = contrast("lora", 4.0, None, [3, 4, 5])
-    gaps = comparison.differences([gap], metric="pass@1 (points)", baseline="base", samples=1)
-    assert "base 1 (no interval); lora 5 (4 to 6.5)" in scores.alt and "lora +4 (no interval)" in gaps.alt
+    gaps = forest(COMPARED.model_copy(update={"summaries": SCORES, "contrasts": [gap]}))
+    assert "base 1 (no interval); lora 5 (4 to 6.5)" in scores.alt and "lora 5.0 (+4.0, –, undecided)" in gaps.alt
     assert all(style.svg(figure) for figure in (scores, gaps))
+
+
+def test_the_forest_draws_differences_around_scores_and_phases_above():
+    figure = forest(COMPARED, looks=style.method_looks(["base", "lora", "fusion"]))
+    lines = [(line.get_linewidth(), line.get_xdata(), line.get_ydata()) for line in figure.axes[0].lines]
+    (_, interval, _), *_ = [line for line in lines if line[0] == 3.2 and line[2][0] == 1]
+    np.testing.assert_allclose(interval, (4.0, 6.5))  # +3.0 to +5.5, around 5 where the baseline has 1
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[7.0]] and hollow[0].get_ydata()[0] < 2
+    assert {"baseline", "+4.0", "\u22121.0", "\u25cb undecided"} <= set(texts(figure))
+
+
+def test_a_base_that_lies_far_away_does_not_squeeze_the_rest():
+    summaries = [summary("base", 0.0, None, []), *(summary(f"lora{i}", 90.0 + i, None, [90.0 + i]) for i in range(3))]
+    compared = COMPARED.model_copy(update={"baseline": "lora0", "summaries": summaries, "contrasts": []})
+    axes = forest(compared).axes[0]
+    assert axes.get_xlim()[0] > 85 and "\u25c4 0.0" in texts(axes.figure)
+
+
+def test_a_slope_goes_through_all_states_and_labels_do_not_overlap():
+    axes = comparison.own_weight_slopes(OWN, TARGET).axes[0]
+    means = [line for line in axes.lines if line.get_marker() != "None"]
+    assert [list(line.get_xdata()) for line in means] == [[0, 3], [0, 1, 2, 3]]
+    np.testing.assert_allclose(means[1].get_ydata(), [30, 10, 20, 25])
+    assert comparison._spread([1.0, 1.0, 5.0], 2.0) == [1.0, 3.0, 5.0]
 
 
 def test_categories_stay_apart_in_grey_and_beyond_eight():
@@ -444,7 +502,7 @@ def test_a_method_looks_the_same_in_all_figures():
     looks = style.method_looks(["base", "fusion", "lora"])
     scores, gaps, costs = (
         comparison.scores(SCORES, metric="x", samples=N, looks=looks),
-        comparison.differences(GAPS, metric="x", baseline="base", samples=N, looks=looks),
+        forest(COMPARED, looks=looks),
         comparison.cost(COSTS, MEANS, metric="x", samples=N, looks=looks),
     )
     expected = looks["lora"].colour, looks["lora"].marker

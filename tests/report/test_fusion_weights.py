@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,16 @@ def test_the_sentences_on_worth_name_who_is_needed_who_harms_and_what_attention_
     ]
     assert fusion_weights.worth_table(members)[0]["over rows"] == "+0.1000 to +0.3000"
     assert fusion_weights.correlation_table([found])[0]["rank correlation"] == "+0.10"
+
+
+def test_finished_weights_are_set_against_uniform_and_against_the_initialisation():
+    one = made_summary()
+    fewer = replace(one, members=one.members[1:], phases={
+        title: replace(phase, weights=phase.weights[..., 1:]) for title, phase in one.phases.items()
+    })  # fmt: skip
+    changes = fusion_weights.changes({"all": one, "fewer": fewer})
+    np.testing.assert_allclose(changes["minus uniform"]["all"], one.last.weights - 1 / len(one.members))
+    np.testing.assert_allclose(changes["minus initialisation"]["all"], one.change("phase 2"))
+    left_out = fusion_weights.about({"all": one, "fewer": fewer})["members"].index(one.members[0])
+    assert np.isnan(changes["minus uniform"]["fewer"][..., left_out]).all()
+    assert np.isfinite(np.delete(changes["minus uniform"]["fewer"], left_out, axis=-1)).all()

@@ -12,7 +12,7 @@ import pytest
 from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studykit.report import html, pages
+from studykit.report import documents, html
 
 RUN = "top.postMessage('ran','*')"
 ADDRESS = "http://report.example/"
@@ -162,5 +162,5 @@ def test_the_content_policy_stops_what_is_not_cleaned(visit):
     """Links and refreshes that leave the page are the cleaning's to remove: no policy of a page stops them."""
     for name, text in HTML.items():
         if "refresh" not in name:
-            document = pages.document("Report", Markup(f"{text}<iframe srcdoc=''></iframe>"), "mark")
+            document = documents.document("Report", Markup(f"{text}<iframe srcdoc=''></iframe>"), "mark")
             assert visit(document) == [], name

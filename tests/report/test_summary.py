@@ -1,29 +1,40 @@
-"""The scores at the head of a report: values and differences with their intervals, as they were published."""
+"""The findings at the head of a report: the answer, the questions and the scores, as they were published."""
 
 from __future__ import annotations
 
+import pytest
 from bs4 import BeautifulSoup
 
 from studykit.evaluation import comparison
 from studykit.evaluation.results import ComparisonResults
-from studykit.report import pages, summary
+from studykit.report import summary
+from studykit.report.documents import render
+from studykit.study.plan import Run
 from tests import made_scores
 
 
-def publish(run_dir) -> ComparisonResults:
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    """A comparison that has published nothing yet."""
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    (tmp_path / "runs/compare/lua-0123456789").mkdir(parents=True)
+    return Run("compare", "lua", "0123456789", {"attention": {}}, ())
+
+
+def publish(run: Run, home) -> ComparisonResults:
     """A published compare.json; AdvFusion is best, the bottleneck adapter worst."""
     methods = {"bottleneck": 0.2, "adapterfusion": 0.4, "advfusion_zero": 0.7}
     scores = {name: made_scores.method(share, loss=2 - share) for name, share in methods.items()}
     options = {"baseline": "adapterfusion", "confidence": 0.95, "resamples": 1000}
     metrics = {metric: comparison.compare(scores, metric, **options) for metric in ("pass_at_1", "loss")}
     results = ComparisonResults(main="pass_at_1", metrics=metrics, sources=[], attention=[], cost=[], time=[])
-    (run_dir / "compare.json").write_text(results.model_dump_json())
+    (home / run.dir / "compare.json").write_text(results.model_dump_json())
     return results
 
 
-def test_every_number_comes_with_its_interval(tmp_path):
-    main = publish(tmp_path).main_comparison
-    scores = summary.read_score_table(tmp_path, "lua")
+def test_every_number_comes_with_its_interval(run, tmp_path):
+    main = publish(run, tmp_path).main_comparison
+    scores = summary.score_table(main)
     lines = {line.method: line for line in scores.lines}
     assert list(lines) == ["bottleneck", "adapterfusion", "advfusion_zero"]
     for name, line in lines.items():
@@ -39,26 +50,29 @@ def test_every_number_comes_with_its_interval(tmp_path):
     assert "over 3 seeds, n = 200 test rows, each with its 95% interval" in scores.caption
 
 
-def test_the_hypothesis_is_answered_by_score_and_by_loss(tmp_path):
-    publish(tmp_path)
-    sentences = summary.read_score_table(tmp_path, "lua").sentences
-    by_score = [sentence for sentence in sentences if "pass@1" in sentence]
-    by_loss = [sentence for sentence in sentences if "the completion loss" in sentence]
-    assert [*by_score, *by_loss] == sentences and "AdvFusion beats" in by_loss[0]
-    assert "+30.0 points (95% interval over rows +24.0 to +36.0, over rows and seeds +23.8 to +36.2)" in by_score[0], (
-        "with both intervals"
-    )
+def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
+    publish(run, tmp_path)
+    found = summary.read_findings(run, "lua")
+    assert found.answer == [
+        "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1 and by the completion loss.",
+        "adapterfusion is better than bottleneck, judged by pass@1 (+20.0 points).",
+    ]
+    advfusion = next(line for line in found.questions if line.question.startswith("Does AdvFusion beat"))
+    assert [(chip.metric, chip.verdict, chip.kind) for chip in advfusion.chips] == [
+        ("pass@1", "\u25b2 better", "better"), ("loss", "\u25b2 better", "better")
+    ]  # fmt: skip
+    assert "+24.0 to +36.0" in advfusion.sentences[0] and "over rows and seeds +23.8 to +36.2" in advfusion.sentences[0]
+    assert "AdvFusion beats AdapterFusion" in found.forest and found.by_loss and not found.further
 
 
-def test_texts_are_escaped_and_bold_is_kept(tmp_path):
-    publish(tmp_path)
-    file = tmp_path / "compare.json"
+def test_texts_are_escaped_and_bold_is_kept(run, tmp_path):
+    publish(run, tmp_path)
+    file = tmp_path / run.dir / "compare.json"
     file.write_text(file.read_text().replace("pass@1", "<b>pass"))
-    scores = summary.read_score_table(tmp_path, "<i>")
-    soup = BeautifulSoup(pages._render("scores.html.j2", scores=scores), "html.parser")
-    assert not soup.find_all(["b", "i"]) and soup.select("li strong")
+    soup = BeautifulSoup(render("findings.html.j2", findings=summary.read_findings(run, "<i>")), "html.parser")
+    assert not soup.find_all(["b", "i"]) and soup.select(".answer strong") and soup.select("li strong")
     assert "<b>pass" in soup.get_text()
 
 
-def test_a_run_without_a_comparison_has_no_scores(tmp_path):
-    assert summary.read_score_table(tmp_path, "lua") is None
+def test_a_run_without_a_comparison_has_no_findings(run):
+    assert summary.read_findings(run, "lua") is None

@@ -1,11 +1,13 @@
 """Figures for notebooks, reports and papers, one call each; `show` displays one with alternative text and caption.
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
-`training` draws losses and lengths, `comparison` scores and costs, `heatmaps` and `fusion` weights by layer and member,
+`training` draws losses and lengths, `forest` all methods of a comparison, `comparison` scores and costs, `heatmaps`
+and `fusion` weights by layer and member,
 `tokens` the weights of single tokens; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
-from studykit.report.figures.comparison import cost, differences, scores
+from studykit.report.figures.comparison import cost, own_weight_slopes, scores
+from studykit.report.figures.forest import forest
 from studykit.report.figures.fusion import (
     attention_by_phase,
     entropy_per_layer,
@@ -14,7 +16,7 @@ from studykit.report.figures.fusion import (
     target_share_per_layer,
     weight_against_worth,
 )
-from studykit.report.figures.heatmaps import fusion_heatmap, fusion_panels, phase_comparison
+from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusion_panels, phase_comparison
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
 from studykit.report.figures.training import attention_curves, length_histograms, loss_curves
@@ -22,15 +24,17 @@ from studykit.report.figures.training import attention_curves, length_histograms
 __all__ = [
     "attention_by_phase",
     "attention_curves",
+    "change_panels",
     "cost",
-    "differences",
     "entropy_per_layer",
     "figure_html",
+    "forest",
     "fusion_heatmap",
     "fusion_panels",
     "length_histograms",
     "loss_curves",
     "method_looks",
+    "own_weight_slopes",
     "phase_comparison",
     "saturation_per_layer",
     "save",

@@ -1,4 +1,4 @@
-"""Figures of notebook 06: the scores of all methods, their differences, and their costs."""
+"""Figures of notebooks 04 and 06: scores, the weight of the target's own adapter, and costs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from studykit.evaluation.results import Contrast, Interval, MethodCost, MethodSummary
+from studykit.evaluation.results import Interval, MethodCost, MethodSummary, OwnAttention
 from studykit.report.figures.style import (
     GREY,
     Look,
@@ -21,6 +21,7 @@ from studykit.report.figures.style import (
     styled,
 )
 from studykit.runs.text import plural
+from studykit.study.methods import PHASE_1
 
 
 @styled
@@ -63,35 +64,65 @@ def scores(
 
 
 @styled
-def differences(
-    contrasts: Sequence[Contrast],
-    *,
-    metric: str,
-    baseline: str,
-    samples: int,
-    confidence: float = 0.95,
-    looks: Mapping[str, Look] | None = None,
+def own_weight_slopes(
+    rows: Sequence[OwnAttention], target: str, *, looks: Mapping[str, Look] | None = None
 ) -> tuple[Figure, str, str]:
-    """Draws the difference of every method to one of them with its interval over rows, and one open point per seed.
+    """Draws the weight of the target's own adapter from the initialisation to the end, a line per method.
+
+    A method of one phase has a straight line. Points are means over seeds; thin lines are the seeds.
 
     Args:
-        metric: name and unit of the differences, as "pass@1 (points)".
         looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = new_figure(width=6.5, height=1.0 + 0.42 * len(contrasts))
+    figure, axes = new_figure(width=8.4, height=2.9)
     axes = axes[0, 0]
-    axes.axvline(0, color="black", linewidth=0.9)
-    for y, contrast in enumerate(contrasts):
-        look = look_of(contrast.method, looks)
-        _plot_row(axes, y, contrast.value, contrast.interval, contrast.by_seed, look)
-    axes.set_yticks(range(len(contrasts)), [contrast.method for contrast in contrasts])
-    axes.set(ylim=(len(contrasts) - 0.4, -0.6), xlabel=f"{metric}: difference to {baseline}", ylabel="method")
-    axes.grid(axis="x")
-    values = "; ".join(f"{c.method} {c.value:+.4g} {_interval_text(c.interval, '+.4g')}" for c in contrasts)
-    about = f"{confidence:.0%} intervals, paired over n = {samples} samples"
-    alt = f"Differences in {metric} to {baseline}, {about}: {values}."
-    caption = f"Differences in {metric} to {baseline}, {about}; 0 is no difference, open points are seeds."
+    methods = list(dict.fromkeys(row.method for row in rows))
+    states = {method: [row for row in rows if row.method == method] for method in methods}
+    # the columns: all states between the first and the last of a method, in their order
+    between = list(dict.fromkeys(_between(row.phase) for of_method in states.values() for row in of_method[1:-1]))
+    columns = [rows[0].phase, *sorted(between), "finished"]
+    ends = []
+    for method, of_method in states.items():
+        look = look_of(method, looks)
+        x = [0, *(columns.index(_between(row.phase)) for row in of_method[1:-1]), len(columns) - 1][-len(of_method) :]
+        for seed in zip(*(row.by_seed for row in of_method), strict=True):
+            axes.plot(x, 100 * np.array(seed), color=look.colour, linewidth=0.6, alpha=0.5)
+        y = [100 * row.own_weight for row in of_method]
+        axes.plot(x, y, clip_on=False, **marker_style(look, size=6))
+        ends.append((y[-1], f" {method} {y[-1]:.0f}", look.colour))
+    top = max(100 * weight for row in rows for weight in row.by_seed) * 1.08 or 1.0
+    axes.set(
+        ylim=(0, top), xlim=(-0.15, len(columns) - 1), ylabel=f"weight on {target} (%)", xlabel="state of the fusion"
+    )
+    for (_, label, colour), height in zip(
+        sorted(ends), _spread([end[0] for end in sorted(ends)], top / 15), strict=True
+    ):
+        axes.annotate(label, (len(columns) - 1, height), xytext=(5, 0), textcoords="offset points", va="center",
+                      color=colour, fontsize=8, annotation_clip=False)  # fmt: skip
+    axes.set_xticks(range(len(columns)), [column.replace(", ", ",\n") for column in columns])
+    axes.grid(axis="y")
+    samples, seeds = rows[0].samples, max(len(row.by_seed) for row in rows)
+    about = f"n = {samples} samples, {plural(seeds, 'seed')}, {rows[0].tokens} tokens"
+    from_to = "; ".join(f"{m} {of[0].own_weight:.1%} to {of[-1].own_weight:.1%}" for m, of in states.items())
+    alt = f"Weight of the {target} adapter, from initialisation to the finished fusion, {about}: {from_to}."
+    moved = ", ".join(f"{m} {100 * (of[-1].own_weight - of[0].own_weight):+.0f}" for m, of in states.items())
+    caption = (
+        f"Training changed the weight of the {target} adapter by these points: {moved}. Thin lines: seeds. {about}."
+    )
     return figure, alt, caption
+
+
+def _between(state: str) -> str:
+    """Returns the column of a state: phase 1 with and without a mask share one."""
+    return PHASE_1.title if state.startswith(PHASE_1.title) and not state.endswith(", restored") else state
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Returns rising values, moved up as little as needed to lie at least `gap` apart."""
+    spread: list[float] = []
+    for value in values:
+        spread.append(max(value, spread[-1] + gap) if spread else value)
+    return spread
 
 
 def _plot_row(axes: Axes, y: int, value: float, interval: Interval | None, points: Sequence[float], look: Look) -> None:

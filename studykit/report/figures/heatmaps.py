@@ -60,7 +60,7 @@ def _heatmap(
         yticklabels=False,
     )
     mesh = axes.collections[0]
-    for text, value in zip(axes.texts, values.flat, strict=True):
+    for text, value in zip(axes.texts, values[~np.isnan(values)], strict=True):
         text.set_color(ink_on(cmap(norm(value))))  # seaborn's own choice has too little contrast on medium colours
     axes.set_xticks(np.arange(len(members)) + 0.5, members, rotation=35, ha="right", rotation_mode="anchor")
     if target in members:
@@ -156,6 +156,59 @@ def fusion_panels(
     what = f"{len(panels)} heatmaps of the mean {quantity} by layer and member"
     alt = f"{what}, n = {samples} samples. The target gets: {target_text}."
     caption = f"Mean {quantity} per layer and member (percent); target framed. {samples_text(samples, tokens, seeds)}."
+    return figure, alt, caption
+
+
+@styled
+def change_panels(
+    changes: Mapping[str, Mapping[str, np.ndarray]],
+    members: Sequence[str],
+    target: str,
+    *,
+    samples: int,
+    tokens: str = "completion",
+    layers: Sequence[str] | None = None,
+) -> tuple[Figure, str, str]:
+    """Draws weights of several methods minus a reference, a row of small heatmaps for each reference.
+
+    Args:
+        changes: weights minus the reference, (S, L, A), by the name of the reference and by method; NaN where a member
+            is not in the fusion. Cells are means over the S seeds; those whose seeds differ in sign are in brackets.
+    """
+    panels = [(f"{method}\n{reference}", one) for reference, by in changes.items() for method, one in by.items()]
+    columns = min(4, max(map(len, changes.values())))
+    per_row = -(-max(map(len, changes.values())) // columns)
+    limit = max(0.05, *(float(np.nanmax(np.abs(one.mean(0)))) for _, one in panels))
+    depth, seeds = max(one.shape[1] for _, one in panels), max(len(one) for _, one in panels)
+    rows, cell = per_row * len(changes), 0.32
+    size = {"width": 1.5 + columns * (0.25 + cell * len(members)), "height": 0.3 + rows * (0.75 + 0.24 * depth)}
+    figure, axes = new_figure(rows, columns, **size, sharey=True)
+    at = [(r, c) for start in range(0, rows, per_row) for r in range(start, start + per_row) for c in range(columns)]
+    counts = [len(by) for by in changes.values()]
+    used = {place for n, count in enumerate(counts) for place in at[n * per_row * columns :][:count]}
+    for place in set(at) - used:
+        axes[place].set_visible(False)
+    for place, (title, one) in zip(sorted(used), panels, strict=True):
+        norm = Normalize(-limit, limit)
+        mesh = _heatmap(axes[place], one.mean(0), members, target, layers, cell, norm, DIVERGING)
+        agree = (np.abs(np.sign(one).sum(0)) == len(one))[~np.isnan(one.mean(0))]
+        for text, is_sure in zip(axes[place].texts, agree, strict=True):
+            text.set_text(text.get_text() if is_sure else f"({text.get_text()})")
+        axes[place].set_title(title, fontsize=8.5)
+        is_lowest = (place[0] + 1, place[1]) not in used
+        axes[place].set_xlabel("member adapter" if is_lowest else "")
+        axes[place].tick_params(labelbottom=is_lowest)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("layer")
+    _bar(figure, mesh, axes, "difference (points)")
+    about = samples_text(samples, tokens, seeds)
+    names = ", ".join(dict.fromkeys(method for by in changes.values() for method in by))
+    alt = f"Heatmaps of fusion weights of {names}, {' and '.join(changes)}, by layer and member, n = {samples} samples."
+    brackets = f" In brackets: the {seeds} seeds differ in the direction." * (seeds > 1)
+    caption = (
+        f"Weights of the finished fusions, {' and '.join(changes)}, by layer and member (points, colour centred at 0); "
+        f"target {target} framed.{brackets} {about}."
+    )
     return figure, alt, caption
 
 

@@ -45,6 +45,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 SEQUENTIAL = sns.color_palette("mako_r", as_cmap=True)  # perceptually uniform; 0 prints white, 1 black
 DIVERGING = mpl.colormaps["PuOr_r"]  # centred at 0; both ends print dark, hence the sign in every cell
 GREY = "#666666"
+GOOD, BAD = "#00684a", "#a8321a"  # of verdicts
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     # Verdana has DejaVu's widths, so a reader without DejaVu sees the same layout
@@ -65,12 +66,19 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5.0,
     "hatch.linewidth": 0.4,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "figure.facecolor": "none",  # the colour of the page
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar sign in a token or a name is a dollar sign
 }
+# A figure has no ground of its own. On JupyterLab's dark theme, its light colours become dark and keep their hue. In a
+# notebook that is not trusted, the style is dropped and the figure keeps a white ground, as it does elsewhere.
+ON_DARK = (
+    "<style>[data-jp-theme-light] .drawn img {background: none !important} "
+    '[data-jp-theme-light="false"] .drawn img {filter: invert(1) hue-rotate(180deg)}</style>'
+)
 MAX_SVG_BYTES = 600_000  # a larger figure is shown as PNG
 # Characters that XML 1.0 forbids even when they are escaped; tokens may hold them.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -193,7 +201,7 @@ def figure_html(figure: Figure, alt: str | None = None, caption: str | None = No
         kind, data = "png", _render(figure, format="png", dpi=150)
     width = round(figure.get_figwidth() * 96)
     return (
-        f'<figure style="margin: 0.8em 0; max-width: {width}px">'
+        f'{ON_DARK}<figure class="drawn" style="margin: 0.8em 0; max-width: {width}px">'
         f'<img alt="{html.escape(alt)}" width="{width}" style="max-width: 100%; height: auto; background: white" '
         f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
         f'<figcaption style="font-size: 0.9em; line-height: 1.35">{html.escape(caption)}</figcaption></figure>'
