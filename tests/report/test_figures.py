@@ -417,13 +417,19 @@ def test_panels_are_called_what_they_show_and_bars_what_they_are_of():
 
 
 def test_phases_of_a_loss_follow_each_other():
-    axes = training.loss_curves({"phase 1": LOG, "phase 2": LOG}, samples=N, best={"phase 1": 10, "phase 2": 5}).axes[0]
+    logs = {"phase 1": LOG, "phase 2": LOG}
+    figure = training.loss_curves(logs, samples=N, best={"phase 1": 10, "phase 2": 5})
+    axes, below = figure.axes
     curves = [
         line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "s"
     ]
     assert curves == [[0, 10], [10, 20]]
     verticals = [line.get_xdata()[0] for line in axes.lines if line.get_xdata()[0] == line.get_xdata()[-1]]
-    assert verticals == [10, 10, 15]
+    assert sorted(verticals) == [10, 10, 15]
+    assert any("+1.000" in text.get_text() for text in axes.texts), "the jump between the phases"
+    assert {line.get_label() for line in below.lines} > {"validation, prompt + completion"}
+    alone = training.loss_curves({"": [{"step": 5, "loss": 2.0}]}, samples=N)
+    assert len(alone.axes) == 1
 
 
 def test_overlong_samples_are_counted_not_dropped():

@@ -6,40 +6,77 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studykit.report.figures.style import GREY, category_style, legend_above, new_figure, styled
 
-# Looks of the curves by the key of a training log: validation has markers, and completion only is dashed.
-LOSSES: dict[str, dict[str, Any]] = {
+# Looks of the curves beside the completion loss of validation, by the key of a training log.
+OTHER_LOSSES: dict[str, dict[str, Any]] = {
     "loss": {"color": "#0072B2", "linewidth": 1.0},
-    "eval_sequence_loss": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
-    "eval_loss": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+    "eval_sequence_loss": {"color": "#D55E00", "linestyle": "--", "marker": "o"},
 }
+COMPLETION = {"color": "#D55E00", "linestyle": "-", "marker": "s"}
+Log = Mapping[str, Sequence[Mapping[str, Any]]]  # `TrainingResult.log` by phase, in order
+
+
+def _phases(log: Log) -> list[tuple[float, str, Sequence[Mapping[str, Any]]]]:
+    """Returns the step at which each phase begins, its title and its log: a later phase goes on where one ended."""
+    starts = np.cumsum([0, *(max((row["step"] for row in rows), default=0) for rows in log.values())])
+    return [(float(start), phase, rows) for start, (phase, rows) in zip(starts, log.items(), strict=False)]
+
+
+def _draw_completion_loss(axes: Axes, log: Log, best: Mapping[str, int] | None = None) -> list[float]:
+    """Draws the completion loss of validation, a line per phase, and an arrow for the jump between two phases.
+
+    Returns all losses in order. best: the step whose weights were kept, by phase.
+    """
+    losses: list[float] = []
+    for start, phase, rows in _phases(log):
+        points = [(start + row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
+        if points and losses:  # the same weights, before and after the restore
+            before, after = losses[-1], points[0][1]
+            arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", xy=(start, after), xytext=(start, before), arrowprops=arrow)
+            axes.annotate(f"  {after - before:+.3f}", (start, (before + after) / 2), va="center", fontsize=8.5)
+        if points:
+            axes.plot(*zip(*points, strict=True), **COMPLETION)
+        losses += [loss for _, loss in points]
+        if best and phase in best:
+            axes.axvline(start + best[phase], color=GREY, linewidth=1.2, linestyle=":")
+    axes.set(ylabel="completion loss\n(nats per token)")
+    axes.grid(axis="y")
+    return losses
+
+
+def _draw_borders(panels: Sequence[Axes], log: Log) -> None:
+    """Draws the border between two phases through all panels, and the titles of the phases above the first."""
+    for start, phase, _ in _phases(log) if len(log) > 1 else ():
+        for panel in panels if start else ():
+            panel.axvline(start, color="black", linewidth=0.7)
+        at = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        panels[0].annotate(phase, xytext=(2, 3), **at)
 
 
 @styled
-def attention_curves(
-    logs: Mapping[str, Sequence[Mapping[str, Any]]], members: Sequence[str], target: str, *, samples: int
-) -> tuple[Figure, str, str]:
-    """Draws the attention of a fusion while it trains, over the steps of `loss_curves`.
+def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples: int) -> tuple[Figure, str, str]:
+    """Draws the attention of a fusion while it trains, under its completion loss on the same steps.
 
-    From above: the mean weight of each member over the layers, the share of saturated tokens, and the gradient norms of
-    W_q and W_k; the last two are means over the layers, in bands from the least to the largest layer.
+    From above: the completion loss of validation, the mean weight of each member over the layers, the share of
+    saturated tokens, and the gradient norms of W_q and W_k; the last two are means over the layers, in bands from the
+    least to the largest layer.
 
     Args:
         logs: `TrainingResult.log` by phase, in order.
         samples: number of validation samples that were read.
     """
-    figure, axes = new_figure(3, 1, width=6.5, height=6.0, sharex=True)
-    start, borders = 0.0, []
-    steps: list[float] = []
-    looks: list[Mapping[str, Any]] = []
-    for phase, rows in logs.items():
-        borders.append((start, phase))
-        steps += [start + row["step"] for row in rows if "attention" in row]
-        looks += [row["attention"] for row in rows if "attention" in row]
-        start += max((row["step"] for row in rows), default=0)
+    ratios = {"height_ratios": [1.2, 1.8, 1, 1]}
+    figure, grid = new_figure(4, 1, width=8.4, height=8.0, sharex=True, gridspec_kw=ratios)
+    axes = grid[1:]
+    losses = _draw_completion_loss(grid[0, 0], logs)
+    phases = _phases(logs)
+    steps = [start + row["step"] for start, _, rows in phases for row in rows if "attention" in row]
+    looks: list[Mapping[str, Any]] = [row["attention"] for _, _, rows in phases for row in rows if "attention" in row]
     weights = np.array([np.mean(look["weights"], axis=0) for look in looks])  # (looks, A)
     for i, member in enumerate(members):
         size, name = (2.4, f"{member} (target)") if member == target else (1.3, member)
@@ -56,40 +93,36 @@ def attention_curves(
         panel.set(ylabel=unit)
         panel.set_ylim(0, None)
         panel.grid(axis="y")
-        for at, _ in borders[1:]:
-            panel.axvline(at, color="black", linewidth=0.9)
-    for at, phase in borders if len(logs) > 1 else ():
-        axes[1, 0].annotate(
-            phase, xy=(at, 1), xycoords=("data", "axes fraction"), xytext=(2, 3), textcoords="offset points"
-        )
+    _draw_borders(grid[:, 0], logs)
     if axes[2, 0].lines:
         axes[2, 0].legend(frameon=False, fontsize=8)
     axes[2, 0].set(xlabel="optimizer step")
-    legend_above(figure, axes[0, 0])
+    legend_above(figure, axes[0, 0], columns=6)
     spans = ", ".join(f"{m} from {weights[0, i]:.1%} to {weights[-1, i]:.1%}" for i, m in enumerate(members))
     first, last = (float(np.mean(look["saturated"])) for look in (looks[0], looks[-1]))
     alt = (
-        f"Attention while the fusion trains, over {start:.0f} steps, n = {samples} validation samples: mean weight of "
-        f"{spans}; saturated tokens from {first:.1%} to {last:.1%}."
+        f"Attention while the fusion trains, over {steps[-1]:.0f} steps, n = {samples} validation samples: mean weight "
+        f"of {spans}; saturated tokens from {first:.1%} to {last:.1%}; completion loss from {losses[0]:.3f} to "
+        f"{losses[-1]:.3f}."
     )
     caption = (
-        "Attention while the fusion trains, on the steps of the loss above: mean weight per member, tokens with one "
-        "weight above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over layers; bands: from "
-        f"the least to the largest layer. n = {samples} validation samples, completion tokens."
+        "Attention while the fusion trains, under its completion loss on validation rows: mean weight per member, "
+        "tokens with one weight above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over "
+        f"layers; bands: from the least to the largest layer. n = {samples} validation samples, completion tokens."
     )
     return figure, alt, caption
 
 
 @styled
 def loss_curves(
-    logs: Mapping[str, Sequence[Mapping[str, float]]],
+    logs: Log,
     *,
     samples: int,
     best: Mapping[str, int] | None = None,
     loss_on: str = "completion",
     title: str = "",
 ) -> tuple[Figure, str, str]:
-    """Draws training and validation loss over the steps, all on one scale.
+    """Draws the losses over the steps: the completion loss of validation on its own scale, the others below.
 
     Args:
         logs: `TrainingResult.log` by phase, in order; steps of a later phase go on where the earlier one ended.
@@ -104,34 +137,40 @@ def loss_curves(
         "eval_sequence_loss": "validation, prompt + completion",
         "eval_loss": "validation, completion only",
     }
-    figure, axes = new_figure(width=6.5, height=3.3)
-    axes, start = axes[0, 0], 0.0
+    completion = any(row.get("eval_loss") is not None for rows in logs.values() for row in rows)
+    ratios = {"height_ratios": [1.6, 1] if completion else [1]}
+    height = 4.6 if completion else 3.3
+    figure, axes = new_figure(1 + completion, 1, width=8.4, height=height, sharex=True, gridspec_kw=ratios)
+    below: Axes = axes[-1, 0]
     ends: dict[str, tuple[float, float]] = {}  # first and last value of each loss
-    best_steps: list[str] = []
-    for number, (phase, rows) in enumerate(logs.items()):
-        for key, style in LOSSES.items():
+    if completion:
+        losses = _draw_completion_loss(axes[0, 0], logs, best)
+        ends["eval_loss"] = losses[0], losses[-1]
+    for start, phase, rows in _phases(logs):
+        for key, style in OTHER_LOSSES.items():
             points = [(start + row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
-                dash = {"linestyle": "--" if loss_on == "completion" else "-"} if key == "loss" else {}
-                axes.plot(*zip(*points, strict=True), label=None if key in ends else labels[key], **style, **dash)
+                below.plot(*zip(*points, strict=True), label=None if key in ends else labels[key], **style)
                 ends[key] = (ends.get(key, (points[0][1],))[0], points[-1][1])
-        if number:
-            axes.axvline(start, color="black", linewidth=0.9)
-        if len(logs) > 1:
-            at = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(phase, xytext=(0, 3), **at)
         if best and phase in best:
-            label = None if best_steps else "kept step"
-            axes.axvline(start + best[phase], color=GREY, linewidth=1.2, linestyle=":", label=label)
-            best_steps.append(f"{phase} step {best[phase]}".strip())
-        start += max((row["step"] for row in rows), default=0)
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title=title)
-    axes.grid(axis="y")
-    legend_above(figure, axes, columns=2)
+            below.axvline(start + best[phase], color=GREY, linewidth=1.2, linestyle=":")
+    _draw_borders(axes[:, 0], logs)
+    below.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    below.grid(axis="y")
+    below.legend(loc="best")
+    values = [end for pair in ends.values() for end in pair]
+    if completion and min(values) > 0:  # one scale would press the smaller of the two to the floor
+        below.set_yscale("log")
+        for formatter in (below.yaxis.set_major_formatter, below.yaxis.set_minor_formatter):
+            formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+    axes[0, 0].set_title(title)
+    kept = [f"{phase} step {best[phase]}".strip() for phase in logs if best and phase in best]
     spans = "; ".join(f"{labels[key]} from {first:.3f} to {last:.3f}" for key, (first, last) in ends.items())
-    weights = f" Weights kept: {', '.join(best_steps)}." if best_steps else ""
-    alt = f"Loss over {start:.0f} steps, n = {samples} validation samples: {spans}.{weights}"
-    caption = f"Loss (cross entropy, nats per token), all on one scale.{weights} Validation: n = {samples} samples."
+    weights = f" Weights kept (dotted): {', '.join(kept)}." if kept else ""
+    total = max((start + row["step"] for start, _, rows in _phases(logs) for row in rows), default=0)
+    alt = f"Loss over {total:.0f} steps, n = {samples} validation samples: {spans}.{weights}"
+    first = "Above: the completion loss of validation; arrow: what changed between two phases. " if completion else ""
+    caption = f"{first}Cross entropy in nats per token.{weights} Validation: n = {samples} samples."
     return figure, alt, caption
 
 
