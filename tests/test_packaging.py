@@ -136,3 +136,13 @@ def test_the_command_says_what_is_missing():
 def test_the_command_is_the_one_that_says_so():
     assert PYPROJECT["project"]["scripts"] == {"studykit": "studykit:main"}
     assert EXTRAS["all"] == ["studykit[metrics,notebooks]"] and {"metrics", "notebooks"} < EXTRAS.keys()
+
+
+def test_citation_names_this_version_and_the_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["title"].startswith("studykit")
+    for key in ("version", "license"):
+        assert citation[key] == PYPROJECT["project"][key]
+    papers = " ".join(reference["url"] for reference in citation["references"])
+    assert all(number in papers for number in ("2307.07854", "2511.02869", "2005.00247"))
+    assert f"## {citation['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

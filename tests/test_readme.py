@@ -14,15 +14,21 @@ from studykit.study.file import Study
 from studykit.study.parameters import STAGES
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))))
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
+)
 MADE = ("work/", "reports/", "logs/", "runs/", "path/to/", "/")  # what the commands make, and placeholders
 READING_PATH = 2000  # lines, at most
 
 
 def spans(page: str) -> list[str]:
-    """Returns what a page sets in code: the spans in backquotes and the lines of fenced blocks without comments."""
+    """Returns what a page sets in code: the spans in backquotes and the lines of fenced blocks without comments, but no differences."""
     fenced, prose = [], []
-    for i, part in enumerate(re.split(r"^```.*$", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE)):
+    text = re.sub(r"^```diff.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for i, part in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
         (fenced if i % 2 else prose).append(part)
     lines = [line.split(" #")[0].strip() for block in fenced for line in block.splitlines()]
     return re.findall(r"`([^`]+)`", " ".join(prose).replace("\n", " ")) + lines
