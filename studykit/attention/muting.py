@@ -28,7 +28,7 @@ from studykit.runs.files import atomic_write
 from studykit.runs.manifest import finished_run
 from studykit.runs.store import OpenRun
 from studykit.study.training_parameters import FusionParams
-from studykit.training.batches import Collator, TokenSequence, forward, pad, token_losses
+from studykit.training.batches import Collator, TokenSequence, pad, token_losses
 from studykit.training.fusions import load_trained
 from studykit.training.phases import training_phases
 from studykit.tuners.model import active_fusions
@@ -154,8 +154,7 @@ def mute(
             for i, state in enumerate([None, *muted]):
                 _set_mask(layers, state)
                 if state is None or state[0] == "zero" or len(members) > 1:
-                    outputs: Any = forward(model, batch)
-                    losses = token_losses(outputs.logits, batch["labels"]).double().cpu().numpy()
+                    losses = token_losses(model, batch, batch["labels"]).double().cpu().numpy()
                     nats[i, at] = (losses[..., None] * here).sum(1)
     finally:
         _set_mask(layers, None)

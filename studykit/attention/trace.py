@@ -17,7 +17,7 @@ from studykit.attention.record import SATURATED
 from studykit.data.rows import DataRun
 from studykit.study.methods import PEFT_COMPOSITIONS
 from studykit.study.training_parameters import FusionParams
-from studykit.training.batches import Collator, TokenSequence, encode_rows, forward, token_losses
+from studykit.training.batches import Collator, TokenSequence, encode_rows, token_losses
 from studykit.training.result import AttentionLook
 from studykit.tuners import record_fusion
 from studykit.tuners.fusion import Fusion
@@ -56,8 +56,7 @@ class AttentionTrace(TrainerCallback):
             batch = {name: value.to(device) for name, value in self.collate(list(sequences)).items()}
             counted = batch["labels"][:, 1:] != -100  # (B, T - 1)
             with torch.set_grad_enabled(bool(matrices)), record_fusion(model) as last_pass:
-                output: Any = forward(model, batch)
-                loss = token_losses(output.logits, batch["labels"]).sum()
+                loss = token_losses(model, batch, batch["labels"]).sum()
             if matrices:
                 parts = torch.autograd.grad(loss, matrices)
                 gradients = [total + part for total, part in zip(gradients, parts, strict=True)]

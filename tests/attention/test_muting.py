@@ -9,7 +9,7 @@ import torch
 from studykit.attention import muting
 from studykit.attention.capture import capture
 from studykit.attention.record import COMPLETION
-from studykit.training.batches import Collator, forward, token_losses
+from studykit.training.batches import Collator, token_losses
 from studykit.training.fusions import new_fusion
 from studykit.tuners import FusionConfig, fusion_layers
 from studykit.tuners.model import active_fusions
@@ -39,7 +39,7 @@ def nats(model, tokens) -> np.ndarray:
     """The losses of the rows, (S,)."""
     batch = Collator(tokens.pad_token_id)(tiny.examples(tokens, 5, first=12))
     with torch.no_grad():
-        return token_losses(forward(model, batch).logits, batch["labels"]).double().sum(1).numpy()
+        return token_losses(model, batch, batch["labels"]).double().sum(1).numpy()
 
 
 def test_losses_are_those_of_the_model_and_tokens_those_of_the_record(fused):
