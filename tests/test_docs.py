@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -9,7 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from studykit.attention.summary import AttentionSummary
+from studykit.study import methods
+from studykit.study.fields import Task
+from tests.made_records import made_record
 
 ROOT = Path(__file__).parents[1]
 EXTENSIONS = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## ")[1:]
@@ -47,3 +54,53 @@ def test_a_worked_extension_works_and_needs_its_difference(section, tmp_path):
     apply(difference, tmp_path)
     done = run_check(check, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_quoted_messages_are_those_of_the_library():
+    """What the FAQ quotes can be found there by whoever has read it on the screen."""
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "studykit").rglob("*.py"))
+    source = re.sub(r'"\s+f?"', "", source)  # literals that Python joins
+    faq = (ROOT / "docs/faq.md").read_text(encoding="utf-8").replace("\n", " ")
+    quotes = [part.strip() for title in re.findall(r"\*\*(.*?)\*\*", faq) for text in re.findall(r'"([^"]+)"', title)
+              for part in text.split("...") if part.strip()]  # fmt: skip
+    assert len(quotes) > 5
+    assert [
+        quote for quote in quotes if quote.replace("'check'", "{name!r}") not in source and quote != "Process"
+    ] == []
+
+
+def published(name: str) -> list[dict[str, str]]:
+    with (ROOT / "docs/published" / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_published_claims_are_pairs_of_methods_of_the_kit():
+    claims = published("claims.csv")
+    for claim in claims:
+        assert methods.parse(claim["better"]) != methods.parse(claim["worse"]) and claim["task"] in Task.__args__
+        assert claim["source"].startswith("abstract") or claim["source"] == "second-hand summary"
+    assert {claim["paper"] for claim in claims} == {"2307.07854", "2511.02869"}
+
+
+def test_the_table_of_own_attention_is_that_of_the_data():
+    page = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
+    rows = published("own_attention.csv")
+    for target in {row["target"] for row in rows}:
+        of_target = [row for row in rows if row["target"] == target]
+        assert [int(row["layer"]) for row in of_target] == list(range(1, 13))
+        means = [np.mean([float(row[name]) for row in of_target]) for name in ("adapterfusion", "advfusion")]
+        assert f"| {target} | {means[0]:.1f} | {means[1]:.1f} |" in page
+
+
+def test_own_attention_is_printed_beside_the_published(tmp_path):
+    states = {"initialisation": 0, "phase 1, masked": 1, "phase 1, restored": 2, "phase 2": 3}
+    records = {title: [made_record(seed=seed, phase=title)] for title, seed in states.items()}
+    summary = AttentionSummary.from_records("advfusion_exclude", records, "completion")
+    summary.write(tmp_path / "summary.json")
+    (code,) = blocks((ROOT / "docs/reproduction.md").read_text(encoding="utf-8"), "python")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, text=True,
+                          capture_output=True)  # fmt: skip
+    *layers, mean = done.stdout.splitlines()
+    assert len(layers) == 3, done.stderr
+    assert mean.split()[2] == f"{100 * summary.last.own_weight.mean():.1f}" and mean.split()[5] == "19.4"
