@@ -120,6 +120,11 @@ def hypothesis(comparison: MetricComparison, target: str) -> str:
     return f"**{claim(comparison, target)}**, judged by {metric_in_sentence(comparison)}: {details}.{limit}"
 
 
+def hypotheses(results: ComparisonResults, target: str) -> list[str]:
+    """Returns the hypothesis by each metric that judges, with all numbers; [] where the study ran no AdvFusion."""
+    return [text for comparison in results.judged_by if (text := hypothesis(comparison, target))]
+
+
 def answer(results: ComparisonResults, target: str) -> list[str]:
     """Returns the answer to the study's question in three plain sentences at most.
 
@@ -139,16 +144,6 @@ def answer(results: ComparisonResults, target: str) -> list[str]:
         later = by_question(comparison).get(questions.PHASE_2, [])
         lines += [plain(comparison, contrast) for contrast in later if contrast.verdict.is_decided]
     return lines[:3]
-
-
-def in_brief(comparison: MetricComparison, target: str) -> list[str]:
-    """Returns the sentences that a reader sees first: the hypothesis, and what explains it."""
-    sentences, asked = [text] if (text := hypothesis(comparison, target)) else [], by_question(comparison)
-    for question in (questions.FUSING, questions.OWN, questions.RESTORING, questions.PHASE_2):
-        if contrasts := asked.get(question):
-            details = "; ".join(f"{c.method} against {c.against} is {brief(comparison, c)}" for c in contrasts)
-            sentences.append(f"{question} Judged by {metric_in_sentence(comparison)}, {details}.")
-    return sentences
 
 
 def ranking(comparison: MetricComparison) -> str:

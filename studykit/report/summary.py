@@ -6,6 +6,7 @@ runs. The head of the report is made from them by `templates/findings.html.j2`, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class Chip:
     metric: str
     method: str  # where a question has several differences, else ""
     pair: str  # "advfusion_zero − adapterfusion"
-    difference: str  # with its sign and unit
+    difference: str  # with its sign
+    unit: str  # of the difference
     verdict: str  # with its sign, see `forest.verdict_sign`
     kind: str  # "better", "worse" or "undecided", the class in the style sheet
 
@@ -94,7 +96,7 @@ def read_findings(run: Run, target: str) -> Findings | None:
     looks = figures.method_looks(row.method for row in main.summaries if row.final)
     options = {"looks": looks, "message": answer[0].replace("**", "") if answer else ""}
     further = [figures.own_weight_slopes(results.attention, target, looks=looks)] if results.attention else []
-    if summaries := attention_summaries(run):
+    if summaries := attention_summaries(run.params.get("attention")):
         further.append(figures.change_panels(fusion_weights.changes(summaries), **fusion_weights.about(summaries)))
     return Findings(
         answer=answer,
@@ -104,14 +106,13 @@ def read_findings(run: Run, target: str) -> Findings | None:
         questions=question_lines(results),
         tables=[score_table(comparison) for comparison in results.judged_by],
         meanings=verdicts.verdict_meanings(main),
-        limits=verdicts.limits(main),
+        limits=[*conclusions.hypotheses(results, target), *verdicts.limits(main)],
     )
 
 
-def attention_summaries(run: Run) -> dict[str, AttentionSummary]:
-    """Returns the recorded fusion weights behind a comparison, by method; without those that are not there."""
-    places = run.params.get("attention") or {}
-    written = {method: files.project_path(place) / "summary.json" for method, place in places.items()}
+def attention_summaries(places: Mapping[str, str] | None) -> dict[str, AttentionSummary]:
+    """Returns the fusion weights of attention runs, by method; without those that are not there."""
+    written = {method: files.project_path(place) / "summary.json" for method, place in (places or {}).items()}
     return {method: AttentionSummary.read(file) for method, file in written.items() if Path(file).is_file()}
 
 
@@ -122,19 +123,32 @@ def question_lines(results: ComparisonResults) -> list[QuestionLine]:
         for question, contrasts in conclusions.by_question(comparison).items():
             line = lines.setdefault(question, QuestionLine(question, [], []))
             for contrast in contrasts:
-                unit = verdicts.difference_unit(comparison)
                 line.chips.append(
                     Chip(
                         metric=verdicts.metric_in_sentence(comparison).removeprefix("the completion "),
                         method=contrast.method if len(contrasts) > 1 else "",
                         pair=f"{contrast.method} \u2212 {contrast.against}",
-                        difference=f"{verdicts.signed(contrast.value, comparison.metric)} {unit}",
+                        difference=verdicts.signed(contrast.value, comparison.metric),
+                        unit=verdicts.difference_unit(comparison),
                         verdict=verdicts.verdict_sign(contrast.verdict),
                         kind=contrast.verdict.direction,
                     )
                 )
                 line.sentences.append(verdicts.sentence(comparison, contrast))
     return list(lines.values())
+
+
+def question_table(results: ComparisonResults) -> list[dict[str, str]]:
+    """Returns the verdicts of all questions for `tables.table`: a line per difference, a column per metric."""
+    rows: list[dict[str, str]] = []
+    for line in question_lines(results):
+        pairs: dict[str, dict[str, str]] = {}
+        for chip in line.chips:
+            first = line.question if not pairs else ""  # a question stands in its first row alone
+            row = pairs.setdefault(chip.pair, {"question": first, "difference": chip.pair})
+            row[f"{chip.metric} ({chip.unit})"] = verdicts.unbreakable(f"{chip.verdict} {chip.difference}")
+        rows += pairs.values()
+    return rows
 
 
 def score_table(comparison: MetricComparison) -> ScoreTable:

@@ -4,6 +4,7 @@
     facts({"trainable parameters": 18784, "time (s)": 12.5})             # names and values
     table([{"language": "lua", "rows": 30}, ...], "Rows per language.")  # one row per mapping
     texts([{"prompt": ..., "reference": ..., "prediction": ...}, ...])   # texts of models and data
+    fold("How sure is this?", ["The seeds **agree**."])                  # sentences that open on a click
     footer(p)                                                            # versions and parameters
 
 `facts`, `table`, `texts` and `footer` escape every text, which may come from a model or a data
@@ -30,6 +31,7 @@ MAX_LINES = 30  # of a block of text: a model may write nothing but line breaks
 CAPTION = Markup('<figcaption style="font-size: 0.9em">{}</figcaption>')
 CELL = Markup('<td style="text-align: {}">{}</td>')
 FIGURE = Markup('<figure style="margin: 0.8em 0">{}{}</figure>')
+FOLD = Markup("<details><summary>{}</summary>{}</details>")
 GRID = Markup(
     '<div class="{}" style="display: grid; grid-template-columns: repeat(auto-fit, minmax({}rem, 1fr)); '
     'gap: 0 1rem">{}</div>'
@@ -52,8 +54,19 @@ def facts(values: Mapping[str, Any], caption: str = "") -> None:
     _display(_figure(Markup("<table><tbody>{}</tbody></table>").format(rows), caption), _plain_facts(values))
 
 
-def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
+def fold(title: str, sentences: Iterable[str]) -> None:
+    """Shows sentences in a list that is closed until the reader opens it; **bold** as in Markdown. Nothing for none."""
+    sentences = list(sentences)
+    bold = [Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))) for text in sentences]
+    items = Markup().join(Markup("<li>{}</li>").format(text) for text in bold)
+    if sentences:
+        _display(FOLD.format(title, Markup("<ul>{}</ul>").format(items)), "\n".join([title, *sentences]))
+
+
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "", folded: str = "") -> None:
     """Shows a table with one row per mapping.
+
+    folded: the title of a fold that hides the table until the reader opens it.
 
     The columns are the keys of all mappings, in the order in which they first appear; a missing
     value is a dash. Columns that hold only numbers are aligned to the right. Without rows nothing
@@ -67,7 +80,8 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     body = Markup().join(_row(_cell(row.get(name), numeric[name]) for name in columns) for row in rows)
     lines: list[list[Any]] = [columns, *([row.get(name) for name in columns] for row in rows)]
     plain = "\n".join("\t".join(map(format_value, line)) for line in lines)
-    _display(_figure(_table(head, body), caption), plain)
+    shown = _figure(_table(head, body), caption)
+    _display(FOLD.format(folded, shown) if folded else shown, plain)
 
 
 def texts(blocks: Sequence[Mapping[str, str]], caption: str = "", limit: int = 1500) -> None:
@@ -112,8 +126,7 @@ def footer(p: AnyParams) -> None:
     body = Markup().join(
         _row([_heading(name, "row"), _cell(getattr(p, name)), _cell(field.description or "")]) for name, field in fields
     )
-    folded = Markup("<details><summary>Parameters ({})</summary>{}</details>")
-    _display(folded.format(len(fields), _table(head, body)), _plain_facts(p.model_dump()))
+    _display(FOLD.format(f"Parameters ({len(fields)})", _table(head, body)), _plain_facts(p.model_dump()))
 
 
 def _shortened(text: str, limit: int) -> str:

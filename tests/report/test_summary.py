@@ -62,6 +62,12 @@ def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
         ("pass@1", "\u25b2 better", "better"), ("loss", "\u25b2 better", "better")
     ]  # fmt: skip
     assert "+24.0 to +36.0" in advfusion.sentences[0] and "over rows and seeds +23.8 to +36.2" in advfusion.sentences[0]
+    rows = summary.question_table(publish(run, tmp_path))
+    assert [row["question"] for row in rows] == [line.question for line in found.questions]
+    assert rows[-1]["pass@1 (points)"] == "\u25b2\u00a0better\u00a0+30.0"
+    assert found.limits[0].startswith(
+        "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1: advfusion_zero against"
+    )
     assert "AdvFusion beats AdapterFusion" in found.forest and found.by_loss and not found.further
 
 

@@ -35,6 +35,19 @@ def test_text_is_escaped(call, value, outputs):
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
 
 
+def test_a_fold_is_closed_escaped_and_holds_everything(outputs):
+    tables.fold(EVIL, [f"**bold** {EVIL}", "more"])
+    tables.fold("nothing", [])
+    tables.table([{"a": 1}], "caption", folded=EVIL)
+    assert len(outputs) == 2
+    for output in outputs:
+        page = output["text/html"]
+        assert page.startswith("<details><summary>&lt;script") and "<script" not in page and "<img" not in page
+    assert "<li><b>bold</b> &lt;script" in outputs[0]["text/html"] and "<li>more</li>" in outputs[0]["text/html"]
+    shown = render_notebook(new_notebook(cells=[new_code_cell("", outputs=[new_output("display_data", outputs[1])])]))
+    assert "<details><summary>" in shown.content and "caption" in shown.content
+
+
 def test_a_table_has_all_columns_and_dashes_for_what_is_missing(outputs):
     tables.table([{"a": 1}, {"a": 2, "b": "x"}])
     assert outputs[0]["text/plain"] == "a\tb\n1\t–\n2\tx"

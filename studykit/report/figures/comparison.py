@@ -23,6 +23,8 @@ from studykit.report.figures.style import (
 from studykit.runs.text import plural
 from studykit.study.methods import PHASE_1
 
+ALIKE = 0.06  # memories that differ by a smaller share are not drawn
+
 
 @styled
 def scores(
@@ -42,7 +44,7 @@ def scores(
         baseline: the method whose mean is drawn through the figure.
         looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = new_figure(width=6.5, height=1.0 + 0.42 * len(rows))
+    figure, axes = new_figure(width=8.4, height=1.0 + 0.42 * len(rows))
     axes = axes[0, 0]
     seeds = max((len(row.points) for row in rows), default=0)
     for y, row in enumerate(rows):
@@ -158,8 +160,8 @@ def cost(
     looks = looks or method_looks(one.method for one in costs)
     labels = {"parameters": "trainable parameters", "seconds": "training time (s)", "memory_mb": "peak memory (MB)"}
     values = {key: [getattr(cost, key) for cost in costs] for key in labels}
-    shown = {key: label for key, label in labels.items() if any(value is not None for value in values[key])}
-    figure, axes = new_figure(1, len(shown), width=1.2 + 2.3 * len(shown), height=3.2, sharey=True)
+    shown = {key: label for key, label in labels.items() if _differs(key, values[key])}
+    figure, axes = new_figure(1, len(shown), width=8.4, height=3.0, sharey=True)
     missing = []
     for panel, (key, label) in zip(axes[0], shown.items(), strict=True):
         for one, value in zip(costs, values[key], strict=True):
@@ -183,8 +185,16 @@ def cost(
     axes[0, 0].set(ylabel=metric)
     figure.suptitle(title) if title else None
     legend_above(figure, axes[0, 0])
-    left_out = f" Not measured, hence left out: {', '.join(missing)}." if missing else ""
+    alike = [label for key, label in labels.items() if key not in shown and any(values[key])]
+    left_out = f" All methods are within {ALIKE:.0%} in {', '.join(alike)}." if alike else ""
+    left_out += f" Not measured, hence left out: {', '.join(missing)}." if missing else ""
     means = "; ".join(f"{one.method} {scores[one.method]:.4g}" for one in costs)
     about = f"n = {samples} samples"
     alt = f"{metric} of {len(costs)} methods against {', '.join(shown.values())}, {about}: {means}.{left_out}"
     return figure, alt, f"{metric} against cost; up and left is better.{left_out} {about}."
+
+
+def _differs(cost: str, values: Sequence[float | None]) -> bool:
+    """Returns whether a cost is known, and a panel of it would show a difference; memory may be alike for all."""
+    known = [value for value in values if value]
+    return bool(known) and not (cost == "memory_mb" and len(known) > 1 and max(known) <= (1 + ALIKE) * min(known))
