@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studykit.evaluation.metrics import codebleu
-from tests.evaluation.metrics.code_pairs import PAIRS
+from tests.evaluation.metrics.code_pairs import PAIRS, REPAIRED_PAIRS
 
 PINS = Path(__file__).with_name("published.txt")
 # The package merges sources in the order of hash sets, and so at random; with sets that keep order it is repeatable.
@@ -39,6 +39,7 @@ scores = [calc_codebleu([[r]], [p], language) for language, p, r in json.load(sy
 json.dump([[score[part] for part in parts] for score in scores], sys.stdout)
 """
 
+NAMES = {"c#": "c_sharp", "c++": "cpp"}  # the package's
 NAME = st.sampled_from("abcd")
 SIMPLE = st.one_of(
     st.builds("{} = {} + {}{{end}}".format, NAME, NAME, NAME),
@@ -87,11 +88,12 @@ def made(language: str) -> list[tuple[str, str, str]]:
 def test_components_are_those_of_the_published_package(tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "--target", str(tmp_path), "-r", str(PINS)], check=True, timeout=300)
-    pairs = [(language, *pair) for language in PAIRS for pair in PAIRS[language]]
+    known = PAIRS | REPAIRED_PAIRS
+    pairs = [(language, *pair) for language in known for pair in known[language]]
     for language in HEADS:
         pairs += made(language)
     done = subprocess.run(
-        [sys.executable, "-c", PUBLISHED], input=json.dumps(pairs), capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", PUBLISHED], input=json.dumps([(NAMES.get(language, language), *pair) for language, *pair in pairs]), capture_output=True, text=True, timeout=300,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -99,6 +101,7 @@ def test_components_are_those_of_the_published_package(tmp_path):
     for (language, prediction, reference), (*shares, total) in zip(pairs, json.loads(done.stdout), strict=True):
         row = np.array(codebleu.compare(prediction, reference, language)[0])
         ours = [*np.nan_to_num(codebleu.components(row, published=True)), codebleu.compat(row) / 100]
-        if ours != pytest.approx([*shares, total], abs=1e-6):
+        compared = 3 if language in REPAIRED_PAIRS else 5  # whose data flow is another
+        if ours[:compared] != pytest.approx([*shares, total][:compared], abs=1e-6):
             wrong.append((language, prediction, reference, ours, shares))
     assert not wrong, f"{len(wrong)} of {len(pairs)} pairs differ, among them {wrong[0]}"
