@@ -263,6 +263,8 @@ def _standard_error(text: str) -> Markup:
 
 def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
+    for replaced in soup.select(".untrusted"):
+        replaced.decompose()  # a report shows the page that this picture stands for
     for image in soup.find_all("img"):
         if not str(image.get("src", "")).startswith(embedded.prefix):
             image.replace_with(f"[The image {image.get('src', '')} is not in this report.]")

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Explorer:
     summary: str  # text for readers without scripts and for screen readers
     html: str  # whole document
     height: int  # pixels of the frame
+    series: Sequence[Series] = ()  # what it shows, for the picture in a notebook that is not trusted
 
     @property
     def frame(self) -> str:
@@ -55,13 +56,35 @@ class Explorer:
             f'style="width: 100%; height: {self.height}px; border: 0" srcdoc="{html.escape(self.html)}"></iframe>'
         )
 
+    @property
+    def untrusted(self) -> str:
+        """Returns a picture of the mean weights, and how to trust the notebook, for readers of one without frames.
+
+        A style hides them. JupyterLab drops it together with the frame where it does not trust the notebook.
+        """
+        from studykit.report.figures.heatmaps import fusion_panels
+        from studykit.report.figures.style import figure_html
+
+        first = self.series[0].records[0]
+        alike = [one for one in self.series if one.records[0].members == first.members]
+        means = {
+            one.label: np.mean([attention_record.mean_weights(record) for record in one.records], 0) for one in alike
+        }
+        picture = figure_html(fusion_panels(means, first.members, first.target, samples=len(first.ids)))
+        return (
+            f'<style>.untrusted {{display: none}}</style><div class="untrusted">{picture}<p>This picture replaces an '
+            "interactive page that JupyterLab shows in trusted notebooks only. If you trust the author, choose "
+            "<i>Trust Notebook</i> in the command palette, or run the notebook.</p></div>"
+        )
+
     def save(self, path: str | Path) -> Path:
         """Writes the document as a file that any browser opens, whole or not at all."""
         write_text(Path(path).absolute(), self.html)
         return Path(path)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return {"text/html": self.frame, "text/plain": f"[{self.title}] {self.summary}"}
+        html_text = self.frame + (self.untrusted if self.series else "")
+        return {"text/html": html_text, "text/plain": f"[{self.title}] {self.summary}"}
 
 
 def explore(
@@ -96,7 +119,7 @@ def explore(
     data["view"] = view or ("compare" if len(series) > 1 else "layers")
     summary = " ".join(f"{_summary(one, tokens)}." for one in series)
     deepest = max(len(one.records[0].layers) for one in series)
-    return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]))
+    return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]), series)
 
 
 def _summary(series: Series, tokens: str) -> str:

@@ -16,7 +16,7 @@ OTHER_LOSSES: dict[str, dict[str, Any]] = {
     "loss": {"color": "#0072B2", "linewidth": 1.0},
     "eval_sequence_loss": {"color": "#D55E00", "linestyle": "--", "marker": "o"},
 }
-COMPLETION = {"color": "#D55E00", "linestyle": "-", "marker": "s"}
+COMPLETION: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "marker": "s"}
 Log = Mapping[str, Sequence[Mapping[str, Any]]]  # `TrainingResult.log` by phase, in order
 
 
@@ -49,12 +49,12 @@ def _draw_completion_loss(axes: Axes, log: Log, best: Mapping[str, int] | None =
     return losses
 
 
-def _draw_borders(panels: Sequence[Axes], log: Log) -> None:
+def _draw_borders(panels: np.ndarray, log: Log) -> None:
     """Draws the border between two phases through all panels, and the titles of the phases above the first."""
     for start, phase, _ in _phases(log) if len(log) > 1 else ():
         for panel in panels if start else ():
             panel.axvline(start, color="black", linewidth=0.7)
-        at = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        at: dict[str, Any] = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         panels[0].annotate(phase, xytext=(2, 3), **at)
 
 

@@ -119,10 +119,20 @@ def test_a_report_shows_the_same_bytes():
     bundle = page._repr_mimebundle_()
     cell = new_code_cell("", outputs=[new_output("display_data", bundle)])
     notebook = nbformat.from_dict(new_notebook(cells=[new_markdown_cell("# T"), cell]))
-    frame = BeautifulSoup(html.render_notebook(notebook).content, "html.parser").iframe
+    shown = BeautifulSoup(html.render_notebook(notebook).content, "html.parser")
+    frame = shown.iframe
+    assert not shown.select(".untrusted") and "Trust Notebook" not in shown.get_text()
     assert frame["srcdoc"] == page.html and "height" in frame["style"]
     assert sorted(frame["sandbox"]) == ["allow-downloads", "allow-scripts"]
     assert "n = 2 samples" in frame["title"] and "n = 2 samples" in bundle["text/plain"]
+
+
+def test_a_notebook_that_is_not_trusted_has_a_picture_instead():
+    output = BeautifulSoup(studykit.explore(made_record([HOSTILE]))._repr_mimebundle_()["text/html"], "html.parser")
+    instead = output.select_one("div.untrusted")
+    assert instead.img["src"].startswith("data:image/") and "The target" in instead.img["alt"]
+    assert "Trust Notebook" in instead.get_text()
+    assert ".untrusted {display: none}" in output.style.get_text(), "hidden where styles are allowed, as frames are"
 
 
 def test_what_can_be_explored(tmp_path):
