@@ -1,11 +1,15 @@
-"""A real browser for the tests of pages: chromium, driven by Playwright."""
+"""What all tests share: no example has a time limit, and a real browser, chromium driven by Playwright, shows pages."""
 
 from __future__ import annotations
 
 import os
 import shutil
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

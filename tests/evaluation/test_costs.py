@@ -47,6 +47,7 @@ def test_a_fusion_costs_all_its_phases_and_its_members_apart(home):
 
 def test_an_adapter_needs_no_members_and_the_base_costs_nothing(home):
     adapter = write(home, "runs/adapter/lua-s0/training.json", training(2.0))
+    made_runs.finish(home / adapter, "adapter", {})
     found = costs.method_cost("lora", [adapter])
     assert found.seconds == 2.0 and found.members_seconds is None
     assert dict(costs.method_cost("base", [])) == {"method": "base", "parameters": 0, "steps": None, "seconds": None,

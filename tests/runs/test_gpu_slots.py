@@ -78,10 +78,13 @@ def test_one_device_is_shared_by_nobody_to_claim(devices, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7" and runs_process.gpus() == ["7"]
 
 
-# An adapter's notebook of a second: when its process began and when its work ended, and the device that it got.
-TIMED = """import os, psutil, time
+# An adapter's notebook of a second: when its process began and when its work ended, in seconds since the host started
+# (which no setting of the clock moves), and the device that it got.
+TIMED = """import os, time
+from pathlib import Path
 time.sleep(1)
-value = [psutil.Process().create_time(), time.time(), os.environ["CUDA_VISIBLE_DEVICES"]]"""
+began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+value = [began, time.clock_gettime(time.CLOCK_BOOTTIME), os.environ["CUDA_VISIBLE_DEVICES"]]"""
 
 
 def test_a_study_uses_all_devices_and_runs_one_notebook_on_each(tmp_path, devices, monkeypatch):

@@ -78,7 +78,8 @@ def studykit(before, completion, tests):
                 return value
             kind = getattr(builtins, value[0], None)
             known = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
-            raise kind(value[1]) if known else RuntimeError(": ".join(value))
+            failure = kind(value[1]) if known else RuntimeError(": ".join(value))
+            raise failure
 
         return call
 
