@@ -14,7 +14,8 @@ class BaseModelParams(Section):
     """00_base_model: the frozen base, made from scratch or fetched."""
 
     base: Planned[str] = role(
-        "scratch", "The base model is 'scratch' (trained here), a hub id such as owner/name, or a local directory."
+        "scratch",
+        "The base model is 'scratch' (trained here), a hub id such as owner/name@commit, or a local directory.",
     )
     quantization: Quantization = role(
         "none", "The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8)."

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model, model
 from studykit.errors import UserError, show
 from studykit.study import methods as study_methods
 from studykit.study import questions, templates
+from studykit.study.bases import HUB_ID, PUBLISHED, with_published_base
 from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Method, Quantization, Section, Task, kind
 from studykit.study.languages import canonical
 from studykit.study.messages import sentence
@@ -122,7 +123,10 @@ class Study(Section):
     )
     base: str = Field(
         "scratch",
-        description="The base model is 'scratch' (trained here), a hub id such as owner/name, or a local directory.",
+        description=(
+            "The base model is 'scratch' (trained here), a hub id such as owner/name@commit, a word for a published "
+            f"base ({', '.join(PUBLISHED)}), or a local directory."
+        ),
     )
     quantization: Quantization = Field(
         "none",
@@ -165,6 +169,11 @@ class Study(Section):
         """Returns the members besides the target whose adapters are evaluated too, each on its own rows."""
         sources = self.evaluate.sources
         return [x for x in self.members if sources is None or x in sources]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_base(cls, values: Any) -> Any:
+        return with_published_base(values)
 
     @model_validator(mode="before")
     @classmethod
@@ -251,9 +260,11 @@ class Study(Section):
         tests = len(made) + len(self.compare.interactions)
         if problem := questions.too_few_resamples(self.compare.resamples, tests, self.compare.confidence):
             raise ValueError(problem)
-        hub_id = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.base)
-        if not (self.base == "scratch" or _is_local(self.base) or hub_id):
-            raise ValueError(f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name) or a directory")
+        if not (self.base == "scratch" or _is_local(self.base) or HUB_ID.fullmatch(self.base)):
+            raise ValueError(
+                f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name or owner/name@commit) or a "
+                "directory"
+            )
         return self
 
     def _key_of(self, member: str) -> str:

@@ -321,7 +321,7 @@ def _label(stage: str, values: dict[str, Any]) -> str:
         "compare": [target],
     }[stage]
     if stage == "base_model" and words[0] != "scratch":
-        words[0] = str(words[0]).rstrip("/").rsplit("/", 1)[-1]
+        words[0] = str(words[0]).rstrip("/").rsplit("/", 1)[-1].partition("@")[0]
     text = "-".join(str(w) for w in words).lower().replace("#", "sharp").replace("+", "p")
     return re.sub(r"[^a-z0-9_.-]+", "-", text).strip(".-") or stage  # papermill formats paths: no braces
 

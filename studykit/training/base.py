@@ -24,9 +24,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from studykit.errors import UserError
 from studykit.runs import files
+from studykit.study.bases import HUB_ID
 
 
 def half_precision() -> bool:
@@ -54,7 +56,7 @@ def quantization_config(quantization: str) -> BitsAndBytesConfig | None:
 class BaseDescription:
     """The base of a base run, as `base.json` holds it. Sizes are 0 until the base was loaded for the first time."""
 
-    weights: str  # "model", a directory, or a hub id
+    weights: str  # "model", a directory, or a hub id with its commit
     quantization: str  # none, nf4 or int8
     family: str = ""  # transformers' model type, such as qwen2
     hidden_size: int = 0
@@ -84,7 +86,7 @@ def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
 def open_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     """Returns the tokenizer stored with weights; raises UserError if it cannot be loaded or has no end token."""
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(**at_revision(name_or_path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}); its files must "
@@ -139,7 +141,7 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
         device_map = {"": int(os.environ.get("LOCAL_RANK", 0))}  # `accelerate launch` gives each process its GPU
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name_or_path,
+            **at_revision(name_or_path),
             trust_remote_code=False,
             output_loading_info=True,
             dtype=torch.bfloat16 if half_precision() else torch.float32,
@@ -169,15 +171,32 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
     return model.eval()
 
 
-def require_config(name_or_path: str) -> None:
-    """Raises UserError unless the configuration of a model can be read from a directory or the hub."""
+def at_revision(name_or_path: str) -> dict[str, Any]:
+    """Returns how `from_pretrained` names a directory or a hub id: `owner/name@revision` has the revision apart."""
+    on_hub = HUB_ID.fullmatch(name_or_path)
+    if not on_hub or not on_hub["revision"]:
+        return {"pretrained_model_name_or_path": name_or_path}
+    return {"pretrained_model_name_or_path": on_hub["repo"], "revision": on_hub["revision"]}
+
+
+def pinned(name_or_path: str) -> str:
+    """Returns a hub id with the commit to which it points now, `owner/name@commit`; a directory is returned unchanged.
+
+    The commit is the one from which config.json comes: the hub's, or without a network that of the hub's cache. Raises
+    UserError unless the configuration of a model can be read there.
+    """
     try:
-        AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).get_text_config()
+        AutoConfig.from_pretrained(**at_revision(name_or_path), trust_remote_code=False).get_text_config()
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={name_or_path!r} cannot be read ({str(error).splitlines()[0]}); a directory with the weights "
             "of a transformers model, or the id of one on the hub, is accepted."
         ) from None
+    on_hub = HUB_ID.fullmatch(name_or_path)
+    if not on_hub or Path(name_or_path).is_dir():
+        return name_or_path
+    file = cached_file(on_hub["repo"], "config.json", revision=on_hub["revision"])  # cache/.../snapshots/<commit>/
+    return f"{on_hub['repo']}@{Path(str(file)).parent.name}"
 
 
 @torch.inference_mode()

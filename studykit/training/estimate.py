@@ -25,6 +25,7 @@ from studykit.study.file import Study
 from studykit.study.parameters import BaseModelParams, check
 from studykit.training import memory
 from studykit.training.adapters import adapter_config
+from studykit.training.base import at_revision
 from studykit.training.fusions import FUSION, fusion_config
 from studykit.training.pretraining import model_config
 
@@ -167,7 +168,7 @@ def read_config(study: Study) -> PretrainedConfig:
         p = BaseModelParams.model_validate(study.base_model.model_dump())
         return model_config(p, p.vocab_size)
     try:
-        return AutoConfig.from_pretrained(study.base, trust_remote_code=False).get_text_config()
+        return AutoConfig.from_pretrained(**at_revision(study.base), trust_remote_code=False).get_text_config()
     except (OSError, ValueError) as error:
         raise UserError(
             f"base={study.base!r} has no config.json that can be read here ({str(error).splitlines()[0]}); an estimate "

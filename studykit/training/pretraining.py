@@ -27,11 +27,10 @@ from studykit.runs.store import OpenRun
 from studykit.study.parameters import BaseModelParams
 from studykit.training.base import (
     BaseDescription,
-    base_weights,
     load_base,
+    pinned,
     portable_name,
     require_causal_model,
-    require_config,
 )
 from studykit.training.batches import TokenSequence
 from studykit.training.decoding import Decoding
@@ -115,12 +114,13 @@ def train_base(
 def adopt_base(p: BaseModelParams, run: OpenRun) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, dict[str, float]]:
     """Loads the base that the parameters name and returns model, tokenizer and the headline numbers.
 
+    `base.json` names a base of the hub with its commit, so that all runs that follow load the same files.
+
     Raises UserError if it cannot be loaded, lacks a weight, or is no causal language model.
     """
-    name = portable_name(p.base)
+    name = portable_name(pinned(expanduser(p.base)))
     directory = run.path("base.json").parent
     BaseDescription(name, p.quantization).write(run.path("base.json"))
-    require_config(base_weights(directory))
     model, tokenizer = load_base(directory)
     require_causal_model(model, name)
     description = save_description(model, name, p.quantization, run)

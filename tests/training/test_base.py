@@ -209,7 +209,7 @@ def test_a_checkpoint_is_found_again_from_anywhere(tmp_path, monkeypatch):
         monkeypatch.chdir(home)
 
 
-@pytest.mark.parametrize("look", [base.require_config, base.open_model, base.open_tokenizer])
+@pytest.mark.parametrize("look", [base.pinned, base.open_model, base.open_tokenizer])
 @pytest.mark.parametrize("name", ["./absent", "/absent/model", "nobody/nothing", "no such name"])
 def test_a_missing_checkpoint_is_one_sentence(look, name, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -220,6 +220,6 @@ def test_a_missing_checkpoint_is_one_sentence(look, name, monkeypatch):
 
 def test_a_directory_without_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        base.require_config(str(tmp_path))
+        base.pinned(str(tmp_path))
     with pytest.raises(UserError, match="holds no base model; a finished run of notebook 00_base_model is needed"):
         base.load_base(tmp_path)

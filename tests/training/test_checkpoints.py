@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import transformers
@@ -37,7 +38,9 @@ def save(model, directory: Path) -> Path:
 def adopt(directory: Path, out: Path):
     p = BaseModelParams(base=str(directory), languages=["python", "lua"], target="lua", out=str(out))
     with open_run(p.out, stage="base_model", params=p) as run:
-        return adopt_base(p, run)
+        adopted = adopt_base(p, run)
+        run.publish(headline=adopted[2])
+    return adopted
 
 
 def calls() -> list[tuple[str, ast.Call]]:
@@ -85,7 +88,7 @@ def test_no_terminal_is_asked_to_run_code(tmp_path):
 from types import SimpleNamespace
 from studykit.errors import UserError
 from studykit.training import base, estimate
-loads = [base.require_config, base.open_tokenizer, base.open_model, lambda name: estimate.read_config(
+loads = [base.pinned, base.open_tokenizer, base.open_model, lambda name: estimate.read_config(
     SimpleNamespace(base=name, base_model=None))]
 for load in loads:
     try:
@@ -164,3 +167,24 @@ def test_a_multimodal_checkpoint_is_refused(tmp_path):
     directory = save(transformers.Gemma3ForConditionalGeneration(config), tmp_path / "base")
     with pytest.raises(UserError, match="reads more than text"):
         adopt(directory, tmp_path / "run")
+
+
+def test_a_base_of_the_hub_is_pinned_to_its_commit(tmp_path, monkeypatch):
+    """A hub cache with two commits: a branch is resolved once, and what follows reads the recorded commit."""
+    first, second = "1" * 40, "2" * 40
+    cache = tmp_path / "cache/models--owner--name"
+    for commit, layers in ((first, 1), (second, 2)):
+        model = tiny("Llama", vocab_size=len(TOKENIZER), num_hidden_layers=layers)
+        save(model, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text(first)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache.parent))
+    adopt("owner/name", tmp_path / "run")
+    assert base.BaseDescription.read(tmp_path / "run").weights == f"owner/name@{first}"
+    (cache / "refs/main").write_text(second)
+    assert base.load_base(tmp_path / "run")[0].config.num_hidden_layers == 1
+    assert base.pinned("owner/name") == base.pinned("owner/name@main") == f"owner/name@{second}"
+    assert adopt(f"owner/name@{first}", tmp_path / "other")[0].config.num_hidden_layers == 1
+    with pytest.raises(UserError, match=r"base='owner/name@dev' cannot be read"):
+        base.pinned("owner/name@dev")
