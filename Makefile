@@ -8,7 +8,7 @@ PEER ?= .venv-peer
 PEER_PINS := torch==2.13.0 adapters==1.3.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slurm soak lab lint bench bench-peer clean-reports
+.PHONY: help setup quickstart test test-slurm soak lab docs lint bench bench-peer clean-reports
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ soak: setup  ## stop a small study in every way at random points, and go on; hal
 lab: setup  ## open JupyterLab on working copies of the notebooks, in work/
 	$(BIN)/python -m studykit.workflow.working_copies
 	$(BIN)/jupyter lab --notebook-dir=. work
+
+docs: setup  ## make a site of README and docs/ in site/, with the quickstart's report as an example if there is one
+	$(BIN)/python docs/build.py site
 
 lint: setup  ## check style, formatting and types
 	$(BIN)/ruff check studykit tests notebooks benchmarks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from studykit.attention.summary import AttentionSummary
 from studykit.study import methods
@@ -104,3 +106,26 @@ def test_own_attention_is_printed_beside_the_published(tmp_path):
     *layers, mean = done.stdout.splitlines()
     assert len(layers) == 3, done.stderr
     assert mean.split()[2] == f"{100 * summary.last.own_weight.mean():.1f}" and mean.split()[5] == "19.4"
+
+
+def test_the_site_has_every_page_and_its_links_lead_somewhere(tmp_path):
+    build = runpy.run_path(str(ROOT / "docs/build.py"))
+    example = tmp_path / "report"
+    example.mkdir()
+    (example / "index.html").write_text("<p>a report</p>")
+    pages = build["build"](tmp_path / "site", example)
+    sources = {
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md")),
+    }
+    assert build["PAGES"].keys() == sources
+    contents = {page.name: BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser") for page in pages}
+    for name, content in contents.items():
+        assert all(image["src"].startswith("data:image/") for image in content.find_all("img"))
+        assert not content.find_all(["script", "iframe"]) and not content.find_all("link", href=re.compile("^http"))
+        for link in content.find_all("a", href=True):
+            address, _, anchor = link["href"].partition("#")
+            assert "://" in address or (tmp_path / "site" / (address or name)).exists(), (name, link["href"])
+            assert not anchor or contents[address or name].find(id=anchor), (name, link["href"])

@@ -20,7 +20,7 @@ PAGES = (
     "CONTRIBUTING.md",
     *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
 )
-MADE = ("work/", "reports/", "logs/", "runs/", "path/to/", "/")  # what the commands make, and placeholders
+MADE = ("site/", "my/", "params/mine.yaml", "work/", "reports/", "logs/", "runs/", "path/to/", "/")  # what the commands make, and placeholders
 READING_PATH = 2000  # lines, at most
 
 
