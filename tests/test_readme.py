@@ -20,12 +20,16 @@ PAGES = (
     "CONTRIBUTING.md",
     *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
 )
-MADE = ("site/", "my/", "params/mine.yaml", "work/", "reports/", "logs/", "runs/", "path/to/", "/")  # what the commands make, and placeholders
+# What commands and readers make, and placeholders.
+MADE = ("site/", "my/", "params/mine.yaml", "work/", "reports/", "logs/", "runs/", "path/to/", "/")
 READING_PATH = 2000  # lines, at most
 
 
 def spans(page: str) -> list[str]:
-    """Returns what a page sets in code: the spans in backquotes and the lines of fenced blocks without comments, but no differences."""
+    """Returns what a page sets in code: the spans in backquotes and the lines of fenced blocks without comments.
+
+    Blocks of differences are left out: their files may be new.
+    """
     fenced, prose = [], []
     text = re.sub(r"^```diff.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for i, part in enumerate(re.split(r"^```.*$", text, flags=re.MULTILINE)):
