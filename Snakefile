@@ -15,15 +15,15 @@ import yaml
 sys.path.insert(0, workflow.basedir)
 from studykit.report.pages import renderer_digest
 from studykit.runs import code_digest, process
-from studykit.study import plan
-from studykit.study.file import load_study
+from studykit.study.family import load_plan
 from studykit.study.parameters import STAGES
 
 if not workflow.configfiles:
     raise WorkflowError("Name a study: --configfile params/quickstart.yaml")
 STUDY_FILE = workflow.configfiles[-1]
-STUDY = load_study(STUDY_FILE)
-RUNS = {run.name: run for run in plan.plan(STUDY)}
+PLANNED = load_plan(STUDY_FILE)
+STUDY = PLANNED.study
+RUNS = {run.name: run for run in PLANNED.runs}
 GPUS = process.gpus()
 
 os.environ["STUDYKIT_HOME"] = os.getcwd()
@@ -62,7 +62,7 @@ rule study:
 rule index:
     input: NOTEBOOKS
     output: INDEX
-    params: code=renderer_digest(), study=repr(STUDY)
+    params: code=renderer_digest(), study=repr(PLANNED)
     message: "report {output}"
     shell: "{PYTHON} -m studykit.cli report {STUDY_FILE:q} > /dev/null"
 

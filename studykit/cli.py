@@ -31,8 +31,8 @@ from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
 from studykit.study import questions
-from studykit.study.file import dump_study
-from studykit.study.plan import load_plan, warnings
+from studykit.study.family import load_plan
+from studykit.study.plan import warnings
 from studykit.workflow import clean, progress
 from studykit.workflow import run as workflow_run
 
@@ -154,7 +154,7 @@ def _plan(args: argparse.Namespace) -> int:
     for warning in warnings(planned.study):
         print(f"studykit: {args.study}: {warning}", file=sys.stderr)
     if args.full:
-        print(dump_study(planned.study), end="")
+        print(planned.dump(), end="")
         return 0
     for run, status in runs_status.study_status(planned.runs).items():
         seconds = f"{status.manifest.seconds:8.1f} s" if status.manifest else " " * 10

@@ -1,4 +1,4 @@
-"""Completions scored, run and compared. (notebooks 04 and 06)
+"""Completions scored, run and compared. (notebooks 04, 06 and 07)
 
 May import `training`, `data`, `tuners`, `runs` and `study`.
 
@@ -7,6 +7,6 @@ To read, in this order: `scores` (the content of scores.json), `evaluate` (one m
 (text and code), `execution/` (programs run in a sandbox), `samples` (one prediction at a time), `references` (a
 benchmark's own solutions); then `results` (the content of compare.json), `comparison` (methods side by side),
 `contrasts` (a difference, and where its verdict is decided), `statistics`, `student` and `effects` (intervals, tests
-and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `worth`
-(of a fusion's members).
+and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `worth` (of a fusion's
+members); `gathered`, `gathering`, `covariates` and `pooling` (many studies, one answer).
 """

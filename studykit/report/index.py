@@ -58,7 +58,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         pages: the file names of the runs' pages.
     """
     manifests = [status.manifest for status in statuses.values() if status.manifest]
-    compare_run, comparison = next((run, status) for run, status in statuses.items() if run.stage == "compare")
+    compare_run, comparison = list(statuses.items())[-1]  # of a family, the run that gathers
     headline = comparison.manifest.headline if comparison.manifest and comparison.state == "done" else {}
     content = render(
         "index.html.j2",
@@ -69,6 +69,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         compare_run=compare_run,
         comparison=comparison,
         figures=list(headline.items()),
+        sentences=summary.pooled_sentences(compare_run) if headline else [],
         findings=summary.read_findings(compare_run, study.target) if headline else None,
         counts=Counter({"done": 0}) + Counter(status.state for status in statuses.values()),
         not_done=NOT_DONE,

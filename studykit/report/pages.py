@@ -25,9 +25,10 @@ from studykit.runs import code_digest
 from studykit.runs import files as run_files
 from studykit.runs import status as runs_status
 from studykit.runs.status import Status
+from studykit.study.family import StudyPlan
 from studykit.study.file import Study
 from studykit.study.parameters import STAGES
-from studykit.study.plan import Run, StudyPlan
+from studykit.study.plan import Run
 
 
 def write_report(planned: StudyPlan) -> Path:

@@ -13,9 +13,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studykit.attention.summary import AttentionSummary
+from studykit.evaluation.gathered import read_gathered
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import ComparisonResults, MethodSummary, MetricComparison, read_results
-from studykit.report import conclusions, figures, fusion_weights, verdicts
+from studykit.report import conclusions, figures, fusion_weights, pooled, verdicts
 from studykit.runs import files
 from studykit.runs.text import plural
 from studykit.study.plan import Run
@@ -162,6 +163,11 @@ def score_table(comparison: MetricComparison) -> ScoreTable:
         caption=f"Scores are means over {seeds}, n = {rows}, each with its {comparison.confidence:.0%} interval over "
         "rows.",
     )
+
+
+def pooled_sentences(run: Run) -> list[str]:
+    """Returns what a family found in brief, **bold** as in Markdown; nothing for a run that gathers no studies."""
+    return pooled.in_brief(read_gathered(run.dir)) if run.stage == "gather" else []
 
 
 def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:

@@ -13,6 +13,7 @@ from studykit.errors import UserError, show
 from studykit.runs import files, process
 from studykit.runs.manifest import read_manifest
 from studykit.study import parameters
+from studykit.study.family import load_plan
 from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
 from studykit.study.methods import ATTENTIVE, changes
@@ -56,8 +57,8 @@ def _lent(stage: str, values: dict[str, Any], file: str) -> dict[str, Any]:
     A seed or a method that the study does not have is added to it: the runs that are then needed are named by their
     content, so those that were made by hand are found. Raises UserError if they are not finished yet.
     """
-    study = load_study(file, files.home())
-    planned = plan(study)
+    lending = load_plan(file, files.home())
+    study, planned = lending.study, lending.runs
     required, preferred = ROLES.get(stage, ((), ()))
     roles = {name: values[name] for name in required if values[name] is not None}
     wanted = roles | {name: values[name] for name in preferred if values.get(name) is not None}

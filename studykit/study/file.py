@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from os.path import exists, expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -24,8 +23,10 @@ from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Method, Quantization
 from studykit.study.languages import canonical
 from studykit.study.messages import sentence
 from studykit.study.parameters import STAGES, check
-from studykit.study.yaml_file import read_yaml, write_yaml
+from studykit.study.paths import is_local, require_files
+from studykit.study.yaml_file import read_yaml
 
+FAMILY = {"vary", "gather"}  # keys with which one file makes many studies
 MEMBER_TASKS = ("code", "generation", "translation", "commit", "summarization")  # that members can learn
 
 
@@ -260,7 +261,7 @@ class Study(Section):
         tests = len(made) + len(self.compare.interactions)
         if problem := questions.too_few_resamples(self.compare.resamples, tests, self.compare.confidence):
             raise ValueError(problem)
-        if not (self.base == "scratch" or _is_local(self.base) or HUB_ID.fullmatch(self.base)):
+        if not (self.base == "scratch" or is_local(self.base) or HUB_ID.fullmatch(self.base)):
             raise ValueError(
                 f"base is {show(self.base)}; it must be 'scratch', a hub id (owner/name or owner/name@commit) or a "
                 "directory"
@@ -317,38 +318,33 @@ class Study(Section):
 PLANNED = {stage: of.model.model_fields.keys() for stage, of in STAGES.items()}  # what a section might be given by hand
 
 
-def _is_local(base: str) -> bool:
-    return base.startswith(("/", "./", "../", "~"))
-
-
-def dump_study(study: Study) -> str:
-    """Returns a study file with every key and its value."""
-    return write_yaml(study.model_dump())
-
-
 def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
     """Loads the study in a YAML file. Relative paths in it are seen from `home` (default: the working directory).
 
-    Raises UserError with the file and the key for anything that cannot be run.
+    A family (see `family`) gives the study without what varies. Raises UserError with the file and the key for anything
+    that cannot be run.
     """
-    home = Path(home or ".")
-    raw = read_yaml(file, home)
+    return check_study(read_study(file, home), file, home, check_paths)
+
+
+def read_study(file: str | os.PathLike, home: Path | None = None) -> dict[str, Any]:
+    """Reads a study file, of which nothing is checked but that it is a mapping."""
+    raw = read_yaml(file, Path(home or "."))
     if not isinstance(raw, dict):
         raise UserError(f"{file} holds {show(raw)}; a study file has the keys {', '.join(Study.model_fields)}.")
-    raw = {key: {} if value is None and key in STAGES else value for key, value in raw.items()}  # all commented out
+    return {key: {} if value is None and key in STAGES else value for key, value in raw.items()}  # all commented out
+
+
+def check_study(raw: dict, file: str | os.PathLike, home: Path | None = None, check_paths: bool = True) -> Study:
+    """Returns the study of a mapping that was read from a file, which errors name."""
+    home = Path(home or ".")
     try:
-        study = Study.model_validate(raw)
+        study = Study.model_validate({key: value for key, value in raw.items() if key not in FAMILY})
     except ValidationError as error:
         raise UserError(f"{file}: {sentence(error, Study, PLANNED)}") from None
     if check_paths:
-        wanted = {"data.path": study.data.path, "data.test_path": study.data.test_path}
+        named = {"data.path": study.data.path, "data.test_path": study.data.test_path, "base": study.base}
         if study.base == "scratch" and study.base_model.corpus != "polyglot":
-            wanted["base_model.corpus"] = study.base_model.corpus
-        if _is_local(study.base):
-            wanted["base"] = study.base
-        for key, value in wanted.items():
-            if value is not None and not value.startswith("hf://") and not exists(home / expanduser(value)):
-                raise UserError(
-                    f"{file}: {key} is {show(value)}, which does not exist; it must be a file or a directory."
-                )
+            named["base_model.corpus"] = study.base_model.corpus
+        require_files(named, file, home)
     return study

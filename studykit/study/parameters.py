@@ -18,6 +18,7 @@ from studykit.errors import UserError, show
 from studykit.study import methods
 from studykit.study.data_parameters import BaseModelParams, DataParams
 from studykit.study.fields import Method, Planned, Runnable, Section, auto, role, run_dir
+from studykit.study.gather_parameters import GatherParams
 from studykit.study.messages import sentence
 from studykit.study.training_parameters import AdapterParams, FusionParams
 
@@ -183,9 +184,17 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage("04_evaluate", EvaluateParams),
     "fusion_attention": Stage("05_fusion_attention", FusionAttentionParams),
     "compare": Stage("06_compare", CompareParams),
+    "gather": Stage("07_gather", GatherParams),
 }
 AnyParams = (
-    BaseModelParams | DataParams | AdapterParams | FusionParams | EvaluateParams | FusionAttentionParams | CompareParams
+    BaseModelParams
+    | DataParams
+    | AdapterParams
+    | FusionParams
+    | EvaluateParams
+    | FusionAttentionParams
+    | CompareParams
+    | GatherParams
 )
 
 

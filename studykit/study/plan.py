@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from studykit.study import fields, methods, parameters, training_parameters
 from studykit.study.fields import kind
-from studykit.study.file import Study, load_study
+from studykit.study.file import Study
 from studykit.study.parameters import STAGES
 
 COMPACTERS = ("compacter", "compacterpp")
@@ -58,21 +58,6 @@ class Run:
         return f"notebooks/{STAGES[self.stage].notebook}.ipynb"
 
 
-@dataclass(frozen=True)
-class StudyPlan:
-    """A study file, loaded and planned once for a command."""
-
-    file: str  # as the user named it, from the project's directory
-    study: Study
-    runs: list[Run]  # in an order in which they can be made
-
-
-def load_plan(file: str, home: Path | None = None, check_paths: bool = True) -> StudyPlan:
-    """Loads a study file and plans its runs. Raises UserError for anything that cannot be run."""
-    study = load_study(file, home, check_paths)
-    return StudyPlan(file, study, plan(study))
-
-
 def plan(study: Study) -> list[Run]:
     """Returns the study's runs, each once, in an order in which they can be made."""
     made: dict[str, Run] = {}
@@ -83,10 +68,8 @@ def plan(study: Study) -> list[Run]:
         values |= {name: value for name, value in published(stage, values).items() if values[name] is None}
         values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
         values = reset_unused(stage, values)
-        values["out"] = directory(stage, values)
-        label, _, key = PurePosixPath(values["out"]).name.rpartition("-")
-        needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
-        return made.setdefault(values["out"], Run(stage, label, key, values, needs))
+        planned = named(stage, values, made)
+        return made.setdefault(planned.dir, planned)
 
     members, target = study.all_members, study.target
     languages = members if study.members_are == "languages" else list(fields.POLYGLOT)  # of the base, target last
@@ -188,6 +171,14 @@ def plan(study: Study) -> list[Run]:
         baseline=study.baseline,
     )
     return list(made.values())
+
+
+def named(stage: str, values: dict[str, Any], made: Mapping[str, Run]) -> Run:
+    """Returns the run of a stage with these validated parameters; it needs those of `made` that they name."""
+    out = directory(stage, values)
+    label, _, key = PurePosixPath(out).name.rpartition("-")
+    needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
+    return Run(stage, label, key, values | {"out": out}, needs)
 
 
 def settings(study: Study, stage: str, word: str) -> dict[str, Any]:
@@ -319,6 +310,7 @@ def _label(stage: str, values: dict[str, Any]) -> str:
         "evaluate": [values.get("language"), methods.label(method)],
         "fusion_attention": [methods.label(method)],
         "compare": [target],
+        "gather": ["over", *(values.get("over") or [])],
     }[stage]
     if stage == "base_model" and words[0] != "scratch":
         words[0] = str(words[0]).rstrip("/").rsplit("/", 1)[-1].partition("@")[0]

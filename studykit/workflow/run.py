@@ -35,7 +35,8 @@ from studykit.runs import status as runs_status
 from studykit.runs.locks import Lock
 from studykit.runs.manifest import MANIFEST
 from studykit.runs.text import format_duration
-from studykit.study.plan import Run, StudyPlan
+from studykit.study.family import StudyPlan
+from studykit.study.plan import Run
 from studykit.workflow import display, progress, slurm, snakemake, steps, studies, warm
 from studykit.workflow.lock import only_command, wait_for_orphans
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from studykit.errors import UserError
 from studykit.runs import files as run_files
-from studykit.study import plan
-from studykit.study.file import load_study
+from studykit.study.family import load_plan
 
 
 def remember(file: str | Path) -> None:
@@ -40,8 +39,7 @@ def needed() -> set[str]:
             "params/ holds no study file, and no study elsewhere has been run, so all of runs/ would count as left "
             "over; put the study files that you keep into params/."
         )
-    studies = [load_study(file, run_files.home(), check_paths=False) for file in files]
-    return {run.name for study in studies for run in plan.plan(study)}
+    return {run.name for file in files for run in load_plan(file, run_files.home(), check_paths=False).runs}
 
 
 def _here() -> list[Path]:

@@ -39,7 +39,7 @@ def copy_project(home: Path, study: str = QUICKSTART) -> Path:
     (home / "params").mkdir()
     (home / "params/quickstart.yaml").write_text(study)
     if study == QUICKSTART:
-        for stage in STAGES:
+        for stage in STAGES.keys() - {"gather"}:
             adopt_defaults(home, stage)
     return home
 

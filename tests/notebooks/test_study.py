@@ -36,7 +36,7 @@ def only(home: Path, pattern: str) -> Path:
 
 def test_the_study_runs_to_its_reports(finished):
     made = stamps(finished)
-    assert {name.split("/")[0] for name in made} == set(STAGES)
+    assert {name.split("/")[0] for name in made} == STAGES.keys() - {"gather"}
     index = (finished / "reports/quickstart/index.html").read_text()
     assert f"{len(made)} of {len(made)} runs are done" in index
     reports = finished / "reports/quickstart"
@@ -88,7 +88,7 @@ def test_a_second_call_runs_nothing(finished):
     assert stamps(finished) == before
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES.keys() - {"gather"})
 def test_alone_with_its_defaults_a_notebook_shows_the_finished_run(finished, stage):
     before = stamps(finished)
     done = papermill(finished, stage)

@@ -21,8 +21,8 @@ from studykit.report import documents, html, pages, summary
 from studykit.report.explorer.page import content_hash, page_script
 from studykit.runs import files, store
 from studykit.runs import status as runs_status
+from studykit.study import family, plan
 from studykit.study import file as study_file
-from studykit.study import plan
 from tests.made_records import made_record
 
 ROOT = Path(__file__).parents[2]
@@ -285,7 +285,7 @@ def report(home) -> Path:
     """The report of a study in which everything ran."""
     for run in plan.plan(study_file.load_study("params/tiny.yaml", home)):
         finish(run, {"pass@1 of <base>, %": 12.3456, "rows": 250, "p_value": 0.00123})
-    return pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False)).parent
+    return pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False)).parent
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def broken(home, report) -> Path:
     nbformat.write(new_notebook(cells=[new_code_cell("", outputs=[error])]), log)
     (adapter / "manifest.json").unlink()
     shutil.rmtree(next(home.glob("runs/evaluate/lua-base-*")))
-    return pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False)).parent
+    return pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False)).parent
 
 
 def states(index: BeautifulSoup) -> list[str]:
@@ -368,7 +368,7 @@ def test_tables_of_a_run_are_copied_beside_its_page_and_linked(home, report):
         (comparison / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
     for page in report.glob("*.html"):
         page.unlink()  # a report is written after its runs
-    pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False))
+    pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     for page in report.glob("0*.html"):
         names = [a["href"] for a in BeautifulSoup(page.read_text(), "html.parser").footer.select("a")[2:]]
         assert names == [f"{page.stem}.{kind}" for kind in summary.TABLE_FORMATS] * page.stem.startswith("06_compare")
@@ -385,7 +385,7 @@ def test_a_failed_run_has_a_page_with_its_traceback(broken):
 )
 def test_a_damaged_notebook_takes_only_its_own_page(home, report, text):
     next(home.glob("runs/adapter/*/notebook.ipynb")).write_text(text)
-    pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False))
+    pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     page = BeautifulSoup(next(report.glob("02_adapter-*.html")).read_text(), "html.parser")
     assert "The executed notebook is damaged" in page.main.get_text()
     assert len(index_of(report)[0].select(".state")) == 6
@@ -394,14 +394,14 @@ def test_a_damaged_notebook_takes_only_its_own_page(home, report, text):
 def test_only_what_changed_is_rendered_again(report, monkeypatch):
     times = {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
     monkeypatch.setattr(html, "render_notebook", lambda *_: pytest.fail("rendered a page that had not changed"))
-    pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False))
+    pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     assert times == {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
     monkeypatch.undo()
     os.environ["STUDYKIT_HOME"] = str(report.parents[1])
     try:
         changed = next(files.home().glob("runs/evaluate/lua-base-*/notebook.ipynb"))
         changed.write_text(changed.read_text().replace("The title", "Another title"))
-        pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False))
+        pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     finally:
         del os.environ["STUDYKIT_HOME"]
     again = {p.name.split("-")[0] for p in times if p.stat().st_mtime_ns != times[p]}
@@ -411,12 +411,12 @@ def test_only_what_changed_is_rendered_again(report, monkeypatch):
 def test_pages_of_runs_that_are_no_longer_planned_go(report):
     (report / "mine.html").write_text("<p>my own notes</p>")
     (files.home() / "params/tiny.yaml").write_text(STUDY + "data: {source_examples: 3}\n")
-    pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False))
+    pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     assert {p.name.split("-")[0] for p in report.glob("*.html")} == {"00_base_model", "index.html", "mine.html"}
 
 
 def test_a_study_of_which_nothing_has_run(home):
-    text = pages.write_report(plan.load_plan("params/tiny.yaml", files.home(), check_paths=False)).read_text()
+    text = pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False)).read_text()
     assert "0 of 6 runs are done, 6 not run yet. Nothing has run yet" in text
 
 

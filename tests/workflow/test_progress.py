@@ -19,8 +19,8 @@ import pytest
 
 from studykit.runs import status
 from studykit.study import plan
+from studykit.study.family import load_plan
 from studykit.study.file import Study
-from studykit.study.plan import load_plan
 from studykit.workflow import display, progress, steps, time_left
 from studykit.workflow import run as workflow_run
 from tests import made_runs

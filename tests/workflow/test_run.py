@@ -13,8 +13,8 @@ import pytest
 from studykit.errors import UserError
 from studykit.report import pages
 from studykit.runs import locks
+from studykit.study.family import load_plan
 from studykit.study.file import load_study
-from studykit.study.plan import load_plan
 from studykit.workflow import lock, run, slurm, snakemake
 from tests.project import ROOT, STUDY
 

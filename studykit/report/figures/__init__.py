@@ -1,9 +1,9 @@
 """Figures for notebooks, reports and papers, one call each; `show` displays one with alternative text and caption.
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
-`training` draws losses and lengths, `forest` all methods of a comparison, `comparison` scores and costs, `heatmaps`
-and `fusion` weights by layer and member,
-`tokens` the weights of single tokens; `style` holds colours and markers, and turns a figure into SVG and HTML.
+`training` draws losses and lengths, `forest` all methods of a comparison, `comparison` scores and costs, `gathered`
+many studies, `heatmaps` and `fusion` weights by layer and member, `tokens` the weights of single tokens; `style` holds
+colours and markers, and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, own_weight_slopes, scores
@@ -16,6 +16,7 @@ from studykit.report.figures.fusion import (
     target_share_per_layer,
     weight_against_worth,
 )
+from studykit.report.figures.gathered import forest_of_studies, slope
 from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusion_panels, phase_comparison
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
@@ -29,6 +30,7 @@ __all__ = [
     "entropy_per_layer",
     "figure_html",
     "forest",
+    "forest_of_studies",
     "fusion_heatmap",
     "fusion_panels",
     "length_histograms",
@@ -40,6 +42,7 @@ __all__ = [
     "save",
     "scores",
     "show",
+    "slope",
     "stacked_bars",
     "svg",
     "target_share_per_layer",

@@ -1,0 +1,150 @@
+"""Many studies in tables and sentences: what notebook 07 shows of `gather.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studykit.evaluation.gathered import Gathered, GatheredMetric, GatheredResults
+from studykit.evaluation.metrics.properties import decimals
+from studykit.report.verdicts import signed, signed_interval
+from studykit.runs.manifest import finished_run
+from studykit.runs.text import plural
+from studykit.study.gather_parameters import GatherParams
+
+MOST_FIGURES = 6  # of each kind
+
+
+def pair(one: Gathered) -> str:
+    """Returns a difference by its two methods."""
+    return f"{one.method} \u2212 {one.against}"
+
+
+def headline(results: GatheredResults) -> dict[str, float]:
+    """Returns the pooled differences of the main score for the index of a family."""
+    main = results.main
+    return {f"{pair(one)}, {main.label}": one.value for one in main.gathered[:MOST_FIGURES]}
+
+
+def study_table(p: GatherParams) -> list[dict[str, Any]]:
+    """Returns a line per study: what it differs in, and the size of its base."""
+    return [
+        {
+            **{factor: p.levels[factor][study] for factor in p.levels},
+            "parameters of the base": finished_run(p.bases[study]).manifest.headline.get("parameters"),
+            "comparison": p.compares[study].removeprefix("runs/compare/"),
+        }
+        for study in p.compares
+    ]
+
+
+def pooled_table(of_metric: GatheredMetric) -> list[dict[str, Any]]:
+    """Returns a line per difference: its pooled mean, the intervals, and how much the units differ."""
+    metric = of_metric.metric
+    return [
+        {
+            "difference": pair(one),
+            "mean": signed(one.value, metric),
+            "interval": signed_interval(one.interval, metric),
+            "prediction interval": signed_interval(one.prediction, metric),
+            "tau": f"{one.tau:.{decimals(metric)}f}",
+            "I²": f"{one.i2:.0%}",
+            "p (Holm)": _p(one.p_holm),
+            "verdict": one.direction,
+        }
+        for one in of_metric.gathered
+    ]
+
+
+def pooled_caption(results: GatheredResults, of_metric: GatheredMetric) -> str:
+    """Returns the caption of the pooled differences: what they are pooled over, and the unit."""
+    one = of_metric.gathered[0]
+    units, studies = plural(len(one.units), "unit"), len(one.studies)
+    return (
+        f"{of_metric.label}: means and {results.confidence:.0%} intervals over {' and '.join(results.over)} "
+        f"({units}, {studies} {'study' if studies == 1 else 'studies'}), in {_unit(of_metric)}."
+    )
+
+
+def sentences(results: GatheredResults, of_metric: GatheredMetric) -> list[str]:
+    """Returns a sentence per difference, and what none of the intervals holds."""
+    found = [_sentence(results, of_metric, one) for one in of_metric.gathered]
+    first = of_metric.gathered[0]
+    if first.rows_shared:
+        found.append(
+            "All units have the same test rows. Their error is in the intervals, but the training rows are one draw, "
+            "and how the differences vary with other draws is in no number here."
+        )
+    if len(first.units) < 5:
+        found.append(f"{plural(len(first.units), 'unit')} say little about how units differ: tau and I² are rough.")
+    return found
+
+
+def slope_table(results: GatheredResults, of_metric: GatheredMetric) -> list[dict[str, Any]]:
+    """Returns a line per difference: its slope on the covariate with interval and p."""
+    return [
+        {
+            "difference": pair(one),
+            f"slope per unit of {results.covariate}": signed(one.slope.value, of_metric.metric),
+            "interval": signed_interval(one.slope.interval, of_metric.metric),
+            "p (Holm)": _p(one.slope.p_holm),
+        }
+        for one in of_metric.gathered
+        if one.slope
+    ]
+
+
+def difference_table(results: GatheredResults, of_metric: GatheredMetric) -> list[dict[str, Any]]:
+    """Returns a line per study: every difference with its interval."""
+    first = of_metric.gathered[0]
+    return [
+        {
+            "study": study.study,
+            **{
+                pair(one): f"{signed(own.value, of_metric.metric)} ({signed_interval(own.interval, of_metric.metric)})"
+                for one in of_metric.gathered
+                for own in [one.studies[at]]
+            },
+        }
+        for at, study in enumerate(first.studies)
+    ]
+
+
+def in_brief(results: GatheredResults) -> list[str]:
+    """Returns the sentences that close the notebook: the decided differences and slopes, and how many are not."""
+    found: list[str] = []
+    for of_metric in results.metrics:
+        decided = [one for one in of_metric.gathered if one.direction != "undecided"]
+        found += [_sentence(results, of_metric, one) for one in decided]
+        if left := len(of_metric.gathered) - len(decided):
+            found.append(f"{of_metric.label}: {left} of {plural(len(of_metric.gathered), 'difference')} undecided.")
+        for one in of_metric.gathered:
+            if one.slope and one.slope.p_holm < 1 - results.confidence:
+                grows = "grows" if one.slope.value > 0 else "falls"
+                interval = signed_interval(one.slope.interval, of_metric.metric)
+                found.append(
+                    f"{of_metric.label}: {pair(one)} {grows} with {results.covariate}, by "
+                    f"{signed(one.slope.value, of_metric.metric)} ({interval}) per unit of it."
+                )
+    return found
+
+
+def _sentence(results: GatheredResults, of_metric: GatheredMetric, one: Gathered) -> str:
+    metric = of_metric.metric
+    words = {"better": "is better than", "worse": "is worse than", "undecided": "is not told apart from"}
+    same = sum((study.value > 0) == (one.value > 0) for study in one.studies)
+    interval = f", interval {signed_interval(one.interval, metric)}" if one.interval else ", no interval"
+    predicted = f"; in another unit {signed_interval(one.prediction, metric)}" if one.prediction else ""
+    over = " and ".join(results.over)
+    return (
+        f"{of_metric.label}: **{one.method}** {words[one.direction]} **{one.against}** over {over} "
+        f"({signed(one.value, metric)} {_unit(of_metric)}{interval}{predicted}); {same} of {len(one.studies)} studies "
+        "differ in this direction."
+    )
+
+
+def _unit(of_metric: GatheredMetric) -> str:
+    return "points" if of_metric.unit == "%" else of_metric.unit
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

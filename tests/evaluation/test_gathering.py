@@ -1,0 +1,121 @@
+"""Gathering: one study is itself, every named respect is a source of error, and false findings are as rare as said."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from studykit.errors import UserError
+from studykit.evaluation import gathering
+from studykit.evaluation.comparison import compare
+from studykit.evaluation.covariates import covariates
+from studykit.evaluation.gathering import Cell, pool
+from studykit.evaluation.results import ComparisonResults
+from studykit.evaluation.student import StandardError, student_t
+from studykit.study.gather_parameters import GatherParams
+from tests.made_scores import method
+
+SCORES = {"base": method(0.2), "adapterfusion": method(0.4, spread=0.01), "advfusion_zero": method(0.5, spread=0.02)}
+MAIN = compare(SCORES, "pass_at_1", "adapterfusion", 0.95, 2000)
+STUDY = ComparisonResults(main="pass_at_1", metrics={"pass_at_1": MAIN}, sources=[], attention=[], cost=[], time=[])
+
+
+def cell(value, base="a", draw=0, error=1.0, rows=None, seed_error=0.0) -> Cell:
+    levels = {"base": base, "data.seed": draw}
+    rows = f"rows {draw}" if rows is None else rows
+    return Cell(f"{base} {draw}", levels, value, StandardError(error, 99), seed_error, rows, MAIN.contrasts[0])
+
+
+def test_one_study_is_itself():
+    (one,) = gathering.study_cells(
+        {"s": STUDY}, "pass_at_1", "advfusion_zero", "adapterfusion", {"base": {"s": "a"}}, {"s": "r"}
+    )
+    contrast = MAIN.contrast("advfusion_zero", "adapterfusion")
+    gathered = pool([one], ["base"])
+    assert gathered.value == contrast.value and gathered.tau == 0 and gathered.prediction is None
+    assert gathered.studies[0].interval == contrast.overall_interval
+    assert gathered.interval.high - gathered.value == pytest.approx(contrast.overall_interval.high - contrast.value)
+
+
+def test_bases_are_pooled_over_their_own_spread():
+    gathered = pool([cell(y, base, rows=base) for base, y in zip("abcd", (1, 3, 5, 7), strict=True)], ["base"])
+    error = math.sqrt(np.var([1, 3, 5, 7], ddof=1) / 4)
+    assert gathered.value == pytest.approx(4) and not gathered.rows_shared
+    assert gathered.interval.high - 4 == pytest.approx(student_t(0.975, 3) * error)
+    assert [unit.name for unit in gathered.units] == list("abcd")
+    assert gathered.prediction.high > gathered.interval.high, "another base differs by more than the mean errs"
+
+
+def test_rows_that_all_bases_share_add_their_error():
+    values = list(zip("abcd", (1, 3, 5, 7), strict=True))
+    apart = pool([cell(y, base, rows=base) for base, y in values], ["base"])
+    shared = pool([cell(y, base) for base, y in values], ["base"])
+    halves = [one.interval.high - one.value for one in (apart, shared)]
+    assert shared.rows_shared and halves[1] == pytest.approx(math.hypot(halves[0], student_t(0.975, 99) * 1.0))
+
+
+def test_draws_of_the_data_are_a_second_source_of_error():
+    cells = [cell(i + 4 * j, base, j) for i, base in enumerate("abc") for j in (0, 1, 2)]
+    alone, both = pool(cells, ["base"]), pool(cells, ["base", "data.seed"])
+    assert both.value == pytest.approx(alone.value) and not both.rows_shared
+    bases = student_t(0.975, 2) * math.sqrt(1 / 3)  # the bases' spread is no larger than their own errors
+    draws = student_t(0.975, 2) * 4 / math.sqrt(3)
+    assert both.interval.high - both.value == pytest.approx(math.hypot(bases, draws), rel=0.01)
+    assert alone.rows_shared, "without the draws, their rows are the same for all bases"
+
+
+def test_a_slope_on_the_logarithm():
+    covariate = {f"{base} {j}": float(i) for i, base in enumerate("abcd") for j in (0, 1)}
+    cells = [cell(1 + 2 * i + (0.1 if j else -0.1), base, j, 0.1) for i, base in enumerate("abcd") for j in (0, 1)]
+    slope = pool(cells, ["base", "data.seed"], covariate=covariate).slope
+    assert slope.value == pytest.approx(2) and slope.constant == pytest.approx(1) and slope.p < 0.05
+    assert slope.interval.low < 2 < slope.interval.high
+    assert pool(cells[:4], ["base"], covariate=covariate).slope.interval is None, "two points always lie on a line"
+    assert pool(cells, ["data.seed"], covariate=dict.fromkeys(covariate, 1.0)).slope is None
+
+
+def test_methods_without_a_differing_row_are_not_known_exactly():
+    same = {"average": SCORES["base"], "lora": SCORES["base"]}
+    study = STUDY.model_copy(update={"metrics": {"pass_at_1": compare(same, "pass_at_1", "average", 0.95, 2000)}})
+    (one,) = gathering.study_cells({"s": study}, "pass_at_1", "lora", "average", {"base": {"s": "x"}}, {"s": "r"})
+    assert one.value == 0 and one.row_error.value == 100 / 200
+
+
+def test_pairs_that_all_studies_have():
+    other = {name: SCORES[name] for name in ("base", "adapterfusion", "advfusion_zero")} | {"lora": method(0.3)}
+    more = STUDY.model_copy(update={"metrics": {"pass_at_1": compare(other, "pass_at_1", "adapterfusion", 0.95, 2000)}})
+    assert gathering.shared_pairs({"a": more, "b": STUDY}, "pass_at_1") == [["advfusion_zero", "adapterfusion"]]
+    with pytest.raises(UserError, match="'b' does not compare lora with adapterfusion"):
+        gathering.study_cells({"b": STUDY}, "pass_at_1", "lora", "adapterfusion", {}, {"b": "r"})
+
+
+@pytest.mark.parametrize("changes, error", [
+    ({"covariate": "size"}, "which is no number in the study 'x'"),
+    ({"covariate": "data.seed"}, "which is 0 in the study 'x' and has no logarithm"),
+    ({"covariate": "kinship", "values": {"lua": 1.0}}, "gather.values has no number for 'ruby'"),
+])  # fmt: skip
+def test_a_covariate_is_a_number_of_every_study(changes, error):
+    levels = {"target": {"x": "ruby"}, "data.seed": {"x": 0}}
+    p = GatherParams(compares={"x": "runs/compare/x"}, levels=levels, over=["target"], **changes)
+    with pytest.raises(UserError, match=error):
+        covariates(p, {"x": "ruby"})
+
+
+@pytest.mark.parametrize("of_bases, of_draws", [(0, 0), (3, 0), (0, 3), (3, 3)])
+def test_false_findings_are_rare_whatever_varies(of_bases, of_draws):
+    """Five bases and three draws of the data, no true difference on average: at most 5 % find one, and 3 sd of it."""
+    rng, found, slopes, studies = np.random.default_rng(0), 0, 0, 150
+    covariate = {f"{base} {j}": float(i) for i, base in enumerate("abcde") for j in range(3)}
+    for _ in range(studies):
+        bases, draws = of_bases * rng.standard_normal(5), of_draws * rng.standard_normal(3)
+        cells = [
+            cell(bases[i] + draws[j] + rng.standard_normal(), base, j)
+            for i, base in enumerate("abcde")
+            for j in range(3)
+        ]
+        gathered = pool(cells, ["base", "data.seed"], covariate=covariate)
+        found += gathered.p < 0.05
+        slopes += gathered.slope.p < 0.05
+    assert max(found, slopes) / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies), (found, slopes)

@@ -1,0 +1,91 @@
+"""Families: one file makes the studies that it says, shares their runs, and ends in one run that gathers them."""
+
+from __future__ import annotations
+
+import pytest
+
+from studykit.errors import UserError
+from studykit.study.family import load_plan
+from studykit.study.file import load_study
+
+STUDY = """
+study: small
+task: generation
+members: [python, go]
+target: lua
+methods: [base, bottleneck, adapterfusion]
+seeds: [0]
+evaluate: {sources: []}
+"""
+
+
+def planned(home, more: str):
+    (home / "x.yaml").write_text(STUDY + more)
+    return load_plan("x.yaml", home)
+
+
+def test_a_family_shares_runs_and_gathers_the_comparisons(tmp_path):
+    family = planned(tmp_path, "vary: {data.target_examples: [10, 30], fusion.steps: [50, 60]}")
+    assert [member.label for member in family.members] == [
+        f"data.target_examples {n}, fusion.steps {s}" for n in (10, 30) for s in (50, 60)
+    ]
+    count = {stage: sum(run.stage == stage for run in family.runs) for stage in ("base_model", "data", "fusion")}
+    assert count == {"base_model": 1, "data": 2, "fusion": 4}
+    gather = family.result
+    assert gather.stage == "gather" and gather.label == "over-data.target_examples-fusion.steps"
+    compares = [run for run in family.runs if run.stage == "compare"]
+    assert len(compares) == 4 and set(compares) < set(gather.needs)
+    assert list(gather.params["levels"]["fusion.steps"].values()) == [50, 60, 50, 60]
+    assert len({run.name for run in family.runs}) == len(family.runs)
+
+
+def test_a_study_of_a_family_is_the_study_with_these_values(tmp_path):
+    family = planned(tmp_path, "vary: {data.seed: [3]}")
+    alone = planned(tmp_path, "data: {seed: 3}")
+    assert [run.name for run in family.runs[:-1]] == [run.name for run in alone.runs]
+    assert load_study("x.yaml", tmp_path) == alone.study and not alone.members
+
+
+def test_named_levels_change_several_keys_of_a_section(tmp_path):
+    family = planned(
+        tmp_path,
+        "fusion: {steps: 90, batch_size: 8}\n"
+        "vary: {size: {small: {base_model: {hidden_size: 16}, fusion: {steps: 5}}, large: {}}}",
+    )
+    small, large = (member.study for member in family.members)
+    assert (small.base_model.hidden_size, small.fusion.steps, small.fusion.batch_size) == (16, 5, 8)
+    assert (large.base_model.hidden_size, large.fusion.steps) == (96, 90)
+    assert family.result.params["levels"]["size"] == {"size small": "small", "size large": "large"}
+
+
+def test_a_source_that_becomes_the_target_changes_places_with_it(tmp_path):
+    family = planned(tmp_path, "vary: {target: [lua, go]}")
+    assert [(member.study.members, member.study.target) for member in family.members] == [
+        (["python", "go"], "lua"),
+        (["python", "lua"], "go"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, levels", [("base", ["scratch"] * 2), ("target_examples", [30, 30]), ("data.seed", [1, 2])]
+)
+def test_over_names_a_factor_or_any_key(tmp_path, name, levels):
+    gather = planned(tmp_path, f"vary: {{data.seed: [1, 2]}}\ngather: {{over: [{name}]}}").result
+    assert list(gather.params["levels"][name].values()) == levels and gather.params["over"] == [name]
+
+
+@pytest.mark.parametrize("more, error", [
+    ("vary: {data.sede: [1]}", "data.sede is unknown; did you mean seed"),
+    ("vary: {data.seed: []}", "vary.data.seed is []; it must be a list"),
+    ("vary: {data.seed: 1}", "vary.data.seed is 1; it must be a list"),
+    ("vary: {data.seed: [-1]}", "data.seed -1: data.seed is -1; it must be at least 0"),
+    ("gather: {over: [base]}", "vary is missing"),
+    ("vary: {data.seed: [1]}\ngather: {over: [methods]}", "gather.over names 'methods'"),
+    ("vary: {data.seed: [1]}\ngather: {contrasts: [[lora, base]]}", "contrasts names 'lora', which data.seed 1"),
+    ("vary: {data.seed: [1]}\ngather: {ovr: [base]}", "gather.ovr is unknown; did you mean over"),
+    ("vary: {seeds: [[1]], data.seed: [" + ", ".join(map(str, range(301))) + "]}", "vary makes 301 studies"),
+])  # fmt: skip
+def test_what_cannot_be_a_family_gets_one_sentence(tmp_path, more, error):
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, more)
+    assert error in str(caught.value) and "\n" not in str(caught.value)
