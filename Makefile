@@ -8,7 +8,7 @@ PEER ?= .venv-peer
 PEER_PINS := torch==2.13.0 adapters==1.3.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slurm soak lab docs lint bench bench-peer clean-reports
+.PHONY: help setup quickstart studies test test-slurm soak lab docs lint bench bench-peer clean-reports
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 quickstart: setup  ## run the embedded study; its reports land in reports/quickstart/index.html
 	$(BIN)/studykit run params/quickstart.yaml --cores $(CORES)
+
+studies: setup  ## list the studies in params/, what they ask, and how long they took
+	@$(BIN)/studykit studies
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest

@@ -6,6 +6,8 @@
     studykit report params/quickstart.yaml --zip    render the report of what has run, and pack it for mailing
     studykit plan params/quickstart.yaml            list the runs and their status; --full prints every key of the study
     studykit explore runs/fusion_attention/x        write the explorer of a run's fusion weights as one HTML file
+    studykit gather params/a.yaml params/b.yaml --over base   run studies and pool their differences
+    studykit studies                                list the studies in params/ and what they ask
     studykit clean                                  list the runs that no study needs; --yes removes them
     studykit estimate params/x.yaml --gpu 24GB      estimate the memory of every stage, and whether such a GPU suffices
     studykit power params/x.yaml --difference 5     how many seeds and test rows find a true difference of 5
@@ -33,7 +35,7 @@ from studykit.runs import status as runs_status
 from studykit.study import questions
 from studykit.study.family import load_plan
 from studykit.study.plan import warnings
-from studykit.workflow import clean, progress
+from studykit.workflow import clean, progress, studies
 from studykit.workflow import run as workflow_run
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space, or no right to write
@@ -89,6 +91,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
     command.add_argument("--dry-run", "-n", action="store_true", help="only list what would run")
     command.add_argument("--verbose", action="store_true", help="show Snakemake's own messages instead")
+    command = add("gather", _gather, "run several studies and pool their differences in one report")
+    command.add_argument("studies", nargs="+", metavar="study", help="study files")
+    command.add_argument(
+        "--over",
+        action="append",
+        required=True,
+        metavar="KEY",
+        help="in what the studies are a sample: base, quantization, target, task, target_examples, data.seed, or any "
+        "key of a study; may be repeated, the first makes the lines of the forest plot",
+    )
+    command.add_argument("--covariate", metavar="NAME", help="take the slope on parameters, target_rows or a KEY")
+    command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
+    add("studies", _studies, "list the studies in params/, with their questions and how far they are")
     add_of_study("status", _status, "show how far a study is, while it runs or after")
     command = add_of_study("report", _report, "render the report of what has run")
     command.add_argument("--zip", action="store_true", help="also pack it into reports/<study>.zip")
@@ -136,6 +151,18 @@ def _from_home(study: str) -> str:
 
 def _run(args: argparse.Namespace) -> int:
     return workflow_run.run(load_plan(args.study), args.cores, args.dry_run, args.verbose, args.extra)
+
+
+def _gather(args: argparse.Namespace) -> int:
+    places = [str(Path(study).absolute()) for study in args.studies]  # before the command changes to the home
+    file = studies.gathering([_from_home(place) for place in places], args.over, args.covariate)
+    return workflow_run.run(load_plan(file), args.cores, False, False, [])
+
+
+def _studies(args: argparse.Namespace) -> int:
+    os.chdir(files.home())
+    print(studies.listing())
+    return 0
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -81,6 +81,7 @@ class GatheredResults(Published):
     over: list[str]
     covariate: str | None  # the name of the scale of slopes, as "log10 parameters"
     confidence: float
+    shared_methods: list[str]  # of which several studies have the same trainings, so that their errors are dependent
     metrics: list[GatheredMetric]
 
     @property

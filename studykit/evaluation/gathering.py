@@ -78,7 +78,15 @@ def gather(p: GatherParams) -> GatheredResults:
             )
         )
     name = p.covariate and (f"log10 {p.covariate}" if p.logarithm else p.covariate)
-    return GatheredResults(over=p.over, covariate=name, confidence=p.confidence, metrics=metrics)
+    return GatheredResults(
+        over=p.over, covariate=name, confidence=p.confidence, shared_methods=shared_methods(p), metrics=metrics
+    )
+
+
+def shared_methods(p: GatherParams) -> list[str]:
+    """Returns the methods whose evaluations are the same runs in two or more of the studies."""
+    pairs = [pair for run in p.compares.values() for pair in finished_run(run).params["evaluations"].items()]
+    return list(dict.fromkeys(method for method, run in pairs if pairs.count((method, run)) > 1))
 
 
 def shared_pairs(results: Mapping[str, ComparisonResults], metric: str) -> list[list[str]]:

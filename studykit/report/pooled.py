@@ -69,6 +69,12 @@ def sentences(results: GatheredResults, of_metric: GatheredMetric) -> list[str]:
     """Returns a sentence per difference, and what none of the intervals holds."""
     found = [_sentence(results, of_metric, one) for one in of_metric.gathered]
     first = of_metric.gathered[0]
+    methods = {method for one in of_metric.gathered for method in (one.method, one.against)}
+    if shared := [method for method in results.shared_methods if method in methods]:
+        found.append(
+            f"Several studies have the same trainings of {', '.join(shared)}. Their differences are then not "
+            "independent, and the intervals are too narrow: read the units one by one."
+        )
     if first.rows_shared:
         found.append(
             "All units have the same test rows. Their error is in the intervals, but the training rows are one draw, "

@@ -37,6 +37,7 @@ WORK = {  # what the cell that publishes does, in a sentence about a run that wa
     "evaluate": "evaluation",
     "fusion_attention": "recording fusion weights",
     "compare": "comparison",
+    "gather": "gathering",
 }
 INTERRUPTIONS = ("KeyboardInterrupt", "Interrupted")  # exceptions of a notebook that was stopped
 INTERRUPTED = ("Aborted!", "KeyboardInterrupt")  # papermill's last words; it then calls all cells completed

@@ -15,7 +15,7 @@ gathers their comparisons. A file without `vary` is one study.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -44,7 +44,8 @@ class Family(Section):
         description="A study is made for each combination of these values, by key, or of these named levels.",
     )
     gather: GatherSection = Field(
-        default_factory=GatherSection, description="This says how notebook 07 gathers the studies."
+        default_factory=lambda: GatherSection.model_validate({}),
+        description="This says how notebook 07 gathers the studies.",
     )
 
 
@@ -183,3 +184,24 @@ def _level(member: Member, factor: str, file: str) -> Level:
         f"{file}: gather.over names {show(factor)}; it may name what the studies vary ({', '.join(member.levels)}) or "
         "a key of a study with one value, such as base, target, target_examples or data.seed."
     )
+
+
+def combine(files: Sequence[str], over: Sequence[str], covariate: str | None = None, home: Path | None = None) -> str:
+    """Returns a family, as the text of a study file, of the studies in these files; a family's are all its own.
+
+    Raises UserError for a file that cannot be run, or for two studies of one name.
+    """
+    levels: dict[str, dict[str, Any]] = {}
+    for file in files:
+        planned = load_plan(file, home)
+        for label, study in [(m.label, m.study) for m in planned.members] or [("", planned.study)]:
+            name = f"{study.study} {label}".strip()
+            if name in levels:
+                raise UserError(f"{file} and another file both have study: {study.study}; give one another name.")
+            levels[name] = study.model_dump(exclude={"study", "question"})
+    names = "_".join(dict.fromkeys(name.split()[0] for name in levels))
+    first = next(iter(levels.values()))
+    gather = {"over": [*over], "covariate": covariate}
+    question = f"What do {', '.join(levels)} say together?" if len(levels) <= 4 else ""
+    head = {"study": f"gather_{names}"[:60], "question": question}
+    return write_yaml(head | first | {"vary": {"study": levels}, "gather": gather})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from studykit.errors import UserError
 from studykit.runs import files as run_files
-from studykit.study.family import load_plan
+from studykit.runs.manifest import read_manifest
+from studykit.runs.text import format_duration
+from studykit.study import family
 
 
 def remember(file: str | Path) -> None:
@@ -39,7 +43,30 @@ def needed() -> set[str]:
             "params/ holds no study file, and no study elsewhere has been run, so all of runs/ would count as left "
             "over; put the study files that you keep into params/."
         )
-    return {run.name for file in files for run in load_plan(file, run_files.home(), check_paths=False).runs}
+    return {run.name for file in files for run in family.load_plan(file, run_files.home(), check_paths=False).runs}
+
+
+def gathering(files: Sequence[str], over: Sequence[str], covariate: str | None) -> str:
+    """Writes the family of the studies in these files below runs/, and returns its path from the project's home."""
+    text = family.combine(files, over, covariate, run_files.home())
+    name = text.partition("\n")[0].removeprefix("study: ")
+    file = run_files.home() / "runs" / ".families" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return str(file.relative_to(run_files.home()))
+
+
+def listing() -> str:
+    """Returns the studies in params/ with their questions, how many of their runs are done, and how long these took."""
+    lines = []
+    for file in _here():
+        planned = family.load_plan(file.relative_to(run_files.home()), run_files.home(), check_paths=False)
+        manifests = [found for run in planned.runs if (found := read_manifest(run_files.home() / run.dir))]
+        took = f", which took {format_duration(sum(m.seconds for m in manifests))} of computing" if manifests else ""
+        many = f"{len(planned.members)} studies, " if planned.members else ""
+        question = textwrap.fill(planned.study.question or "-", 110, initial_indent="    ", subsequent_indent="    ")
+        lines.append(f"{planned.file}\n{question}\n    {many}{len(manifests)} of {len(planned.runs)} runs done{took}")
+    return "\n".join(lines) or "params/ holds no study file."
 
 
 def _here() -> list[Path]:

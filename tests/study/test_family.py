@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from studykit.errors import UserError
-from studykit.study.family import load_plan
+from studykit.study.family import combine, load_plan
 from studykit.study.file import load_study
 
 STUDY = """
@@ -89,3 +89,16 @@ def test_what_cannot_be_a_family_gets_one_sentence(tmp_path, more, error):
     with pytest.raises(UserError) as caught:
         planned(tmp_path, more)
     assert error in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_studies_of_several_files_make_a_family(tmp_path):
+    (tmp_path / "a.yaml").write_text(STUDY + "fusion: {steps: 50}")
+    (tmp_path / "b.yaml").write_text(STUDY.replace("small", "other") + "data: {seed: 4}")
+    (tmp_path / "both.yaml").write_text(combine(["a.yaml", "b.yaml"], ["data.seed"], home=tmp_path))
+    both = load_plan("both.yaml", tmp_path)
+    alone = [load_plan(file, tmp_path) for file in ("a.yaml", "b.yaml")]
+    assert {run.name for run in both.runs[:-1]} == {run.name for one in alone for run in one.runs}
+    assert list(both.result.params["levels"]["data.seed"].values()) == [0, 4]
+    assert both.study.study == "gather_small_other"
+    with pytest.raises(UserError, match="both have study: small"):
+        combine(["a.yaml", "a.yaml"], ["base"], home=tmp_path)

@@ -13,6 +13,7 @@ import yaml
 from studykit.errors import UserError
 from studykit.evaluation.execution import runtimes
 from studykit.study import fields
+from studykit.study.family import load_plan
 from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
 from studykit.study.parameters import STAGES, check
@@ -223,9 +224,15 @@ def test_what_is_no_text_file_is_refused_in_a_sentence(tmp_path):
         load(tmp_path, with_line('question: "\\ud800"'))
 
 
-def test_a_dumped_study_is_read_back(tmp_path):
-    study = load(tmp_path, with_line("question: 'one: \"two\" {three} # é'"))
-    assert load(tmp_path, dump_study(study)) == study
+@pytest.mark.parametrize(
+    "more", ["", "\nvary: {size: {a: {data: {seed: 1}}}, data.seed: [1, 2]}\ngather: {over: [size]}"]
+)
+def test_a_dumped_study_is_read_back(tmp_path, more):
+    (tmp_path / "x.yaml").write_text(with_line("question: 'one: \"two\" {three} # é'" + more))
+    planned = load_plan("x.yaml", tmp_path)
+    (tmp_path / "x.yaml").write_text(planned.dump())
+    again = load_plan("x.yaml", tmp_path)
+    assert again.study == planned.study and [run.name for run in again.runs] == [run.name for run in planned.runs]
 
 
 @pytest.mark.parametrize("text", ["2024-12-24", "2024-13-45", "0b_", "=", "<<", "yes", "no", "1_000", "0x1f", "1:30"])
