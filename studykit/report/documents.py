@@ -56,22 +56,23 @@ def document(title: str, content: Markup, mark: str) -> str:
     """Returns a whole page: its content policy allows what is inside it and nothing else.
 
     Args:
-        content: clean HTML; a frame in it can only be an explorer's, whose script the policy then
-            names by its hash.
+        content: clean HTML; a frame in it can only be an explorer's. Then the policy names its script by its hash, and
+            that of the report which opens the view that the page's address names.
         mark: a digest of what the page is made from.
     """
-    scripts = "'none'"
+    scripts, script = "'none'", ""
     if "<iframe" in content:
-        from studykit.report.explorer.page import content_hash, page_script  # imports matplotlib
+        from studykit.report.explorer.page import content_hash, link_script, page_script  # imports matplotlib
 
-        scripts = f"'{content_hash(page_script())}'"
+        script = link_script()
+        scripts = f"'{content_hash(page_script())}' '{content_hash(script)}'"
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )
     style = Markup((FOLDER / "report.css").read_text(encoding="utf-8"))
     values = {"policy": policy, "mark_name": MARK, "mark": mark, "title": title, "style": style, "content": content}
-    return str(render("document.html.j2", **values))
+    return str(render("document.html.j2", **values, script=Markup(script)))
 
 
 def _ordered_parameters(run: Run) -> list[tuple[str, Any]]:

@@ -251,6 +251,41 @@ def test_a_difference_on_one_sample_is_of_the_same_seeds(show):
         assert "Only seeds that both have are counted" in page.caption()
 
 
+def test_weights_against_uniform_and_against_the_initialisation(show):
+    init = [made_record(phase="init", seed=seed) for seed in (0, 1)]
+    masked = made_record(phase="phase 1", mask="exclude")
+    with show({"initialisation": init, "masked": masked, "phase 2": PAIR["phase 2"]}) as page:
+        page.choose(scale="uniform")
+        record = PAIR["phase 2"][0]
+        by_seed = np.array([mean_weights(r) - 1 / 3 for r in PAIR["phase 2"]])
+        rows = page.rows()
+        np.testing.assert_allclose(matrix(rows, record, "against_uniform"), by_seed.mean(0), atol=1e-6)
+        np.testing.assert_allclose(matrix(rows, record), by_seed.mean(0) + 1 / 3, atol=1e-6)
+        differ = (by_seed.min(0) < 0) & (by_seed.max(0) > 0)
+        assert differ.any() and not differ.all() and "hatched" in page.caption()
+        np.testing.assert_array_equal(matrix(rows, record, "seeds_disagree").astype(bool), differ)
+        most = np.abs(by_seed.mean(0)).max()
+        for layer in range(3):
+            for member, name in enumerate(MEMBERS):
+                index, words = page.cells(f"phase 2 · L{layer + 1} · {name}")[0]
+                value = by_seed.mean(0)[layer, member]
+                assert f"{100 * value:+.1f} points against uniform" in words
+                expected = shade(0.5 + value / most / 2, style.DIVERGING)
+                np.testing.assert_allclose(page.pixels(index), expected, atol=4)
+        page.choose(b="1")
+        halves = matrix(page.rows(), masked, "against_uniform")
+        np.testing.assert_allclose(halves[:, :2], mean_weights(masked)[:, :2] - 1 / 2, atol=1e-6)
+        assert (halves[:, 2] == 0).all(), "an excluded member takes no part"
+        page.choose(b="2", scale="init")
+        change = np.mean([mean_weights(b) - mean_weights(a) for a, b in zip(init, PAIR["phase 2"], strict=True)], 0)
+        np.testing.assert_allclose(matrix(page.rows(), record, "against_init"), change, atol=1e-6)
+        page.view("all")
+        assert "Without an initialisation: initialisation." in page.caption()
+        page.choose(by="member")
+        ruby = [row["against_init"] for row in page.rows(member="ruby", series="phase 2")]
+        np.testing.assert_allclose(ruby[::-1], change[:, 1], atol=1e-6)  # the last layer comes first
+
+
 def test_what_a_view_cannot_show_is_named(show):
     with show({"lua": made_record(), "go": made_record([CODE], members=["python", "ruby", "go"])}) as page:
         page.view("all")
@@ -322,7 +357,7 @@ def test_tokens_layers_search_and_one_token_in_all_layers(show):
     record, sample = PAIR["phase 2"][0], PAIR["phase 2"][0].samples[1]
     with show(PAIR) as page:
         page.view("tokens")
-        page.choose(sample="1", pool="both")
+        page.choose(sample="1", pool="both", show="b")
         for layer in (0, 2):
             page.frame.fill("#choose-layer", str(layer))
             rows = page.rows()
@@ -367,6 +402,80 @@ def test_the_difference_of_two_phases_token_by_token(show):
             index = page.cells(f"token {t + 1} ")[0][0]
             expected = shade(0.5 + change[t] / limit / 2, style.DIVERGING)
             np.testing.assert_allclose(page.pixels(index), expected, atol=8)
+
+
+def test_two_series_and_their_difference_stand_on_the_same_tokens(show):
+    first, second = (PAIR[phase][0].samples[1].weights.astype(float) for phase in PAIR)
+    with show(PAIR, view="tokens") as page:
+        page.choose(sample="1", colour="1", pool="both")
+        change = second - first
+        limit = np.abs(change[..., 1]).max()
+        tracks = page.cells("token 3 ")
+        assert [words.split(" · ")[1] for _, words in tracks] == ["A", "B", "B − A"]
+        expected = [shade(first[0, 2, 1]), shade(second[0, 2, 1]),
+                    shade(0.5 + change[0, 2, 1] / limit / 2, style.DIVERGING)]  # fmt: skip
+        for (index, _), colour in zip(tracks, expected, strict=True):
+            np.testing.assert_allclose(page.pixels(index), colour, atol=8)
+        boxes = page.frame.evaluate("document.querySelector('canvas').drawn.cells.filter(c => c.link === 't2')"
+                                    ".map(({x, y, w, id}) => ({x, y, w, id}))")  # fmt: skip
+        lines = [box for box in boxes if box["id"].startswith("t2")]
+        assert len({box["x"] for box in lines}) == len({box["w"] for box in lines}) == 1, "they stand in one column"
+        page.hover(tracks[0][0])
+        framed = page.frame.evaluate(
+            "[...document.querySelectorAll('.mark')].map(m => Math.round(parseFloat(m.style.top)))"
+        )
+        assert {round(box["y"]) for box in lines} <= set(framed) and len(framed) > len(lines), "and are marked together"
+        rows = page.rows(member="ruby", position=3)
+        assert [row["series"] for row in rows] == ["phase 1, seed 0", "phase 2, seed 0",
+                                                   "phase 2, seed 0 − phase 1, seed 0"]  # fmt: skip
+
+
+def test_several_tokens_are_pinned_and_averaged(show):
+    weights = PAIR["phase 2"][0].samples[1].weights.astype(float)
+    with show(PAIR, view="tokens") as page:
+        page.choose(sample="1", pool="both", show="b")
+        place = {t: page.at(page.cells(f"token {t} ")[0][0]) for t in (2, 4, 7)}
+        page.frame.click("canvas", position=place[2])
+        page.frame.click("canvas", position=page.at(page.cells("token 4 ")[0][0]), modifiers=["Shift"])
+        page.frame.click("canvas", position=page.at(page.cells("token 7 ")[0][0]), modifiers=["Control"])
+        assert {row["position"] for row in page.rows(pinned=True)} == {2, 3, 4, 7}
+        assert "The 4 tokens you pinned are averaged in all layers" in page.caption()
+        _, words = page.cells("phase 2, seed 0 · 4 tokens · L3 · ruby")[0]
+        assert abs(float(words.split(": ")[1][:-2]) - 100 * weights[2, [1, 2, 3, 6], 1].mean()) < 0.5
+        page.choose(show="stack")
+        assert len(page.cells("phase 1, seed 0 · 4 tokens · L3 · ruby")) == 1, "what is pinned stays"
+        page.frame.click("canvas", position=page.at(page.cells("token 7 ")[0][0]), modifiers=["Control"])
+        assert {row["position"] for row in page.rows(pinned=True)} == {2, 3, 4}
+        page.frame.focus("canvas")
+        page.page.keyboard.press("Escape")
+        assert not page.rows(pinned=True)
+
+
+def test_a_link_leads_to_a_view(show, browser, tmp_path):
+    view = "view=tokens&sample=1&layer=2&colour=1&show=a&pinned=2,3"
+    with show(PAIR, at="view=nonsense&a=99&layer=-1&seed=7&pinned=x") as page:
+        assert page.frame.get_attribute("#tab-layers", "aria-selected") == "true", "what is no choice changes nothing"
+    with show(PAIR, at=view) as page:
+        assert page.frame.input_value("#choose-layer") == "2" and page.frame.input_value("#choose-show") == "a"
+        assert {row["position"] for row in page.rows(pinned=True)} == {3, 4}
+        page.page.goto(f"{page.address}#explorer-1:view=depth&pool=both")
+        page.frame.wait_for_selector("#tab-depth[aria-selected=true]")
+        page.choose(pool="prompt")
+        page.page.wait_for_url(f"{page.address}#explorer-1:view=depth&pool=prompt")
+        page.page.reload()
+        page.frame = next(frame for frame in page.page.frames if frame.parent_frame)
+        page.frame.wait_for_selector("#tab-depth[aria-selected=true]")
+        assert page.frame.input_value("#choose-pool") == "prompt", "a report opened anew shows the view in its address"
+    file = studykit.explore(PAIR).save(tmp_path / "own.html")
+    own = browser.new_page()
+    own.goto(f"{file.as_uri()}#{view}")
+    own.wait_for_selector("html[data-ready]")
+    assert own.input_value("#choose-layer") == "2" and "2 tokens you pinned" in own.text_content(".caption")
+    own.select_option("#choose-pool", "both")
+    own.wait_for_url(lambda address: "pool=both" in address)
+    own.click(".link")
+    assert own.text_content(".tip") == f"Copied: {own.url}"
+    own.close()
 
 
 def test_a_difference_of_tokens_is_of_one_seed(show):
@@ -417,7 +526,7 @@ def test_paper_gets_the_whole_view_in_ink(browser, tmp_path):
 def test_the_picture_of_all_layers_follows_what_is_chosen(show):
     samples = PAIR["phase 2"][0].samples
     with show(PAIR, view="tokens") as page:
-        page.choose(pool="both")
+        page.choose(pool="both", show="b")
         for sample in (1, 0):
             page.choose(sample=str(sample), colour="winner")
             weights = samples[sample].weights
@@ -498,6 +607,8 @@ def test_text_of_data_and_models_never_runs(show):
     with show({evil: record, HOSTILE[1]: record}, title=evil) as page:
         for view in ("layers", "compare", "all", "depth", "tokens"):
             page.view(view)
+            if view == "tokens":
+                page.choose(show="b")  # the text of one series is short enough to be in sight
             for index, _ in page.cells()[-3:]:
                 page.hover(index)
             svg = page.saved("SVG").path().read_text()

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import studykit
 from studykit.report import documents, html, pages, summary
-from studykit.report.explorer.page import content_hash, page_script
+from studykit.report.explorer.page import content_hash, link_script, page_script
 from studykit.runs import files, store
 from studykit.runs import status as runs_status
 from studykit.study import family, plan
@@ -155,7 +155,8 @@ def test_an_explorer_is_shown_with_the_script_of_this_library_and_no_other():
     assert " ".join(shown["sandbox"]) == html.SANDBOX and "pwned" not in str(shown)
     page = documents.document("x", Markup(shown), "m")
     policy = BeautifulSoup(page, "html.parser").meta.find_next("meta")["content"]
-    assert f"script-src '{content_hash(page_script())}'" in policy and "'unsafe-inline'; script-src" in policy
+    scripts = f"script-src '{content_hash(page_script())}' '{content_hash(link_script())}';"
+    assert scripts in policy and "'unsafe-inline'; script-src" in policy
 
 
 @pytest.mark.parametrize("output, metadata, alt", [

@@ -25,7 +25,20 @@ from studykit.report.figures.style import Look
 from studykit.runs.files import write_text
 
 # Scripts in the order in which they are joined: each uses those before it.
-SCRIPTS = ("data", "colours", "pens", "words", "panels", "charts", "views", "tokens", "controls", "export", "page")
+SCRIPTS = (
+    "data",
+    "colours",
+    "pens",
+    "words",
+    "panels",
+    "charts",
+    "views",
+    "tokens",
+    "link",
+    "controls",
+    "export",
+    "page",
+)
 SCRIPT_END = """})().catch(error => {
   const message = `This page could not start: ${error.message}. It needs a browser of 2023 or later.`;
   document.getElementById("explorer").append(message);
@@ -93,6 +106,7 @@ def explore(
     title: str = "Fusion weights",
     tokens: str = "completion",
     view: str | None = None,
+    at: str = "",
     height: int | None = None,
     budget: int = BUDGET,
     looks: Mapping[str, Look] | None = None,
@@ -105,6 +119,8 @@ def explore(
         tokens: the tokens that are averaged at first, "completion", "prompt" or "both".
         view: the first view, "layers", "compare", "all", "depth" or "tokens"; by default "compare" for several series
             and "layers" for one.
+        at: the choices that the page opens with, as "view=tokens&sample=2&layer=3", which *Copy link* gives;
+            choices that it does not have stay as they are by default.
         height: pixels of the frame; by default as many as the layers need, within bounds.
         budget: compressed bytes of single tokens and their weights; samples beyond it are left out, and the page gives
             the number of those it holds.
@@ -117,6 +133,7 @@ def explore(
     series = series_of(what)
     data = payload(series, title=title, tokens=tokens, budget=budget, looks=looks)
     data["view"] = view or ("compare" if len(series) > 1 else "layers")
+    data["at"] = at
     summary = " ".join(f"{_summary(one, tokens)}." for one in series)
     deepest = max(len(one.records[0].layers) for one in series)
     return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]), series)
@@ -156,6 +173,11 @@ def page_script() -> str:
     folder = Path(__file__).parent / "js"
     parts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     return "".join(['"use strict";\n(async () => {\n', *parts, SCRIPT_END])
+
+
+def link_script() -> str:
+    """Returns the script of a report that holds explorers, with which its address may name a view of one of them."""
+    return (Path(__file__).parent / "js/report.js").read_text(encoding="utf-8")
 
 
 def as_json(data: Any) -> str:

@@ -14,7 +14,8 @@ function buildControls() {
   if (several && view === "layers") parts.push(select("b", "Run", runs, Number));
   if (several && (view === "compare" || view === "tokens"))
     parts.push(select("a", "A", runs, Number), select("b", "B", runs, Number));
-  if (several && view === "tokens") parts.push(select("show", "Show", [["a", "A"], ["b", "B"], ["diff", "B − A"]]));
+  if (several && view === "tokens") parts.push(select("show", "Show",
+    [["stack", "A, B, B − A"], ["a", "A"], ["b", "B"], ["diff", "B − A"]]));
   if (SEEDS.length > 1) parts.push(select("seed", "Seed",
     [["mean", view === "tokens" ? "the first" : "mean of all"], ...SEEDS.map((seed, i) => [i, seed])],
     v => v === "mean" ? v : SEEDS[+v], S.seed === "mean" ? "mean" : SEEDS.indexOf(S.seed)));
@@ -27,7 +28,10 @@ function buildControls() {
   parts.push(select("kind", "Kind", [[-1, "every kind"],
     ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(ofKind(k))})` : name])], Number));
   parts.push(select("quantity", "Quantity", [["weight", "weight"], ["share", "norm-weighted"]]));
-  if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"]]));
+  if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"],
+    ...view === "tokens" ? [] : [["uniform", "against uniform"]],
+    ...view !== "tokens" && D.series.some(startOf) ? [["init", "against initialisation"]] : []], String,
+    view === "tokens" && isRelative() ? "full" : S.scale));
   if (view === "all") parts.push(select("by", "Panels", [["run", "by run"], ["member", "by member"]]));
   if (view === "tokens") {
     parts.push(select("colour", "Colour by", [["winner", S.show === "diff" ? "target" : "winner"],
@@ -47,9 +51,8 @@ function buildControls() {
 }
 function goToMatch() { // scrolls to the first match
   refresh(true);
-  const here = tokensOf(), first = here.why ? undefined : Math.min(...matches(here.sample));
+  const [here] = tokenTracks(), first = here.why ? undefined : Math.min(...matches(here.sample));
   const cell = cellOf(`t${first}`);
   if (cell && (cell.y < stage.scrollTop || cell.y + cell.h > stage.scrollTop + stage.clientHeight))
     stage.scrollTop = cell.y - stage.clientHeight / 3;
 }
-

@@ -14,10 +14,11 @@ const FLOATS = new Float32Array(raw, 0, D.floats), BYTES = new Uint8Array(raw, 4
 const SEEDS = [...new Set(D.series.flatMap(series => series.records.map(r => r.seed)))];
 const several = D.series.length > 1;
 
-// The reader's choices. a, b: indices into D.series; sample and kind: -1 for all; cursor: id of a cell.
+// The reader's choices. a, b: indices into D.series; sample and kind: -1 for all; pinned: indices of tokens; cursor: id
+// of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
   pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner",
-  show: several ? "b" : "a", token: -1, query: "", theme: "auto", cursor: null};
+  show: several ? "stack" : "a", pinned: [], query: "", theme: "auto", cursor: null};
 
 const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series of a view that shows one
 // the index of the first byte of a sample's weights or shares, or -1
@@ -86,8 +87,27 @@ function paired(one, two) { // means over the seeds that both series have, if th
   const fewer = m.each.length < both[0].each.length || n.each.length < both[1].each.length;
   if (!sameShape(one, two)) return {m, n, fewer, change: null};
   const change = n.w.map((v, i) => v - m.w[i]);
-  const sd = n.w.map((_, i) => common.length ? spread(n.each.map((each, k) => each.w[i] - m.each[k].w[i])) : NaN);
-  return {m, n, fewer, change: {...n, w: change, sd}};
+  const each = common.map((_, k) => ({...n.each[k], w: n.each[k].w.map((v, i) => v - m.each[k].w[i])}));
+  const sd = n.w.map((_, i) => spread(each.map(one => one.w[i])));
+  return {m, n, fewer, change: {...n, w: change, sd, each}};
+}
+
+// Scales against a reference
+
+const isRelative = () => S.scale === "uniform" || S.scale === "init";
+// what the states of one method share in their labels
+const group = label => label.split(" · ").slice(0, -1).join(" · ");
+const startOf = series => D.series.find(one => one.phase === "init" && one !== series && sameShape(one, series) &&
+  group(one.label) === group(series.label));
+function relative(series, m) { // a mean less the reference of the scale, by seed; null without a reference
+  if (S.scale === "init") return startOf(series) ? paired(startOf(series), series)?.change ?? null : null;
+  const A = series.members.length, out = series.mask === "exclude" ? series.masked : [];
+  const reference = series.members.map(name => out.includes(name) ? 0 : 1 / activeMembers(series));
+  const less = one => ({...one, w: one.w.map((v, i) => v - reference[i % A])});
+  return {...less(m), each: m.each.map(less)};
+}
+function disagree({each}, i) { // whether the differences of single seeds have both signs
+  return each.some(one => one.w[i] > 0) && each.some(one => one.w[i] < 0);
 }
 
 function faults() { // one sentence per record whose weights cannot be right

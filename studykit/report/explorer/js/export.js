@@ -22,11 +22,11 @@ function csv(rows) { // with an apostrophe before text that a spreadsheet would 
 }
 function exported(whole) { // the rows, and the choices, series and runs that they are from
   const shown = {layers: [focus()], compare: [D.series[S.a], D.series[S.b]],
-    tokens: S.show === "diff" ? [D.series[S.a], D.series[S.b]] : [focus()]}[S.view] || D.series;
+    tokens: ["stack", "diff"].includes(S.show) ? [D.series[S.a], D.series[S.b]] : [focus()]}[S.view] || D.series;
   const runs = records => records.map(({seed, checkpoint, base}) => ({seed, checkpoint, base}));
   const series = shown.map(({label, method, phase, placement, target, mask, masked, n, records}) =>
     ({label, method, phase, placement, target, mask, masked, samples: n, records: runs(records)}));
-  const sample = S.view === "tokens" ? tokensOf().sample ?? S.sample : S.sample;
+  const sample = S.view === "tokens" ? tokenTracks()[0].sample ?? S.sample : S.sample;
   return {title: D.title, view: S.view, quantity: S.quantity, tokens: S.pool, seed: S.seed,
     kind: S.kind < 0 ? "every" : D.kinds[S.kind], sample: sample < 0 ? "all" : D.texts[sample].id,
     caption: whole.caption, series, rows: whole.rows};

@@ -20,6 +20,8 @@ const numbers = make("details", {ontoggle: () => refresh(true)}, make("summary",
 const exports = make("div", {class: "exports", role: "group", "aria-label": "Export what is on screen"},
   ...["SVG", "PNG", "CSV", "JSON"].map(kind => make("button",
     {type: "button", onclick: () => save(kind), title: `Save what is on screen as ${kind}`}, kind)),
+  make("button", {type: "button", class: "link", title: "Copy the address of this view, or the line that opens it",
+    onclick: copyLink}, "Copy link"),
   make("button", {type: "button", class: "theme", title: "Light, dark, or as the system", onclick: nextTheme},
     "Theme"));
 main.replaceChildren(make("header", {}, make("h1", {}, D.title), tabs, exports), controls, stage, tip, spoken,
@@ -35,7 +37,8 @@ tabs.addEventListener("keydown", event => {
   document.getElementById(`tab-${S.view}`).focus();
 });
 
-const blank = full => ({cells: [], rows: [], areas: [], caption: "", full});
+// linked(link): boxes, beside those of cells, that show the same as the cells with this link
+const blank = full => ({cells: [], rows: [], areas: [], caption: "", full, linked: () => []});
 let drawn = blank(false);
 const cellOf = id => drawn.cells.find(cell => cell.id === id);
 function draw(measured, whole = false) { // whole: draws all of the view, for paper
@@ -71,8 +74,10 @@ function refresh(sameControls = false) {
   }
   stage.setAttribute("aria-labelledby", `tab-${S.view}`);
   hideTip();
+  markLinked(null);
   draw();
   tabulate();
+  writeAddress();
 }
 function tabulate() { // the first rows, for screen readers
   if (!numbers.open) return table.replaceChildren();
@@ -104,26 +109,40 @@ function hideTip() { tip.style.display = "none"; }
 canvas.addEventListener("pointermove", event => {
   const cell = cellUnder(event);
   canvas.classList.toggle("acts", !!cell?.act);
+  markLinked(cell);
   if (cell) showTip(cell.label, event.clientX, event.clientY); else hideTip();
 });
-canvas.addEventListener("pointerleave", hideTip);
+canvas.addEventListener("pointerleave", () => { hideTip(); markLinked(null); });
 canvas.addEventListener("click", event => {
   const cell = cellUnder(event);
-  if (cell?.act) cell.act(); else if (cell) showTip(cell.label, event.clientX, event.clientY);
+  if (cell?.act) cell.act(event); else if (cell) showTip(cell.label, event.clientX, event.clientY);
 });
+let marks = []; // frames around what shows the same as the cell under the pointer
+function markLinked(cell) {
+  const same = cell?.link === undefined ? [] : [
+    ...drawn.cells.filter(other => other.link === cell.link && !other.column), ...drawn.linked(cell.link)].slice(0, 60);
+  for (const mark of marks) mark.remove();
+  marks = same.map(({x, y, w, h}) => {
+    const mark = make("div", {class: "mark"});
+    Object.assign(mark.style, {left: `${x}px`, top: `${y}px`, width: `${w + 4}px`, height: `${h + 4}px`});
+    return mark;
+  });
+  stage.append(...marks);
+}
 canvas.addEventListener("keydown", event => {
   const way = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
-  if (event.key === "Escape") { S.cursor = null; S.token = -1; return refresh(true); }
+  if (event.key === "Escape") { S.cursor = null; S.pinned = []; return refresh(true); }
   const acts = event.key === "Enter" || event.key === " ";
   if (!way && !acts || !drawn.cells.length) return;
   event.preventDefault();
-  if (acts) return cellOf(S.cursor)?.act?.();
+  if (acts) return cellOf(S.cursor)?.act?.(event);
   const from = cellOf(S.cursor), cell = cellOf(from?.to?.[event.key]) || nearestCell(from, way);
   S.cursor = cell.id;
   if (cell.y < stage.scrollTop) stage.scrollTop = cell.y - 8;
   else if (cell.y + cell.h > stage.scrollTop + stage.clientHeight)
     stage.scrollTop = cell.y + cell.h - stage.clientHeight + 12;
   draw(drawn.height);
+  markLinked(cell);
   const box = canvas.getBoundingClientRect();
   showTip(cell.label, box.left + cell.x + cell.w, box.top + cell.y + cell.h - parseFloat(canvas.style.top));
   spoken.textContent = cell.label;

@@ -7,7 +7,7 @@ function titleLines(title, w) { // the lines of a title, which breaks after its 
 }
 function heatmap(pen, out, x, y, w, o) {
   // o: id, title, heads (lines of the longest title in a row of panels), columns, target (a column), layers, marked (a
-  // layer), value(l, c), label(l, c), row(l, c), act(l, c), scale, room (maximum height)
+  // layer), value(l, c), label(l, c), row(l, c), act(l, c), hatched(l, c), scale, room (maximum height)
   const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, bold = {size: 0.8, bold: true};
   const marked = o.marked ?? -1, left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
   const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em;
@@ -23,10 +23,11 @@ function heatmap(pen, out, x, y, w, o) {
     for (let c = 0; c < A; c++) {
       const v = o.value(l, c), colour = o.scale.colour(v), cx = x + left + c * cw;
       pen.rect(cx, cy, cw - 1, ch - 1, css(colour));
+      if (o.hatched?.(l, c)) hatch(pen, cx, cy, cw - 1, ch - 1, inkOn(colour));
       if (cw > 2 * em && ch > em) pen.text(cx + cw / 2, cy + ch / 2, cellText(v, o.scale.signed),
         {align: "center", size: Math.min(0.82, 0.62 * ch / em), fill: inkOn(colour)});
       out.cells.push({id: `${o.id}/${l}/${c}`, x: cx, y: cy, w: cw - 1, h: ch - 1, label: o.label(l, c),
-        act: o.act && (() => o.act(l, c))});
+        link: `${o.layers[l]}/${o.columns[c]}`, act: o.act && (() => o.act(l, c))});
       if (o.row) out.rows.push(o.row(l, c));
     }
   }
@@ -39,6 +40,11 @@ function heatmap(pen, out, x, y, w, o) {
     else pen.text(cx + 0.2 * em, below + 0.3 * em, name, {...style, align: "right", turn: -Math.PI / 4});
   });
   return below + (flat ? 1.5 * em : widest * 0.71 + 0.9 * em) - y;
+}
+
+function hatch(pen, x, y, w, h, colour) {
+  for (let k = 8; k < w + h; k += 8)
+    pen.line([[x + Math.min(k, w), y + Math.max(0, k - w)], [x + Math.max(0, k - h), y + Math.min(k, h)]], colour, 0.6);
 }
 
 function legend(pen, x, y, w, scale, label) {
@@ -85,26 +91,56 @@ function differenceOf(one, two, m, change, scale) { // the heatmap of series two
   const panel = panelOf(two, change, scale), A = two.members.length, label = `${two.label} − ${one.label}`;
   const sd = at => Number.isNaN(change.sd[at]) ? "" :
     ` ± ${points(change.sd[at]).slice(1)} (sd of ${change.each.length} paired seeds)`;
-  return {...panel, title: "difference, points", act: null,
+  return {...panel, title: "difference, points", act: null, hatched: (l, c) => disagree(change, l * A + c),
     row: (l, c) => {
       const {[S.quantity]: value, ...row} = rowOf(two, change, l, c);
-      return {...row, series: label, [`${S.quantity}_difference`]: value,
+      return {...row, series: label, [`${S.quantity}_difference`]: value, seeds_disagree: disagree(change, l * A + c),
         checkpoints: `${row.checkpoints} less ${provenanceOf(one, m).checkpoints}`};
     },
     label: (l, c) =>
       `${label} · ${two.layers[l]} · ${memberLabel(two, c)}: ${points(change.w[l * A + c])}${sd(l * A + c)}`};
 }
-function byMember(shown, scale) { // a panel per member, with a column per series
+const REFERENCES = {uniform: "against uniform", init: "against the initialisation"};
+function panelsOf(shown) { // {panels, scale, words} of several [series, mean], all on the scale that is chosen
+  if (!isRelative()) {
+    const scale = sharedScale(shown.map(([, m]) => m.w));
+    return {panels: shown.map(([series, m]) => panelOf(series, m, scale)), scale, words: quantity()};
+  }
+  const changes = shown.map(([series, m]) => relative(series, m));
+  const scale = scaleOf(Math.max(...changes.map(change => change ? largest(change.w.map(Math.abs)) : 0.01)), true);
+  const panels = shown.map(([series, m], i) => relativePanel(panelOf(series, m, scale), series, changes[i]));
+  return {panels, scale, words: `${quantity()} ${REFERENCES[S.scale]}, points`};
+}
+function relativePanel(panel, series, change) { // change: the result of relative()
+  const A = series.members.length, words = REFERENCES[S.scale], at = (l, c) => l * A + c;
+  const seeds = i => change.each.length < 2 ? "" :
+    ` (${change.each.length} seeds: ${change.each.map(one => points(one.w[i])).join(", ")})`;
+  if (!change) return {...panel, value: () => NaN, label: (l, c) => `${panel.label(l, c)}, without an initialisation`};
+  return {...panel, value: (l, c) => change.w[at(l, c)], hatched: (l, c) => disagree(change, at(l, c)),
+    label: (l, c) => `${panel.label(l, c)}, ${points(change.w[at(l, c)])} ${words}${seeds(at(l, c))}`,
+    row: (l, c) => ({...panel.row(l, c), [`against_${S.scale}`]: change.w[at(l, c)],
+      seeds_disagree: disagree(change, at(l, c))})};
+}
+function scaleText(shown) { // the sentence of a caption on a scale against a reference
+  if (!isRelative()) return "";
+  const without = shown.map(([series]) => series).filter(series => S.scale === "init" && !startOf(series));
+  const names = without.map(series => series.label).join(", ");
+  return `Colours and numbers are ${REFERENCES[S.scale]}, in points` +
+    (S.scale === "uniform" ? " (1 / the number of members that take part)" : ", seed by seed") +
+    `; hatched: the seeds have both signs. ${names && `Without an initialisation: ${names}. `}`;
+}
+function byMember(shown, {panels, scale}) { // a panel per member, with a column per series
   const names = [...new Set(shown.flatMap(([series]) => series.members))];
   const layers = shown.reduce((most, [series]) => series.layers.length > most.length ? series.layers : most, []);
-  const has = (series, name, l) => series.members.includes(name) && l < series.layers.length;
   return names.map((name, i) => {
-    const value = (l, c) => { const [series, m] = shown[c];
-      return has(series, name, l) ? m.w[l * series.members.length + series.members.indexOf(name)] : NaN; };
-    const row = (l, c) => { const [series, m] = shown[c];
-      return has(series, name, l) ? rowOf(series, m, l, series.members.indexOf(name)) :
-        {series: series.label, layer: layers[l], member: name, [S.quantity]: null}; };
+    const of = (what, without) => (l, c) => { // what a series' own panel gives for this member
+      const [series] = shown[c], m = series.members.indexOf(name);
+      return m >= 0 && l < series.layers.length ? panels[c][what]?.(l, m) : without(shown[c][0], l);
+    };
+    const label = of("label", (series, l) => `${series.label} · ${layers[l]}: –`);
     return {id: `member ${i}`, title: name, columns: shown.map((_, c) => String(c + 1)), target: -1, layers, scale,
-      value, row, label: (l, c) => `${name} · ${shown[c][0].label} · ${layers[l]}: ${pct(value(l, c))}`};
+      value: of("value", () => NaN), hatched: of("hatched", () => false), label: (l, c) => `${name} · ${label(l, c)}`,
+      row: of("row", (series, l) =>
+        ({series: series.label, layer: layers[l], member: name, [S.quantity]: null}))};
   });
 }

@@ -5,11 +5,11 @@ const DRAW = {
   layers(pen, w, out) {
     const series = focus(), m = mean(series);
     if (!m) return drawMessage(pen, out, absenceReason(series));
-    const scale = sharedScale([m.w]), y = legend(pen, 0, 0, w, scale, quantity());
+    const shown = [[series, m]], {panels, scale, words} = panelsOf(shown), y = legend(pen, 0, 0, w, scale, words);
     out.caption = `Mean ${quantity()} per layer and member, in percent; the frame marks the target, ` +
-      `${series.target}. ${provenanceText([[series, m]])}` +
+      `${series.target}. ${scaleText(shown)}${provenanceText(shown)}` +
       (heldSamples().length ? " Click a cell, or press Enter, to see its tokens." : "");
-    return y + heatmap(pen, out, 0, y, w, panelOf(series, m, scale));
+    return y + heatmap(pen, out, 0, y, w, panels[0]);
   },
 
   compare(pen, w, out) {
@@ -17,12 +17,12 @@ const DRAW = {
     if (!pair) return drawMessage(pen, out, [one, two].filter(series => !mean(series)).map(series =>
       `${series.label}: ${absenceReason(series)}`).join("; "));
     const {m, n, change, fewer} = pair, em = LOOK.em, wide = w > 44 * em, count = change ? 3 : 2, gap = 1.2 * em;
-    const pw = wide ? (w - gap * (count - 1)) / count : w, scale = sharedScale([m.w, n.w]);
-    const panels = [panelOf(one, m, scale), panelOf(two, n, scale)];
+    const pw = wide ? (w - gap * (count - 1)) / count : w, shown = [[one, m], [two, n]];
+    const {panels, scale, words} = panelsOf(shown);
     const most = change && largest(change.w.map(Math.abs));
     if (change) panels.push(differenceOf(one, two, m, change, scaleOf(most, true)));
     const heads = wide ? Math.max(...panels.map(panel => titleLines(panel.title, pw).length)) : 1;
-    let y = legend(pen, 0, 0, w, scale, quantity()), lowest = y;
+    let y = legend(pen, 0, 0, w, scale, words), lowest = y;
     if (change && wide) legend(pen, 2 * (pw + gap), 0, pw, panels[2].scale, "points");
     const start = y;
     panels.forEach((panel, i) => {
@@ -33,29 +33,30 @@ const DRAW = {
     });
     out.caption = `Mean ${quantity()} in percent` +
       (change ? `, and the difference, ${two.label} less ${one.label}. ` :
-        "; there is no difference, as members or layers differ. ") +
+        "; there is no difference, as members or layers differ. ") + scaleText(shown) +
       (S.sample >= 0 ? "" : one.same === two.same ? "Both have the same samples. " : "The samples are NOT the same. ") +
-      (fewer ? "Only seeds that both have are counted. " : "") + provenanceText([[one, m], [two, n]]);
+      (fewer ? "Only seeds that both have are counted. " : "") + provenanceText(shown);
     return lowest;
   },
 
   all(pen, w, out) {
     const shown = D.series.map(series => [series, mean(series)]).filter(([, m]) => m), em = LOOK.em;
     if (!shown.length) return drawMessage(pen, out, absenceReason(D.series[0]));
-    const scale = sharedScale(shown.map(([, m]) => m.w)), gap = 1.2 * em;
-    const panels = S.by === "run" ? shown.map(([series, m]) => panelOf(series, m, scale)) : byMember(shown, scale);
+    const ofSeries = panelsOf(shown), {scale, words} = ofSeries, gap = 1.2 * em;
+    const panels = S.by === "run" ? ofSeries.panels : byMember(shown, ofSeries);
     const widest = Math.max(...panels.map(p => p.columns.length)), need = (3 + 2.5 * widest) * em;
     const across = clamp(Math.floor((w + gap) / (need + gap)), 1, panels.length);
     const pw = (w - gap * (across - 1)) / across;
     const heads = Math.max(...panels.map(panel => titleLines(panel.title, pw).length));
-    let y = legend(pen, 0, 0, w, scale, `${quantity()}, one scale`), tallest = 0;
+    let y = legend(pen, 0, 0, w, scale, `${words}, one scale`), tallest = 0;
     if (S.by === "member") y += keys(pen, 0, y, w, shown.map(([series], c) => [`${c + 1} ${series.label}`]));
     panels.forEach((panel, i) => {
       if (i && i % across === 0) { y += tallest + gap; tallest = 0; }
       tallest = Math.max(tallest, heatmap(pen, out, (i % across) * (pw + gap), y, pw, {...panel, heads}));
     });
     out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale` +
-      (S.by === "run" ? "; frames mark the targets. " : ". ") + provenanceText(shown) + omittedText();
+      (S.by === "run" ? "; frames mark the targets. " : ". ") + scaleText(shown) +
+      provenanceText(shown) + omittedText();
     return y + tallest;
   },
 
@@ -85,44 +86,80 @@ const DRAW = {
   },
 
   tokens(pen, w, out, clip) {
-    const here = tokensOf();
+    const tracks = tokenTracks(), [here] = tracks, em = LOOK.em;
     if (here.why) return drawMessage(pen, out, here.why);
-    const {series, text, T, L, A, of, label, signed} = here, em = LOOK.em;
-    const member = S.colour === "winner" || +S.colour >= A ? -1 : +S.colour;
-    const column = member < 0 && signed ? series.members.indexOf(series.target) : member;
-    const scale = signed || S.scale !== "full" ? scaleOf(here.most(Math.max(column, 0)), signed) : scaleOf(1);
-    const colour = column >= 0 ? (l, t) => scale.colour(of(l, t, column)) : (l, t) => {
-      const best = here.winner(l, t), strength = A < 2 ? 1 : clamp((of(l, t, best) - 1 / A) / (1 - 1 / A), 0, 1);
-      return mix(LOOK.paper, rgb(memberColour(best)), 0.2 + 0.75 * strength);
-    };
-    const layer = clamp(S.layer, 0, L - 1), detail = S.token >= 0 && S.token < T, beside = w > 46 * em;
+    const {text, T} = here, pinned = pinnedIn(T), detail = pinned.length > 0, beside = w > 46 * em;
+    const layer = clamp(S.layer, 0, Math.min(...tracks.map(track => track.L)) - 1), stacked = S.show === "stack";
     const dw = beside ? Math.min(20 * em, w * 0.34) : w, sw = detail && beside ? w - dw - 1.5 * em : w;
-    const look = {...here, colour, column, layer};
-    const meaning = signed ? `${label}, points of` : `${quantity()} of`;
-    let y = column >= 0 ? legend(pen, 0, 0, sw, scale, `${meaning} ${series.members[column]}`) :
-      keys(pen, 0, 0, sw, series.members.map((name, m) => [`${m + 1} ${memberLabel(series, m)}`,
-        (x, y) => pen.rect(x, y - 0.5 * em, 1.1 * em, em, css(mix(LOOK.paper, rgb(memberColour(m)), 0.95))), 1.5 * em,
-        name === series.target]));
-    y += overview(pen, out, y, sw, look) + em;
-    pen.text(0, y + 0.4 * em, fitted(`${series.layers[layer]}, ${label}`, sw, {bold: true}), {bold: true});
-    y += 1.5 * em;
-    if (detail && !beside) y += tokenPanel(pen, out, 0, y, dw, look) + em;
-    const start = y;
-    y += strip(pen, out, y, sw, look, clip);
-    if (detail && beside) { // stays in sight when the text scrolls
-      const at = clamp(clip[0], 0, Math.max(0, y - 10 * em)), room = Math.max(clip[1] - clip[0] - 8 * em, 8 * em);
-      y = Math.max(y, at + tokenPanel(pen, out, w - dw, at, dw, look, room));
+    addColours(tracks);
+    let y = 0;
+    for (const {column, signed, series, label, scale} of tracks.filter((track, i) => // one legend for equal scales
+      !tracks.slice(0, i).some(one => one.signed === track.signed && String(one.series.members) ===
+        String(track.series.members)))) {
+      const meaning = signed ? `${label}, points of` : `${quantity()} of`;
+      y += column >= 0 ? legend(pen, 0, y, sw, scale, `${meaning} ${series.members[column]}`) :
+        keys(pen, 0, y, sw, series.members.map((name, m) => [`${m + 1} ${memberLabel(series, m)}`,
+          (x, y) => pen.rect(x, y - 0.5 * em, 1.1 * em, em, css(mix(LOOK.paper, rgb(memberColour(m)), 0.95))), 1.5 * em,
+          name === series.target]));
     }
-    if (out.full) tokenRows(out, look, detail);
-    out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${label}: ` +
-      (column < 0 ? "each token has the colour and number of the member with the largest weight, paler towards uniform"
-        :
-        `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`) +
+    for (const track of tracks) {
+      if (tracks.length > 1) {
+        const words = `${LETTERS[track.show]}: ${track.label}`;
+        pen.text(0, y + 0.4 * em, fitted(words, sw, {size: 0.8}), {size: 0.8});
+        y += 1.1 * em;
+      }
+      y += overview(pen, out, y, sw, track, layer, (stacked ? 5 : 9) * em) + (stacked ? 0.4 : 1) * em;
+    }
+    const heading = stacked ? `${here.series.layers[layer]}, token by token` :
+      `${here.series.layers[layer]}, ${here.label}`;
+    pen.text(0, y + 0.6 * em, fitted(heading, sw, {bold: true}), {bold: true});
+    y += 1.7 * em;
+    const panels = (x, y, room) => tracks.reduce((at, track) =>
+      at + tokenPanel(pen, out, x, at, dw, track, layer, room) + 0.5 * em, y) - y;
+    if (detail && !beside) y += panels(0, y) + em;
+    const start = y;
+    y += strip(pen, out, y, sw, tracks, layer, clip);
+    if (detail && beside) { // stays in sight when the text scrolls
+      const at = clamp(clip[0], 0, Math.max(0, y - 10 * em));
+      const room = Math.max((clip[1] - clip[0]) / tracks.length - 8 * em, 8 * em);
+      y = Math.max(y, at + panels(w - dw, at, room));
+    }
+    if (out.full) for (const track of tracks) tokenRows(out, track, layer);
+    const last = tracks.at(-1);
+    out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${tracks.map(track => track.label).join("; ")}: ` +
+      [...new Set(tracks.map(({column, signed, series}) => column < 0 ?
+        "each token has the colour and number of the member with the largest weight, paler towards uniform" :
+        `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`))
+      ].join("; ") +
       ". Underlined tokens predict the completion; outlined ones are not counted by the filters. " +
-      `Single tokens are exact to ± ${signed ? 0.8 : 0.4} points. Checkpoint ${here.checkpoint}, padding excluded. ` +
-      matchesText(here.sample) + `${heldSamples().length} of ${series.n} samples can be read token by token. ` +
-      "Click a token to see all of its layers.";
+      `Single tokens are exact to ± ${last.signed ? 0.8 : 0.4} points. Checkpoint ` +
+      `${[...new Set(tracks.map(track => track.checkpoint))].join("; ")}, padding excluded. ` +
+      `${matchesText(here.sample)}` +
+      `${heldSamples().length} of ${last.series.n} samples can be read token by token. ` +
+      (detail ? `The ${plural(pinned.length, "token")} you pinned ${pinned.length > 1 ? "are averaged" : "is shown"} ` +
+        "in all layers; Shift adds a span, Ctrl one token, Esc unpins." : "Click a token to see all of its layers.");
     return Math.max(y, start);
   },
 };
-
+const largestOfTrack = {}; // by track: {key, most}; a change of the layer does not change it
+function addColours(tracks) { // adds column (the member that colours the tokens, or -1 for the largest), scale, colour
+  for (const track of tracks) {
+    const {show, series, A, most, signed} = track, member = S.colour === "winner" || +S.colour >= A ? -1 : +S.colour;
+    track.column = member < 0 && signed ? Math.max(series.members.indexOf(series.target), 0) : member;
+    track.scaled = signed || S.scale === "most" && track.column >= 0;
+    const key = `${shownKey()} ${track.column}`;
+    if (track.scaled && largestOfTrack[show]?.key !== key) largestOfTrack[show] = {key, most: most(track.column)};
+  }
+  const largestOf = ({signed}) => Math.max(...tracks.filter(track => track.signed === signed && track.scaled)
+    .map(({show}) => largestOfTrack[show].most)); // A and B have one scale
+  for (const track of tracks) {
+    const {A, of, winner, signed, column} = track;
+    const scale = track.scaled ? scaleOf(largestOf(track), signed) : scaleOf(1);
+    const ofWinner = (l, t) => {
+      const best = winner(l, t), strength = A < 2 ? 1 : clamp((of(l, t, best) - 1 / A) / (1 - 1 / A), 0, 1);
+      return mix(LOOK.paper, rgb(memberColour(best)), 0.2 + 0.75 * strength);
+    };
+    track.scale = scale;
+    track.colour = column >= 0 ? (l, t) => scale.colour(of(l, t, column)) : ofWinner;
+  }
+}
