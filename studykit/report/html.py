@@ -28,6 +28,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import ansi2html
 from nbformat import NotebookNode
 
+from studykit.report import glossary
 from studykit.runs.text import plural
 
 TAGS = set(
@@ -263,6 +264,7 @@ def _standard_error(text: str) -> Markup:
 
 def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
+    glossary.explain(soup)
     for replaced in soup.select(".untrusted"):
         replaced.decompose()  # a report shows the page that this picture stands for
     for image in soup.find_all("img"):

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import studykit
-from studykit.report import documents, html, pages, summary
+from studykit.report import documents, glossary, html, pages, summary
 from studykit.report.explorer.page import content_hash, link_script, page_script
 from studykit.runs import files, store
 from studykit.runs import status as runs_status
@@ -198,6 +198,16 @@ def test_tables_scroll_and_align_their_numbers():
         soup.tbody.td.get_text() == "<b>"
         and [("number" in t.get("class", [])) for t in soup.thead.find_all("th")][1:] == numeric
     )
+
+
+def test_a_term_is_explained_where_it_stands_first():
+    prose = "# T\n\nEach `member` of a fusion, a member or members; the mask.\n\nA member.\n\n- a [mask](http://e.org)"
+    soup = BeautifulSoup(html.render_notebook(new_notebook(cells=[new_markdown_cell(prose)])).content, "html.parser")
+    assert [(term.get_text(), term["title"]) for term in soup.select("abbr")] == [
+        (name, glossary.TERMS[name]) for name in ("member", "mask")
+    ]
+    assert soup.p.get_text() == "Each member of a fusion, a member or members; the mask."
+    assert soup.p.code.find_next_sibling("abbr"), "not in code"
 
 
 def test_odd_text_is_shown_all_the_same():
