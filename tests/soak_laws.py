@@ -15,7 +15,7 @@ from studykit.study import plan
 from studykit.workflow import steps
 
 MEASURED = {"seconds", "peak_memory_mb", "memory_mb", "tokens_per_second", "prompts_per_second", "time",
-            "members_seconds"}  # fmt: skip
+            "members_seconds", "cpu_seconds", "members_cpu_seconds"}  # fmt: skip
 RECORDS = ("training.json", "scores.json", "compare.json", "summary.json", "texts.json")
 
 

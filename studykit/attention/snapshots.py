@@ -3,6 +3,7 @@
 Notebook 03 keeps in a fusion run, besides what it trained,
 
     sizes.json            parameters of the base, the members and the fusion
+    base_losses.json      validation losses of the base alone
     texts.json            completions of the first validation rows, by "base" or a phase
     attention/<key>.npz   a FusionRecord on the target's validation rows, for each of the keys
         init              before training, no member masked
@@ -23,18 +24,22 @@ from studykit.data.rows import DataRun
 from studykit.runs import files, store
 from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES, changes
 from studykit.study.training_parameters import FusionParams
+from studykit.training.batches import encode_rows
 from studykit.training.fusions import FUSION
 from studykit.training.generate import complete
 from studykit.training.phases import TrainingPhase
+from studykit.training.train import base_losses
 from studykit.tuners import fusion_members
 
 EXAMPLES = 3  # validation rows whose completions are kept
 
 
 def record_base(base: Any, tokenizer: Any, p: FusionParams, limits: tuple[int, int], run: store.OpenRun) -> None:
-    """Writes the size of the base, and what it completes without adapters."""
+    """Writes the size of the base, and its validation losses and completions without adapters."""
     rows = DataRun(p.data).rows(p.target, "valid")
     files.write_json(run.path("sizes.json"), {"base": base.num_parameters()})
+    examples = encode_rows(rows, tokenizer, *limits)
+    files.write_json(run.path("base_losses.json"), base_losses(base, tokenizer, examples, p, run.checkpoints))
     files.write_json(run.path("texts.json"), {"base": complete(base, tokenizer, rows[:EXAMPLES], limits)})
 
 

@@ -50,7 +50,9 @@ def method_cost(method: str, trained_runs: Sequence[str]) -> MethodCost:
         parameters=max((training.trainable for training in trainings), default=0),
         steps=mean_sum(of_runs, "steps"),
         seconds=mean_sum(of_runs, "seconds"),
+        cpu_seconds=mean_sum(of_runs, "cpu_seconds"),
         members_seconds=mean_sum(of_members, "seconds") if any(of_members) else None,
+        members_cpu_seconds=mean_sum(of_members, "cpu_seconds") if any(of_members) else None,
         memory_mb=max((training.peak_memory_mb for training in trainings), default=None),
     )
 

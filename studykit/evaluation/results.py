@@ -193,8 +193,10 @@ class MethodCost(Published):
     method: str
     parameters: int  # trained ones
     steps: float | None  # of all phases
-    seconds: float | None  # of all phases
-    members_seconds: float | None  # to train the adapters that a fusion needs first
+    seconds: float | None  # of all phases, wall time
+    cpu_seconds: float | None  # of all phases, CPU time
+    members_seconds: float | None  # wall time to train the adapters that a fusion needs first
+    members_cpu_seconds: float | None  # their CPU time
     memory_mb: float | None  # the highest peak
 
 

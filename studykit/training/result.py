@@ -48,6 +48,7 @@ class TrainingResult:
     best_step: int  # the step whose weights were kept; 0: those before the first step
     steps: int  # optimizer steps taken
     seconds: float  # wall time of all attempts; the time between them is excluded
+    cpu_seconds: float  # CPU time of this process in all attempts, over all its threads
     trainable: int  # parameters that were trained
     peak_memory_mb: float  # MiB allocated on the GPU, or resident in this process on a CPU
 
@@ -96,6 +97,7 @@ class AdapterTrainingResult(TrainingResult):
     parameters: int  # of the base and the adapter together
     tokens_per_second: float  # trained tokens, padding excluded
     starts: dict[str, float]  # validation loss of each run that it could start from; {}: there was no choice
+    base_losses: dict[str, float]  # validation losses of the base alone: completion, sequence
     examples: list[dict[str, str]]  # {before, after}: completions of the first validation prompts
 
 

@@ -245,6 +245,14 @@ def train(
     return result, {name: state[parameter] for name, parameter in model.named_parameters() if parameter in state}
 
 
+def base_losses(
+    base: nn.Module, tokenizer, valid_examples: list[TokenSequence], p: Training, trainer_state_dir: Path
+) -> dict[str, float]:
+    """Returns the validation losses of the base alone, `completion` and `sequence`, in nats per token."""
+    result, _ = train(base, tokenizer, [], valid_examples, p, steps=0, trainer_state_dir=trainer_state_dir, seed=0)
+    return {"completion": result.validation_loss(), "sequence": result.validation_loss(of="sequence_loss")}
+
+
 def _untrained(
     model: nn.Module, tokenizer, valid_examples: list[TokenSequence], p: TrainingSettings, arguments: TrainingArguments
 ) -> TrainingResult:
@@ -255,4 +263,6 @@ def _untrained(
     )
     trainer.remove_callback(PrinterCallback)
     entry: Any = {**trainer.evaluate(), "step": 0}
-    return TrainingResult([entry], best_step=0, steps=0, seconds=0.0, trainable=0, peak_memory_mb=peak_memory_mb())
+    return TrainingResult(
+        [entry], best_step=0, steps=0, seconds=0.0, cpu_seconds=0.0, trainable=0, peak_memory_mb=peak_memory_mb()
+    )

@@ -285,14 +285,16 @@ class Meter(TrainerCallback):
     """
 
     def __init__(self, path: Path):
-        self.path, self.started = path, time.monotonic()
+        self.path, self.started, self.cpu_started = path, time.monotonic(), time.process_time()
         earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self.earlier_seconds, self.earlier_peak = earlier.get("seconds", 0.0), earlier.get("peak_memory_mb", 0.0)
+        self.earlier_seconds, self.earlier_cpu = earlier.get("seconds", 0.0), earlier.get("cpu_seconds", 0.0)
+        self.earlier_peak = earlier.get("peak_memory_mb", 0.0)
 
     def read(self) -> dict[str, float]:
-        """Returns `seconds` and `peak_memory_mb` of all attempts until now."""
+        """Returns `seconds`, `cpu_seconds` and `peak_memory_mb` of all attempts until now."""
         seconds = self.earlier_seconds + time.monotonic() - self.started
-        return {"seconds": seconds, "peak_memory_mb": max(self.earlier_peak, peak_memory_mb())}
+        cpu = self.earlier_cpu + time.process_time() - self.cpu_started
+        return {"seconds": seconds, "cpu_seconds": cpu, "peak_memory_mb": max(self.earlier_peak, peak_memory_mb())}
 
     def on_save(self, args, state, control, **kwargs):
         write_json(self.path, self.read())

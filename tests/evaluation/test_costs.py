@@ -28,8 +28,8 @@ def write(home, file: str, content) -> str:
 
 
 def training(seconds: float, trainable: int = 10, memory: float = 100.0) -> dict:
-    return {"log": [], "best_step": 20, "steps": 20, "seconds": seconds, "trainable": trainable,
-            "peak_memory_mb": memory}  # fmt: skip
+    return {"log": [], "best_step": 20, "steps": 20, "seconds": seconds, "cpu_seconds": 2 * seconds,
+            "trainable": trainable, "peak_memory_mb": memory}  # fmt: skip
 
 
 def fusion(home, seed: int, *seconds: float) -> str:
@@ -42,7 +42,7 @@ def fusion(home, seed: int, *seconds: float) -> str:
 def test_a_fusion_costs_all_its_phases_and_its_members_apart(home):
     found = costs.method_cost("advfusion_zero", [fusion(home, 0, 3.0, 4.0), fusion(home, 1, 5.0, 6.0)])
     assert dict(found) == {"method": "advfusion_zero", "parameters": 70, "steps": 40.0, "seconds": 9.0,
-                     "members_seconds": 11.0, "memory_mb": 101.0}  # fmt: skip
+                     "cpu_seconds": 18.0, "members_seconds": 11.0, "members_cpu_seconds": 22.0, "memory_mb": 101.0}  # fmt: skip
 
 
 def test_an_adapter_needs_no_members_and_the_base_costs_nothing(home):
@@ -51,7 +51,8 @@ def test_an_adapter_needs_no_members_and_the_base_costs_nothing(home):
     found = costs.method_cost("lora", [adapter])
     assert found.seconds == 2.0 and found.members_seconds is None
     assert dict(costs.method_cost("base", [])) == {"method": "base", "parameters": 0, "steps": None, "seconds": None,
-                                                   "members_seconds": None, "memory_mb": None}  # fmt: skip
+                                                   "cpu_seconds": None, "members_seconds": None,
+                                                   "members_cpu_seconds": None, "memory_mb": None}  # fmt: skip
     with pytest.raises(UserError, match="has no training.json"):
         costs.method_cost("lora", ["runs/none"])
 

@@ -21,7 +21,9 @@ def training(*losses: float) -> TrainingResult:
     """A log that looks every ten steps, the first time before training; the least loss after that is kept."""
     log = [{"step": 10 * i, "eval_loss": loss} for i, loss in enumerate(losses)]
     best = min(log[1:], key=lambda row: row["eval_loss"])
-    return TrainingResult(log, best["step"], steps=log[-1]["step"], seconds=1.0, trainable=1, peak_memory_mb=1.0)
+    return TrainingResult(
+        log, best["step"], steps=log[-1]["step"], seconds=1.0, cpu_seconds=1.0, trainable=1, peak_memory_mb=1.0
+    )
 
 
 def compared(metric="pass_at_1", contrasts=(), rows=()) -> MetricComparison:

@@ -109,8 +109,26 @@ OWN = [
     for phase, own in states.items()
 ]  # fmt: skip
 COSTS = [
-    MethodCost(method="base", parameters=0, steps=None, seconds=None, members_seconds=None, memory_mb=400),
-    MethodCost(method="lora", parameters=9000, steps=10, seconds=30.0, members_seconds=None, memory_mb=500),
+    MethodCost(
+        method="base",
+        parameters=0,
+        steps=None,
+        seconds=None,
+        cpu_seconds=None,
+        members_seconds=None,
+        members_cpu_seconds=None,
+        memory_mb=400,
+    ),
+    MethodCost(
+        method="lora",
+        parameters=9000,
+        steps=10,
+        seconds=30.0,
+        cpu_seconds=None,
+        members_seconds=None,
+        members_cpu_seconds=None,
+        memory_mb=500,
+    ),
 ]
 MEANS = {row.method: row.mean for row in SCORES}
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)

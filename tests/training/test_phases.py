@@ -148,7 +148,9 @@ def files(run_dir) -> dict[str, bytes]:
             found[str(file.relative_to(run_dir))] = file.read_bytes()
         elif file.name == "training.json":
             made = json.loads(file.read_text())
-            found[str(file.relative_to(run_dir))] = {k: made[k] for k in made.keys() - {"seconds", "peak_memory_mb"}}
+            found[str(file.relative_to(run_dir))] = {
+                k: made[k] for k in made.keys() - {"seconds", "cpu_seconds", "peak_memory_mb"}
+            }
         elif file.name in ("texts.json", "members.json"):
             found[str(file.relative_to(run_dir))] = file.read_text()
     return found

@@ -274,9 +274,10 @@ def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(tokens, tmp_path, 
 def test_seconds_and_memory_count_all_attempts(tokens, tmp_path, killed):
     killed(lambda: run(adapter(tokens), tokens, tmp_path), 6)
     kept = json.loads((tmp_path / "meter.json").read_text())
-    (tmp_path / "meter.json").write_text(json.dumps({"seconds": 1000.0, "peak_memory_mb": 1e6}))
+    (tmp_path / "meter.json").write_text(json.dumps({"seconds": 1000.0, "cpu_seconds": 500.0, "peak_memory_mb": 1e6}))
     result, _ = run(adapter(tokens), tokens, tmp_path)
     assert 0 < kept["seconds"] < 1000 < result.seconds < 1100 and result.peak_memory_mb == 1e6
+    assert 0 < kept["cpu_seconds"] < 500 < result.cpu_seconds < 600
 
 
 def test_the_penalty_is_in_the_loss_and_in_the_log(tokens, tmp_path):
