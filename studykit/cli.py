@@ -34,9 +34,10 @@ from studykit.runs import files
 from studykit.runs import status as runs_status
 from studykit.study import questions
 from studykit.study.family import load_plan
-from studykit.study.plan import warnings
+from studykit.study.tiny_values import warnings
 from studykit.workflow import clean, progress, studies
 from studykit.workflow import run as workflow_run
+from studykit.workflow import tune as workflow_tune
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space, or no right to write
 
@@ -111,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--full", action="store_true", help="print the study file with every key and its value instead"
     )
+    command = add_of_study("tune", _tune, "try values for every method and write a study file with the best ones")
+    command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
+    command.add_argument("--verbose", action="store_true", help="show Snakemake's own messages instead")
     command = add_of_study("estimate", _estimate, "estimate the memory of a study from only the config of its base")
     command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
     command = add_of_study("power", _power, "say how many seeds and test rows find a difference between methods")
@@ -187,6 +191,10 @@ def _plan(args: argparse.Namespace) -> int:
         seconds = f"{status.manifest.seconds:8.1f} s" if status.manifest else " " * 10
         print(f"{status.state:8} {seconds}  {run.name}" + (f"  {status.error}" if status.error else ""))
     return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    return workflow_tune.tune(load_plan(args.study), args.cores, args.verbose)
 
 
 def _estimate(args: argparse.Namespace) -> int:

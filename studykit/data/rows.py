@@ -131,8 +131,18 @@ def halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
         min(chosen, key=lambda half: sum(sizes[other] for other in half)).add(group)
     first, second = ([row for row in rows if (row.group or row.id) in half] for half in chosen)
     if not first or not second:
-        raise UserError(f"{len(rows)} training rows are all of one group, so they cannot be halved; use rows: same.")
+        raise UserError(
+            f"{len(rows)} rows are all of one group, so they cannot be halved; leave out rows: held_out, or tune."
+        )
     return first, second
+
+
+def validation_rows(rows: list[Row], validation: str) -> tuple[list[Row], list[Row]]:
+    """Returns the validation rows that select steps, and those that judge a trial: with `all` none, else half of them.
+
+    All trials of a study have the same halves.
+    """
+    return halves(rows, seed=0) if validation == "half" else (rows, [])
 
 
 @dataclass(frozen=True)

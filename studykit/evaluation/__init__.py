@@ -7,6 +7,7 @@ To read, in this order: `scores` (the content of scores.json), `evaluate` (one m
 (text and code), `execution/` (programs run in a sandbox), `samples` (one prediction at a time), `references` (a
 benchmark's own solutions); then `results` (the content of compare.json), `comparison` (methods side by side),
 `contrasts` (a difference, and where its verdict is decided), `statistics`, `student` and `effects` (intervals, tests
-and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `worth` (of a fusion's
-members); `gathered`, `gathering`, `covariates` and `pooling` (many studies, one answer).
+and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `tuning` (trials of
+values), `worth` (of a fusion's members); `gathered`, `gathering`, `covariates` and `pooling` (many studies, one
+answer).
 """

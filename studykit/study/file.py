@@ -24,6 +24,7 @@ from studykit.study.languages import canonical
 from studykit.study.messages import sentence
 from studykit.study.parameters import STAGES, check
 from studykit.study.paths import is_local, require_files
+from studykit.study.tune_section import TuneSection
 from studykit.study.yaml_file import read_yaml
 
 FAMILY = {"vary", "gather"}  # keys with which one file makes many studies
@@ -153,6 +154,7 @@ class Study(Section):
     evaluate: EvaluateSection = EvaluateSection()
     fusion_attention: FusionAttentionSection = FusionAttentionSection()
     compare: CompareSection = CompareSection()
+    tune: TuneSection = Field(TuneSection(), description="These values are tried by `studykit tune`.")
 
     @property
     def all_members(self) -> list[str]:
@@ -162,14 +164,12 @@ class Study(Section):
     @property
     def baseline(self) -> str:
         """Returns the method that the others are compared with."""
-        usual = "adapterfusion" if "adapterfusion" in self.methods else self.methods[0]
-        return self.compare.baseline or usual
+        return self.compare.baseline or ("adapterfusion" if "adapterfusion" in self.methods else self.methods[0])
 
     @property
     def evaluated_sources(self) -> list[str]:
         """Returns the members besides the target whose adapters are evaluated too, each on its own rows."""
-        sources = self.evaluate.sources
-        return [x for x in self.members if sources is None or x in sources]
+        return [x for x in self.members if self.evaluate.sources is None or x in self.evaluate.sources]
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from studykit.study import fields, methods, parameters, training_parameters
 from studykit.study.fields import kind
 from studykit.study.file import Study
 from studykit.study.parameters import STAGES
+from studykit.study.trials import trials
 
 COMPACTERS = ("compacter", "compacterpp")
 FILE_PARAMETERS = {
@@ -58,12 +59,17 @@ class Run:
         return f"notebooks/{STAGES[self.stage].notebook}.ipynb"
 
 
-def plan(study: Study) -> list[Run]:
-    """Returns the study's runs, each once, in an order in which they can be made."""
+def plan(study: Study, validation: str = "all") -> list[Run]:
+    """Returns the study's runs, each once, in an order in which they can be made.
+
+    Args:
+        validation: the validation rows that select steps, see `Training.validation`; in trials half of them.
+    """
     made: dict[str, Run] = {}
 
     def run(stage: str, word: str = "", **given: Any) -> Run:
         model = STAGES[stage].model
+        given |= {"validation": validation} if "validation" in model.model_fields else {}
         values = {k: v for k, v in settings(study, stage, word).items() if k in model.model_fields} | given
         values |= {name: value for name, value in published(stage, values).items() if values[name] is None}
         values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
@@ -160,8 +166,18 @@ def plan(study: Study) -> list[Run]:
         for m in asked
         if m.has_weights
     }
+    tried: dict[str, list[str]] = {}  # trial runs by method
+    for trial in trials(study):
+        *planned, comparison = plan(trial.study, "half")
+        training = comparison.params[f"{trial.section}s"][trial.method][0]
+        tried.setdefault(trial.method, []).append(training)
+        chain = {training}
+        for earlier in reversed(planned):
+            chain |= {need.dir for need in earlier.needs} if earlier.dir in chain else set()
+        made |= {r.dir: r for r in planned if r.dir in chain and r.dir not in made}
     run(
         "compare",
+        trials=tried,
         evaluations=evaluations,
         sources=on_sources,
         attention=attention,
@@ -209,25 +225,6 @@ def _kind_of_members(members: dict[str, str] | None) -> str | None:
     """The kind of the fused adapters, by the label in their directories."""
     words = PurePosixPath(next(iter((members or {"": ""}).values()))).name.split("-")
     return words[-3] if len(words) > 2 else None
-
-
-TINY_VALUES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
-    ("adapter", "learning_rate", lambda value: value >= 1e-3, "1e-4"),
-    ("adapter", "reduction_factor", lambda value: value < 8, "16"),
-    ("fusion", "learning_rate", lambda value: value >= 1e-3, "1e-5, or 1e-4 over Compacter"),
-)  # section, key, whether a value was found for the quickstart's base, and what was published
-
-
-def warnings(study: Study) -> list[str]:
-    """Returns a sentence for every value that fits the quickstart's tiny base, in a study of a pretrained one."""
-    if study.base == "scratch":
-        return []
-    return [
-        f"base is {study.base}, which is pretrained, but {section}.{key} is {value:g}, as for the quickstart's tiny "
-        f"base; the published value is {published}"
-        for section, key, is_tiny, published in TINY_VALUES
-        if (value := getattr(getattr(study, section), key)) is not None and is_tiny(value)
-    ]
 
 
 def directory(stage: str, values: dict[str, Any]) -> str:

@@ -64,6 +64,13 @@ class Training(Section):
         description="The forward pass computes in fp32, in bf16, or in whichever the hardware is fast with (auto).",
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    validation: Literal["all", "half"] = role(
+        "all",
+        (
+            "All validation rows select steps (all), or one half of them, while the loss on the other judges the "
+            "training as a trial (half)."
+        ),
+    )
 
     @model_validator(mode="after")
     def _rows_are_apart(self) -> Self:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from studykit.data.rows import DataRun, Row, halves
+from studykit.data.rows import DataRun, Row, halves, validation_rows
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
@@ -132,11 +132,12 @@ def train_phase(
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
     data = DataRun(p.data)
     rows = phase_rows(p, phase.languages)
+    selecting, _ = validation_rows(data.rows(p.target, "valid"), p.validation)
     result, adam_state = train(
         model,
         tokenizer,
         encode_rows(rows, tokenizer, *limits),
-        encode_rows(data.rows(p.target, "valid"), tokenizer, *limits),
+        encode_rows(selecting, tokenizer, *limits),
         TrainingSettings.of(p, learning_rate=phase.learning_rate, patience=phase.patience),
         steps=optimizer_steps(p, phase.steps, phase.epochs, len(rows)),
         trainer_state_dir=run.checkpoints / phase.phase.key,

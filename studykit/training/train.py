@@ -253,6 +253,20 @@ def base_losses(
     return {"completion": result.validation_loss(), "sequence": result.validation_loss(of="sequence_loss")}
 
 
+def judge_trial(
+    model: nn.Module, tokenizer, examples: list[TokenSequence], p: TrainingSettings | Training, trainer_state_dir: Path
+) -> dict[str, Any]:
+    """Returns what the manifest of a trial records: its mean loss per token of the completions of other rows.
+
+    Args:
+        examples: the validation rows that selected no step, from `encode_rows`; [] is no trial, which records nothing.
+    """
+    if not examples:
+        return {}
+    result, _ = train(model, tokenizer, [], examples, p, steps=0, trainer_state_dir=trainer_state_dir, seed=0)
+    return {"trial_loss": result.validation_loss(0), "trial_rows": len(examples)}
+
+
 def _untrained(
     model: nn.Module, tokenizer, valid_examples: list[TokenSequence], p: TrainingSettings, arguments: TrainingArguments
 ) -> TrainingResult:

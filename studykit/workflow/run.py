@@ -45,13 +45,16 @@ FORCE = ("--forcerun", "-R")
 EMPTY_ERROR = "WorkflowError:\nAt least one job did not complete successfully."
 
 
-def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, extra: list[str]) -> int:
+def run(
+    planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, extra: list[str], report: bool = True
+) -> int:
     """Makes everything of a study that is missing, damaged or out of date, then its report; returns the exit code.
 
     Args:
         planned: the study and its runs.
         cores: notebooks at a time; None means as the profile says.
         extra: options for Snakemake.
+        report: whether the runs are all of the study, of which a report follows; False for a part of them.
     """
     file, study = planned.file, planned.study
     pages.require_unique_name(file, study)
@@ -59,7 +62,8 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
         raise UserError("--config turns numbers into text; write the value into the study file, or a copy of it.")
     options = [*extra, "--cores", str(cores)] if cores else extra
     settings = snakemake.read_options(options)
-    options = ["--configfile", file, *options, *settings.options]
+    targets = [] if report else [f"{run.dir}/notebook.ipynb" for run in planned.runs]
+    options = [*targets, "--configfile", file, *options, *settings.options]
     os.environ[runs_process.COMMAND] = runs_process.name()
     _provide_cache()
     if dry_run:
@@ -80,7 +84,8 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
                 (files.home() / damaged_run.dir / output).unlink(missing_ok=True)
         with _opened(None if verbose else log_file) as log:
             if any(Path(".snakemake/locks").glob("*")):  # this is the only command, so a dead one left them
-                subprocess.run([*snakemake.COMMAND, "--unlock", "--quiet", "all", *options], stdout=log, stderr=log)
+                unlock = [*snakemake.COMMAND, "--unlock", "--quiet", "all", *options[len(targets) :]]
+                subprocess.run(unlock, stdout=log, stderr=log)
             code = _run_snakemake([*snakemake.COMMAND, *options], lock, log, planned.runs, settings)
         if code > 128:
             _report_failures(planned.runs, earlier, None)
@@ -89,7 +94,7 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
                 sys.stderr,
             )
             return code
-        index = pages.write_report(planned).relative_to(files.home())  # also when something failed
+        index = pages.write_report(planned).relative_to(files.home()) if report else None  # also after a failure
     if _digest(file) != content:
         _print(
             f"studykit: {file} was edited meanwhile; the runs and the report are those of the study as it was when "
@@ -98,11 +103,13 @@ def run(planned: StudyPlan, cores: int | None, dry_run: bool, verbose: bool, ext
         )
     if code:
         _report_failures(planned.runs, earlier, None if verbose else log_file)
-        _print(f"studykit: not everything ran; the report shows what did: {index}", sys.stderr)
+        shown = f"the report shows what did: {index}" if index else "the same command tries the rest again"
+        _print(f"studykit: not everything ran; {shown}", sys.stderr)
     else:
         if shares := progress.describe_shares(planned.runs, began):
             _print(f"studykit: {shares}, in {format_duration(time.time() - began, rounded=True)}", sys.stdout)
-        _print(f"studykit: the report is {index}", sys.stdout)
+        if index:
+            _print(f"studykit: the report is {index}", sys.stdout)
     return code
 
 

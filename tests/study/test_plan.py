@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from studykit.errors import UserError
 from studykit.runs import notebook
-from studykit.study import fields, file, parameters, plan
+from studykit.study import fields, file, parameters, plan, tiny_values
 from studykit.study import methods as study_methods
 from studykit.study.fields import POLYGLOT
 from studykit.study.parameters import STAGES
@@ -293,13 +293,13 @@ def test_studies_share_what_is_equal():
 
 def test_values_of_the_tiny_base_are_named_on_a_pretrained_one():
     tiny = {"adapter": {"learning_rate": 1.5e-2, "reduction_factor": 3}, "fusion": {"learning_rate": 2e-3}}
-    said = plan.warnings(file.Study.model_validate(SMALL | tiny | {"base": "owner/name"}))
+    said = tiny_values.warnings(file.Study.model_validate(SMALL | tiny | {"base": "owner/name"}))
     assert (
         len(said) == 3
         and "adapter.learning_rate is 0.015, as for the quickstart's tiny base; the published value is 1e-4" in said[0]
     )
-    assert plan.warnings(file.Study.model_validate(SMALL | tiny)) == []
-    assert plan.warnings(file.Study.model_validate(SMALL | {"base": "owner/name"})) == []
+    assert tiny_values.warnings(file.Study.model_validate(SMALL | tiny)) == []
+    assert tiny_values.warnings(file.Study.model_validate(SMALL | {"base": "owner/name"})) == []
 
 
 def test_a_pretrained_base_has_no_recipe():

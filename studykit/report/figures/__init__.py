@@ -2,8 +2,8 @@
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
 `training` draws losses and lengths, `forest` all methods of a comparison, `comparison` scores and costs, `gathered`
-many studies, `heatmaps` and `fusion` weights by layer and member, `tokens` the weights of single tokens; `style` holds
-colours and markers, and turns a figure into SVG and HTML.
+many studies, `heatmaps` and `fusion` weights by layer and member, `tokens` the weights of single tokens, `tuning`
+trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, own_weight_slopes, scores
@@ -21,6 +21,7 @@ from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusi
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
 from studykit.report.figures.training import attention_curves, length_histograms, loss_curves
+from studykit.report.figures.tuning import expected_losses
 
 __all__ = [
     "attention_by_phase",
@@ -28,6 +29,7 @@ __all__ = [
     "change_panels",
     "cost",
     "entropy_per_layer",
+    "expected_losses",
     "figure_html",
     "forest",
     "forest_of_studies",
