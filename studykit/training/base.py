@@ -36,6 +36,25 @@ def half_precision() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
+def cpu_computes_bf16() -> bool:
+    """Returns whether passes run on a CPU that multiplies bf16 matrices in hardware (AMX), as Linux tells it."""
+    cpus = Path("/proc/cpuinfo")
+    return not torch.cuda.is_available() and cpus.exists() and "amx_bf16" in cpus.read_text(encoding="utf-8")
+
+
+def fast_precision(base_run: str | Path) -> str:
+    """Returns the precision of the forward pass, bf16 or fp32, that `auto` means for trainings on a base run.
+
+    It is bf16 on a GPU that is fast with it. On a CPU with AMX it is bf16 for a pretrained base only: a training step
+    of a base of 135 million parameters then takes two thirds of the time. Nothing changes for a base from scratch,
+    whose matrices are too small to gain.
+    """
+    if half_precision():
+        return "bf16"
+    pretrained = cpu_computes_bf16() and BaseDescription.read(base_run).weights != "model"
+    return "bf16" if pretrained else "fp32"
+
+
 def quantization_config(quantization: str) -> BitsAndBytesConfig | None:
     """Returns the settings of a quantization; None for `none`.
 

@@ -176,8 +176,13 @@ def read_config(study: Study) -> PretrainedConfig:
         ) from None
 
 
-def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
-    """Returns the jobs of a study, each kind once, and the methods whose memory is unknown before their runs."""
+def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], list[str]]:
+    """Returns the jobs of a study, each kind once, and the methods whose memory is unknown before their runs.
+
+    Args:
+        half: whether the base is in bf16, as on a GPU.
+        fast_cpu: whether trainings of a pretrained base run on a CPU that is fast with bf16.
+    """
     config, limits = read_config(study), (study.data.max_prompt_tokens, study.data.max_target_tokens)
     runs = plan.plan(study)
     by_directory: dict[str, Job] = {}
@@ -196,7 +201,8 @@ def jobs(study: Study, half: bool) -> tuple[list[Job], list[str]]:
                 "checkpointing": p.gradient_checkpointing,
                 "accumulation": p.gradient_accumulation,
                 "optimizer": p.optimizer,
-                "bf16": p.precision == "bf16" or (p.precision == "auto" and half),
+                "bf16": p.precision == "bf16"
+                or (p.precision == "auto" and (half or fast_cpu and study.base != "scratch")),
             }
         if run.stage == "base_model" and study.base == "scratch":
             job = Job(run.stage, "from scratch", config, {}, half, p.batch_size, p.context, full=True, bf16=half)

@@ -11,7 +11,7 @@ import torch
 from studykit.errors import UserError
 from studykit.runs.text import format_bytes
 from studykit.study.file import Study
-from studykit.training.base import half_precision
+from studykit.training.base import cpu_computes_bf16, half_precision
 from studykit.training.estimate import Job, Need, jobs
 from studykit.training.fusions import FUSION
 
@@ -72,7 +72,7 @@ def report(study: Study, gpu: str | None = None) -> str:
     """Returns the estimate as text: a table with a line per kind of stage, and remedies for those that do not fit."""
     room, whose, on_gpu = capacity(gpu)
     half = on_gpu if gpu is not None else half_precision()
-    planned, unknown = jobs(study, half)
+    planned, unknown = jobs(study, half, fast_cpu=gpu is None and cpu_computes_bf16())
     needs = [job.need() for job in planned]
     columns = ["stage", "parameters", "trainable", "base", "adapters", "gradients", "optimizer", "activations", "peak"]
     rows = [[*columns, "fits"]]

@@ -25,7 +25,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from studykit.errors import Interrupted, UserError
 from studykit.study.data_parameters import BaseModelParams
 from studykit.study.training_parameters import Training
-from studykit.training.base import half_precision
+from studykit.training.base import fast_precision, half_precision
 from studykit.training.batches import Collator, TokenSequence, require_packable
 from studykit.training.result import TrainingResult
 from studykit.training.trainer import (
@@ -72,8 +72,13 @@ class TrainingSettings:
 
     @classmethod
     def of(cls, p: TrainingSettings | Training | BaseModelParams, **overrides) -> TrainingSettings:
-        """Returns the settings among the parameters of a notebook; a setting that they lack keeps its default."""
+        """Returns the settings among the parameters of a notebook; a setting that they lack keeps its default.
+
+        `precision: auto` becomes the precision that is fast here for the base run of these parameters.
+        """
         known = {f.name: getattr(p, f.name) for f in fields(cls) if hasattr(p, f.name)}
+        if isinstance(p, Training) and (base_run := getattr(p, "base", None)) and p.precision == "auto":
+            known["precision"] = fast_precision(base_run)
         return cls(**{**known, **overrides})
 
 

@@ -575,3 +575,16 @@ def test_what_comes_after_the_publishing_or_only_shows_computes_nothing(tmp_path
     one = computing("from studykit.report import figures", "run.publish()", "figures.show()")
     assert one == computing("from studykit.report import figures", "run.publish()", "figures.other()")
     assert one != computing("from studykit.report import figures", "x = 1\nrun.publish()", "figures.show()")
+
+
+def test_whoever_may_read_the_manifest_may_read_every_file(home):
+    with opened() as run:
+        for name in ("weights.safetensors", "deep/more.npz"):
+            run.path(name).parent.mkdir(parents=True, exist_ok=True)
+            run.path(name).write_text("x")
+            run.path(name).chmod(0o600)
+        run.publish()
+    mask = os.umask(0)
+    os.umask(mask)
+    for name in ("weights.safetensors", "deep/more.npz", "manifest.json"):
+        assert (Path(run.dir) / name).stat().st_mode & 0o777 == 0o600 | 0o644 & ~mask, name

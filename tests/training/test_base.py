@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from studykit.data.corpus import Document, builtin_documents, file_documents
 from studykit.errors import UserError
+from studykit.study.parameters import check
 from studykit.training import adapters, base, pretraining
 from studykit.training.decoding import Decoding
 from studykit.training.generate import generate
+from studykit.training.train import TrainingSettings
 from tests.tuners.models import tiny
 
 CODE = ["def solve(a, b):\n    return a + 1234567890", "local function solve(a)\n  return a * 10\nend"]
@@ -143,6 +145,19 @@ def run_of(directory, quantization="none", **kind):
 
 
 ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "seed": 0, "init_seed": "shared"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bf16 or not, whatever the CPU does")
+@pytest.mark.parametrize("amx, weights, precision", [
+    (True, "owner/name@0", "bf16"), (True, "model", "fp32"), (False, "owner/name@0", "fp32"),
+])  # fmt: skip
+def test_auto_is_bf16_for_pretrained_bases_on_cpus_with_amx(tmp_path, monkeypatch, amx, weights, precision):
+    monkeypatch.setattr(base, "cpu_computes_bf16", lambda: amx)
+    (tmp_path / "base.json").write_text(json.dumps({"weights": weights, "quantization": "none"}))
+    p = check("adapter", {"base": str(tmp_path)})
+    settings = TrainingSettings.of(p)
+    assert settings.precision == TrainingSettings.of(settings).precision == precision
+    assert TrainingSettings.of(p.model_copy(update={"precision": "fp32"})).precision == "fp32"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="4 bits on a GPU are tested where models are trained")
