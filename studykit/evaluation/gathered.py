@@ -90,11 +90,14 @@ class GatheredResults(Published):
         return self.metrics[0]
 
 
-def read_gathered(run: str | Path) -> GatheredResults:
-    """Reads the `gather.json` of a gather run; raises UserError for one that is damaged or of another version."""
+def read_gathered(run: str | Path) -> GatheredResults | None:
+    """Reads the `gather.json` of a gather run; returns None for a run without one.
+
+    Raises UserError for one that is damaged or was written by another version.
+    """
     file = files.project_path(run) / "gather.json"
     try:
-        return GatheredResults.model_validate_json(file.read_bytes())
+        return GatheredResults.model_validate_json(file.read_bytes()) if file.is_file() else None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{file} is damaged or from another version (at {where}); run 07_gather again.") from None

@@ -122,7 +122,8 @@ def in_brief(results: GatheredResults) -> list[str]:
         decided = [one for one in of_metric.gathered if one.direction != "undecided"]
         found += [_sentence(results, of_metric, one) for one in decided]
         if left := len(of_metric.gathered) - len(decided):
-            found.append(f"{of_metric.label}: {left} of {plural(len(of_metric.gathered), 'difference')} undecided.")
+            count = plural(len(of_metric.gathered), "difference")
+            found.append(f"{of_metric.label}: {left} of {count} {'is' if left == 1 else 'are'} undecided.")
         for one in of_metric.gathered:
             if one.slope and one.slope.p_holm < 1 - results.confidence:
                 grows = "grows" if one.slope.value > 0 else "falls"

@@ -167,7 +167,8 @@ def score_table(comparison: MetricComparison) -> ScoreTable:
 
 def pooled_sentences(run: Run) -> list[str]:
     """Returns what a family found in brief, **bold** as in Markdown; nothing for a run that gathers no studies."""
-    return pooled.in_brief(read_gathered(run.dir)) if run.stage == "gather" else []
+    results = read_gathered(run.dir) if run.stage == "gather" else None
+    return pooled.in_brief(results) if results else []
 
 
 def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:

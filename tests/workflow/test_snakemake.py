@@ -57,6 +57,11 @@ def planned(home: Path, study: str = "params/tiny.yaml") -> dict[str, int]:
     return {rule: count for rule, count in found.items() if rule not in ("index", "study")}
 
 
+def test_a_family_is_planned_as_one_study(tmp_path):
+    home = project.make(tmp_path, project.STUDY + "vary: {data.seed: [0, 1]}\n")
+    assert planned(home) == {"base_model": 1, "data": 2, "adapter": 2, "evaluate": 4, "compare": 2, "gather": 1}
+
+
 def value(home: Path, run: str):
     return json.loads(next(home.glob(f"runs/{run}-*/value.json")).read_text())
 
