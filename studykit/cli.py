@@ -1,19 +1,5 @@
 """The `studykit` command: run a study, see how it goes, render its report, show its plan.
 
-    studykit run params/quickstart.yaml             make everything that is missing or out of date, then the report
-    studykit run params/quickstart.yaml --dry-run   only list what would run
-    studykit status params/quickstart.yaml          show how far it is, while it runs or after
-    studykit report params/quickstart.yaml --zip    render the report of what has run, and pack it for mailing
-    studykit plan params/quickstart.yaml            list the runs and their status; --full prints every key of the study
-    studykit explore runs/fusion_attention/x        write the explorer of a run's fusion weights as one HTML file
-    studykit gather params/a.yaml params/b.yaml --over base   run studies and pool their differences
-    studykit studies                                list the studies in params/ and what they ask
-    studykit clean                                  list the runs that no study needs; --yes removes them
-    studykit estimate params/x.yaml --gpu 24GB      estimate the memory of every stage, and whether such a GPU suffices
-    studykit power params/x.yaml --difference 5     how many seeds and test rows find a true difference of 5
-    studykit check-references PATH                  run a benchmark's own solutions against its tests
-    studykit doctor                                 list runtimes, sandbox and GPU libraries here, and try them
-
 Unknown options of `run` go to Snakemake (`--workflow-profile profiles/slurm`, `--forcerun compare`), whose messages are
 kept in logs/<study>.snakemake.txt. The command can be given again at any time: after Ctrl-C, a kill or a power cut it
 continues where it was.
@@ -21,229 +7,344 @@ continues where it was.
 
 from __future__ import annotations
 
-import argparse
 import errno
+import functools
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
+
+import click
 
 from studykit.errors import UserError, printable
 from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
 from studykit.study import questions
-from studykit.study.family import load_plan
+from studykit.study.family import StudyPlan, load_plan
+from studykit.study.fields import Task
 from studykit.study.tiny_values import warnings
-from studykit.workflow import clean, progress, studies
+from studykit.workflow import clean, names, new_study, progress
 from studykit.workflow import run as workflow_run
+from studykit.workflow import studies as workflow_studies
 from studykit.workflow import tune as workflow_tune
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space, or no right to write
+WATCH = 2.0  # seconds between two tables of `status --watch`
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 2 for a mistake of the user's, which one sentence explains."""
-    parser = _parser()
-    args, extra = parser.parse_known_args(argv)
-    if extra and args.command != "run":
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
-    args.extra = extra
     try:
-        if hasattr(args, "study"):
-            args.study = _from_home(args.study)
-        code = args.execute(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever read the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except UserError as error:
-        print(f"studykit: {error}", file=sys.stderr)
+        return studykit.main(argv, prog_name="studykit", standalone_mode=False) or 0
+    except click.ClickException as error:
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "studykit"
+        print(f"studykit: {printable(error.format_message())} See `{path} --help`.", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        file = printable(str(error.filename or "a file of the project"))
-        print(
-            f"studykit: {file} cannot be written ({error.strerror}); correct that and give the same command again.",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
+    except click.Abort:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="studykit", description=(__doc__ or "").split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+@click.group(
+    invoke_without_command=True,
+    epilog="Most begin with: studykit run quickstart. A study is named by its file, or by the file's name in params/.",
+)
+@click.version_option(package_name="studykit", message="%(prog)s %(version)s")
+@click.pass_context
+def studykit(context: click.Context) -> None:
+    """Runs studies of adapters and their fusions, and shows the results.
 
-    def add(name: str, execute: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about)
-        command.set_defaults(execute=execute)
-        return command
+    \b
+    Tab completes names after:
+      eval "$(_STUDYKIT_COMPLETE=bash_source studykit)"
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
-    def add_of_study(name: str, execute: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
-        command = add(name, execute, about)
-        command.add_argument("study", help="a study file, for instance params/quickstart.yaml")
-        return command
 
-    command = add_of_study("run", _run, "run a study and render its report")
-    command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
-    command.add_argument("--dry-run", "-n", action="store_true", help="only list what would run")
-    command.add_argument("--verbose", action="store_true", help="show Snakemake's own messages instead")
-    command = add("gather", _gather, "run several studies and pool their differences in one report")
-    command.add_argument("studies", nargs="+", metavar="study", help="study files")
-    command.add_argument(
-        "--over",
-        action="append",
-        required=True,
-        metavar="KEY",
-        help="in what the studies are a sample: base, quantization, target, task, target_examples, data.seed, or any "
-        "key of a study; may be repeated, the first makes the lines of the forest plot",
+def _command(example: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+    """A command of its function's name, whose help ends with an example and whose errors are sentences."""
+
+    def add(function: Callable[..., int | None]) -> click.Command:
+        @functools.wraps(function)
+        def guarded(*args: Any, **options: Any) -> int:
+            try:
+                code = function(*args, **options)
+                sys.stdout.flush()
+                return code or 0
+            except BrokenPipeError:  # whoever read the output, such as `head`, has ended
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 141
+            except UserError as error:
+                print(f"studykit: {error}", file=sys.stderr)
+                return 2
+            except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
+                return _report_unwritable(error)
+
+        name = function.__name__.strip("_").replace("_", "-")
+        return studykit.command(name, epilog=f"\b\nExample:\n  studykit {example}", **settings)(guarded)
+
+    return add
+
+
+def _report_unwritable(error: OSError) -> int:
+    file = printable(str(error.filename or "a file of the project"))
+    print(
+        f"studykit: {file} cannot be written ({error.strerror}); correct that and give the same command again.",
+        file=sys.stderr,
     )
-    command.add_argument("--covariate", metavar="NAME", help="take the slope on parameters, target_rows or a KEY")
-    command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
-    add("studies", _studies, "list the studies in params/, with their questions and how far they are")
-    add_of_study("status", _status, "show how far a study is, while it runs or after")
-    command = add_of_study("report", _report, "render the report of what has run")
-    command.add_argument("--zip", action="store_true", help="also pack it into reports/<study>.zip")
-    command = add_of_study("plan", _plan, "list the runs of a study and their status")
-    command.add_argument(
-        "--full", action="store_true", help="print the study file with every key and its value instead"
-    )
-    command = add_of_study("tune", _tune, "try values for every method and write a study file with the best ones")
-    command.add_argument("--cores", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
-    command.add_argument("--verbose", action="store_true", help="show Snakemake's own messages instead")
-    command = add_of_study("estimate", _estimate, "estimate the memory of a study from only the config of its base")
-    command.add_argument("--gpu", metavar="SIZE", help="such as 24GB (default: what this machine has)")
-    command = add_of_study("power", _power, "say how many seeds and test rows find a difference between methods")
-    command.add_argument("--from", dest="run", metavar="RUN", help="a compare run (default: that of the study)")
-    command.add_argument("--difference", type=float, metavar="D", help="in the unit of the study's main score")
-    command = add("explore", _explore, "write the explorer of fusion weights as one HTML file")
-    command.add_argument(
-        "runs", nargs="+", help="fusion_attention or fusion runs, or records (.npz), shown side by side"
-    )
-    command.add_argument("--out", default="explorer.html", metavar="FILE", help="default: explorer.html")
-    command = add("clean", _clean, "list the runs that no study needs, with their sizes")
-    command.add_argument(
-        "runs", nargs="*", metavar="RUN", help="only these; a run made by hand is removed only if named"
-    )
-    command.add_argument("--yes", action="store_true", help="remove them")
-    command = add(
-        "check-references",
-        _check_references,
-        "run the references of a data run or of HumanEval-X against their own tests",
-    )
-    command.add_argument("path", help="a data run, a .jsonl file of rows, or a folder or file of HumanEval-X")
-    command.add_argument("--language", action="append", default=[], help="only this one; may be repeated")
-    command.add_argument("--allow-unsandboxed", action="store_true", help="also where nothing isolates the programs")
-    add("doctor", _doctor, "list this machine's runtimes, sandbox and GPU libraries, and try them")
-    return parser
+    return 1
 
 
-def _from_home(study: str) -> str:
-    """The study file as seen from the project's home, where the command then works."""
-    file = Path(study)
-    home = files.home()
-    if file.is_file():
-        file = file.resolve()
-        study = str(file.relative_to(home)) if file.is_relative_to(home) else str(file)
-    os.chdir(home)
-    return study
+def _complete_study(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    known = names.study_files()
+    return [name for name in (*known, *known.values()) if name.startswith(begun)]
 
 
-def _run(args: argparse.Namespace) -> int:
-    return workflow_run.run(load_plan(args.study), args.cores, args.dry_run, args.verbose, args.extra)
+_study = click.argument("study", shell_complete=_complete_study)
+_cores = click.option(
+    "--cores", type=click.IntRange(min=1), metavar="N", help="Notebooks at a time (default: the profile's)."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 
 
-def _gather(args: argparse.Namespace) -> int:
-    places = [str(Path(study).absolute()) for study in args.studies]  # before the command changes to the home
-    file = studies.gathering([_from_home(place) for place in places], args.over, args.covariate)
-    return workflow_run.run(load_plan(file), args.cores, False, False, [])
-
-
-def _studies(args: argparse.Namespace) -> int:
+def _load(study: str, check_paths: bool = True) -> StudyPlan:
+    """The plan of a study file, which is named as seen from the project's home, where the command then works."""
+    file = names.find_study(study)
     os.chdir(files.home())
-    print(studies.listing())
-    return 0
+    return load_plan(file, check_paths=check_paths)
 
 
-def _status(args: argparse.Namespace) -> int:
-    print(progress.status_table(load_plan(args.study).runs))
-    return 0
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
 
 
-def _report(args: argparse.Namespace) -> int:
-    index = pages.write_report(load_plan(args.study, check_paths=False))
-    print((pages.pack_report(index.parent) if args.zip else index).relative_to(files.home()))
-    return 0
+@_command("run quickstart --cores 2", context_settings={"ignore_unknown_options": True})
+@_study
+@_cores
+@click.option("--dry-run", "-n", is_flag=True, help="Only list what would run, and why.")
+@click.option("--verbose", is_flag=True, help="Show Snakemake's own messages instead.")
+@click.argument("snakemake", nargs=-1, type=click.UNPROCESSED)
+def run(study: str, cores: int | None, dry_run: bool, verbose: bool, snakemake: tuple[str, ...]) -> int:
+    """Runs what is missing or out of date, then the report.
+
+    Options that are not listed here go to Snakemake.
+    """
+    return workflow_run.run(_load(study), cores, dry_run, verbose, list(snakemake))
 
 
-def _plan(args: argparse.Namespace) -> int:
-    planned = load_plan(args.study)
+@_command("status quickstart --watch")
+@_study
+@click.option("--watch", is_flag=True, help="Show it again every two seconds, until everything is done.")
+@_json
+def status(study: str, watch: bool, as_json: bool) -> None:
+    """Shows how far a study is, while it runs or after."""
+    planned = _load(study).runs
+    if as_json:
+        _print_json(progress.status_data(planned))
+        return
+    while True:
+        table = progress.status_table(planned)
+        if watch:
+            click.clear()  # does nothing in a pipe
+        print(table, flush=True)
+        if not watch or all(status.state == "done" for status in runs_status.study_status(planned).values()):
+            return
+        time.sleep(WATCH)
+
+
+@_command("report quickstart --zip")
+@_study
+@click.option("--zip", "packed", is_flag=True, help="Also pack it into reports/<study>.zip.")
+def report(study: str, packed: bool) -> None:
+    """Renders the report of what has run."""
+    index = pages.write_report(_load(study, check_paths=False))
+    print((pages.pack_report(index.parent) if packed else index).relative_to(files.home()))
+
+
+@_command("open quickstart")
+@_study
+def open_(study: str) -> None:
+    """Opens the report of a study in the browser."""
+    name = _load(study, check_paths=False).study.study
+    index = files.home() / "reports" / name / "index.html"
+    if not index.is_file():
+        raise UserError(f"{study} has no report yet; `studykit report {study}` renders one of what has run.")
+    print(index.relative_to(files.home()))
+    click.launch(str(index))
+
+
+@_command("plan quickstart")
+@_study
+@click.option("--full", is_flag=True, help="Print the study file with every key and its value instead.")
+@_json
+def plan(study: str, full: bool, as_json: bool) -> None:
+    """Lists the runs of a study and their status."""
+    planned = _load(study)
     for warning in warnings(planned.study):
-        print(f"studykit: {args.study}: {warning}", file=sys.stderr)
-    if args.full:
+        print(f"studykit: {planned.file}: {warning}", file=sys.stderr)
+    if full:
         print(planned.dump(), end="")
-        return 0
-    for run, status in runs_status.study_status(planned.runs).items():
-        seconds = f"{status.manifest.seconds:8.1f} s" if status.manifest else " " * 10
-        print(f"{status.state:8} {seconds}  {run.name}" + (f"  {status.error}" if status.error else ""))
-    return 0
+        return
+    statuses = runs_status.study_status(planned.runs)
+    if as_json:
+        _print_json([progress.run_data(run, status) for run, status in statuses.items()])
+        return
+    for run, found in statuses.items():
+        seconds = f"{found.manifest.seconds:8.1f} s" if found.manifest else " " * 10
+        print(f"{found.state:8} {seconds}  {run.name}" + (f"  {found.error}" if found.error else ""))
 
 
-def _tune(args: argparse.Namespace) -> int:
-    return workflow_tune.tune(load_plan(args.study), args.cores, args.verbose)
+@_command("new mine --base owner/name --data rows --member go --target ruby")
+@click.argument("file")
+@click.option("--base", default="scratch", show_default=True, help="A hub id, a directory, or scratch.")
+@click.option("--data", metavar="PATH", help="Directory of rows, one file per language (default: built-in rows).")
+@click.option("--member", "members", multiple=True, required=True, help="A source language; may be repeated.")
+@click.option("--target", required=True, help="The language that has few examples.")
+@click.option("--task", type=click.Choice(get_args(Task)), default="generation", show_default=True)
+@click.option("--method", "methods", multiple=True, default=("base", "bottleneck", "adapterfusion", "advfusion_zero"),
+              show_default=True, help="A method to compare; may be repeated.")  # fmt: skip
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
+def new(file: str, data: str | None, **keys: Any) -> None:
+    """Writes a new study file.
+
+    FILE lies in params/ if only a name is given."""
+    order = ("task", "base", "members", "target", "methods", "seeds")
+    values = {key: list(keys[key]) if isinstance(keys[key], tuple) else keys[key] for key in order}
+    written = new_study.write_study(file, values | ({"data": {"path": data}} if data else {}))
+    print(f"{written}: `studykit plan {written}` lists its runs.")
 
 
-def _estimate(args: argparse.Namespace) -> int:
+@_command("tune quickstart --cores 2")
+@_study
+@_cores
+@click.option("--verbose", is_flag=True, help="Show Snakemake's own messages instead.")
+def tune(study: str, cores: int | None, verbose: bool) -> int:
+    """Tries values for every method, writes the best ones.
+
+    They are written as a study file.
+    """
+    return workflow_tune.tune(_load(study), cores, verbose)
+
+
+@_command("estimate quickstart --gpu 24GB")
+@_study
+@click.option("--gpu", metavar="SIZE", help="Such as 24GB (default: what this machine has).")
+@_json
+def estimate(study: str, gpu: str | None, as_json: bool) -> None:
+    """Estimates the memory of a study, and what fits a GPU.
+
+    Only the config of its base is read."""
     from studykit.training import fit  # torch and transformers are slow to import: other commands do without
 
-    print(fit.report(load_plan(args.study).study, args.gpu))
-    return 0
+    planned = _load(study)
+    if as_json:
+        _print_json(fit.as_data(planned.study, gpu))
+    else:
+        print(fit.report(planned.study, gpu))
 
 
-def _power(args: argparse.Namespace) -> int:
+@_command("power quickstart --difference 5")
+@_study
+@click.option("--from", "run", metavar="RUN", help="A compare run (default: that of the study).")
+@click.option("--difference", type=float, metavar="D", help="In the unit of the study's main score.")
+def power(study: str, run: str | None, difference: float | None) -> None:
+    """Says how many seeds and test rows find a difference."""
     from studykit.evaluation import power  # numpy: other commands do without
 
-    planned = load_plan(args.study, check_paths=False)
-    study, compare = planned.study, next(run for run in planned.runs if run.stage == "compare")
-    pairs = compare.params["contrasts"] or questions.method_pairs(study.methods, study.baseline, study.target)
-    seeds, confidence = len(study.seeds), compare.params["confidence"]
-    print(power.report(args.run or compare.dir, pairs, seeds, confidence, args.difference))
-    return 0
+    planned = _load(study, check_paths=False)
+    contents, compare = planned.study, next(run for run in planned.runs if run.stage == "compare")
+    pairs = compare.params["contrasts"] or questions.method_pairs(contents.methods, contents.baseline, contents.target)
+    seeds, confidence = len(contents.seeds), compare.params["confidence"]
+    place = names.find_run(run, ["compare"]) if run else compare.dir
+    print(power.report(place, pairs, seeds, confidence, difference))
 
 
-def _explore(args: argparse.Namespace) -> int:
+@_command("explore advfusion_zero adapterfusion --out weights.html")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--out", default="explorer.html", show_default=True, metavar="FILE")
+def explore(runs: tuple[str, ...], out: str) -> None:
+    """Writes the explorer of fusion weights as one HTML file.
+
+    RUNS are runs of fusion_attention or fusion, or the beginnings of their names, or records (.npz), shown side by
+    side.
+    """
     from studykit.report.explorer import explore  # numpy and matplotlib: other commands do without
 
-    names = [Path(place).stem for place in args.runs]
-    title = f"Fusion weights, {names[0]}" if len(names) == 1 else "Fusion weights"
-    runs = dict(zip(names, args.runs, strict=True)) if len(names) > 1 else args.runs[0]
-    print(explore(runs, title=title).save(Path(args.out)))
-    return 0
+    found = [names.find_run(run, ["fusion_attention", "fusion"]) for run in runs]
+    places = [place if Path(place).exists() else str(files.project_path(place)) for place in found]
+    labels = [Path(place).stem for place in places]
+    title = f"Fusion weights, {labels[0]}" if len(labels) == 1 else "Fusion weights"
+    shown = dict(zip(labels, places, strict=True)) if len(labels) > 1 else places[0]
+    print(explore(shown, title=title).save(Path(out)))
 
 
-def _clean(args: argparse.Namespace) -> int:
+@_command("gather size data_size --over base")
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...", shell_complete=_complete_study)
+@click.option(
+    "--over",
+    multiple=True,
+    required=True,
+    metavar="KEY",
+    help="In what the studies are a sample: base, quantization, target, task, target_examples, data.seed, or any "
+    "key of a study; may be repeated, the first makes the lines of the forest plot.",
+)
+@click.option("--covariate", metavar="NAME", help="Take the slope on parameters, target_rows or a KEY.")
+@_cores
+def gather(studies: tuple[str, ...], over: tuple[str, ...], covariate: str | None, cores: int | None) -> int:
+    """Runs several studies and pools their differences."""
+    found = [names.find_study(study) for study in studies]
     os.chdir(files.home())
-    print(clean.remove_leftovers(args.runs) if args.yes else clean.list_leftovers(args.runs))
-    return 0
+    file = workflow_studies.gathering(found, list(over), covariate)
+    return workflow_run.run(load_plan(file), cores, False, False, [])
 
 
-def _check_references(args: argparse.Namespace) -> int:
+@_command("studies")
+def studies() -> None:
+    """Lists the studies in params/ and what they ask."""
+    os.chdir(files.home())
+    print(workflow_studies.listing())
+
+
+@_command("clean --yes")
+@click.argument("runs", nargs=-1)
+@click.option("--yes", is_flag=True, help="Remove them.")
+def clean_(runs: tuple[str, ...], yes: bool) -> None:
+    """Lists the runs that no study needs, with their sizes.
+
+    With RUNS, or the beginnings of their names, it is about these only; a run made by hand is removed only if named.
+    """
+    os.chdir(files.home())
+    named = [names.find_run(run) for run in runs]
+    print(clean.remove_leftovers(named) if yes else clean.list_leftovers(named))
+
+
+@_command("check-references data/humaneval-x --language go")
+@click.argument("path")
+@click.option("--language", multiple=True, help="Only this one; may be repeated.")
+@click.option("--allow-unsandboxed", is_flag=True, help="Also where nothing isolates the programs.")
+def check_references(path: str, language: tuple[str, ...], allow_unsandboxed: bool) -> None:
+    """Runs a benchmark's references against their own tests.
+
+    PATH is a data run, a .jsonl file of rows, or a folder or file of HumanEval-X.
+    """
     from studykit.evaluation import references  # execution and metrics: other commands do without
 
-    rows = references.read_references(args.path, args.language)
-    print(references.format_references(references.verify_references(rows, allow_unsandboxed=args.allow_unsandboxed)))
-    return 0
+    rows = references.read_references(path, language)
+    print(references.format_references(references.verify_references(rows, allow_unsandboxed=allow_unsandboxed)))
 
 
-def _doctor(args: argparse.Namespace) -> int:
+@_command("doctor")
+def doctor() -> None:
+    """Tries the runtimes, sandbox and GPU libraries here."""
     from studykit.evaluation.execution import doctor
 
     print(doctor.report())
-    return 0
 
 
 if __name__ == "__main__":

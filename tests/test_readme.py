@@ -68,10 +68,8 @@ def test_every_command_and_option_exists(page, capsys):
     for target, *_ in commands(page, "make"):
         assert target in targets, target
     for command, *words in commands(page, "studykit"):
-        with pytest.raises(SystemExit) as end:
-            cli.main([command, "--help"])
+        assert cli.main([command, "--help"]) == 0, command
         help_text = capsys.readouterr().out
-        assert end.value.code == 0, command
         if command != "run":  # which passes options that it does not know on to Snakemake
             assert all(word in help_text for word in words if word.startswith("--")), (command, words)
     for words in commands(page, "papermill"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import psutil
 import torch
@@ -66,6 +67,18 @@ def capacity(text: str | None) -> tuple[int, str, bool]:
 def fits(need: Need, room: int, gpu: bool) -> bool:
     """Returns whether a stage fits into a memory of `room` bytes, with the allowances for a GPU."""
     return need.peak * (FRAGMENTS if gpu else 1) + (CUDA_CONTEXT if gpu else 0) <= room
+
+
+def as_data(study: Study, gpu: str | None = None) -> dict[str, Any]:
+    """Returns the estimate for programs that read it: bytes per kind of stage, and whether it fits."""
+    room, whose, on_gpu = capacity(gpu)
+    planned, unknown = jobs(study, on_gpu if gpu is not None else half_precision())
+    needs = [(job, job.need()) for job in planned]
+    stages = [
+        {"stage": job.stage, "label": job.label, **asdict(need), "fits": fits(need, room, on_gpu)}
+        for job, need in needs
+    ]
+    return {"study": study.study, "memory": room, "memory_of": whose, "stages": stages, "not_estimated": unknown}
 
 
 def report(study: Study, gpu: str | None = None) -> str:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from studykit.runs import files, locks, process
 from studykit.runs import status as runs_status
@@ -68,15 +70,50 @@ def status_table(planned: list[Run]) -> str:
     for run, status in statuses.items():
         if status.state in ("running", "stopped", "failed", "damaged"):
             step = training_step(run) if status.state in ("running", "stopped") else None
-            lines.append(f"{status.state}: {run.stage} {run.label}: {f'{step}; ' if step else ''}{status.error}")
+            lines.append(f"{status.state}: {run.stage} {run.label}{f': {step}' if step else ''}")
+            lines += [f"    {line}" for line in textwrap.wrap(status.error, 76)]
     return "\n".join([*lines, _describe_remaining(planned, statuses)])
+
+
+def run_data(run: Run, status: runs_status.Status) -> dict[str, Any]:
+    """Returns what is known of a run, for programs that read it."""
+    step = training_step(run) if status.state in ("running", "stopped") else None
+    return {
+        "run": run.name,
+        "state": status.state,
+        "why": status.error,
+        "seconds": status.manifest.seconds if status.manifest else None,
+        "step": {"step": step.step, "steps": step.steps, "loss": step.loss, "share": step.share} if step else None,
+    }
+
+
+def status_data(planned: list[Run]) -> dict[str, Any]:
+    """Returns the runs of a study by state, those that are not done, and the time left, for programs that read it."""
+    statuses = runs_status.study_status(planned)
+    seconds, complete, who = _remaining(planned, statuses)
+    return {
+        "runs": dict(Counter(status.state for status in statuses.values())),
+        "not_done": [run_data(run, status) for run, status in statuses.items() if status.state != "done"],
+        "seconds_left": round(seconds, 1),
+        "seconds_left_cover_every_run": complete,
+        "command": who,
+    }
 
 
 def _describe_remaining(planned: list[Run], statuses: dict[Run, runs_status.Status]) -> str:
     """Returns one sentence: how many runs are to do, how long they take, and who works on them."""
-    todo = {run: status.state for run, status in statuses.items() if status.state != "done"}
-    if not todo:
+    count = sum(status.state != "done" for status in statuses.values())
+    if not count:
         return f"All {len(planned)} runs are done."
+    seconds, complete, who = _remaining(planned, statuses)
+    left = describe_time_left(seconds, complete)
+    work = f"{who} is running a study in this project" if who else "no study is running"
+    return f"{count} of {len(planned)} runs are to do{', ' + left if left else ''};\n{work}."
+
+
+def _remaining(planned: list[Run], statuses: dict[Run, runs_status.Status]) -> tuple[float, bool, str | None]:
+    """The seconds that the possible runs take, whether they cover all of these, and who works on them."""
+    todo = {run: status.state for run, status in statuses.items() if status.state != "done"}
     lock = files.home() / "runs" / ".command.lock"
     who = locks.holder(lock)
     since = modified(lock) if who else time.time()
@@ -93,6 +130,4 @@ def _describe_remaining(planned: list[Run], statuses: dict[Run, runs_status.Stat
         if state == "running" and locks.holder(files.staging_dir(run.name) / "lock")
     }
     places = snakemake.read_options([]).places  # that the default profile allows
-    left = describe_time_left(*time_left(planned, possible, spent, places, len(process.gpus())))
-    work = f"{who} is running a study in this project" if who else "no study is running"
-    return f"{len(todo)} of {len(planned)} runs are to do{', ' + left if left else ''}; {work}."
+    return *time_left(planned, possible, spent, places, len(process.gpus())), who

@@ -42,6 +42,7 @@ from studykit.workflow.lock import only_command, wait_for_orphans
 
 GRACE = 6.0  # seconds that interrupted notebooks get to be saved
 FORCE = ("--forcerun", "-R")
+JOB = re.compile(r"^Job \d+: (\w+) (\S+)$", re.MULTILINE)  # stage and run, in the words of a dry run
 EMPTY_ERROR = "WorkflowError:\nAt least one job did not complete successfully."
 
 
@@ -66,10 +67,10 @@ def run(
     options = [*targets, "--configfile", file, *options, *settings.options]
     os.environ[runs_process.COMMAND] = runs_process.name()
     _provide_cache()
+    if extra:
+        snakemake.check_options(options)
     if dry_run:
-        damaged = [f"{run.dir}/{MANIFEST}" for run in _report_damage(planned.runs)]
-        force = [FORCE[0], *damaged] if damaged and not any(option in extra for option in FORCE) else []
-        return subprocess.run([*snakemake.COMMAND, "--dry-run", *options, *force]).returncode
+        return _dry_run(planned, options, verbose)
     os.environ[warm.SWITCH] = os.environ.get(warm.SWITCH, "1") if settings.executor == "local" else "0"
     content = _digest(file)
     log_file, began = Path("logs", f"{study.study}.snakemake.txt"), time.time()
@@ -111,6 +112,29 @@ def run(
         if index:
             _print(f"studykit: the report is {index}", sys.stdout)
     return code
+
+
+def _dry_run(planned: StudyPlan, options: list[str], verbose: bool) -> int:
+    """Prints what Snakemake would run, each run with the reason; returns Snakemake's exit code."""
+    statuses = runs_status.study_status(planned.runs)
+    damaged = [f"{run.dir}/{MANIFEST}" for run in _report_damage(planned.runs)]
+    force = [FORCE[0], *damaged] if damaged and not any(option in options for option in FORCE) else []
+    command = [*snakemake.COMMAND, "--dry-run", *options, *force, "--quiet", "host"]
+    if verbose:
+        return subprocess.run(command).returncode
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        _print(done.stdout, sys.stderr)
+        return done.returncode
+    made = {f"{stage}/{name}" for stage, name in JOB.findall(done.stdout)}
+    todo = [run for run in planned.runs if run.name in made]
+    for run in todo:
+        status = statuses[run]
+        is_new = any(need in todo for need in run.needs)
+        asked = "an input is run again" if is_new else "an option of Snakemake asks for it"
+        _print(f"{run.name}\n    {status.error or runs_status.VERBS.get(status.state, asked)}", sys.stdout)
+    _print(f"{len(todo)} of {len(planned.runs)} runs would be made, then the report.", sys.stdout)
+    return 0
 
 
 def _provide_cache() -> None:

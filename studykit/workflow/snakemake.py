@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,15 @@ from studykit.workflow.slurm import job_name
 COMMAND = [sys.executable, "-m", "studykit.workflow.snakemake"]
 PREFIX = "--slurm-jobname-prefix"
 UNLIMITED = 10**6  # jobs
+OWN = ("--cores", "--dry-run", "--verbose")  # options of `studykit run` itself
+PARSE = """
+import sys
+from snakemake.cli import get_argument_parser
+parser = get_argument_parser()
+print(*parser._option_string_actions)
+sys.stdout.flush()
+parser.parse_args(sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,21 @@ def read_options(options: list[str]) -> SnakemakeOptions:
     cores = settings.get("cores") or settings.get("jobs", 1)
     places = _count(cores if executor == "local" else settings.get("jobs", 1))
     return SnakemakeOptions(executor, places, tuple(map(str, limits)))
+
+
+def check_options(options: list[str]) -> None:
+    """Raises UserError for options that Snakemake does not know or cannot read, before it has started anything.
+
+    Its parser works in a process of its own, which ends at once.
+    """
+    done = subprocess.run([sys.executable, "-c", PARSE, *options], capture_output=True, text=True, cwd=run_files.home())
+    if done.returncode == 2:
+        problem = done.stderr.strip().rpartition("error: ")[2]
+        known = done.stdout.split()
+        wrong = [word.split("=")[0] for word in problem.split() if word.startswith("-")]
+        close = [found for word in wrong for found in get_close_matches(word, [*known, *OWN], 1) if word not in known]
+        way_out = f"did you mean {close[0]}?" if close else "`snakemake --help` lists its options."
+        raise UserError(f"Snakemake says: {problem}; {way_out}")
 
 
 def _profile(name: str) -> dict[str, Any]:

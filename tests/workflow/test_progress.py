@@ -369,9 +369,22 @@ def test_status_has_a_row_per_stage_and_what_runs(home, planned, monkeypatch):
     assert said[0].split() == ["stage", "done", "running", "failed", "not", "run"]
     rows = {line.split()[0]: line.split()[1:] for line in said[1:8]}
     assert rows["base_model"] == ["1", "-", "-", "-"] and rows["adapter"] == ["-", "1", "-", "1"]
-    assert f"running: adapter {adapter.label}: step 20 of 60, loss 1.250; being written by process 12 on host" in said
-    assert said[-1].startswith(f"{len(planned) - 1} of {len(planned)} runs are to do")
-    assert "no study is running" in said[-1]
+    at = said.index(f"running: adapter {adapter.label}: step 20 of 60, loss 1.250")
+    assert said[at + 1] == "    being written by process 12 on host"
+    assert said[-2].startswith(f"{len(planned) - 1} of {len(planned)} runs are to do")
+    assert said[-1] == "no study is running." and max(map(len, said)) <= 80
+
+
+def test_programs_can_read_the_status(home, planned):
+    checkpoint(home, of(planned, "adapter"), 20, 60, 1.25)
+    logged_text = home / "logs" / f"{of(planned, 'adapter').name}.txt"
+    logged_text.parent.mkdir(parents=True)
+    logged_text.write_text(BEGUN)
+    told = json.loads(json.dumps(progress.status_data(planned)))
+    assert told["runs"] == {"missing": len(planned) - 1, "stopped": 1} and told["command"] is None
+    (stopped,) = [run for run in told["not_done"] if run["state"] == "stopped"]
+    assert stopped["step"] == {"step": 20, "steps": 60, "loss": 1.25, "share": pytest.approx(1 / 3)}
+    assert told["seconds_left"] > 0 and told["seconds_left_cover_every_run"]
 
 
 @pytest.mark.parametrize("text, said", [

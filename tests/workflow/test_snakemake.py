@@ -49,7 +49,7 @@ def _put_back(home):
 
 def planned(home: Path, study: str = "params/tiny.yaml") -> dict[str, int]:
     """What a dry run would do: jobs by rule, the index aside."""
-    said = studykit(home, "run", study, "--dry-run")
+    said = studykit(home, "run", study, "--dry-run", "--verbose")
     assert said.returncode == 0, said.stdout
     jobs = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal", said.stdout, flags=re.S)
     assert jobs or "Nothing to be done" in said.stdout, said.stdout
@@ -379,9 +379,11 @@ def test_mistakes_are_told_in_a_sentence(home):
         (["run", "params/absent.yaml"], "params/absent.yaml cannot be read"),
         (["report", "params/absent.yaml"], "params/absent.yaml cannot be read"),
         (["run", "params/tiny.yaml", "--config", "seeds=3"], "--config turns numbers into text"),
+        (["run", "params/tiny.yaml", "--coers", "2"], "unrecognized arguments: --coers; did you mean --cores?"),
     ]:
         answer = studykit(home, *arguments)
         assert answer.returncode == 2 and said in answer.stdout and "Traceback" not in answer.stdout
+        assert not (home / "logs").exists(), "nothing has started"
     (home / "params/tiny.yaml").write_text(STUDY.replace("seeds", "sedes"))
     answer = studykit(home, "run", "params/tiny.yaml")
     assert answer.returncode == 2

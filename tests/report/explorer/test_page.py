@@ -232,6 +232,7 @@ def test_a_page_can_be_saved(tmp_path):
 
 def test_the_command_writes_one_file_of_one_or_several_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     made_record(seed=0).save("first-0/records/s0-phase2.npz")
     made_record(seed=1).save("second-1/records/s1-phase2.npz")
     assert cli.main(["explore", "first-0"]) == 0 and capsys.readouterr().out == "explorer.html\n"

@@ -1,0 +1,59 @@
+"""Names that a user types for study files and runs: short, and close where they are mistaken."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from pathlib import Path
+
+from studykit.errors import UserError, show
+from studykit.runs import files
+from studykit.study.parameters import STAGES
+
+
+def study_files() -> dict[str, str]:
+    """Returns the study files in params/ by their names without an ending, as seen from the project's directory."""
+    return {file.stem: f"params/{file.name}" for file in sorted((files.home() / "params").glob("*.y*ml"))}
+
+
+def find_study(name: str) -> str:
+    """Returns a study file as seen from the project's directory: `params/x.yaml`, a path from here, or only `x`.
+
+    Raises UserError for a name that is close to that of a study file; any other name is returned as it is.
+    """
+    file, home = Path(name), files.home()
+    if file.is_file():
+        file = file.resolve()
+        return str(file.relative_to(home)) if file.is_relative_to(home) else str(file)
+    known = study_files()
+    if file.name in (file.stem, *(Path(path).name for path in known.values())) and file.stem in known:
+        return known[file.stem]
+    if close := get_close_matches(file.stem, known, 1):
+        raise UserError(f"{name} is no study file; did you mean {known[close[0]]}?")
+    return name
+
+
+def find_run(name: str, stages: Collection[str] = tuple(STAGES)) -> str:
+    """Returns the run whose name alone begins like this: `runs/stage/label-key`, `stage/label-key` or `label-key`.
+
+    A path that exists, and a name with which no run begins, are returned as they are. Raises UserError where several
+    runs begin with a name that is none of a whole label.
+    """
+    if Path(name).exists() or (files.home() / name).exists():
+        return name
+    home = files.home()
+    stage, _, label = name.strip("/").removeprefix("runs/").rpartition("/")
+    names = sorted(
+        f"runs/{of}/{place.name}"
+        for of in stages
+        if stage in ("", of)
+        for root in ("runs", "runs/.staging")
+        for place in (home / root / of).glob("*")
+        if place.is_dir() and place.name.startswith(label)
+    )
+    whole = [run for run in names if run.rpartition("/")[2].rpartition("-")[0] == label]
+    found = list(dict.fromkeys(whole or names)) if label else []
+    if len(found) > 1:
+        several = ", ".join(run.removeprefix("runs/") for run in found[:6])
+        raise UserError(f"{show(name)} is the beginning of {len(found)} runs: {several}{', ...' * (len(found) > 6)}.")
+    return found[0] if found else name
