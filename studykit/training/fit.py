@@ -85,15 +85,17 @@ def report(study: Study, gpu: str | None = None) -> str:
     """Returns the estimate as text: a table with a line per kind of stage, and remedies for those that do not fit."""
     room, whose, on_gpu = capacity(gpu)
     half = on_gpu if gpu is not None else half_precision()
-    planned, unknown = jobs(study, half, fast_cpu=gpu is None and cpu_computes_bf16())
+    planned, unknown = jobs(study, half, gpu is None and cpu_computes_bf16())
     needs = [job.need() for job in planned]
     columns = ["stage", "parameters", "trainable", "base", "adapters", "gradients", "optimizer", "activations", "peak"]
-    rows = [[*columns, "fits"]]
+    rows = [[*columns, "disk", "checkpoint", "fits"]]
     for job, need in zip(planned, needs, strict=True):
         counts = [f"{need.parameters:,}", f"{need.trainable:,}"]
         parts = (need.base, need.adapters, need.gradients, need.optimizer, need.activations, need.peak)
         answer = "yes" if fits(need, room, on_gpu) else "no"
-        rows.append([f"{job.stage}: {job.label}", *counts, *map(format_bytes, parts), answer])
+        sizes = (need.gradients, need.gradients + need.optimizer)
+        disk = [format_bytes(size) if need.trainable else "-" for size in sizes]
+        rows.append([f"{job.stage}: {job.label}", *counts, *map(format_bytes, parts), *disk, answer])
     config = planned[0].config
     weights = {"none": "bf16" if half else "fp32"}.get(study.quantization, study.quantization)
     lines = [
@@ -105,6 +107,8 @@ def report(study: Study, gpu: str | None = None) -> str:
         *_aligned(rows),
         "",
         "activations: memory that a step keeps for its backward pass; where nothing trains, the peak of a pass",
+        "disk: trained weights that a run publishes, those of a fusion once per phase",
+        "checkpoint: weights and optimizer state; up to two per phase lie on disk until the run is published",
     ]
     counted = "the peak; the interpreter and its libraries take about 1 GB more"
     if on_gpu:

@@ -11,6 +11,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig
 
 from studykit import cli
 from studykit.errors import UserError
+from studykit.runs.text import format_bytes
 from studykit.study.file import load_study
 from studykit.training import estimate, fit, memory
 from studykit.training.batches import token_losses
@@ -165,6 +166,9 @@ def test_the_report_of_a_study(tmp_path):
                          "fusion: adapterfusion of 3, advfusion of 3", "evaluate: base"}  # fmt: skip
     assert all(row[-1] == "yes" for row in rows.values())
     assert "83,520" in rows["fusion: adapterfusion of 3, advfusion of 3"]  # 3 (3 d^2 + 2 d), d = 96
+    weights, with_state = (" ".join(format_bytes(size * 4 * 83_520).split()) for size in (1, 3))
+    assert f"{weights} {with_state} yes" in " ".join(rows["fusion: adapterfusion of 3, advfusion of 3"])
+    assert " ".join(rows["evaluate: base"]).endswith("- - yes")
 
 
 def test_what_would_help_where_a_stage_does_not_fit(tmp_path, monkeypatch):
