@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 # The pages in reading order: file and name in the navigation.
 PAGES = {
     "README.md": "Overview",
+    "docs/first_study.md": "First study",
     "docs/notebooks.md": "Notebooks",
     "docs/glossary.md": "Glossary",
     "docs/faq.md": "Questions",

@@ -16,8 +16,11 @@ import pytest
 from bs4 import BeautifulSoup
 
 from studykit.attention.summary import AttentionSummary
+from studykit.data.prepare import prepare
 from studykit.study import methods
+from studykit.study.family import load_plan
 from studykit.study.fields import Task
+from studykit.study.parameters import check
 from tests.made_records import made_record
 
 ROOT = Path(__file__).parents[1]
@@ -129,3 +132,20 @@ def test_the_site_has_every_page_and_its_links_lead_somewhere(tmp_path):
             address, _, anchor = link["href"].partition("#")
             assert "://" in address or (tmp_path / "site" / (address or name)).exists(), (name, link["href"])
             assert not anchor or contents[address or name].find(id=anchor), (name, link["href"])
+
+
+def test_the_first_study_has_rows_that_are_read_and_a_plan(tmp_path, monkeypatch):
+    page = (ROOT / "docs/first_study.md").read_text(encoding="utf-8")
+    (program,), (study,) = blocks(page, "python"), blocks(page, "yaml")
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "mine.yaml").write_text(study)
+    monkeypatch.chdir(tmp_path)
+    planned = load_plan("mine.yaml", check_paths=False)
+    (data,) = [run for run in planned.runs if run.stage == "data"]
+    rows, _ = prepare(
+        check("data", {name: value for name, value in data.params.items() if name not in ("base", "out")})
+    )
+    assert {split: len(items) for split, items in rows["lua"].items()} == {"train": 40, "valid": 20, "test": 40}
+    assert all(row.check for row in rows["lua"]["test"])
+    assert f"of {len(planned.runs)} " in page or f" {len(planned.runs)} runs" in page
