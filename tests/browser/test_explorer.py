@@ -451,6 +451,27 @@ def test_several_tokens_are_pinned_and_averaged(show):
         assert not page.rows(pinned=True)
 
 
+def test_samples_are_named_by_their_words_and_sorted(show):
+    texts = [["def", " f", " one", "=", "1"], ["def", " f", " two", "=", "2"], ["def", " f", " six", "=", "6"]]
+    first, second = made_record(texts, phase="phase 1", mask="exclude"), made_record(texts)
+    with show({"phase 1": first, "phase 2": second}, view="tokens") as page:
+        page.choose(pool="both")
+
+        def names():
+            return page.frame.locator("#choose-sample option").all_text_contents()
+
+        assert names() == ["1: …one=1", "2: …two=2", "3: …six=6"]
+        for sort, values in (
+            ("share", [sample.weights[:, :-1, -1].astype(float).mean() for sample in second.samples]),
+            ("change", [np.abs((b.weights.astype(float) - a.weights)[:, :-1].mean(1)).sum(-1).mean() / 2
+                        for a, b in zip(first.samples, second.samples, strict=True)]),
+        ):  # fmt: skip
+            page.choose(sort=sort)
+            assert [name[0] for name in names()] == [str(i + 1) for i in np.argsort(values)[::-1]]
+            given = [float(name.split("(")[1].split(" %")[0]) for name in names()]
+            np.testing.assert_allclose(given, 100 * np.sort(values)[::-1], atol=0.6)
+
+
 def test_a_link_leads_to_a_view(show, browser, tmp_path):
     view = "view=tokens&sample=1&layer=2&colour=1&show=a&pinned=2,3"
     with show(PAIR, at="view=nonsense&a=99&layer=-1&seed=7&pinned=x") as page:

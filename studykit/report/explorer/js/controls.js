@@ -19,10 +19,12 @@ function buildControls() {
   if (SEEDS.length > 1) parts.push(select("seed", "Seed",
     [["mean", view === "tokens" ? "the first" : "mean of all"], ...SEEDS.map((seed, i) => [i, seed])],
     v => v === "mean" ? v : SEEDS[+v], S.seed === "mean" ? "mean" : SEEDS.indexOf(S.seed)));
-  const samples = D.texts.map((text, i) => [i, `${i + 1}: ${text.id}`]);
+  const samples = sortedSamples().map(i => [i, sampleName(i)]);
   if (samples.length) parts.push(view === "tokens" ?
     select("sample", "Sample", samples, Number, S.sample >= 0 ? S.sample : heldSamples()[0]) :
     select("sample", "Sample", [[-1, `all ${number(series.n)}`], ...samples], Number));
+  if (samples.length > 1) parts.push(select("sort", "Sort samples", [["order", "as recorded"],
+    ["share", "by the target's share"], ...several ? [["change", "by B − A"]] : []]));
   parts.push(select("pool", "Tokens",
     Object.keys(D.pools).map(name => [name, name === "both" ? "prompt and completion" : name])));
   parts.push(select("kind", "Kind", [[-1, "every kind"],
@@ -48,6 +50,33 @@ function buildControls() {
   const active = document.activeElement?.id;
   controls.replaceChildren(...parts);
   if (active?.startsWith("choose-")) document.getElementById(active)?.focus();
+}
+// Samples by their first words, without those that all begin with
+const beginnings = D.texts.map(text => text.tokens.join("").slice(0, 4000));
+const shared = beginnings.length < 2 ? 0 : beginnings.reduce((n, text) => {
+  let at = 0;
+  while (at < n && text[at] === beginnings[0][at]) at += 1;
+  return at;
+}, beginnings[0].length);
+function sampleName(i) {
+  const words = beginnings[i].slice(shared).replace(/\s+/g, " ").trim();
+  const start = words ? (shared ? "…" : "") + words.slice(0, 36) + (words.length > 36 ? "…" : "") : D.texts[i].id;
+  return `${i + 1}: ${start}` + (S.sort === "order" ? "" : ` (${pct(sampleRank(i))})`);
+}
+// of a sample: the target's share, or half of the sum of |B − A| over the members; the mean of the layers
+function sampleRank(i) {
+  const means = [D.series[S.a], focus()].map(series => {
+    const record = chosen(series).find(r => partOf(r, i) >= 0);
+    return record ? recordMean(series, record, i) : null;
+  });
+  const [one, two] = means, {members, layers, target} = focus(), own = members.indexOf(target);
+  if (!two || S.sort === "change" && !(one && sameShape(D.series[S.a], focus()))) return NaN;
+  return two.w.reduce((sum, v, at) => sum + (S.sort === "change" ? Math.abs(v - one.w[at]) / 2 :
+    at % members.length === own ? v : 0), 0) / layers.length;
+}
+function sortedSamples() {
+  const all = D.texts.map((_, i) => i), rank = i => { const v = sampleRank(i); return Number.isNaN(v) ? -1 : v; };
+  return S.sort === "order" ? all : all.map(i => [rank(i), i]).sort((x, y) => y[0] - x[0]).map(([, i]) => i);
 }
 function goToMatch() { // scrolls to the first match
   refresh(true);

@@ -17,7 +17,7 @@ const several = D.series.length > 1;
 // The reader's choices. a, b: indices into D.series; sample and kind: -1 for all; pinned: indices of tokens; cursor: id
 // of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
-  pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", layer: 0, colour: "winner",
+  pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", sort: "order", layer: 0, colour: "winner",
   show: several ? "stack" : "a", pinned: [], query: "", theme: "auto", cursor: null};
 
 const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series of a view that shows one
@@ -33,16 +33,17 @@ const sameShape = (one, two) =>
   String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
 
 const cachedMeans = new WeakMap(); // record -> means by the choices; a view needs them at every drawing
-function recordMean(series, record) { // {n, w: layers x members, e: bits per layer, record} of a record, or null
+// {n, w: layers x members, e: bits per layer, record} of a record, or null
+function recordMean(series, record, sample = S.sample) {
   if (!cachedMeans.has(record)) cachedMeans.set(record, new Map());
-  const means = cachedMeans.get(record), key = [S.sample, S.pool, S.kind, S.quantity].join();
-  if (!means.has(key)) means.set(key, computeMean(series, record));
+  const means = cachedMeans.get(record), key = [sample, S.pool, S.kind, S.quantity].join();
+  if (!means.has(key)) means.set(key, computeMean(series, record, sample));
   return means.get(key);
 }
-function computeMean(series, record) {
+function computeMean(series, record, sample) {
   const L = series.layers.length, A = series.members.length, w = new Float64Array(L * A), e = new Float64Array(L);
   let n = 0;
-  if (S.sample < 0) {
+  if (sample < 0) {
     for (const p of D.pools[S.pool]) for (const k of kindsOn()) {
       const at = p * D.kinds.length + k, from = record[S.quantity] + at * L * A;
       n += record.counts[p][k];
@@ -50,9 +51,9 @@ function computeMean(series, record) {
       for (let l = 0; l < L; l++) e[l] += FLOATS[record.entropy + at * L + l];
     }
   } else {
-    const from = partOf(record, S.sample), weights = record.samples[S.sample]?.[0];
+    const from = partOf(record, sample), weights = record.samples[sample]?.[0];
     if (from < 0) return null;
-    const text = D.texts[S.sample], T = text.tokens.length;
+    const text = D.texts[sample], T = text.tokens.length;
     for (let t = 0; t < T; t++) if (counted(text, t)) {
       n += 1;
       for (let l = 0; l < L; l++) for (let m = 0; m < A; m++) {
