@@ -17,9 +17,11 @@ Tried = dict[str, Annotated[list[Any], Field(min_length=1)]]  # key of a section
 class TuneSection(Section):
     """The values to try; with several keys of a section, every combination of their values is one trial."""
 
-    adapter: Tried = Field({}, description="Every kind of adapter tries these values of the section adapter.")
-    fusion: Tried = Field({}, description="Every trained composition tries these values of the section fusion.")
-    seed: int = Field(1000, ge=0, lt=2**32, description="The trials have this seed, which is none of the study's.")
+    adapter: Tried = Field(default={}, description="Every kind of adapter tries these values of the section adapter.")
+    fusion: Tried = Field(default={}, description="Every trained composition tries these values of the section fusion.")
+    seed: int = Field(
+        default=1000, ge=0, lt=2**32, description="The trials have this seed, which is none of the study's."
+    )
 
     def combinations(self, section: str) -> list[dict[str, Any]]:
         """Returns the values of each trial of a section, `adapter` or `fusion`; [] if it has nothing to try."""

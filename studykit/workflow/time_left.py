@@ -28,7 +28,7 @@ from studykit.workflow.steps import modified, training_step
 
 STARTUP = 3.0  # seconds that a notebook takes besides its run, until some have ended: it starts, and draws its figures
 MIN_SHARE = 0.05  # share of a training from which its own speed tells when it ends
-PRIORS = {  # seconds per unit of work, from a quickstart on two cores of an AMD EPYC
+PRIORS = {  # seconds per unit of work, of the order of a quickstart on two cores; earlier runs replace them
     "base_model": 0.0036, "data": 5.0, "adapter": 0.0059, "fusion": 0.0070, "evaluate": 8.0, "fusion_attention": 0.03,
     "compare": 5.0, "gather": 5.0,
 }  # fmt: skip
