@@ -176,5 +176,6 @@ def defaults(stage: str, study: str = QUICKSTART, **roles: Any) -> dict[str, Any
     section = getattr(asked, stage).model_dump()  # also what has no say in that run, as LoRA's rank in a bottleneck's
     for run in plan(asked):
         if run.stage == stage and all(run.params[n] == v for n, v in roles.items()):
-            return {n: None if kind(model, n) in ("path", "auto") else section.get(n, v) for n, v in run.params.items()}
+            said = {n: v if section.get(n) is None else section[n] for n, v in run.params.items()}  # null: as published
+            return {n: None if kind(model, n) in ("path", "auto") else v for n, v in said.items()}
     raise UserError(f"{study} has no {stage} run with {roles}.")

@@ -259,6 +259,11 @@ def test_a_figure_in_the_page_has_alt_and_caption_escaped():
         style.figure_html(figure)
 
 
+def test_a_study_of_the_base_alone_has_a_picture_of_its_cost():
+    drawn = comparison.cost(COSTS[:1], MEANS, metric="pass@1 (%)", samples=N)
+    assert [panel.get_xlabel() for panel in drawn.axes] == ["trainable parameters"]
+
+
 def test_nbconvert_and_the_report_keep_the_alternative_text(capsys):
     figure = FIGURES["stacked_bars"]()
     output = nbformat.v4.new_output("display_data", {"text/html": style.figure_html(figure)})

@@ -161,6 +161,7 @@ def cost(
     labels = {"parameters": "trainable parameters", "seconds": "training time (s)", "memory_mb": "peak memory (MB)"}
     values = {key: [getattr(cost, key) for cost in costs] for key in labels}
     shown = {key: label for key, label in labels.items() if _differs(key, values[key])}
+    shown = shown or {"parameters": labels["parameters"]}  # a study of the base alone has no other cost
     figure, axes = new_figure(1, len(shown), width=8.4, height=3.0, sharey=True)
     missing = []
     for panel, (key, label) in zip(axes[0], shown.items(), strict=True):
