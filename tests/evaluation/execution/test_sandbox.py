@@ -22,7 +22,7 @@ def runtimes_at(monkeypatch, tmp_path):
         monkeypatch.setattr(runtimes, "find", there.get)
         return file
 
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return place
 
 
