@@ -253,8 +253,17 @@ def train(
 def base_losses(
     base: nn.Module, tokenizer, valid_examples: list[TokenSequence], p: Training, trainer_state_dir: Path
 ) -> dict[str, float]:
-    """Returns the validation losses of the base alone, `completion` and `sequence`, in nats per token."""
-    result, _ = train(base, tokenizer, [], valid_examples, p, steps=0, trainer_state_dir=trainer_state_dir, seed=0)
+    """Returns the validation losses of the base alone, `completion` and `sequence`, in nats per token.
+
+    A Trainer refuses a quantized base without adapters even where it trains nothing, so it is told of one meanwhile.
+    """
+    mark: Any = base
+    before = getattr(base, "_hf_peft_config_loaded", False)
+    mark._hf_peft_config_loaded = True
+    try:
+        result, _ = train(base, tokenizer, [], valid_examples, p, steps=0, trainer_state_dir=trainer_state_dir, seed=0)
+    finally:
+        mark._hf_peft_config_loaded = before
     return {"completion": result.validation_loss(), "sequence": result.validation_loss(of="sequence_loss")}
 
 
