@@ -104,9 +104,9 @@ def explore_as_a_reader(shown, records):
     change = mean_weights(last) - mean_weights(first)
     np.testing.assert_allclose(matrix(difference, last, "weight_difference"), change, atol=1e-6)
     shown.view("layers")
-    for name, record in records.items():
+    for number, (name, record) in enumerate(records.items()):
         caption = f"{name}: n = 4 samples, {record.counts[:, 1].sum()} completion tokens"
-        assert any(shown.choose(b=str(number)) or caption in shown.caption() for number in range(6))
+        assert any(shown.choose(b=str(at)) or caption in shown.caption() for at in range(6))
         layer, member = number % len(record.layers), number  # another cell each time
         index, words = shown.cells(f"{name} · {record.layers[layer]} · {record.members[member]}")[0]
         assert shown.hover(index) == words
