@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -131,3 +133,13 @@ def test_a_report_is_opened(home, monkeypatch, capsys):
     (home / "reports/tiny/index.html").write_text("<p>")
     assert cli.main(["open", "tiny"]) == 0 and capsys.readouterr().out == "reports/tiny/index.html\n"
     assert opened == [str(home / "reports/tiny/index.html")]
+
+
+def test_a_command_waits_for_no_library_of_models_or_figures():
+    """The index draws figures, but reads the numbers of an attention without what recorded them."""
+    heavy = "{'torch', 'transformers', 'peft', 'matplotlib', 'pandas', 'numpy'} & sys.modules.keys()"
+    code = (
+        f"import sys; import studykit.cli; assert not {heavy}, {heavy};"
+        "import studykit.report.index; assert not {'torch', 'transformers', 'peft'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from studykit.runs import files as run_files
 from studykit.runs import status as runs_status
 from studykit.runs.text import format_bytes, format_duration, format_value, plural
 from studykit.study.fields import kind
@@ -21,6 +22,7 @@ from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
 
 FOLDER = Path(__file__).parent
+TABLE_FORMATS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}  # endings of a comparison's exported tables
 MARK = "studykit-source"  # name of the <meta> that holds the digest of what a page was made from
 
 
@@ -81,3 +83,9 @@ def _ordered_parameters(run: Run) -> list[tuple[str, Any]]:
     ranks: dict[str | None, int] = {"role": 0, "path": 2}
     names = sorted(run.params, key=lambda name: ranks.get(kind(model, name), 1))
     return [(name, run.params[name]) for name in names if name != "out"]
+
+
+def exported_tables(run: Run) -> dict[str, str]:
+    """Returns the tables that a run has written for spreadsheets and papers: their names by their endings."""
+    folder = run_files.project_path(run.dir)
+    return {ending: name for ending, name in TABLE_FORMATS.items() if (folder / f"table.{ending}").is_file()}

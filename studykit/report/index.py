@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from studykit.report import summary
-from studykit.report.documents import document, render
+from studykit.report.documents import document, exported_tables, render
 from studykit.runs import files as run_files
 from studykit.runs import provenance
 from studykit.runs.manifest import Manifest
@@ -79,7 +79,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         reasons=_reasons(statuses),
         total_seconds=sum(manifest.seconds for manifest in manifests),
         stages=_stages(statuses),
-        tables=summary.exported_tables(compare_run),
+        tables=exported_tables(compare_run),
         commands=_commands(file, manifests),
         origins=_origins(manifests) if manifests else None,
     )

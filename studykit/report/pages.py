@@ -18,9 +18,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studykit.errors import UserError
-from studykit.report.documents import FOLDER, MARK, document, render
-from studykit.report.index import index_page
-from studykit.report.summary import TABLE_FORMATS, exported_tables
+from studykit.report.documents import FOLDER, MARK, TABLE_FORMATS, document, exported_tables, render
 from studykit.runs import code_digest
 from studykit.runs import files as run_files
 from studykit.runs import status as runs_status
@@ -37,6 +35,8 @@ def write_report(planned: StudyPlan) -> Path:
     The report shows as much of the study as has run. Raises UserError if another
     study has its name.
     """
+    from studykit.report.index import index_page  # it draws figures: no other command waits for matplotlib
+
     study, file = planned.study, planned.file
     require_unique_name(file, study)
     folder = run_files.home() / "reports" / study.study

@@ -21,8 +21,6 @@ from studykit.runs import files
 from studykit.runs.text import plural
 from studykit.study.plan import Run
 
-TABLE_FORMATS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}  # endings of a comparison's exported tables
-
 
 @dataclass(frozen=True)
 class ScoreLine:
@@ -186,9 +184,3 @@ def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:
         difference_interval=verdicts.signed_interval(contrast.interval, metric),
         verdict=str(contrast.verdict),
     )
-
-
-def exported_tables(run: Run) -> dict[str, str]:
-    """Returns the tables that a run has written for spreadsheets and papers: their names by their endings."""
-    folder = files.project_path(run.dir)
-    return {ending: name for ending, name in TABLE_FORMATS.items() if (folder / f"table.{ending}").is_file()}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studykit.evaluation import comparison
-from studykit.report import exports, summary
+from studykit.report import documents, exports
 from tests.made_scores import changed, method
 
 STUDY = {"adapterfusion": method(0.4), "lora": method(0.6), "base": method(0.05, seeds=(None,))}
@@ -34,7 +34,7 @@ def grouped() -> dict:
 def test_three_files_hold_every_metric_and_method(tmp_path):
     found = metrics(grouped())
     exports.write_tables(found, tmp_path / "table")
-    linked = {f"table.{kind}" for kind in summary.TABLE_FORMATS}
+    linked = {f"table.{kind}" for kind in documents.TABLE_FORMATS}
     assert {file.name for file in tmp_path.iterdir()} == linked
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

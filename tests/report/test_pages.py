@@ -17,7 +17,7 @@ from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import studykit
-from studykit.report import documents, glossary, html, pages, summary
+from studykit.report import documents, glossary, html, pages
 from studykit.report.explorer.page import content_hash, link_script, page_script
 from studykit.runs import files, store
 from studykit.runs import status as runs_status
@@ -375,14 +375,14 @@ def test_pages_name_the_run_and_link_back(report):
 
 def test_tables_of_a_run_are_copied_beside_its_page_and_linked(home, report):
     comparison = next(home.glob("runs/compare/*"))
-    for kind in summary.TABLE_FORMATS:
+    for kind in documents.TABLE_FORMATS:
         (comparison / f"table.{kind}").write_text(f"é {kind}", encoding="utf-8")
     for page in report.glob("*.html"):
         page.unlink()  # a report is written after its runs
     pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     for page in report.glob("0*.html"):
         names = [a["href"] for a in BeautifulSoup(page.read_text(), "html.parser").footer.select("a")[2:]]
-        assert names == [f"{page.stem}.{kind}" for kind in summary.TABLE_FORMATS] * page.stem.startswith("06_compare")
+        assert names == [f"{page.stem}.{kind}" for kind in documents.TABLE_FORMATS] * page.stem.startswith("06_compare")
         assert [(report / name).read_text(encoding="utf-8")[:2] for name in names] == ["é "] * len(names)
 
 

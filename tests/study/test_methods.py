@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from studykit.attention import snapshots, summary
+from studykit.attention import recording, snapshots
 from studykit.data.rows import DataRun
 from studykit.errors import UserError
 from studykit.evaluation import trained as evaluation_trained
@@ -141,7 +141,7 @@ def compose(home, word: str):
         for phase, _ in phases.train_phases(model, tokens, p, tiny.LIMITS, run):
             snapshots.record_snapshots(model, tokens, p, tiny.LIMITS, run, phase)
         fusions.save_members(run.path(), p.members)
-        run.publish(headline=summary.snapshot_headline(run.path(), p.method))
+        run.publish(headline=recording.snapshot_headline(run.path(), p.method))
     return p, logits(model.eval())
 
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from studykit.attention import snapshots, summary, trace
+from studykit.attention import recording, snapshots, summary, trace
 from studykit.attention.capture import capture
 from studykit.attention.record import check_record, entropy, mean_weights, target_weights
 from studykit.data.rows import DataRun
@@ -212,7 +212,7 @@ def test_the_snapshots_of_a_fusion_run(home):
     assert (mean_weights(fresh) == mean_weights(records["initialisation"])).all()
     texts = json.loads((home / p.out / "texts.json").read_text())
     assert {name: len(said) for name, said in texts.items()} == {"base": 3, "phase1": 3, "phase2": 3}
-    headline = summary.snapshot_headline(p.out, p.method)
+    headline = recording.snapshot_headline(p.out, p.method)
     assert list(headline)[:3] == ["validation loss, phase 1", "validation loss, phase 2", "own weight, phase 2"]
     assert headline["own weight, phase 1, masked"] == 0
 
@@ -222,14 +222,14 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
     fuse(p)
     base, tokens = load_base(p.base)
     rows = tiny.rows(4, first=12)
-    records = [summary.capture_run(base, tokens, p.out, rows, tiny.LIMITS, batch_size=2, keep=1, progress=False)]
+    records = [recording.capture_run(base, tokens, p.out, rows, tiny.LIMITS, batch_size=2, keep=1, progress=False)]
     assert [(key, r.phase, r.mask, r.masked) for key, r in records[0].items()] == [
         ("init", "init", "none", []), ("phase1-masked", "phase 1", "zero", ["lua"]),
         ("phase1", "phase 1", "none", []), ("phase2", "phase 2", "none", [])]  # fmt: skip
     with store.open_run("runs/fusion_attention/a-0000000005", stage="fusion_attention", params={}) as run:
-        summary.save_records(records, run)
+        recording.save_records(records, run)
         run.publish()
-    by_phase = summary.load_records(run.dir, "advfusion_zero", [0])
+    by_phase = recording.load_records(run.dir, "advfusion_zero", [0])
     assert list(by_phase) == ["initialisation", "phase 1, masked", "phase 1, restored", "phase 2"]
     fresh = capture(
         fusions.new_fusion(base, p), tokens, rows, target="lua", phase="init", limits=tiny.LIMITS, progress=False
@@ -249,10 +249,10 @@ def test_a_finished_run_is_recorded_as_it_was_trained_and_summed_up(home):
     assert again.last.change_error.all() and again.last.own_error > 0
     first = again.phases["phase 1, masked"]
     assert first.own_share == [0] and first.own_weight[0] > 0
-    checks = summary.check_rows(by_phase, "completion")
+    checks = recording.check_rows(by_phase, "completion")
     assert [row["sound"] for row in checks] == [True] * 4 and checks[2]["weight on masked (%)"] is None
     assert checks[1]["weight on masked (%)"] == pytest.approx(100 * first.own_weight[0], abs=1e-5)
-    both = summary.check_rows(by_phase, "both")[1]["weight on masked (%)"]
+    both = recording.check_rows(by_phase, "both")[1]["weight on masked (%)"]
     assert both == pytest.approx(100 * target_weights(by_phase["phase 1, masked"][0], "both").mean())
 
 
@@ -260,7 +260,7 @@ def test_notebook_05_refuses_runs_of_another_method(home):
     p = tiny.fusion_params(home, mask="zero")
     fuse(p)
     asked = {"base": p.base, "data": p.data, "trained_runs": [p.out], "seeds": [0]}
-    assert summary.require_method(FusionAttentionParams(method="advfusion_zero", **asked))["target"] == "lua"
+    assert recording.require_method(FusionAttentionParams(method="advfusion_zero", **asked))["target"] == "lua"
     for change, match in (
         ({"method": "advfusion_exclude"}, "has mask 'zero', not 'exclude'"),
         ({"method": "adapterfusion"}, "has method 'advfusion', not 'adapterfusion'"),
@@ -269,7 +269,7 @@ def test_notebook_05_refuses_runs_of_another_method(home):
         ({"method": "advfusion_zero", "trained_runs": [], "seeds": []}, "trained_runs is empty"),
     ):
         with pytest.raises(UserError, match=match):
-            summary.require_method(FusionAttentionParams(**asked | change))
+            recording.require_method(FusionAttentionParams(**asked | change))
 
 
 def test_a_found_temperature_is_the_least_that_leaves_no_layer_decided(home, monkeypatch):
@@ -290,7 +290,7 @@ def test_a_found_temperature_is_the_least_that_leaves_no_layer_decided(home, mon
     assert found > 1
     base, tokens = load_base(p.base)
     options = {"batch_size": 4, "progress": False}
-    records = summary.capture_run(base, tokens, p.out, tiny.rows(8), tiny.LIMITS, **options)
+    records = recording.capture_run(base, tokens, p.out, tiny.rows(8), tiny.LIMITS, **options)
     assert entropy(records["init"], normalised=True).min() >= temperature.LEAST_ENTROPY, "on these, its training rows"
     model = sharp(base, p)
     set_temperature(model, found / 2)
