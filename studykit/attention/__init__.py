@@ -3,6 +3,6 @@
 The package may import `training`, `data`, `tuners`, `runs` and `study`.
 
 To read, in this order: `record` (the weights on a set of samples), `capture` (the pass that records them),
-`token_kinds` (keyword, identifier ...), `snapshots` and `trace` (a fusion while it is trained), `recording` (the records
-of finished fusions), `summary` (one method over its seeds), `muting` (losses without a member).
+`token_kinds` (keyword, identifier ...), `snapshots` and `trace` (a fusion while it is trained), `recording` (the
+records of finished fusions), `summary` (one method over its seeds), `muting` (losses without a member).
 """

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from studykit.errors import UserError
 from studykit.evaluation.results import Direction, Interval
 from studykit.evaluation.scores import Published
 from studykit.runs import files
@@ -96,8 +93,4 @@ def read_gathered(run: str | Path) -> GatheredResults | None:
     Raises UserError for one that is damaged or was written by another version.
     """
     file = files.project_path(run) / "gather.json"
-    try:
-        return GatheredResults.model_validate_json(file.read_bytes()) if file.is_file() else None
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{file} is damaged or from another version (at {where}); run 07_gather again.") from None
+    return GatheredResults.parse(file.read_bytes(), file, "07_gather") if file.is_file() else None

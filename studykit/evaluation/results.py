@@ -10,9 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from studykit.errors import UserError
 from studykit.evaluation.scores import Published
 from studykit.runs import files
 
@@ -242,8 +239,4 @@ def read_results(run: str | Path) -> ComparisonResults | None:
     Raises UserError for one that is damaged or was written by another version.
     """
     file = files.project_path(run) / "compare.json"
-    try:
-        return ComparisonResults.model_validate_json(file.read_bytes()) if file.is_file() else None
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{file} is damaged or from another version (at {where}); run 06_compare again.") from None
+    return ComparisonResults.parse(file.read_bytes(), file, "06_compare") if file.is_file() else None

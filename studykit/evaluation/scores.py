@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,6 +21,18 @@ class Published(BaseModel):
     """A record that a run publishes as JSON: it never changes, and it has no keys but those that are declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, content: bytes, file: Path, notebook: str) -> Self:
+        """Returns the record in a file's content; raises UserError for one that is damaged or of another version.
+
+        notebook: the one that writes it again.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(f"{file} is damaged or from another version (at {where}); run {notebook} again.") from None
 
 
 class Score(Published):
@@ -162,8 +174,4 @@ def read_scores(run: str | Path) -> EvaluationScores:
     except OSError:
         raise UserError(f"{run} has no scores.json; a finished run of 04_evaluate is needed.") from None
     finished_run(run).verify(file.name)
-    try:
-        return EvaluationScores.model_validate_json(content)
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{file} is damaged or from another version (at {where}); run 04_evaluate again.") from None
+    return EvaluationScores.parse(content, file, "04_evaluate")

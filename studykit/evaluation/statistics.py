@@ -212,20 +212,6 @@ def paired_bootstrap(
     return Difference(value, low, high, confidence, method, len(both), p, exact, error, clusters=clustered)
 
 
-def mean_intervals(
-    values: np.ndarray, clusters: Sequence | None = None, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> np.ndarray:
-    """Returns the bootstrap intervals (2, ...) of many means over the same n examples: low bounds, then high bounds.
-
-    values: (n, ...), as weights of fusions by example, layer and member. All means are resampled together. The bounds
-    are nan for a single example or cluster.
-    """
-    counts = np.concatenate([values.reshape(len(values), -1), np.ones((len(values), 1))], axis=1)
-    sums, _ = _clustered(counts, clusters)
-    draws = _resample(sums, lambda drawn: drawn[..., :-1] / drawn[..., -1:], resamples, seed)
-    return _percentiles(draws, confidence, len(sums)).reshape(2, *values.shape[1:])
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns adjusted p values, in the order given, that control the family-wise error over all comparisons.
 

@@ -199,4 +199,4 @@ def _interval(low: float, high: float) -> Interval | None:
 def read_worth(file: str | Path) -> Worth | None:
     """Reads a `worth.json`; returns None where members were not muted."""
     path = files.project_path(file)
-    return Worth.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return Worth.parse(path.read_bytes(), path, "05_fusion_attention") if path.is_file() else None

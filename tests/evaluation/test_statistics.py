@@ -13,7 +13,6 @@ from studykit.evaluation.metrics.score import corpus_value, score_texts
 from studykit.evaluation.statistics import (
     bootstrap,
     holm,
-    mean_intervals,
     paired_bootstrap,
     pass_at_k,
     proportion,
@@ -197,17 +196,6 @@ def test_the_test_of_few_clusters_swaps_corpus_scores_too(monkeypatch):
     assert paired_bootstrap(*rows, corpus_value("bleu_paper"), resamples=50).p == found.p
     many = paired_bootstrap(np.arange(20.0), np.zeros(20))
     assert not many.exact and many.error == pytest.approx(np.std(np.arange(20), ddof=1) / math.sqrt(20), rel=0.05)
-
-
-def test_intervals_of_many_means_are_those_of_each():
-    values = np.random.default_rng(5).normal(0, 1, (40, 3, 2))
-    labels = [i // 2 for i in range(40)]
-    bounds = mean_intervals(values, clusters=labels)
-    assert bounds.shape == (2, 3, 2)
-    for layer, member in itertools.product(range(3), range(2)):
-        alone = bootstrap(values[:, layer, member], clusters=labels)
-        assert bounds[:, layer, member] == pytest.approx([alone.low, alone.high])
-    assert np.isnan(mean_intervals(values[:1])).all()
 
 
 @given(st.integers(1, 7), st.data())
