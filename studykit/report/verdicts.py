@@ -209,7 +209,7 @@ def verdict_meanings(comparison: MetricComparison) -> str:
         f"“Equivalent within {comparison.margin:g}” means that the true difference is smaller than that. "
     )  # fmt: skip
     return (
-        "“Better” and “worse” hold for other test rows and other seeds: in a study without true differences, the "
+        "“Better” and “worse” hold for other test rows and other seeds: in a table without true differences, the "
         f"probability of even one such verdict is at most {error}. “On these seeds only” is a statement about these "
         f"trainings: other seeds could reverse it. {margin}“Undecided” means none of these; it does not mean that the "
         "two are equal."

@@ -25,15 +25,9 @@ from studykit.study.parameters import STAGES
 from studykit.study.trials import trials
 
 COMPACTERS = ("compacter", "compacterpp")
-FILE_PARAMETERS = {
-    "format",
-    "diff_context",
-    "split_by",
-    "reference",
-    "shares",
-    "near_duplicates",
-    "bad_rows",
-}  # of files
+FILE_PARAMETERS = {  # of data that come from files
+    "format", "diff_context", "split_by", "reference", "shares", "near_duplicates", "bad_rows",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
