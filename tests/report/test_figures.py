@@ -260,8 +260,10 @@ def test_a_figure_in_the_page_has_alt_and_caption_escaped():
 
 
 def test_a_study_of_the_base_alone_has_a_picture_of_its_cost():
-    drawn = comparison.cost(COSTS[:1], MEANS, metric="pass@1 (%)", samples=N)
-    assert [panel.get_xlabel() for panel in drawn.axes] == ["trainable parameters"]
+    unmeasured = COSTS[0].model_copy(update={"memory_mb": None})
+    for costs, labels in ((COSTS[:1], ["peak memory (MB)"]), ([unmeasured], ["trainable parameters"])):
+        drawn = comparison.cost(costs, MEANS, metric="pass@1 (%)", samples=N)
+        assert [panel.get_xlabel() for panel in drawn.axes] == labels
 
 
 def test_nbconvert_and_the_report_keep_the_alternative_text(capsys):

@@ -284,7 +284,7 @@ def test_a_found_temperature_is_the_least_that_leaves_no_layer_decided(home, mon
         return model
 
     monkeypatch.setattr(fusions, "new_fusion", sharp)
-    monkeypatch.setattr(summary, "new_fusion", sharp)
+    monkeypatch.setattr(recording, "new_fusion", sharp)
     fuse(p)
     found = temperature.trained_temperature(p.out)
     assert found > 1

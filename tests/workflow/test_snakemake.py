@@ -311,7 +311,7 @@ def test_sigterm_ends_it_as_ctrl_c_does(home, hanging):
     finally:
         signal.signal(signal.SIGINT, before)
     shown = studykit(home, "status", "params/tiny.yaml").stdout
-    assert re.search(r"running: adapter lua-bottleneck-s0: being written by process \d+ on", shown)
+    assert re.search(r"running: adapter lua-bottleneck-s0\n +being written by process \d+ on", shown)
     assert f"Process {command.pid} on" in shown
     (home / "runs/.command.lock").unlink()
     second = studykit(home, "run", "params/tiny.yaml")
