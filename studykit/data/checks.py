@@ -34,6 +34,16 @@ class FunctionCheck:
 
 
 @dataclass(frozen=True)
+class CipherCheck:
+    """Calls of one function in a language made from Lua: a completion is run after its words are translated back."""
+
+    function: str
+    tests: Annotated[list[Call], Field(min_length=1)]
+    words: dict[str, str]  # of Lua -> of the language; see `polyglot.kin`
+    kind: Literal["cipher"] = "cipher"
+
+
+@dataclass(frozen=True)
 class BenchmarkCheck:
     """The text of a benchmark that stands around a completion.
 
@@ -65,14 +75,14 @@ class StdioCheck:
     kind: Literal["stdio"] = "stdio"
 
 
-Check = Annotated[FunctionCheck | BenchmarkCheck | StdioCheck, Discriminator("kind")]
+Check = Annotated[FunctionCheck | CipherCheck | BenchmarkCheck | StdioCheck, Discriminator("kind")]
 
 
 def flaw(check: Check | None) -> str:
     """Returns what makes a check unusable though its fields have the right types; "" for nothing."""
     if isinstance(check, BenchmarkCheck) and check.form == "humaneval" and not check.entry_point:
         return "a check of the form 'humaneval' needs an entry_point"
-    if isinstance(check, FunctionCheck):
+    if isinstance(check, FunctionCheck | CipherCheck):
         if not re.fullmatch(r"[A-Za-z_]\w*", check.function):
             return f"{show(check.function)} is not the name of a function"
         if len({len(test.args) for test in check.tests}) > 1:

@@ -40,6 +40,9 @@ class DataManifest:
     filters: dict[str, Any] = field(default_factory=dict)  # bad_rows, near_duplicates
     division: dict[str, Any] | None = None  # by, shares, seed; None where the data has splits of its own
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # language -> split -> rows
+    kinship: dict[str, float] = field(
+        default_factory=dict
+    )  # of made languages: source -> what it shares with the target
 
 
 @dataclass

@@ -54,7 +54,7 @@ class Row:
 
 Rows = dict[str, dict[str, list[Row]]]  # language -> split -> rows
 _JSON = TypeAdapter(Row)
-_KINDS = "an object whose kind is function, benchmark or stdio"
+_KINDS = "an object whose kind is function, cipher, benchmark or stdio"
 _ACCEPTED = {
     "model_attributes_type": "an object",
     "dataclass_type": "an object",

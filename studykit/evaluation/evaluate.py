@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
+from studykit.evaluation.execution.programs import runs_in
 from studykit.evaluation.execution.sandbox import NoSandboxError
 from studykit.evaluation.few_shot import END, room_for_prompt, with_examples
 from studykit.evaluation.samples import ReferenceLoss, write_samples
@@ -31,7 +32,6 @@ from studykit.evaluation.scores import BatchConsistency, CheckpointScores, Evalu
 from studykit.evaluation.scoring import can_run, score_predictions
 from studykit.evaluation.trained import EvaluatedCheckpoint, evaluated_checkpoints, loaded
 from studykit.runs import code_digest, files, store
-from studykit.study.languages import canonical
 from studykit.study.methods import FEW_SHOT
 from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
@@ -134,7 +134,7 @@ def why_not_executed(
     languages: those whose programs may be run; None: all that have a runtime on this machine.
     allow_unsandboxed: whether programs may be run where no sandbox works.
     """
-    tested = sorted({canonical(row.language) for row in rows if row.check})
+    tested = sorted({runs_in(row.language, row.check) for row in rows if row.check})
     for language in tested:
         if languages is not None and language not in languages:
             named = ", ".join(languages) or "no language"

@@ -17,7 +17,7 @@ from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.executable import ProgramResult
-from studykit.evaluation.execution.programs import executable, missing_package
+from studykit.evaluation.execution.programs import executable, missing_package, runs_in
 from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.scores import ExecutionSummary, PredictionCounts, Score
 from studykit.evaluation.statistics import pass_at_k
@@ -153,7 +153,7 @@ def _run_programs(
         ProgramEnd(row.id, program_status(result), result.seconds, result.stderr_tail)
         for (row, _), result in zip(checked, results, strict=True)
     ]
-    languages = sorted({row.language for row, _ in checked})
+    languages = sorted({runs_in(row.language, row.check) for row, _ in checked})
     summary = ExecutionSummary(
         isolation=execute.isolation(allow_unsandboxed),
         runtimes={language: execute.runtime_version(language) for language in languages},

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from studykit.errors import show
 from studykit.study.fields import DataFormat, Planned, Quantization, Section, Task, role, run_dir
+from studykit.study.languages import LANGUAGE_NAMES, canonical
 
 
 class BaseModelParams(Section):
@@ -120,6 +121,17 @@ class DataParams(Section):
         le=1,
         description="Training rows that are this similar to others are dropped, on a scale up to 1; null drops none.",
     )
+    kinship: list[float] | None = Field(
+        None,
+        description=(
+            "The members are languages made from Lua, and the sources have these shares, from 0 to 1, in common with "
+            "the target, dealt by the seed; null means that the members are languages of their own."
+        ),
+    )
+    kinship_in: Literal["tokens", "structure"] = Field(
+        "tokens",
+        description="What made languages have in common are words (tokens), or quarters of the grammar (structure).",
+    )
     bad_rows: int = Field(0, ge=0, description="At most this many malformed rows are skipped before the run stops.")
     seed: int = Field(0, ge=0, description="The seed decides which rows are drawn and how they are split.")
     out: Planned[str] = run_dir("The run is published in this directory.")
@@ -134,4 +146,24 @@ class DataParams(Section):
             )
         if self.test_path is not None and self.path is None:
             raise ValueError(f"test_path is {show(self.test_path)}, without a path to train on; it must stand by path")
+        return self
+
+    @model_validator(mode="after")
+    def _makes_languages(self) -> DataParams:
+        if self.kinship is None:
+            return self
+        if not self.kinship or not all(0 <= share <= 1 for share in self.kinship):
+            raise ValueError(f"kinship is {show(self.kinship)}; it must be a list of numbers from 0 to 1")
+        if self.path is not None:
+            raise ValueError(f"kinship is {show(self.kinship)}, beside a path; made languages have no other rows")
+        if self.language:
+            raise ValueError(f"kinship is {show(self.kinship)}, with members that are tasks; it needs languages")
+        if known := [name for name in self.members or () if canonical(name) in LANGUAGE_NAMES]:
+            raise ValueError(f"members names {known[0]!r}, but with kinship all are made; give it a name of its own")
+        if self.members is not None and len(self.kinship) != len(self.members) - 1:
+            raise ValueError(
+                f"kinship has {len(self.kinship)} numbers for {len(self.members) - 1} sources; each must have one"
+            )
+        if self.kinship_in == "structure" and any(4 * share % 1 for share in self.kinship):
+            raise ValueError(f"kinship is {show(self.kinship)}; with kinship_in: structure it must be quarters")
         return self

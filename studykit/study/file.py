@@ -236,11 +236,11 @@ class Study(Section):
             raise ValueError("task is 'naming', which has no built-in rows; set data.path")
         if "full" in self.methods and self.quantization != "none":
             raise ValueError(
-                f"quantization is {self.quantization!r}; the method full trains every weight of the base "
-                "and needs 'none'"
+                f"quantization is {self.quantization!r}; the method full trains every weight and needs 'none'"
             )
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
-        if self.language is None and built_in and (foreign := [x for x in self.all_members if x not in POLYGLOT]):
+        native = self.language is None and self.data.kinship is None
+        if native and built_in and (foreign := [x for x in self.all_members if x not in POLYGLOT]):
             raise ValueError(
                 f"{self._key_of(foreign[0])} names {foreign[0]!r}, but the built-in corpus can write only "
                 f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "

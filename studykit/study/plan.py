@@ -72,10 +72,8 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
         return made.setdefault(planned.dir, planned)
 
     members, target = study.all_members, study.target
-    languages = members if study.members_are == "languages" else list(fields.POLYGLOT)  # of the base, target last
-    base = run(
-        "base_model", base=study.base, quantization=study.quantization, languages=languages, target=languages[-1]
-    )
+    read = members if study.members_are == "languages" and study.data.kinship is None else list(fields.POLYGLOT)
+    base = run("base_model", base=study.base, quantization=study.quantization, languages=read, target=read[-1])
     data = run("data", base=base.dir, task=study.task, language=study.language or "", members=members, target=target)
     on = {"base": base.dir, "data": data.dir}
     asked = [methods.parse(word).among(study.members, study.target) for word in study.methods]
@@ -242,7 +240,7 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
         silent = set(values) - {"base", "quantization", "out"}
     elif stage == "data":
-        silent = set() if values["path"] else FILE_PARAMETERS
+        silent = (set() if values["path"] else FILE_PARAMETERS) | (set() if values["kinship"] else {"kinship_in"})
         if values["task"] != "commit":
             silent = silent | {"diff_context", "split_by"}
         if values["task"] != "summarization":

@@ -5,7 +5,8 @@ itself as code and as words and knows its tests; `commits.commit` changes it. Sp
 text. Nothing here imports torch.
 
 To read, in this order: `syntax` (the typed tree and its values), `families` and `sampler` (how programs are drawn),
-`canonical` (structures and splits), `program`, `describe` (words), `renderer` and `renderers` (code), `commits`.
+`canonical` (structures and splits), `program`, `describe` (words), `renderer` and `renderers` (code), `commits`, `kin`
+(languages made from Lua).
 """
 
 from studykit.data.polyglot.canonical import SPLITS

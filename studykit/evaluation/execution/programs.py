@@ -2,14 +2,16 @@
 
 A `BenchmarkCheck` brings the text of a benchmark around the completion (`interpreted`, `compiled`). A `StdioCheck`
 brings inputs and outputs (xCodeEval, arXiv:2303.03004); the completion is the whole program, and it is built and run as
-ExecEval, that benchmark's judge, does. A `FunctionCheck` is that of the built-in data (`calls`).
+ExecEval, that benchmark's judge, does. A `FunctionCheck` is that of the built-in data (`calls`),
+a `CipherCheck` that of languages made from Lua.
 """
 
 from __future__ import annotations
 
 import re
 
-from studykit.data.checks import BenchmarkCheck, Check, FunctionCheck, StdioCheck
+from studykit.data.checks import BenchmarkCheck, Check, CipherCheck, FunctionCheck, StdioCheck
+from studykit.data.polyglot import kin
 from studykit.errors import UserError
 from studykit.evaluation.execution import calls, compiled, interpreted, java
 from studykit.evaluation.execution.executable import Executable, Outputs, Token
@@ -36,6 +38,9 @@ def executable(language: str, completion: str, check: Check) -> Executable:
     UserError for a language that the check cannot be run in, and for a check without tests.
     """
     language = canonical(language)
+    if isinstance(check, CipherCheck):
+        completion = kin.translated(completion, check.words)
+        language, check = kin.LANGUAGE, FunctionCheck(check.function, check.tests)
     if isinstance(check, FunctionCheck):
         return Executable(language, *calls.script(language, completion, [check]))
     known = LANGUAGES if isinstance(check, StdioCheck) else HARNESSES
@@ -54,6 +59,11 @@ def executable(language: str, completion: str, check: Check) -> Executable:
         )
     after = check.after + (f"\ncheck({check.entry_point})\n" if check.form == "humaneval" else "")
     return Executable(language, HARNESSES[language](check.before, completion, after), Token())
+
+
+def runs_in(language: str, check: Check | None) -> str:
+    """Returns the canonical language in which completions are run: one that is made from Lua is run as Lua."""
+    return kin.LANGUAGE if isinstance(check, CipherCheck) else canonical(language)
 
 
 def missing_package(language: str, check: Check | None) -> str | None:
