@@ -249,6 +249,17 @@ def estimate(study: str, gpu: str | None, as_json: bool) -> None:
         print(fit.report(planned.study, gpu))
 
 
+@_command("fetch smollm2_ruby")
+@_study
+def fetch(study: str) -> None:
+    """Puts the hub files of a study below data/, once."""
+    from studykit.training import downloads  # torch and transformers: other commands do without
+
+    planned = _load(study, check_paths=False)
+    for line in downloads.fetch([member.study for member in planned.members] or [planned.study]):
+        print(line, flush=True)
+
+
 @_command("power quickstart --difference 5")
 @_study
 @click.option("--from", "run", metavar="RUN", help="A compare run (default: that of the study).")

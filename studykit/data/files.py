@@ -12,12 +12,11 @@ import csv
 import fnmatch
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
+from studykit.data.hub import HubRepository, commit_of
 from studykit.data.jsonl import BOM, ObjectDecoder, decoded, json_lines, parsed, refuse_foreign, require_file
 from studykit.data.rejects import BadRow, Refuse, refuse_all
 from studykit.errors import UserError, show
@@ -25,36 +24,6 @@ from studykit.study.data_files import FOLDERS_ABOVE, ROW_SUFFIXES
 
 HUB_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
 CSV_FIELD_BYTES = 2**27  # the longest field of a CSV file
-
-
-class HubRepository(NamedTuple):
-    """A dataset repository at one commit."""
-
-    repo: str
-    revision: str  # 40 hexadecimal digits
-
-    def __str__(self) -> str:
-        return f"hf://datasets/{self.repo}@{self.revision}"
-
-    def names(self) -> list[str]:
-        """Returns the names of all its files; without a network, of those in the hub's cache."""
-        import huggingface_hub as hub
-
-        with _hub_errors(f"the list of files of {self}"):
-            if not hub.constants.HF_HUB_OFFLINE:
-                return sorted(hub.HfApi().list_repo_files(self.repo, repo_type="dataset", revision=self.revision))
-            cached = f"datasets--{self.repo.replace('/', '--')}"
-            folder = Path(hub.constants.HF_HUB_CACHE, cached, "snapshots", self.revision)
-            if not folder.is_dir():
-                raise FileNotFoundError("no file of it is in the cache")
-            return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-
-    def fetch(self, name: str) -> Path:
-        """Returns the local copy of a file, which is fetched if need be."""
-        import huggingface_hub as hub
-
-        with _hub_errors(f"{self}/{name}"):
-            return Path(hub.hf_hub_download(self.repo, name, repo_type="dataset", revision=self.revision))
 
 
 class SourceFile(NamedTuple):
@@ -129,47 +98,6 @@ def _hub_files(address: str, key: str) -> tuple[HubRepository, list[str]]:
         return root, [pattern]
     inside = f"{pattern}/*" if pattern else "*"  # an asterisk of fnmatch crosses folders
     return root, [n for n in root.names() if fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(n, inside)]
-
-
-@cache
-def commit_of(repo: str, revision: str) -> str:
-    """Returns the commit of a branch or tag of a hub dataset, resolved once per process.
-
-    The commit of a commit is itself.
-    """
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    import huggingface_hub as hub
-
-    if hub.constants.HF_HUB_OFFLINE:
-        raise UserError(
-            f"hf://datasets/{repo}@{revision} cannot be resolved while HF_HUB_OFFLINE is set; name the commit by its "
-            "40 hexadecimal digits."
-        )
-    with _hub_errors(f"hf://datasets/{repo}@{revision}"):
-        commit = hub.HfApi().dataset_info(repo, revision=revision.replace("%2F", "/")).sha
-        assert commit is not None  # the hub gives it with every revision
-        return commit
-
-
-@contextmanager
-def _hub_errors(what: str) -> Iterator[None]:
-    """Turns the errors of the hub's library into one sentence about `what`."""
-    import huggingface_hub as hub
-
-    try:
-        yield
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
-        if hub.constants.HF_HUB_OFFLINE:
-            raise UserError(
-                f"{what} is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it; fetch it once on a machine "
-                "with a network, or unset HF_HUB_OFFLINE."
-            ) from None
-        message = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{what} cannot be fetched ({type(error).__name__}: {message}); check the address and the network, and log "
-            "in if the data set is gated."
-        ) from None
 
 
 def raw_rows(file: SourceFile, refuse: Refuse = refuse_all) -> Iterator[tuple[str, dict[str, Any]]]:

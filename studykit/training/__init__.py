@@ -7,5 +7,5 @@ To read, in this order: `base` (a frozen base is loaded), `pretraining` (a small
 (members whose weights are drawn anew), `temperature` (of a fusion's scores), `phases` (the phases of a fusion), `train`
 and `trainer` (one training), `result` (what it leaves behind), `batches` (rows as tensors, losses), `generate` and
 `decoding` (completions), `peft_baselines` (PEFT's compositions of LoRAs), `memory`, `estimate` and `fit` (whether a
-study fits a GPU), `distributed` (several GPUs).
+study fits a GPU), `downloads` (what a study reads of the hub), `distributed` (several GPUs).
 """

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from studykit.data.hub import copy_of
 from studykit.errors import UserError
 from studykit.runs import files
 from studykit.study.bases import HUB_ID
@@ -191,18 +192,30 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
 
 
 def at_revision(name_or_path: str) -> dict[str, Any]:
-    """Returns how `from_pretrained` names a directory or a hub id: `owner/name@revision` has the revision apart."""
+    """Returns how `from_pretrained` names a directory or a hub id, `owner/name@revision`: with the revision apart.
+
+    Files that `studykit fetch` has put below `data/` go before those of the hub.
+    """
     on_hub = HUB_ID.fullmatch(name_or_path)
-    if not on_hub or not on_hub["revision"]:
+    if not on_hub or Path(name_or_path).is_dir():
         return {"pretrained_model_name_or_path": name_or_path}
-    return {"pretrained_model_name_or_path": on_hub["repo"], "revision": on_hub["revision"]}
+    if fetched := _fetched(on_hub["repo"], on_hub["revision"]):
+        return {"pretrained_model_name_or_path": str(fetched)}
+    revision = {"revision": on_hub["revision"]} if on_hub["revision"] else {}
+    return {"pretrained_model_name_or_path": on_hub["repo"], **revision}
+
+
+def _fetched(repo: str, revision: str | None) -> Path | None:
+    """The copy of a base below `data/`, at a revision or at the only commit that is there; None if there is none."""
+    copy = copy_of(repo, revision or "main", "model")
+    return copy if copy and (copy / "config.json").is_file() else None
 
 
 def pinned(name_or_path: str) -> str:
     """Returns a hub id with the commit to which it points now, `owner/name@commit`; a directory is returned unchanged.
 
-    The commit is the one from which config.json comes: the hub's, or without a network that of the hub's cache. Raises
-    UserError unless the configuration of a model can be read there.
+    The commit is the one from which config.json comes: the copy's below `data/`, the hub's, or without a network that
+    of the hub's cache. Raises UserError unless the configuration of a model can be read there.
     """
     try:
         AutoConfig.from_pretrained(**at_revision(name_or_path), trust_remote_code=False).get_text_config()
@@ -214,6 +227,8 @@ def pinned(name_or_path: str) -> str:
     on_hub = HUB_ID.fullmatch(name_or_path)
     if not on_hub or Path(name_or_path).is_dir():
         return name_or_path
+    if fetched := _fetched(on_hub["repo"], on_hub["revision"]):
+        return f"{on_hub['repo']}@{fetched.name.rpartition('@')[2]}"
     file = cached_file(on_hub["repo"], "config.json", revision=on_hub["revision"])  # cache/.../snapshots/<commit>/
     return f"{on_hub['repo']}@{Path(str(file)).parent.name}"
 

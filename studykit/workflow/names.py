@@ -12,8 +12,10 @@ from studykit.study.parameters import STAGES
 
 
 def study_files() -> dict[str, str]:
-    """Returns the study files in params/ by their names without an ending, as seen from the project's directory."""
-    return {file.stem: f"params/{file.name}" for file in sorted((files.home() / "params").glob("*.y*ml"))}
+    """Returns the study files in params/ and below by their names without an ending, as seen from the project."""
+    params = files.home() / "params"
+    here = (file.relative_to(params) for file in sorted(params.glob("**/*.y*ml")))
+    return {file.with_suffix("").as_posix(): f"params/{file.as_posix()}" for file in here}
 
 
 def find_study(name: str) -> str:
@@ -26,9 +28,10 @@ def find_study(name: str) -> str:
         file = file.resolve()
         return str(file.relative_to(home)) if file.is_relative_to(home) else str(file)
     known = study_files()
-    if file.name in (file.stem, *(Path(path).name for path in known.values())) and file.stem in known:
-        return known[file.stem]
-    if close := get_close_matches(file.stem, known, 1):
+    word = file.with_suffix("").as_posix().removeprefix("params/")
+    if file.suffix in ("", *(Path(path).suffix for path in known.values())) and word in known:
+        return known[word]
+    if close := get_close_matches(word, known, 1):
         raise UserError(f"{name} is no study file; did you mean {known[close[0]]}?")
     return name
 

@@ -70,7 +70,7 @@ def listing() -> str:
 
 
 def _here() -> list[Path]:
-    return sorted((run_files.home() / "params").glob("*.y*ml"))
+    return sorted((run_files.home() / "params").glob("**/*.y*ml"))
 
 
 def _list() -> Path:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from studykit.data import files as data_files
 from studykit.data import jsonl
 from studykit.data.files import open_source, raw_rows
+from studykit.data.hub import commit_of
 from studykit.data.jsonl import json_lines
 from studykit.data.rejects import refuse_all
 from studykit.errors import UserError
@@ -214,7 +214,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    data_files.commit_of.cache_clear()
+    commit_of.cache_clear()
     return place, asked
 
 

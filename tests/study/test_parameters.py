@@ -378,13 +378,14 @@ def test_the_built_in_languages_are_the_corpus_own():
     assert set(fields.POLYGLOT) == set(polyglot.LANGUAGES)
 
 
-STUDIES = sorted((ROOT / "params").glob("*.yaml"))
+STUDIES = sorted((ROOT / "params").glob("**/*.yaml"))
 SECTIONS = [stage for stage in STAGES if stage in Study.model_fields]  # all but that of families
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.name)
 def test_studies_of_the_repository(file):
-    assert load_study(file, ROOT, check_paths=False).study == file.stem
+    name = "_".join(file.relative_to(ROOT / "params").with_suffix("").parts)
+    assert load_plan(file, ROOT, check_paths=False).study.study == name
     assert "../" not in file.read_text(), "a path that no reader has"
 
 
