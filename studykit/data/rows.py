@@ -118,22 +118,28 @@ def read_row_file(path: Path) -> list[Row]:
     return rows
 
 
-def halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """Divides rows in two of about equal size, by the seed; rows of one group stay together, and all in their order.
+def folds(rows: Sequence[Row], count: int, seed: int) -> list[list[Row]]:
+    """Divides rows in folds of about equal size, by the seed; rows of one group stay together, and all in their order.
 
-    Raises: UserError if all rows are of one group.
+    Raises: UserError if the rows are of fewer groups than there are folds.
     """
     sizes = Counter(row.group or row.id for row in rows)
     groups = sorted(sizes)
     random.Random(f"halves {seed}").shuffle(groups)
-    chosen: tuple[set[str], set[str]] = set(), set()
-    for group in groups:
-        min(chosen, key=lambda half: sum(sizes[other] for other in half)).add(group)
-    first, second = ([row for row in rows if (row.group or row.id) in half] for half in chosen)
-    if not first or not second:
+    if len(groups) < count:
         raise UserError(
-            f"{len(rows)} rows are all of one group, so they cannot be halved; leave out rows: held_out, or tune."
+            f"{len(rows)} rows are of {len(groups)} groups, so they cannot be divided into {count} parts; leave out "
+            "rows: held_out, rows: cross_fit, or tune."
         )
+    chosen: list[set[str]] = [set() for _ in range(count)]
+    for group in groups:
+        min(chosen, key=lambda fold: sum(sizes[other] for other in fold)).add(group)
+    return [[row for row in rows if (row.group or row.id) in fold] for fold in chosen]
+
+
+def halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """Divides rows in two, see `folds`."""
+    first, second = folds(rows, 2, seed)
     return first, second
 
 

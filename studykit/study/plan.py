@@ -95,6 +95,11 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
         held_out = member == study.target and settings(study, "fusion", method.word)["rows"] == "held_out"
         return "half" if held_out else "all"
 
+    def is_cross_fit(method: methods.Method) -> bool:
+        trains_on_folds = settings(study, "fusion", method.word)["rows"] == "cross_fit"
+        is_fused = method.members and method.name not in methods.UNTRAINED and study.target in method.remaining(members)
+        return bool(trains_on_folds and is_fused)
+
     def single(method: methods.Method) -> list[Run]:
         """The adapters of a method that is one adapter, one per seed."""
         kind, target = method.name, study.target
@@ -114,6 +119,11 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
     fused = {k: {(x, rows(m, x)) for m in asked if m.members == k for x in m.remaining(members)} for k in kinds}
     in_order = {k: [(x, of) for x in members for of in ("all", "half") if (x, of) in fused[k]] for k in kinds}
     of_members = {k: {(x, of): adapters(x, k, study.members_on, rows=of) for x, of in in_order[k]} for k in kinds}
+    by_fold = {
+        k: [adapters(study.target, k, study.members_on, rows=of) for of in training_parameters.WITHOUT_FOLD]
+        for k in kinds
+        if any(is_cross_fit(m) for m in asked if m.members == k)
+    }
     trained = {m.word: single(m) for m in asked if m.is_adapter}
     whole = [k for k in kinds if study.members_on == "task" and (study.target, "all") in fused[k]]
     own = {k: adapters(study.target, k) for k in whole}
@@ -138,6 +148,7 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
                     placebo=m.placebo,
                     variant=m.variant,
                     seed=seed,
+                    fold_members=[of_seeds[at].dir for of_seeds in by_fold[m.members]] if is_cross_fit(m) else [],
                 )
                 for at, seed in enumerate(study.seeds)
             ]
@@ -310,7 +321,8 @@ def _label(stage: str, values: dict[str, Any]) -> str:
 def _training_label(values: dict[str, Any]) -> list[str]:
     """What an adapter's training is besides its language and kind, where that is not usual."""
     start = ("continued" if values.get("steps") else "transferred") if values.get("start") else ""
-    return [word for word in ("pooled" if values.get("rows") == "pooled" else "", start) if word]
+    rows = values.get("rows", "all").replace("_", "-")
+    return [word for word in (rows if rows not in ("all", "half") else "", start) if word]
 
 
 def _inputs(stage: str, values: dict[str, Any]) -> Iterator[str]:

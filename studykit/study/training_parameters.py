@@ -10,6 +10,8 @@ from studykit.errors import show
 from studykit.study.fields import Optimizer, Planned, Rank, Section, Temperature, auto, role, run_dir
 from studykit.study.methods import PHASES, UNTRAINED
 
+WITHOUT_FOLD = ("without_fold_1", "without_fold_2", "without_fold_3")  # values of `rows` of an adapter, see `cross_fit`
+
 
 class Training(Section):
     """What an adapter's and a fusion's training share."""
@@ -96,11 +98,12 @@ class AdapterParams(Training):
         "task", "The adapter learns the task, or the task's targets as plain code (code)."
     )
     seed: int = role(0, "The seed decides the initial weights and the order of the rows.", ge=0)
-    rows: Literal["all", "half", "pooled"] = role(
+    rows: Literal["all", "half", "pooled", "without_fold_1", "without_fold_2", "without_fold_3"] = role(
         "all",
         (
             "The adapter trains on all training rows of its language, on one half of them, so that a fusion can train "
-            "on the other (half), or on those of all members together (pooled)."
+            "on the other (half), on all but one of three folds (without_fold_1, without_fold_2, without_fold_3), or "
+            "on those of all members together (pooled)."
         ),
     )
     start: Planned[list[str]] = run_dir(
@@ -233,12 +236,17 @@ class FusionParams(Training):
             "all phases follow from the method and the other parameters."
         ),
     )
-    rows: Literal["same", "held_out"] = Field(
+    rows: Literal["same", "held_out", "cross_fit"] = Field(
         "same",
         description=(
-            "The fusion and the target's member train on the same rows of the target (same), or each on one half of "
-            "them, by the seed (held_out)."
+            "The fusion and the target's member train on the same rows of the target (same), each on one half of them, "
+            "by the seed (held_out), or the fusion reads each row through a member that was trained on the other "
+            "folds (cross_fit)."
         ),
+    )
+    fold_members: Planned[list[str]] = run_dir(
+        "With cross_fit these adapter runs stand in the place of the target's member while the fusion trains, each for "
+        "the rows of the fold that it has not seen."
     )
     same_order: bool = Field(False, description="Every phase reads the rows in the same order.")
     rank: Rank = Field(
@@ -294,6 +302,16 @@ class FusionParams(Training):
                     f"phases[{number}].masked is {show(phase.masked)}; it must be target, none, or one of "
                     f"{', '.join(self.members)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _members_can_change(self) -> FusionParams:
+        if self.rows == "cross_fit" and (self.packing or self.method == "xlora"):
+            why = "packing is true" if self.packing else "method is 'xlora'"
+            raise ValueError(
+                f"rows is 'cross_fit', but {why}; it needs rows apart, and a composition whose members can change from "
+                "row to row: adapterfusion, advfusion or scalar_mix"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from studykit.data.rows import DataRun, Row, halves
+from studykit.data.rows import DataRun, Row, folds, halves
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
-from studykit.study.training_parameters import AdapterParams
+from studykit.study.training_parameters import WITHOUT_FOLD, AdapterParams
 from studykit.tuners import PRESETS, BottleneckConfig, load_lora
 
 # PEFT still uses the name that transformers gave to gradient checkpointing before version 5.
@@ -47,10 +47,16 @@ def adapter_config(p: AdapterParams) -> BottleneckConfig | LoraConfig:
 
 
 def training_rows(p: AdapterParams) -> list[Row]:
-    """Returns the rows that train an adapter: those of its language, the first of their `halves`, or of all members."""
+    """Returns the rows that train an adapter.
+
+    They are those of its language, the first of their `halves`, all but one of their `folds`, or those of all members.
+    """
     data = DataRun(p.data)
     members = data.params["members"] if p.rows == "pooled" else [p.language]
     rows = [row for member in members for row in data.rows(member, "train", p.trained_on)]
+    if p.rows in WITHOUT_FOLD:
+        unseen = {row.id for row in folds(rows, len(WITHOUT_FOLD), p.seed)[WITHOUT_FOLD.index(p.rows)]}
+        return [row for row in rows if row.id not in unseen]
     return halves(rows, p.seed)[0] if p.rows == "half" else rows
 
 
@@ -90,14 +96,15 @@ def require_base(base: str | Path, trained_runs: Iterable[str | Path]) -> None:
             raise UserError(f"{run} was trained on {run_base}, not on {base}; give runs of one base.")
 
 
-def load_members(model: PreTrainedModel, members: Mapping[str, str]) -> PeftModel:
+def load_members(model: PreTrainedModel | PeftModel, members: Mapping[str, str]) -> PeftModel:
     """Returns the base with the adapters of runs, frozen and in order, as a fusion needs them.
 
     Args:
+        model: the base, or one that has adapters, which then stay.
         members: adapter runs by the names that the adapters get.
     Raises: UserError for a run that has no adapter, or that trained the whole base.
     """
-    peft_model: PeftModel | None = None
+    peft_model = model if isinstance(model, PeftModel) else None
     for name, run in members.items():
         if full_weights(run):
             raise UserError(f"{run} cannot be fused: it trained the whole base and has no adapter.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,13 @@ ATTENTION_KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 class TokenSequence(TypedDict):
-    """One sequence to train on; both lists have its length."""
+    """One sequence to train on; the lists have its length."""
 
     input_ids: list[int]
     labels: list[int]  # token ids, or -100 where no loss is counted
+    fold: NotRequired[
+        int
+    ]  # of cross-fitting: its fold, from 1, or 0 for a row of no fold; all examples have it or none
 
 
 def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[TokenSequence]:
@@ -68,6 +71,8 @@ class Collator:
             "completion_labels": completion,
             "sequence_labels": sequence,
         }
+        if "fold" in examples[0]:
+            batch["fold"] = torch.tensor([example["fold"] for example in examples])  # (B,)
         if self.packing:
             numbers = [[n for n, e in enumerate(row) for _ in e["input_ids"]] for row in rows]
             number = pad(numbers, -1)  # (B, T): which example of its row a token belongs to

@@ -19,6 +19,7 @@ from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
 from studykit.study.training_parameters import FusionParams, PhaseParams
 from studykit.training.batches import encode_rows
+from studykit.training.cross_fit import fold_switch, with_folds
 from studykit.training.fusions import masked_members, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
 from studykit.training.train import TrainingSettings, optimizer_steps, train
@@ -132,11 +133,13 @@ def train_phase(
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
     data = DataRun(p.data)
     rows = phase_rows(p, phase.languages)
+    examples = encode_rows(rows, tokenizer, *limits)
+    use_fold = fold_switch(model, p)
     selecting, _ = validation_rows(data.rows(p.target, "valid"), p.validation)
     result, adam_state = train(
         model,
         tokenizer,
-        encode_rows(rows, tokenizer, *limits),
+        with_folds(examples, p, phase.languages) if use_fold else examples,
         encode_rows(selecting, tokenizer, *limits),
         TrainingSettings.of(p, learning_rate=phase.learning_rate, patience=phase.patience),
         steps=optimizer_steps(p, phase.steps, phase.epochs, len(rows)),
@@ -145,6 +148,7 @@ def train_phase(
         value_regularizer=p.value_regularizer if has_value_matrix(p.method, p.variant) else 0.0,
         adam_state=adam_state,
         callbacks=callbacks,
+        use_fold=use_fold,
     )
     save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))

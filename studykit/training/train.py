@@ -12,7 +12,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,7 @@ def train(
     value_regularizer: float = 0.0,
     adam_state: AdamState | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    use_fold: Callable[[int], None] | None = None,
 ) -> tuple[TrainingResult, AdamState]:
     """Trains the trainable parameters of `model` in place; afterwards it has the weights that `keep` asks for.
 
@@ -156,6 +157,7 @@ def train(
         adam_state: AdamW's state by parameter name to start with, as an earlier call returned it; None: a new one. The
             learning-rate schedule is always a new one.
         callbacks: take part in the training; they may add to the newest entry of the log.
+        use_fold: prepares the model for the rows of a fold, see `cross_fit`; None: the examples have no folds.
 
     Returns: the result, and AdamW's state after the last step.
     Raises: UserError if the optimizer does not work on this machine, the batch cannot be shared out, or the loss is
@@ -173,6 +175,8 @@ def train(
         raise UserError(
             f"batch_size is {p.batch_size}; {processes} processes need a batch size that they can share evenly."
         )
+    if use_fold and processes > 1:
+        raise UserError(f"rows is 'cross_fit', but there are {processes} processes; only a single one can train so.")
     bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
     every = min(p.eval_every, max(1, steps))
     resumed = last_checkpoint(trainer_state_dir)
@@ -223,6 +227,7 @@ def train(
         adam_state=adam_state,
         keep=p.keep,
         select_on=p.select_on,
+        use_fold=use_fold,
     )
     trainer.remove_callback(PrinterCallback)
     if resumed and has_ended(resumed, steps, p):

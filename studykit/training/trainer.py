@@ -13,6 +13,7 @@ import math
 import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class StudyTrainer(Trainer):
         adam_state: AdamW's state to start with; None: a new one.
         keep: the step whose weights are kept: best, best_after_start or last. `TrainerState.best_global_step` holds it.
         select_on: the measure by which a step is better: loss or exact_match.
+        use_fold: prepares the model for the rows of a fold, see `cross_fit`; 0: for all rows.
     """
 
     model: Any  # Trainer takes it for optional
@@ -55,11 +57,13 @@ class StudyTrainer(Trainer):
         adam_state: AdamState | None = None,
         keep: str = "last",
         select_on: str = "loss",
+        use_fold: Callable[[int], None] | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
         self.keep, self.select_on = keep, select_on
+        self.use_fold, self.parts = use_fold, 1  # parts: of the batch, one for each fold in it
         # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
         self.last_value_penalty: float | None = None
@@ -72,6 +76,20 @@ class StudyTrainer(Trainer):
                 optimizer.state[parameter] = copy.deepcopy(self.adam_state[name])
         return optimizer
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Computes the gradients of a batch and returns its loss; the rows of each fold have a pass of their own."""
+        folds = inputs.pop("fold", None)
+        if self.use_fold is None or folds is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        present = folds.unique().tolist()
+        losses, self.parts = [], len(present)
+        for fold in present:
+            self.use_fold(fold)
+            part = {name: values[folds == fold] for name, values in inputs.items()}
+            losses.append(super().training_step(model, part, num_items_in_batch))
+        self.use_fold(0)
+        return torch.stack(losses).sum()
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the mean loss per token of the whole batch, with the value penalty once per optimizer step."""
         labels = inputs["labels"]
@@ -83,7 +101,7 @@ class StudyTrainer(Trainer):
         if self.value_regularizer:
             value_penalty = self.value_regularizer * value_deviation(model)
             self.last_value_penalty = value_penalty.item()
-            loss = loss + value_penalty / self.current_gradient_accumulation_steps
+            loss = loss + value_penalty / self.current_gradient_accumulation_steps / self.parts
         return (loss, {"losses": losses}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:

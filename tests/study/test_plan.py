@@ -174,6 +174,23 @@ def test_a_held_out_fusion_has_a_target_member_of_half_the_rows():
     assert [of[x]["rows"] for x in arm.params["trained_runs"]] == ["all", "all"]
 
 
+def test_a_cross_fit_fusion_has_an_adapter_of_the_target_for_each_fold_beside_that_of_all_rows():
+    words = ["adapterfusion", "advfusion_zero", "adapterfusion~lua", "average"]
+    by_method = {word: {"rows": "cross_fit"} for word in ("adapterfusion", "average")}
+    runs = planned(methods=words, fusion={"by_method": by_method})
+    of = {run.dir: run.params for run in runs}
+    fused = {run.label: run for run in runs if run.stage == "fusion"}
+    folds = [of[x]["rows"] for x in fused["lua-adapterfusion-s0"].params["fold_members"]]
+    assert folds == ["without_fold_1", "without_fold_2", "without_fold_3"]
+    assert {of[x]["rows"] for run in fused.values() for x in run.params["members"].values()} == {"all"}
+    cross_fit = [label for label, run in fused.items() if run.params["fold_members"]]
+    assert cross_fit == ["lua-adapterfusion-s0", "lua-adapterfusion-s1"], "without the target's member it has no say"
+    more = [
+        run.params["rows"] for run in runs if run.name not in names(planned(methods=words)) and run.stage == "adapter"
+    ]
+    assert sorted(more) == sorted(folds * 2), "one for each seed, for the kind of members, not for each method"
+
+
 def test_epochs_stand_in_place_of_steps():
     def steps(**adapter):
         runs = planned(methods=["bottleneck", "adapterfusion"], adapter=adapter, fusion={"epochs": 2.0})
