@@ -64,12 +64,23 @@ func main() {
 
 def go_declares(text: str) -> set[str]:
     """Returns the names that a file of Go, without its comments and strings, declares outside of all functions."""
-    while (inner := re.sub(r"\{[^{}]*\}", ";", text)) != text:
-        text = inner
-    single = re.findall(r"\b(?:func|var|const|type)\s+(\w+(?:\s*,\s*\w+)*)", text)
-    groups = re.findall(r"\b(?:var|const|type)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)", text)
-    single += [name for group in groups for name in re.findall(r"(?:^|[;\n])\s*(\w+(?:\s*,\s*\w+)*)", group)]
-    return {name.strip() for names in single for name in names.split(",")}
+    top, groups, inside = [""], [""], []  # what is open: a group of declarations, "(" or "{"
+    for part in re.split(r"([(){}])", text):
+        if part in ("(", "{"):
+            group = part == "(" and not inside and re.search(r"\b(?:var|const|type)\s*\Z", top[-1])
+            (groups if inside else top).append("#")
+            groups.append("\n" if group else "")
+            inside.append("group" if group else part)
+        elif part in (")", "}"):
+            closed = inside.pop() if inside else ""
+            top.append(";" if closed == "{" and not inside else "")
+        elif not inside:
+            top.append(part)
+        elif inside == ["group"]:
+            groups.append(part)
+    single = re.findall(r"\b(?:func|var|const|type)\s+(\w+(?:\s*,\s*\w+)*)", "".join(top))
+    grouped = re.findall(r"[;\n]\s*(\w+(?:\s*,\s*\w+)*)", "".join(groups))
+    return {name.strip() for names in single + grouped for name in names.split(",")}
 
 
 def go(before: str, completion: str, after: str) -> str:
@@ -84,7 +95,7 @@ def go(before: str, completion: str, after: str) -> str:
     pattern = r'^import\s+(?:\([^)]*\)|(?:[\w.]+\s+)?"[^"\n]*")[ \t]*$'
     specs = re.findall(r'(?:([\w.]+)[ \t]+)?"([^"\n]+)"', "\n".join(re.findall(pattern, text, flags=re.M)))
     text = re.sub(pattern, "", text, flags=re.M)
-    bare = re.sub(r"""//.*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'|`[^`]*`""", "", text)
+    bare = re.sub(r"""//.*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'|`[^`]*`""", " ", text)
     if taken := GO_NAMES & go_declares(bare):
         text += f"\nstudykit: {min(taken)}, a name of the language itself, is declared, which would reach the tests\n"
     names = GO_PACKAGES | {name or path.rpartition("/")[2]: path for name, path in specs}
@@ -99,9 +110,12 @@ def go(before: str, completion: str, after: str) -> str:
     return first + text + fill(GO_MAIN, calls=calls, name=name)
 
 
-# The system call is made directly, since a completion may define a function `read` for the linker. Its array is filled
-# before any initialiser of the completion runs.
+# `::core` and `::std` become hidden names of these crates, since a completion may call its own crate std. The system
+# call is made directly, since a completion may define a function `read` for the linker. Its array is filled before any
+# initialiser of the completion runs.
 RUST_MAIN = """
+extern crate core as @name_core;
+extern crate std as @name_std;
 static mut @name_TOKEN: [u8; 32] = [0; 32];
 #[cfg_attr(target_os = "linux", link_section = ".preinit_array")]
 #[used]
@@ -142,25 +156,27 @@ fn main() {
 def rust(before: str, completion: str, after: str) -> str:
     """Makes functions marked #[test] in `mod tests`, or a main that tests, what our main calls.
 
-    Macros of the tests are those of the standard library, whatever macros a completion defines. A completion that
-    declares a type or a macro's crate with the name of a built-in one does not compile: the signature of a function at
-    the end says which type each name must be.
+    Macros of the tests, and the variants of Option and Result, are those of the standard library, whatever a completion
+    defines. A completion that declares a type with the name of a built-in one does not compile: the signature of a
+    function at the end says which type each name must be.
     """
     name = hidden_name(before, completion, after)
     completion = re.sub(r"^([ \t]*(?:pub )?fn )main\(", r"\1candidate_main(", completion, flags=re.M)
-    completion = re.sub(r"\bextern\s+crate\b", "extern_crate", completion)
     after = re.sub(r"^([ \t]*(?:pub )?fn )main\(", rf"\1{name}_tests(", after, flags=re.M)
     after = after.replace("#[cfg(test)]", "")
-    after = re.sub(r"(?<![\w:])(assert|assert_eq|assert_ne|panic|vec|format|matches)!", r"::std::\1!", after)
+    after = re.sub(r"(?<![\w:])(assert|assert_eq|assert_ne|panic|vec|format|matches)!", rf"::{name}_std::\1!", after)
+    for kind, variant in ("option::Option", "Some|None"), ("result::Result", "Ok|Err"):
+        after = re.sub(rf"(?<![\w:])({variant})\b", rf"::{name}_std::{kind}::\1", after)
     module = re.search(r"^[ \t]*(?:pub )?mod (\w+)\s*\{", after, flags=re.M)
     marked = r"#\[test\]\s*(?://[^\n]*\n\s*)*(?:pub )?fn (\w+)"
     calls = [f"{module[1]}::{test}" if module else test for test in re.findall(marked, after)] or [f"{name}_tests"]
     after = re.sub(marked, r"pub fn \1", after)
-    text = f"{before}{completion}\n{after}\n"
+    closing, after = at_the_end_of_function(after)
+    text = f"{before}{completion}\n{closing}struct {name};\n{after}\n"  # takes an attribute that ends the completion
     ours = {"std", "core", "alloc", "self", "super", "crate", *re.findall(r"\b(?:mod|enum|struct|trait) (\w+)", text)}
     text = re.sub(r"^[ \t]*use (?:::)?(\w+)[^;]*;", lambda use: use[0] if use[1] in ours else "", text, flags=re.M)
     main = fill(RUST_MAIN, calls="".join(f"    {call}();\n" for call in calls))
-    return text + main.replace("@name", name)
+    return text + re.sub("::(core|std)::", r"::@name_\1::", main).replace("@name", name)
 
 
 JAVA_NAMES = (
@@ -302,7 +318,8 @@ def cpp(before: str, completion: str, after: str) -> str:
     tests = re.sub(r"\bassert\s*(?=\()", f"{name}_check", tests)
     declared = re.findall(r"^(?!else\b|return\b)[\w:<>,&*\t ]+?[\s&*](\w+)\s*\([^;{}]*\)\s*\{", before, flags=re.M)
     declared += re.findall(r"^(?:struct|class|union|enum)\s+(\w+)", before, flags=re.M)
-    macros = re.findall(r"^[ \t]*(?:#|%:|\?\?=)[ \t]*define[ \t]+(\w+)", completion.replace("\\\n", ""), flags=re.M)
+    whole = re.sub(r"\\[ \t\f\v]*\r?\n", "", completion)  # lines that a backslash continues
+    macros = re.findall(r"define(?:\s|/\*[^*]*\*+(?:[^*/][^*]*\*+)*/)*(?!defined\b)(\w+)", whole)  # wherever it stands
     ends = "".join(f"#undef {macro}\n" for macro in dict.fromkeys(macros))
     uses = "".join(f"using {name}::{word};\n" for word in dict.fromkeys([*declared, f"{name}_end"]))
     uses += "".join(re.findall(r"^using namespace [\w:]+;\n", before, flags=re.M))

@@ -125,7 +125,7 @@ function changed() {
   }
   return false;
 }
-let ended = false;
+let begun = false, ended = false;
 const tools = {__proto__: null, JSON, Math, Object, Array, String, Number, assert: assert.ok};
 tools.begin = () => {
   for (let i = 0; i < saved.length; i++) {
@@ -137,9 +137,10 @@ tools.begin = () => {
     if (!define(object, "toJSON", {value: undefined, writable: false, configurable: false})) throw Error(@forged);
   }
   if (changed()) throw Error(@forged);
+  begun = true;
   return original;
 };
-tools.end = () => { ended = true; };
+tools.end = () => { ended = begun; };
 Object.freeze(tools);
 const name = "studykit_" + Math.random().toString(36).slice(2) + Math.random().toString(36).slice(2);
 const text = @text.split(@name).join(name), names = ["require", "module", "exports", "__filename", "__dirname", name];
@@ -154,11 +155,16 @@ if (ended) {
 
 
 def javascript(before: str, completion: str, after: str) -> str:
-    """Restores built-in objects before the tests begin, and lets nothing change them while they run."""
+    """Restores built-in objects before the tests begin, and lets nothing change them while they run.
+
+    The tests are a block, so that their functions are not the completion's to replace.
+    """
     name, (closing, tests) = hidden_name(before, completion, after), at_the_end_of_function(after)
     tests = re.sub(r"(?<![\w.])console\.assert(?=\()", f"{name}.assert", tests)
     tests = re.sub(r"(?<![\w.$])(JSON|Math|Object|Array|String|Number)(?=\.)", rf"{name}.\1", tests)
-    text = f"{before}{completion}\n{closing}require = {name}.begin();\n{tests}\n{name}.end();\n"
+    tests = re.sub(r"""(\brequire\(['"])assert\b""", r"\1node:assert", tests)  # which no cache of modules replaces
+    constants = "const undefined = void 0, NaN = 0 / 0, Infinity = 1 / 0;"
+    text = f"{before}{completion}\n{closing};require = {name}.begin();\n{{ {constants}\n{tests}\n}}\n{name}.end();\n"
     quote = "javascript"
     return fill(JAVASCRIPT, name=quoted(quote, name), text=quoted(quote, text), forged=quoted(quote, FORGED))
 

@@ -1,9 +1,7 @@
 """Wrong answers that try to be judged right: none passes, in any language, whichever way its tests judge it.
 
-`pytest -rA tests/evaluation/execution/test_forgery.py` prints how many were tried, contained and forged by language.
+pytest ends with the number that were tried, contained and forged by language.
 """
-
-from collections import Counter
 
 import pytest
 
@@ -167,6 +165,16 @@ OTHERS = {
         "}\n\nfn main() {\n    let candidate = big;\n    assert_eq!(candidate(2), false);\n"
         "    assert_eq!(candidate(9), true);\n}\n",
     ),
+    ("option", "rust"): (
+        "fn half(x: i32) -> Option<i32> {\n",
+        "}\n\nfn main() {\n    let candidate = half;\n    assert_eq!(candidate(4), Some(2));\n"
+        "    assert_eq!(candidate(3), None);\n}\n",
+    ),
+    ("assert", "javascript"): (
+        "function both(x){\n",
+        "}\nconst assert = require('assert');\nfunction test() {\n  let candidate = both;\n"
+        "  assert.deepEqual(candidate(2),4);\n  assert.deepEqual(candidate(-1),-2);\n}\ntest();\n",
+    ),
     ("bool", "go"): (
         "package main\n\nfunc Big(x int) bool {\n",
         "func TestBig(t *testing.T) {\n    assert := assert.New(t)\n    assert.Equal(false, Big(2))\n"
@@ -266,6 +274,32 @@ FORGERIES += [
     ("list", "c++", "_Exit of its own", "    return {};\n}\nextern \"C\" void _Exit(int) noexcept { for (;;) {} }\n"
      "extern \"C\" int fputs(const char *, FILE *) { return 0; }\n"),
 ]  # fmt: skip
+FORGERIES += [
+    # what would reach the tests around their names, or take them out of the program
+    ("multipl-e", "javascript", "a test of its own", "  return 0;\n}\ntest = () => {};\n{"),
+    ("assert", "javascript", "a cache of modules", "  return 0;\n}\nrequire('module')._cache['assert'] = "
+     "require('module')._cache['node:assert'] = {exports: {deepEqual() {}}, loaded: true, children: []};\n{"),
+    ("list", "javascript", "skips what restores", "  return 0\n}\nlet n = 0; const old = JSON.stringify;\n"
+     "JSON.stringify = () => { if (++n === 4) JSON.stringify = old; return 1 }\nif (0)\n"),
+    ("list", "javascript", "defines what restores", "  return 0\n}\nlet n = 0; const old = JSON.stringify;\n"
+     "JSON.stringify = () => { if (++n === 4) JSON.stringify = old; return 1 }\nconst never = () =>\n"),
+    ("humaneval-x", "rust", "tests of another platform", "    0\n}\nmod tests { pub fn test_twice() {} }\n#[cfg(any())]"),
+    ("bool", "rust", "a crate std of its own", "    false\n}\nextern/**/crate std as real;\nextern/**/crate self as std;\n"
+     "pub use real::*;\n#[macro_export]\nmacro_rules! assert_eq { ($($x:tt)*) => {}; }\nfn other() {\n"),
+    ("option", "rust", "a Some of its own", "    None\n}\n#[allow(non_snake_case)]\nfn Some<T>(_: T) -> Option<T> { None }\n"
+     "fn other() {\n"),
+    ("humaneval-x", "c++", "a comment before #define", "    return 0;\n}\n/**/ #define twice(x) (x) * 2\n"),
+    ("humaneval-x", "c++", "comments in #define", "    return 0;\n}\n#/*\n*/define/* **/twice(x) (x) * 2\n"),
+    ("humaneval-x", "c++", "other white space in #define", "    return 0;\n}\n\f#\vdefine twice(x) (x) * 2\n"),
+    ("humaneval-x", "c++", "#define on two lines", "    return 0;\n}\n#def\\ \nine twice(x) (x) * 2\n"),
+    ("bool", "go", "a group with parentheses", "    return true\n}\nconst (\n\ta = ((1))\n\tfalse = 1 == 1\n)\n"),
+    ("bool", "go", "after an empty group", "    return true\n}\nvar ()\nvar false = 1 == 1\n"),
+    ("bool", "go", "comments as white space", "    return true\n}\nvar/**/false/**/=/**/1 == 1\n"),
+    ("bool", "go", "a group on the line of a brace", "    return true\n}; var (a = len(string([]byte(\"x\"))); "
+     "false = 1 == 1)\n"),
+]  # fmt: skip
+APART = "wrong answers, compared outside"
+SHARED = "wrong answers, tests in one process"
 
 
 def check_of(way: str, language: str):
@@ -287,18 +321,13 @@ def verdicts():
 
 
 @pytest.mark.parametrize("case", [case[:3] for case in FORGERIES], ids=lambda case: ", ".join(case))
-def test_no_wrong_answer_passes(verdicts, case):
+def test_no_wrong_answer_passes(verdicts, case, record_property):
     if case not in verdicts:
         pytest.skip("its runtime is not here")
+    way, language, _ = case
+    apart = way in ("call", "stdio") or language in ("python", "ruby")
+    record_property("hostile", (APART if apart else SHARED, language))
     assert not verdicts[case].passed
-
-
-def test_table(verdicts):
-    tried, forged = Counter(case[1] for case in verdicts), Counter(case[1] for case, v in verdicts.items() if v.passed)
-    print(f"\n{'language':12} {'tried':>6} {'contained':>10} {'forged':>7}")
-    for language, count in tried.items():
-        print(f"{language:12} {count:6} {count - forged[language]:10} {forged[language]:7}")
-    assert not forged
 
 
 RIGHT = [  # programs that are right, though they look odd
@@ -310,6 +339,12 @@ RIGHT = [  # programs that are right, though they look odd
      "impl Big for i32 { fn big(&self) -> bool { *self > 5 } }\nfn other() {\n"),
     ("bool", "go", "local names of built-in ones", "    max, len := 5, x\n    return len > max\n}\n"
      "func other() bool { true := false; return true }\n"),
+    ("bool", "go", "methods and calls with built-in names", "    return cap(x) > 5\n}\n\ntype T struct{ a int }\n\n"
+     "func (t T) len() int { return t.a }\n\nvar (\n\tmost = max2(\n\t\t1,\n\t\t2)\n\tcap = func(x int) int { return x }\n)\n\n"
+     "func max2(a, b int) int { return b }\n".replace("cap", "same")),
+    ("option", "rust", "a macro at the end", "    if x % 2 == 0 { Some(x / 2) } else { None }\n}\n"
+     "macro_rules! one { () => { 1 } }\nfn other() -> i32 {\n    one!()"),
+    ("humaneval-x", "c++", "defined and define", "    // define defined limits\n    return 2 * x;\n}\n#if defined(X)\n#endif\n"),
     ("list", "javascript", "a list that grows", "  const list = new Array()\n  list.push(x, -x)\n  return list\n}\n"),
     ("humaneval", "python", "a helper with a built-in name", "    return abs(x) * (1 if x > 0 else -1) * 2\n"
      "def abs(x):\n    return x if x > 0 else -x\n"),

@@ -71,9 +71,10 @@ def verdicts():
 
 
 @pytest.mark.parametrize("name", [name for name, *_ in PAIRS])
-def test_no_program_decides_the_verdict_of_the_next(verdicts, name):
+def test_no_program_decides_the_verdict_of_the_next(verdicts, name, record_property):
     if name not in verdicts:
         pytest.skip("its runtime is not here")
+    record_property("hostile", ("attacks on the next program", next(pair[1] for pair in PAIRS if pair[0] == name)))
     assert verdicts[name].passed, verdicts[name]
 
 
@@ -102,10 +103,11 @@ HOARDS = {  # 1.2 GB each, with a limit of 256 MB
 
 
 @pytest.mark.parametrize("name", HOARDS)
-def test_memory_is_that_of_the_whole_program(name):
+def test_memory_is_that_of_the_whole_program(name, record_property):
     language, source = HOARDS[name]
     if not runtimes.find(language):
         pytest.skip("its runtime is not here")
+    record_property("hostile", ("memory beyond the limit", language))
     program = Executable(language, source, Outputs((("", ("NONCE",)),)))
     [verdict] = execute.execute([program], timeout=20, memory_mb=256)
     assert verdict.status in ("memory", "output", "error"), verdict

@@ -1,7 +1,6 @@
 """Hostile programs: each is contained and gets its verdict, and the program after it runs clean.
 
 They run in the best sandbox of this machine. NONCE is what makes a program pass: an attack prints it when it succeeds.
-`pytest -rA tests/evaluation/execution/test_hostile.py` prints the table of programs and verdicts.
 """
 
 import contextlib
@@ -202,9 +201,10 @@ def processes_with(word: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name, status", [case[:2] for case in HOSTILE], ids=[f"{c[0]} -> {c[1]}" for c in HOSTILE])
-def test_verdict(found, name, status):
+def test_verdict(found, name, status, record_property):
     if name not in found[0]:
         pytest.skip("its runtime is not here")
+    record_property("hostile", ("attacks on the sandbox", next(case[2] for case in HOSTILE if case[0] == name)))
     hostile, after = found[0][name]
     assert hostile.status == status, hostile
     assert after.passed, f"the program after {name}: {after}"
