@@ -173,6 +173,16 @@ class AttentionSummary:
         """Returns the states in which every member takes part: only among these is a difference the training's."""
         return {title: phase for title, phase in self.phases.items() if not title.endswith(", masked")}
 
+    def of_members(self) -> dict[str, dict[str, float]]:
+        """Returns mean weights and norm-weighted shares by member, under the mask of phase 1, or else when finished.
+
+        Only under the mask do the sources compete among themselves. The means are over seeds and layers.
+        """
+        masked = [phase for title, phase in self.phases.items() if title.endswith(", masked")]
+        state = masked[0] if masked else self.last
+        arrays = {"weight": state.weights, "norm-weighted share": state.shares}
+        return {name: dict(zip(self.members, of.mean((0, 1)).tolist(), strict=True)) for name, of in arrays.items()}
+
     def change(self, title: str, since: str = BEFORE_TRAINING.title) -> np.ndarray:
         """Returns the weights of a state minus those of an earlier one, (S, L, A)."""
         return self.phases[title].weights - self.phases[since].weights

@@ -9,5 +9,5 @@ benchmark's own solutions); then `results` (the content of compare.json), `compa
 `contrasts` (a difference, and where its verdict is decided), `statistics`, `student` and `effects` (intervals, tests
 and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `tuning` (trials of
 values), `worth` (of a fusion's members); `gathered`, `gathering`, `covariates` and `pooling` (many studies, one
-answer).
+answer); `similarity` (of languages) and `kinship` (its ranks against attention and transfer).
 """

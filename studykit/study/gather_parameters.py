@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from studykit.errors import show
 from studykit.study.fields import Planned, Section, auto, run_dir
 
+Similarity = Literal["known", "position", "tokens", "tokenizer", "programs", "syntax", "outputs"]
 Level = str | int | float | bool | None  # a value that a study has of what varies
 
 
@@ -34,6 +37,14 @@ class GatherSection(Section):
     logarithm: bool = Field(True, description="The slope is per tenfold covariate; false means per unit of it.")
     contrasts: list[list[str]] | None = Field(
         None, description="These pairs of methods are gathered; null means all that the studies compare."
+    )
+    similarity: list[Similarity] | None = Field(
+        None,
+        description=(
+            "The sources are ranked by these similarities to the target (known: of made languages; position: a "
+            "placebo) against their attention, their worth and the loss of their adapters; null ranks nothing."
+        ),
+        min_length=1,
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="The intervals have this confidence.")
 

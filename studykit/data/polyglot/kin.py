@@ -1,14 +1,16 @@
 """Languages made from Lua, whose kinship with the target is known: the share of what they have in common with it.
 
-The target is a **cipher** of Lua: each keyword, operator and built-in has a word of two letters in place of its own, so
-that no base has read the language. A source is made like the target, in one of two ways:
+The target is a **cipher** of Lua: each keyword, operator and built-in has another word in its place, so that no base
+has read the language. The words are those that a base reads elsewhere, so that it can write them. A source is made like
+the target, in one of two ways:
 
-- `tokens`: it shares the target's words for tokens that make up a share k of all occurrences, and has words of its own
-  for the others;
+- `tokens`: it shares the target's words for tokens that make up a share k of all occurrences, and has another word than
+  the target for each of the others;
 - `structure`: it shares all words, and a share k of four rules of grammar (see `GRAMMAR`).
 
-k = 1 is a clone, k = 0 has none of the words, or of the rules. Names, numbers, strings and brackets are never changed.
-A cipher is a bijection of words, so every completion in it can be translated back (`translated`) and run as Lua.
+k = 1 is a clone; with k = 0 no word has the target's meaning, or no rule is shared. Names, numbers, strings and
+brackets are never changed. A cipher is a bijection of words, so every completion in it can be translated back
+(`translated`) and run as Lua.
 
     made = kin(["amber", "birch"], "cedar", kinship=[1.0, 0.25], axis="tokens", seed=0)
     made["birch"].kinship, made["birch"].code(program)
@@ -21,8 +23,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from string import ascii_lowercase
 
 from studykit.data.polyglot.program import PolyglotProgram
 from studykit.data.polyglot.renderers import Lua
@@ -33,7 +33,12 @@ WORDS = (
     *("local", "function", "return", "if", "then", "end", "for", "in", "ipairs", "do", "table", "insert", "math"),
     *("max", "min", "upper", "rep", "#", "=", "==", "~=", "<", ">", "<=", ">=", "+", "-", "*", "%", ".."),
 )  # of Lua's tokens, those that get a word
-NOT_WORDS = {"as", "if", "in", "or", "do", "xs"}  # of two letters, which mean something already
+NEW_WORDS = (
+    *("and", "at", "by", "const", "def", "divisible", "equals", "filter", "first", "followed", "func", "given", "Go"),
+    *("init", "int", "is", "JavaScript", "Julia", "last", "least", "len", "length", "let", "list", "map", "minus"),
+    *("most", "of", "otherwise", "over", "plus", "Python", "range", "repeat", "repeated", "Ruby", "select", "string"),
+    *("strings", "sum", "times", "under", "upcase", "where"),
+)  # of descriptions and of other languages, none of which is Lua's or a program's name
 TOKEN = re.compile(r'"[^"\n]*"|[A-Za-z_]\w*|\.\.|[=~<>]=|\d+|[^\S\n]+|.|\n')
 COUNTED = 1000  # programs in which occurrences of tokens are counted
 _PREFIX = {op: f"({symbol.replace('%', '%%')} %s %s)" for op, (symbol, _) in Lua.infix.items()}
@@ -95,22 +100,13 @@ def kin(sources: Sequence[str], target: str, kinship: Sequence[float], axis: str
         for token in TOKEN.findall(program.code(LANGUAGE))
         if token in WORDS
     )
-    names = ["".join(letters) for letters in product(ascii_lowercase, repeat=2)]
-    spellings = [name for name in names if name not in NOT_WORDS]
-    rng.shuffle(spellings)
-    dealt = list(kinship)
-    rng.shuffle(dealt)
-
-    def own_words() -> dict[str, str]:
-        return {word: spellings.pop() for word in WORDS}
-
-    words = own_words()
+    dealt = rng.sample(list(kinship), len(kinship))
+    words = dict(zip(WORDS, rng.sample(NEW_WORDS, len(WORDS)), strict=True))
     made = {}
     for source, share in zip(sources, dealt, strict=True):
         if axis == "tokens":
             shared = _of_share(share, counts, rng)
-            of_source = own_words() | {word: words[word] for word in shared}
-            made[source] = Kin(sum(counts[word] for word in shared) / counts.total(), of_source)
+            made[source] = Kin(sum(counts[word] for word in shared) / counts.total(), _others(words, shared, rng))
         else:
             broken = tuple(rng.sample(list(GRAMMAR), round((1 - share) * len(GRAMMAR))))
             made[source] = Kin(1 - len(broken) / len(GRAMMAR), words, broken)
@@ -126,3 +122,13 @@ def _of_share(share: float, counts: Counter[str], rng: random.Random) -> list[st
             taken.append(word)
             room -= counts[word]
     return taken
+
+
+def _others(words: Mapping[str, str], shared: Sequence[str], rng: random.Random) -> dict[str, str]:
+    """The words of the target for what is shared, and another word for everything else."""
+    kept = {word: words[word] for word in shared}
+    free, changed = [new for new in NEW_WORDS if new not in kept.values()], [word for word in WORDS if word not in kept]
+    while True:
+        drawn = dict(zip(changed, rng.sample(free, len(changed)), strict=True))
+        if all(drawn[word] != words[word] for word in changed):
+            return kept | drawn

@@ -1,0 +1,83 @@
+"""Ranks of sources: a perfect order is found, a placebo is not, and languages of a matrix change places together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from studykit.errors import UserError
+from studykit.evaluation import kinship
+from studykit.evaluation.kinship import QUALITY, Sources, rank
+from studykit.report import kinship as report
+
+NAMES, SHARES = list("abcde"), [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def study(at: int, outcome=None, quality=None, target: str = "t", names=NAMES) -> Sources:
+    rng = np.random.default_rng(at)
+    known = list(rng.permutation(SHARES))
+    outcomes = {"weight, m": known if outcome is None else outcome}
+    return Sources(
+        study=f"s{at}",
+        target=target,
+        names=list(names),
+        similarity={"known": known, "position": [-float(i) for i in range(5)]},
+        outcomes=outcomes | ({QUALITY: quality} if quality else {}),
+    )
+
+
+def test_a_perfect_order_is_found_and_the_position_is_not():
+    found = rank([study(at) for at in range(30)], draws=300)
+    known, position = found.of("known", "weight, m"), found.of("position", "weight, m")
+    assert known.mean == known.first == 1 and known.p == pytest.approx(1 / 301)
+    assert abs(position.mean) < 0.3 and position.interval.low < 0 < position.interval.high and position.p > 0.05
+    assert "mean rank correlation of +1.00" in report.sentences(found)[0]
+    assert report.table_of(found)[0]["most similar is first"] == "100%"
+
+
+def test_five_sources_of_one_study_are_not_enough():
+    found = rank([study(0)], draws=2000).of("known", "weight, m")
+    assert found.interval is None
+    assert found.p == pytest.approx(2 / 120, abs=0.01), "of 120 orders, this one and its reverse"
+
+
+def test_quality_that_explains_attention_leaves_nothing():
+    rng, studies = np.random.default_rng(0), []
+    for at in range(40):
+        quality = rng.normal(size=5)
+        outcome = quality + rng.normal(size=5) * 0.3
+        one = study(at, list(outcome), list(quality))
+        one.similarity["known"] = list(quality + rng.normal(size=5) * 0.3)
+        studies.append(one)
+    found = rank(studies, draws=20).of("known", "weight, m")
+    assert found.mean > 0.6 and abs(found.partial) < 0.35
+
+
+def test_the_languages_of_a_matrix_change_places_together():
+    languages, rng = list("abcdef"), np.random.default_rng(1)
+    similarity = rng.normal(size=(6, 6))
+    similarity = similarity + similarity.T
+    studies = []
+    for t, target in enumerate(languages):
+        others = [i for i in range(6) if i != t]
+        row = [float(similarity[t, i]) for i in others]
+        studies.append(Sources(target, target, [languages[i] for i in others], {"known": row}, {"weight, m": row}))
+    assert rank(studies, draws=200).of("known", "weight, m").p < 0.02
+    permuted = kinship._permuted(studies, "known", True, rng)
+    rows = [(one, dict(zip(one.names, row, strict=True))) for one, row in zip(studies, permuted, strict=True)]
+    cells = {(one.target, name): value for one, row in rows for name, value in row.items()}
+    assert all(cells[a, b] == cells[b, a] for a, b in cells), "a symmetric matrix stays one"
+    assert sorted(cells.values()) == sorted(v for one in studies for v in one.similarity["known"])
+    assert rank(studies, draws=20).matrix and not rank([study(0), study(1)], draws=20).matrix
+
+
+def test_two_sources_cannot_be_ranked():
+    with pytest.raises(UserError, match="at least three"):
+        rank([Sources("s", "t", ["a", "b"], {"known": [1.0, 0.0]}, {"weight, m": [1.0, 0.0]})])
+
+
+def test_a_measure_that_a_study_lacks_is_named():
+    lacking = study(1)
+    del lacking.similarity["position"]
+    found = rank([study(0), lacking], draws=20)
+    assert found.missing == ["position"] and {one.measure for one in found.ranked} == {"known"}
