@@ -46,7 +46,7 @@ soak: setup  ## stop a small study in every way at random points, and go on; hal
 
 lab: setup  ## open JupyterLab on working copies of the notebooks, in work/
 	$(BIN)/python -m studykit.workflow.working_copies
-	$(BIN)/jupyter lab --notebook-dir=. work
+	$(BIN)/jupyter lab --LabApp.app_settings_dir='$(CURDIR)/profiles/jupyterlab' --notebook-dir=. work
 
 docs: setup  ## make a site of README and docs/ in site/, with the quickstart's report as an example if there is one
 	$(BIN)/python docs/build.py site

@@ -115,7 +115,7 @@ def locked(staging: Path, name: str, wait: float) -> Iterator[None]:
         if (waited := time.monotonic() - began) >= wait:
             raise UserError(f"{name} is being written by {writer}; wait for it or stop it.")
         if waited >= NOTICE_AFTER and not noticed:
-            print(f"{name}: waiting for {writer} ...", flush=True)
+            print(f"{name}: another notebook or command makes this run ({writer}); waiting for it ...", flush=True)
             noticed = True
         time.sleep(RETRY)
     try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import os
+import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
 from studykit.errors import UserError, show
-from studykit.runs import files, process
+from studykit.runs import files, process, status
 from studykit.runs.manifest import read_manifest
 from studykit.study import parameters
 from studykit.study.family import load_plan
@@ -22,6 +24,8 @@ from studykit.study.plan import Run, directory, plan, reset_unused
 
 QUICKSTART = "params/quickstart.yaml"
 KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's names
+LATE = 0.3  # seconds after which the cells that follow a failed one have arrived: only these are skipped by the kernel
+SCROLL = "setTimeout(() => element.closest('.jp-Cell')?.scrollIntoView({block: 'center'}), 500)"
 
 
 def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict[str, Any]:
@@ -136,6 +140,8 @@ def from_notebook(stage: str, names: dict[str, Any]) -> Any:
     }
     if hidden := [n for n in names if n in fields and n not in given]:
         raise UserError(f"{STAGES[stage].notebook}: {hidden[0]} now names code; run the parameters cell again.")
+    if not process.is_under_command() and "get_ipython" in names:
+        names["get_ipython"]().events.register("post_run_cell", show_failed_cell)
     study = given.pop("study", QUICKSTART)
     place = STAGES[stage].notebook
     if not isinstance(study, str):
@@ -144,7 +150,33 @@ def from_notebook(stage: str, names: dict[str, Any]) -> Any:
     process.watch()
     process.claim_gpu(stage)
     chosen = parameters.check(stage, given, place).model_dump()
-    return parameters.check(stage, resolve(stage, chosen, study), place)
+    resolved = parameters.check(stage, resolve(stage, chosen, study), place)
+    if not process.is_under_command():
+        print(_describe(stage, resolved.out))
+    return resolved
+
+
+def show_failed_cell(result: Any) -> None:
+    """Scrolls JupyterLab to a cell that failed, by IPython's result of it: "Run All Cells" leaves it at the last cell,
+    and the message out of sight."""
+    if not result.success:
+        from IPython.display import display  # there where a kernel calls this
+
+        time.sleep(LATE)
+        display({"application/javascript": SCROLL, "text/plain": "(The error stands above.)"}, raw=True)
+
+
+def _describe(stage: str, out: str) -> str:
+    """One sentence, for a reader who has changed parameters: which run they name, and whether it is finished."""
+    name, found = f"{stage}/{Path(out).name}", status.run_status(out)
+    begun = (files.staging_dir(name) / "attempt.json").is_file()
+    known = {
+        "done": "is finished; the cells below show it",
+        "running": f"is not finished: {found.error}",
+        "damaged": f"is damaged ({found.error}); the cells below make it again",
+    }
+    unfinished = "was stopped; the cells below continue it" if begun else "does not exist yet; the cells below make it"
+    return f"The parameters are valid. The run {name} {known.get(found.state, unfinished)}."
 
 
 def _assigned(history: list[str]) -> set[str] | None:

@@ -36,7 +36,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from studykit.errors import UserError, show
+from studykit.errors import Interrupted, UserError, show
 from studykit.runs import code_digest, process, provenance
 from studykit.runs.files import files_below, fsync, home, project_path, sha256, staging_dir, write_json
 from studykit.runs.locks import locked
@@ -166,7 +166,8 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
     """Opens the run directory `out`, locked for writing unless it is finished already.
 
     Waits up to `wait` seconds for another writer, then raises UserError with its process and host. Also raises it when
-    `out` holds a finished run with other parameters. A damaged run is announced and written again.
+    `out` holds a finished run with other parameters. A damaged run is announced and written again. An interruption
+    becomes one sentence, `Interrupted`.
     """
     values = params if isinstance(params, dict) else params.model_dump()
     final = project_path(out)
@@ -185,6 +186,10 @@ def open_run(out: str | Path, *, stage: str, params: Any, wait: float = 15.0) ->
             print(f"{run.name}: {begins}.", flush=True)
         try:
             yield run
+        except Interrupted:  # a training, which says at which step
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted(f"{run.name} is stopped; run this cell again to go on.") from None
         finally:
             if not run.done:
                 _write_attempt(run)

@@ -3,8 +3,9 @@
 A run costs its amount of work (see `work`) times the seconds that a unit of it takes. These are, the best first:
 
 1. the mean of the finished runs of the same stage in this plan;
-2. that of the same stage in other studies on the same base;
-3. the prior of the stage, times how much slower or faster than its prior the work that is known was.
+2. that of its trainings that are running, by what they took for their steps until now;
+3. that of the same stage in other studies on the same base;
+4. the prior of the stage, times how much slower or faster than its prior the work that is known was.
 
 Where nothing is known of any stage, priors hold for a base that the study trains itself, such as the quickstart's; how
 long a published base takes is then unknown. The runs are then laid out in time as Snakemake would start them: each
@@ -27,7 +28,7 @@ from studykit.study.plan import Run
 from studykit.workflow.steps import modified, training_step
 
 STARTUP = 3.0  # seconds that a notebook takes besides its run, until some have ended: it starts, and draws its figures
-MIN_SHARE = 0.05  # share of a training from which its own speed tells when it ends
+MIN_SHARE = 0.1  # share of a training from which its own speed tells when it ends, and how fast the others are
 PRIORS = {  # seconds per unit of work, of the order of a quickstart on two cores; earlier runs replace them
     "base_model": 0.0036, "data": 5.0, "adapter": 0.0059, "fusion": 0.0070, "evaluate": 8.0, "fusion_attention": 0.03,
     "compare": 5.0, "gather": 5.0,
@@ -61,12 +62,13 @@ def time_left(
         at_a_time: number of runs at a time; of those that use a GPU at most `gpus`, if there are any.
         startup: seconds that a notebook takes besides its run.
     """
-    speeds, complete = unit_seconds(planned), True
+    paces = {run: pace for run in states if states[run] == "running" and (pace := _pace(run, spent.get(run, 0.0)))}
+    speeds, complete = unit_seconds(planned, {run: whole for run, (whole, _) in paces.items()}), True
     running: dict[Run, float] = {}
     waiting: dict[Run, float] = {}
     for run, state in states.items():
         done, unit = spent.get(run, 0.0), speeds.get(run.stage)
-        remaining = _own_speed(run, done) if state == "running" else None
+        remaining = paces[run][1] if run in paces else None
         if remaining is None:
             complete = complete and unit is not None
             whole = unit * work(run.stage, run.params) + startup if unit else 0.0
@@ -107,14 +109,21 @@ def makespan(seconds: Mapping[Run, float], running: int, at_a_time: int, gpus: i
     return max(ends.values(), default=0.0)
 
 
-def unit_seconds(planned: Iterable[Run]) -> dict[str, float]:
-    """Returns the seconds per unit of work of every stage of a plan of which they can be told."""
+def unit_seconds(planned: Iterable[Run], running: Mapping[Run, float] | None = None) -> dict[str, float]:
+    """Returns the seconds per unit of work of every stage of a plan of which they can be told.
+
+    Args:
+        running: the seconds that running trainings take as a whole, by their own speed.
+    """
+    running = running or {}
     by_stage: dict[str, list[Run]] = {}
     for run in planned:
         by_stage.setdefault(run.stage, []).append(run)
     known: dict[str, float] = {}
     for stage, runs in by_stage.items():
         found = [measured for run in runs if (measured := _measured(files.home() / run.dir))]
+        if not found:
+            found = [(running[run], work(stage, run.params), _base(run.params)) for run in runs if run in running]
         if not found:
             others = (_measured(file.parent) for file in (files.home() / "runs" / stage).glob(f"*/{MANIFEST}"))
             found = [measured for measured in others if measured and measured[2] == _base(runs[0].params)]
@@ -162,15 +171,16 @@ def _read(directory: Path, _written: float) -> tuple[float, float, tuple[Any, ..
         return None
 
 
-def _own_speed(run: Run, spent: float) -> float | None:
-    """Seconds that a training still needs by its own speed, earlier attempts counted; None where too little is done."""
+def _pace(run: Run, spent: float) -> tuple[float, float] | None:
+    """Seconds that a training takes as a whole and still needs, by its own speed, earlier attempts counted; None where
+    too little is done."""
     step = training_step(run)
     if step is None or step.share < MIN_SHARE:
         return None
     attempt = read_attempt(files.staging_dir(run.name))
     since = min(spent, time.time() - step.written)  # what has been done since the checkpoint is not known
-    until = (attempt.seconds if attempt else 0.0) + spent - since
-    return max(1.0, until * (1 - step.share) / step.share - since)
+    whole = ((attempt.seconds if attempt else 0.0) + spent - since) / step.share
+    return whole, max(1.0, whole * (1 - step.share) - since)
 
 
 def describe_time_left(seconds: float, complete: bool) -> str:

@@ -1,4 +1,5 @@
-"""Notebook 05 in a real JupyterLab: its explorer says and saves the record's numbers, one's own text is read, muted."""
+"""Notebooks in a real JupyterLab: the explorer of 05 says and saves the record's numbers, and a new text can be read;
+02 with a wrong value, without a mouse, interrupted, restarted, and beside another writer."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import pytest
 
 from studykit.attention.record import FusionRecord, mean_weights
 from studykit.attention.token_kinds import KINDS
+from studykit.runs import files, locks
 from tests import tiny
 from tests.browser.test_explorer import Opened, matrix
 from tests.notebooks.conftest import copy_project
@@ -25,6 +27,8 @@ from tests.project import environment
 pytestmark = pytest.mark.notebooks
 NOTEBOOK = "notebooks/05_fusion_attention.ipynb"
 OUT = "runs/fusion_attention/lab-0000000009"
+ADAPTER = "notebooks/02_adapter.ipynb"
+TRAINED = "runs/adapter/lab-0000000008"
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 CELLS = "[...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
 ERRORS = f"{CELLS}.flatMap(c => c.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.evalue)"
@@ -39,14 +43,21 @@ def project(tmp_path_factory):
         patch.setenv("STUDYKIT_HOME", str(home))
         patch.chdir(home)
         p = tiny.trained_fusion(home, "exclude")
-    notebook = nbformat.read(home / NOTEBOOK, as_version=4)
+    runs = {"base": p.base, "data": p.data}
+    fill(home / NOTEBOOK, runs | {"trained_runs": [p.out], "method": "advfusion_exclude", "seeds": [0], "samples": 4,
+                                  "out": OUT})  # fmt: skip
+    fill(home / ADAPTER, runs | {"start": [], "language": "lua", "steps": 400, "eval_every": 20, "patience": 0,
+                                 "batch_size": 4, "out": TRAINED})  # fmt: skip
+    return home
+
+
+def fill(file, values):
+    """Writes values into the parameters cell of a notebook."""
+    notebook = nbformat.read(file, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    values = {"base": p.base, "data": p.data, "trained_runs": [p.out], "method": "advfusion_exclude", "seeds": [0],
-              "samples": 4, "out": OUT}  # fmt: skip
     for name, value in values.items():
         cell.source = re.sub(rf"^({name}: .+?) = .*?(  # .*)$", rf"\1 = {value!r}\2", cell.source, flags=re.M)
-    nbformat.write(notebook, home / NOTEBOOK)
-    return home
+    nbformat.write(notebook, file)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +70,8 @@ def lab(project, tmp_path_factory):
     kinds = ("_CONFIG", "_RUNTIME", "LAB_SETTINGS", "LAB_WORKSPACES")
     places = {f"JUPYTER{kind}_DIR": str(own / kind) for kind in kinds}
     settings = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root", "--IdentityProvider.token=t",
-                "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
+                "--LabApp.expose_app_in_browser=True",
+                f"--LabApp.app_settings_dir={project}/profiles/jupyterlab",
                 f"--ServerApp.root_dir={project}"]  # fmt: skip
     with open(own / "log", "wb") as log:
         server = subprocess.Popen(
@@ -131,14 +143,18 @@ def explore_as_a_reader(shown, records):
         np.testing.assert_allclose(weights, last.samples[0].weights[layer], atol=5e-3)
 
 
+def open_notebook(page, lab, name):
+    page.goto(f"{lab}/lab/tree/{name}?token=t&reset", wait_until="domcontentloaded")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
+    page.wait_for_function(IDLE, timeout=90_000)
+
+
 def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(f"{lab}/lab/tree/{NOTEBOOK}?token=t&reset", wait_until="domcontentloaded")
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
-    page.wait_for_function(IDLE, timeout=90_000)
+    open_notebook(page, lab, NOTEBOOK)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_function(DONE, timeout=120_000)
     assert page.evaluate(ERRORS) == []
@@ -178,6 +194,71 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     other = page.locator("td:text-matches('^\\\\d\\\\.\\\\d{4}$')").all_text_contents()
     assert len(other) == 1 and other[0] not in losses, "phase 1 begins with its own mask, and is read as trained"
     assert said == [] and [url for url in asked if not url.startswith((lab, "about:", "blob:", "data:"))] == []
+    page.close()
+
+
+def test_a_notebook_by_keyboard_alone_wrong_interrupted_restarted_beside_a_writer(lab, project, browser, monkeypatch):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    open_notebook(page, lab, ADAPTER)
+    press = page.keyboard.press
+
+    def outputs():
+        return page.evaluate(f"{CELLS}.map(c => c.outputs.toJSON().map(o => o.text || o.evalue || '').join(''))")
+
+    def wait_until(holds):
+        until = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < until, outputs()
+            page.wait_for_timeout(100)
+
+    def wait_for(words):
+        wait_until(lambda: any(words in text for text in outputs()))
+
+    def assign(line):
+        """Writes a line at the end of the parameters cell, the fourth, then runs the whole notebook."""
+        press("Escape")
+        for key in (*["k"] * 30, "j", "j", "j", "Enter", "Control+End"):  # up, down, edit, to the end
+            press(key)
+        page.keyboard.type(f"\n{line}")
+        press("Escape")
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+    page.click(".jp-Cell >> nth=0")  # as Tab would, after the menus
+    assign("seed = 'zero'")
+    wait_for("02_adapter: seed is 'zero'; it must be an integer (the seed decides")
+    message = page.locator(".jp-OutputArea-output", has_text="it must be an integer")
+    page.wait_for_timeout(1500)  # until Lab has settled at the last cell
+    at = message.bounding_box()
+    assert at and 0 < at["y"] < 900, "the message is in sight"
+    assert len(page.evaluate(ERRORS)) == 1, "no cell after it runs"
+    assert page.locator(".Toastify__toast").count() == 0, "no news"
+
+    monkeypatch.setenv("STUDYKIT_HOME", str(project))
+    with locks.locked(files.staging_dir("adapter/lab-0000000008"), "adapter", 5):
+        assign("seed = 0")
+        wait_for("The parameters are valid. The run adapter/lab-0000000008 is not finished: being written by process")
+        wait_for(f"another notebook or command makes this run (process {os.getpid()} on ")
+    wait_for("adapter/lab-0000000008: starts.")
+    checkpoints = files.staging_dir("adapter/lab-0000000008") / "checkpoints"
+    wait_until(lambda: any(checkpoints.rglob("trainer_state.json")))
+    press("i")
+    press("i")
+    wait_for("run this cell again to go on.")
+    assert [re.sub(r"\d+", "N", error) for error in page.evaluate(ERRORS)] == [
+        "Stopped at step N; run this cell again to go on."
+    ]
+    press("0")
+    press("0")
+    page.wait_for_selector(".jp-Dialog button.jp-mod-accept")
+    press("Enter")
+    page.wait_for_function("() => !document.querySelector('.jp-Dialog')")
+    page.wait_for_function(IDLE, timeout=60_000)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    wait_for("was stopped; the cells below continue it.")
+    wait_for("adapter/lab-0000000008: continues, attempt 2.")
+    wait_for("adapter/lab-0000000008: published after")
+    page.wait_for_function(DONE, timeout=60_000)
+    assert page.evaluate(ERRORS) == []
     page.close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+from typing import Literal, get_args, get_origin
 
 import nbformat
 import pytest
@@ -74,3 +76,23 @@ def test_parameters_are_typed_commented_and_the_quickstarts_own(stage):
     assert given == (usual if stage == "gather" else runs_notebook.defaults(stage))
     for line in cell.source.splitlines():
         assert ": " in line.split("=")[0] and "  # " in line, f"typed and commented: {line}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_name_their_choices_and_headings_make_a_table_of_contents(stage):
+    """`papermill --help-notebook` prints the comments; JupyterLab lists the headings."""
+    (cell,) = tagged(read(stage))
+    lines = {line.split(":")[0]: line for line in cell.source.splitlines()}
+    for name, field in STAGES[stage].model.model_fields.items():
+        comment = lines[name].split("  # ")[1]
+        assert [word for word in choices(field.annotation) if word not in comment] == [], name
+    prose = "\n".join(cell.source for cell in read(stage).cells if cell.cell_type == "markdown")
+    levels = [len(mark) for mark in re.findall(r"^(#+) ", prose, flags=re.MULTILINE)]
+    assert levels[0] == 1 and set(levels[1:]) <= {2, 3} and levels[1] == 2
+
+
+def choices(annotation) -> list[str]:
+    """Returns the words that a type accepts, other than any text."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for part in get_args(annotation) for word in choices(part)]

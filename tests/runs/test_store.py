@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studykit.errors import UserError
+from studykit.errors import Interrupted, UserError
 from studykit.runs import code_digest, files, locks, provenance, store
 from studykit.runs import process as runs_process
 from studykit.runs import status as runs_status
@@ -182,6 +182,16 @@ def test_a_failing_cell_releases_the_lock_and_keeps_checkpoints():
             raise ZeroDivisionError
     with opened(wait=0) as run:
         assert (run.checkpoints / "last").exists()
+
+
+def test_an_interruption_is_one_sentence_and_keeps_checkpoints():
+    with pytest.raises(Interrupted, match="^adapter/lua-bottleneck-s0-.* is stopped; run this cell again to go on.$"):
+        with opened() as run:
+            (run.checkpoints / "last").write_text("7")
+            raise KeyboardInterrupt
+    with pytest.raises(Interrupted, match="^at step 3$"), opened() as run:
+        assert (run.checkpoints / "last").read_text() == "7" and run.attempt == 2
+        raise Interrupted("at step 3")
 
 
 def test_checkpoints_of_other_code_are_dropped(home, capsys):

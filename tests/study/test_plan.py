@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studykit.errors import UserError
-from studykit.runs import notebook
+from studykit.runs import notebook, process
 from studykit.study import fields, file, parameters, plan, tiny_values
 from studykit.study import methods as study_methods
 from studykit.study.fields import POLYGLOT
@@ -348,6 +348,28 @@ def test_the_target_needs_no_steps_of_its_own():
     steps = target.params["steps"]
     assert by_hand("adapter", **cell).out == by_hand("adapter", **(cell | {"steps": steps})).out == target.dir
     assert by_hand("adapter", **(cell | {"steps": steps + 1})).out != target.dir
+
+
+def test_a_notebook_by_hand_says_which_run_its_parameters_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.delenv("STUDYKIT_COMMAND", raising=False)
+    values = QUICKSTART[0].params | {"out": "runs/base_model/mine-0123456789"}
+
+    def said() -> str:
+        by_hand("base_model", **values)
+        return capsys.readouterr().out.strip()
+
+    assert said() == (
+        "The parameters are valid. The run base_model/mine-0123456789 does not exist yet; the cells below make it."
+    )
+    staging = tmp_path / "runs/.staging/base_model/mine-0123456789"
+    staging.mkdir(parents=True)
+    (staging / "attempt.json").write_text("{}")
+    assert said().endswith("was stopped; the cells below continue it.")
+    made_runs.finish(tmp_path / values["out"], "base_model", values)
+    assert said().endswith("is finished; the cells below show it.")
+    monkeypatch.setenv("STUDYKIT_COMMAND", process.name())
+    assert said() == "", "under the command"
 
 
 def test_a_new_seed_stands_on_the_same_data():

@@ -129,6 +129,16 @@ def test_a_training_is_timed_by_its_own_speed_once_it_has_some(home, planned):
     assert left(16) == pytest.approx(10 - 6, abs=1), "the half was done when its checkpoint was written"
 
 
+def test_a_first_training_tells_how_fast_the_others_will_be(home, planned):
+    """Until the first run has ended: after a tenth of it, on a machine four times as slow as the priors say."""
+    base, rest = of(planned, "base_model"), {run: "waiting" for run in planned if run.stage in ("adapter", "fusion")}
+    expected, _ = time_left.time_left(planned, rest, {}, 1, startup=0)
+    took = 4 * time_left.PRIORS["base_model"] * time_left.work("base_model", base.params)
+    checkpoint(home, base, 10, 100, 1.0)
+    slow, complete = time_left.time_left(planned, rest | {base: "running"}, {base: 0.1 * took}, 1, startup=0)
+    assert complete and slow - 0.9 * took == pytest.approx(4 * expected, rel=0.05)
+
+
 def test_other_studies_tell_of_runs_on_the_same_base_alone(home, planned):
     adapter = of(planned, "adapter")
     prior = time_left.time_left(planned, {adapter: "waiting"}, {}, 1)
