@@ -6,13 +6,13 @@ everything else is added to sums batch by batch.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from studykit.attention.record import PHASES, FusionRecord, Origin, RecordedSample, norm_shares, token_marks
@@ -20,7 +20,7 @@ from studykit.attention.token_kinds import OTHER, token_kinds
 from studykit.data.encoding import EncodedRow, encode_row
 from studykit.data.rows import Row
 from studykit.errors import UserError
-from studykit.training.batches import pad
+from studykit.training.batches import pad, token_losses
 from studykit.tuners import fusion_layers, record_fusion
 from studykit.tuners.layer import PassWeights
 from studykit.tuners.placement import Site
@@ -77,7 +77,9 @@ def capture(
         with torch.no_grad(), tqdm(total=len(rows), desc=f"fusion weights, {phase}", disable=not progress) as bar:
             for start in range(0, len(rows), batch_size):
                 batch = by_length[start : start + batch_size]
-                last_pass = _forward(model, [encoded[i].input_ids for i in batch], tokenizer.pad_token_id or 0)
+                in_full = [rows[i].id in kept_ids for i in batch]
+                sequences = [encoded[i].input_ids for i in batch]
+                last_pass, losses = _forward(model, sequences, in_full, tokenizer.pad_token_id or 0)
                 if record is None:
                     ids = [row.id for row in rows]
                     record = FusionRecord.empty(last_pass.members, target, phase, _layer_labels(last_pass.weights), ids)
@@ -88,8 +90,8 @@ def capture(
                     tokens = token_strings(tokenizer, encoded[i].input_ids, strings)
                     kinds = row_kinds(tokenizer, rows[i], encoded[i], tokens)
                     record.add(i, w, shares, marks, kinds)
-                    if rows[i].id in kept_ids:
-                        halves = w.astype(np.float16), shares.astype(np.float16)
+                    if in_full[b]:
+                        halves = (one.astype(np.float16) for one in (w, shares, losses[b, : lengths[i]]))
                         kept[i] = RecordedSample(rows[i].id, tokens, marks, kinds, *halves)
                 bar.update(len(batch))
     finally:
@@ -105,22 +107,21 @@ def capture(
     return record
 
 
-def _forward(model: Any, sequences: list[list[int]], pad_token_id: int) -> PassWeights:
-    """Returns the fusion weights of one batch, padded on the right as in training."""
+def _forward(
+    model: Any, sequences: list[list[int]], with_losses: list[bool], pad_token_id: int
+) -> tuple[PassWeights, np.ndarray]:
+    """Returns the fusion weights of one batch, padded on the right as in training, and the loss behind each token.
+
+    Losses are (B, T), 0 in sequences without losses: their logits are not computed, as a vocabulary of 150k would make
+    them gigabytes.
+    """
     device = next(model.parameters()).device
     ids = pad(sequences, pad_token_id).to(device)  # (B, T)
     attended = pad([[1] * len(sequence) for sequence in sequences], 0).to(device)  # (B, T)
+    labelled = attended.bool() & torch.tensor(with_losses, device=device)[:, None]
     with record_fusion(model) as last_pass:
-        model(input_ids=ids, attention_mask=attended, **_without_logits(model))
-    return last_pass
-
-
-def _without_logits(model: Any) -> dict[str, Any]:
-    """Returns arguments that spare the cache and all logits but the last: a vocabulary of 150k makes them gigabytes."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    options = {"use_cache": False, "logits_to_keep": 1}
-    accepted = inspect.signature(base.forward).parameters.keys()
-    return {name: value for name, value in options.items() if name in accepted}
+        losses = token_losses(model, {"input_ids": ids, "attention_mask": attended}, ids.where(labelled, -100))
+    return last_pass, F.pad(losses, (0, 1)).float().cpu().numpy()
 
 
 def _stack(by_site: dict[Site, torch.Tensor]) -> np.ndarray:

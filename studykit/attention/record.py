@@ -6,7 +6,7 @@ three grains:
 - for *every* sample the sums over its prompt tokens and over its completion tokens, so means are exact and intervals
   can resample samples;
 - over all samples the same sums by kind of token (`token_kinds`: keyword, identifier, ...);
-- for chosen samples the weights of every token (float16).
+- for chosen samples the weights of every token (float16), and the loss of the token that it predicts.
 
 Besides the raw weight a record holds the **norm-weighted share**, alpha_n ||W_v u_n|| normalised over the members of a
 token: the weight alone overstates a member whose output is tiny. In AdvFusion's phase 1 the zeroed slot holds softmax
@@ -48,7 +48,7 @@ from studykit.runs.files import atomic_write
 from studykit.study import methods
 from studykit.study.methods import BEFORE_TRAINING
 
-FORMAT = 5  # of the file: 3 added the method, 4 kinds by Pygments and the placement, 5 saturation and kinds of prose
+FORMAT = 6  # of the file: 4 kinds by Pygments and the placement, 5 saturation and kinds of prose, 6 losses of tokens
 PROMPT, COMPLETION, LAST = 0, 1, 2
 POOLS = {"prompt": [PROMPT], "completion": [COMPLETION], "both": [PROMPT, COMPLETION]}
 PHASES = tuple(dict.fromkeys(p.recorded_as for p in (BEFORE_TRAINING, *chain(*methods.PHASES.values()))))
@@ -66,6 +66,7 @@ class RecordedSample:
     kinds: np.ndarray  # (T,) uint8: index into token_kinds.KINDS
     weights: np.ndarray  # (L, T, A) float16, softmax weights
     shares: np.ndarray  # (L, T, A) float16, norm-weighted shares
+    losses: np.ndarray  # (T,) float16, loss in nats of the next token, which each token predicts; 0 at the last
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ class FusionRecord:
         meta = {name: getattr(self, name) for name in _META} | {"format": FORMAT}
         meta["samples"] = [{"id": sample.id, "tokens": sample.tokens} for sample in self.samples]
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        if self.samples:  # token axes are joined, so that the file holds four more arrays however many samples are kept
+        if self.samples:  # token axes are joined, so that the file holds five more arrays however many samples are kept
             arrays["kept_marks"] = np.concatenate([sample.marks for sample in self.samples])
             arrays["kept_kinds"] = np.concatenate([sample.kinds for sample in self.samples])
+            arrays["kept_losses"] = np.concatenate([sample.losses for sample in self.samples])
             arrays["kept_weights"] = np.concatenate([sample.weights for sample in self.samples], axis=1)
             arrays["kept_shares"] = np.concatenate([sample.shares for sample in self.samples], axis=1)
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
@@ -197,7 +199,8 @@ class FusionRecord:
             start = span.stop
             marks, kinds = arrays["kept_marks"][span], arrays["kept_kinds"][span]
             weights, shares = arrays["kept_weights"][:, span], arrays["kept_shares"][:, span]
-            samples.append(RecordedSample(kept["id"], kept["tokens"], marks, kinds, weights, shares))
+            losses = arrays["kept_losses"][span]
+            samples.append(RecordedSample(kept["id"], kept["tokens"], marks, kinds, weights, shares, losses))
         return cls(**{name: meta[name] for name in _META}, **{name: arrays[name] for name in _ARRAYS}, samples=samples)
 
 

@@ -16,6 +16,7 @@ from studykit.attention.summary import AttentionSummary
 from studykit.evaluation.gathered import read_gathered
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import ComparisonResults, MethodSummary, MetricComparison, read_results
+from studykit.evaluation.worth import Worth, read_worth
 from studykit.report import conclusions, figures, fusion_weights, pooled, verdicts
 from studykit.runs import files
 from studykit.runs.text import plural
@@ -97,6 +98,8 @@ def read_findings(run: Run, target: str) -> Findings | None:
     further = [figures.own_weight_slopes(results.attention, target, looks=looks)] if results.attention else []
     if summaries := attention_summaries(run.params.get("attention")):
         further.append(figures.change_panels(fusion_weights.changes(summaries), **fusion_weights.about(summaries)))
+    if worths := member_worths(run.params.get("attention")):
+        further.append(figures.member_worth(worths, looks=looks))
     return Findings(
         answer=answer,
         forest=Markup(figures.figure_html(figures.forest(main, **options))),
@@ -113,6 +116,12 @@ def attention_summaries(places: Mapping[str, str] | None) -> dict[str, Attention
     """Returns the fusion weights of attention runs, by method; without those that are not there."""
     written = {method: files.project_path(place) / "summary.json" for method, place in (places or {}).items()}
     return {method: AttentionSummary.read(file) for method, file in written.items() if Path(file).is_file()}
+
+
+def member_worths(places: Mapping[str, str] | None) -> dict[str, Worth]:
+    """Returns what members are worth to the finished fusions of attention runs, by method; without what is missing."""
+    found = {method: read_worth(f"{place}/worth.json") for method, place in (places or {}).items()}
+    return {method: worth for method, worth in found.items() if worth and worth.finished}
 
 
 def question_lines(results: ComparisonResults) -> list[QuestionLine]:

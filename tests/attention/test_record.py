@@ -141,6 +141,15 @@ def test_kept_samples_are_the_first_rows_in_full(model, tokenizer):
     assert text.startswith("write ") and text.endswith("return <<end>")
 
 
+def test_a_kept_token_has_the_loss_of_the_next_one(model, tokenizer):
+    kept = {sample.id: sample for sample in recorded(model, tokenizer, batch_size=4, keep=["r5", "r2"]).samples}
+    for item in (ROWS[2], ROWS[5]):
+        ids = torch.tensor(encode_row(item, tokenizer, *LIMITS).input_ids)
+        with torch.no_grad():
+            expected = torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
+        np.testing.assert_allclose(kept[item.id].losses, [*expected, 0], rtol=2e-3)
+
+
 def test_chosen_samples_are_kept_by_their_ids(model, tokenizer):
     record = recorded(model, tokenizer, batch_size=2, keep=["r5", "r2"], origin=Origin(base="tiny-0"))
     assert [sample.id for sample in record.samples] == ["r2", "r5"] and record.base == "tiny-0"

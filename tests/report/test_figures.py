@@ -30,7 +30,7 @@ from studykit.evaluation.results import (
     OwnAttention,
     Verdict,
 )
-from studykit.evaluation.worth import MemberWorth
+from studykit.evaluation.worth import MemberWorth, Worth
 from studykit.report.figures import comparison, fusion, heatmaps, style, training
 from studykit.report.figures import tokens as figures_tokens
 from studykit.report.figures.forest import forest
@@ -62,7 +62,8 @@ def shares(layers: int = 4, seed: int = 0, members: int = 3) -> np.ndarray:
 def record(tokens: list[str], layers: int = 3) -> FusionRecord:
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=(layers, len(tokens))).astype(np.float16)
     kinds = np.zeros(len(tokens), np.uint8)
-    sample = RecordedSample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), kinds, weights, weights)
+    sample = RecordedSample("r<1>", tokens, token_marks(len(tokens) // 2, len(tokens)), kinds, weights, weights,
+                            np.zeros(len(tokens), np.float16))  # fmt: skip
     made = FusionRecord.empty(MEMBERS, TARGET, "phase 2", [f"L{i + 1}" for i in range(layers)], ["r<1>"])
     made.samples.append(sample)
     return made
@@ -140,6 +141,10 @@ WORTH = [
                 by_seed=[0.05, 0.15], seed_interval=None, weight=0.4, share=0.5)
     for member in MEMBERS
 ]  # fmt: skip
+WORTHS = {
+    method: Worth(method=method, target=TARGET, samples=N, seeds=2, members=WORTH, correlations=[])
+    for method in ("adapterfusion", "advfusion_zero")
+}
 LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
 
 FIGURES = {
@@ -161,6 +166,7 @@ FIGURES = {
         {"a": SEEDS[..., 2]}, target=TARGET, members=3, samples=N
     ),
     "weight_against_worth": lambda: fusion.weight_against_worth(WORTH, TARGET, samples=N),
+    "member_worth": lambda: comparison.member_worth(WORTHS),
     "saturation_per_layer": lambda: fusion.saturation_per_layer({"a": SEEDS[..., 2]}, samples=N),
     "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
     "comparison": lambda: comparison.scores(SCORES, metric="pass@1 (%)", samples=N, baseline="base"),
@@ -456,6 +462,32 @@ def test_phases_of_a_loss_follow_each_other():
     assert {line.get_label() for line in below.lines} > {"validation, prompt + completion"}
     alone = training.loss_curves({"": [{"step": 5, "loss": 2.0}]}, samples=N)
     assert len(alone.axes) == 1
+
+
+def test_attention_is_drawn_layer_by_layer_in_the_phase_in_which_it_was_read():
+    looks = {phase: np.random.default_rng(n).dirichlet(np.ones(3), size=(3, 4)) for n, phase in enumerate("ab")}
+    logs = {
+        phase: [{"step": 10 * i, "eval_loss": 1.0, "attention": LOOK | {"weights": weights.tolist()}}
+                for i, weights in enumerate(of_phase)]
+        for phase, of_phase in looks.items()
+    }  # fmt: skip
+    axes = training.attention_curves(logs, MEMBERS, TARGET, samples=N).axes[2]
+    for start, mesh, weights in zip((0, 20), axes.collections, looks.values(), strict=True):
+        np.testing.assert_array_equal(mesh.get_coordinates()[0, :, 0], start + np.array([0, 5, 15, 20]))
+        drawn = mesh.get_array().reshape(3, 4, 3)  # members from below, layers, looks
+        np.testing.assert_allclose(drawn[::-1].transpose(2, 1, 0), 100 * weights)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["python", "ruby", "lua (target)"]
+    assert axes.get_yticks()[0] > axes.get_yticks()[-1], "in the order of the members, from above"
+
+
+def test_members_are_worth_what_was_measured_in_the_look_of_their_method():
+    looks = style.method_looks(["base", *WORTHS])
+    figure = comparison.member_worth(WORTHS, looks=looks)
+    drawn = {line.get_label(): line for line in figure.axes[0].lines if line.get_label() in WORTHS}
+    for method, line in drawn.items():
+        assert (line.get_color(), line.get_marker()) == (looks[method].colour, looks[method].marker)
+        np.testing.assert_allclose(line.get_xdata(), [row.value for row in WORTH])
+    assert figure.caption.startswith("adapterfusion, advfusion_zero need python most."), "the message comes first"
 
 
 def test_overlong_samples_are_counted_not_dropped():

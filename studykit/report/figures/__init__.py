@@ -6,7 +6,7 @@ many studies, `heatmaps` and `fusion` weights by layer and member, `tokens` the 
 trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
-from studykit.report.figures.comparison import cost, own_weight_slopes, scores
+from studykit.report.figures.comparison import cost, member_worth, own_weight_slopes, scores
 from studykit.report.figures.forest import forest
 from studykit.report.figures.fusion import (
     attention_by_phase,
@@ -37,6 +37,7 @@ __all__ = [
     "fusion_panels",
     "length_histograms",
     "loss_curves",
+    "member_worth",
     "method_looks",
     "own_weight_slopes",
     "phase_comparison",

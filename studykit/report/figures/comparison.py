@@ -1,4 +1,4 @@
-"""Figures of notebooks 04 and 06: scores, the weight of the target's own adapter, and costs."""
+"""Figures of notebooks 04 and 06: scores, the weight of the target's own adapter, the worth of members, and costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from studykit.evaluation.results import Interval, MethodCost, MethodSummary, OwnAttention
+from studykit.evaluation.worth import Worth
 from studykit.report.figures.style import (
     GREY,
     Look,
@@ -138,6 +139,53 @@ def _plot_row(axes: Axes, y: int, value: float, interval: Interval | None, point
 
 def _interval_text(interval: Interval | None, digits: str) -> str:
     return f"({interval.low:{digits}} to {interval.high:{digits}})" if interval else "(no interval)"
+
+
+@styled
+def member_worth(worths: Mapping[str, Worth], *, looks: Mapping[str, Look] | None = None) -> tuple[Figure, str, str]:
+    """Draws what each member is worth to the finished fusion of each method, with its interval over the test rows.
+
+    Args:
+        worths: worth by method, each with members that were excluded in turn.
+        looks: colours and markers by method, see `style.method_looks`.
+    """
+    first = next(iter(worths.values()))
+    members = list(dict.fromkeys(row.member for worth in worths.values() for row in worth.finished))
+    members.sort(key=lambda member: member == first.target)  # the target's comes last
+    figure, axes = new_figure(width=8.4, height=1.0 + len(members) * max(0.3, 0.13 * len(worths)))
+    axes, step = axes[0, 0], 0.7 / len(worths)
+    for n, (method, worth) in enumerate(worths.items()):
+        look = look_of(method, looks)
+        places = [members.index(row.member) + (n - (len(worths) - 1) / 2) * step for row in worth.finished]
+        for y, row in zip(places, worth.finished, strict=True):
+            if row.interval:
+                axes.plot((row.interval.low, row.interval.high), (y, y), color=look.colour, linewidth=1.4)
+        values = [row.value for row in worth.finished]
+        axes.plot(values, places, label=method, linestyle="none", **marker_style(look, size=6))
+    for border in np.arange(len(members) - 1) + 0.5:
+        axes.axhline(border, color="#dddddd", linewidth=0.6)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_yticks(range(len(members)), [f"{m} (target)" if m == first.target else m for m in members])
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="loss without the member \u2212 loss with it (nats per token)", ylabel="member adapter",
+             ylim=(len(members) - 0.5, -0.5))  # fmt: skip
+    axes.grid(axis="x")
+    legend_above(figure, axes)
+    most = {method: max(worth.finished, key=lambda row: row.value) for method, worth in worths.items()}
+    about = f"n = {plural(first.samples, 'sample')}, {plural(first.seeds, 'seed')}, completion tokens"
+    alt = f"What each of {len(members)} members is worth to {len(worths)} fusions, {about}; most: " + "; ".join(
+        f"{method} {row.member} {row.value:+.3f}" for method, row in most.items()
+    )
+    needs: dict[str, list[str]] = {}
+    for method, row in most.items():
+        needs.setdefault(row.member, []).append(method)
+    message = "; ".join(f"{', '.join(methods)} {'need' if len(methods) > 1 else 'needs'} {member} most"
+                        for member, methods in needs.items())  # fmt: skip
+    caption = (
+        f"{message}. What each member is worth to the finished fusion: its loss without the member (taken out of the "
+        f"softmax) minus its loss with it. Above 0 the member helps. Bars: 95 % intervals over the test rows. {about}."
+    )
+    return figure, f"{alt}.", caption
 
 
 @styled

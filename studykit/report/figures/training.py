@@ -9,7 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studykit.report.figures.style import GREY, category_style, legend_above, new_figure, styled
+from studykit.report.figures.style import (
+    GREY,
+    SEQUENTIAL,
+    category_style,
+    colour_bar,
+    legend_above,
+    new_figure,
+    styled,
+)
+from studykit.runs.text import plural
 
 # Looks of the curves beside the completion loss of validation, by the key of a training log.
 OTHER_LOSSES: dict[str, dict[str, Any]] = {
@@ -58,25 +67,53 @@ def _draw_borders(panels: np.ndarray, log: Log) -> None:
         panels[0].annotate(phase, xytext=(2, 3), **at)
 
 
+def _draw_weights_by_layer(axes: Axes, phases: Sequence[tuple], members: Sequence[str], target: str) -> None:
+    """Draws the mean weight of each member in each layer at every look, as colours: a band of rows per member.
+
+    Between two looks the colour changes half-way. phases: the result of `_phases`.
+    """
+    looks = [[(start + row["step"], row["attention"]["weights"]) for row in rows if "attention" in row]
+             for start, _, rows in phases]  # fmt: skip
+    most = max(np.max(weights) for of_phase in looks for _, weights in of_phase)
+    depth = len(looks[0][0][1])
+    for of_phase in looks:
+        steps = np.array([step for step, _ in of_phase], dtype=float)
+        edges = np.concatenate([steps[:1], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
+        rows = np.array([np.array(weights).T[::-1].ravel() for _, weights in of_phase]).T  # (A L, looks), last A first
+        mesh = axes.pcolormesh(edges, np.arange(len(rows) + 1), 100 * rows, cmap=SEQUENTIAL, vmin=0, vmax=100 * most)
+        mesh.set_edgecolor("face")  # no hairlines between the cells
+    for border in range(depth, depth * len(members), depth):
+        axes.axhline(border, color="white", linewidth=1.5)
+    middle = depth * (np.arange(len(members))[::-1] + 0.5)
+    axes.set_yticks(middle, [f"{name} (target)" if name == target else name for name in members])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylabel(f"weight in {plural(depth, 'layer')}")
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    colour_bar(figure, mesh, axes, label="mean weight (%)", pad=0.01, aspect=14).outline.set_visible(False)
+
+
 @styled
 def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples: int) -> tuple[Figure, str, str]:
     """Draws the attention of a fusion while it trains, under its completion loss on the same steps.
 
-    From above: the completion loss of validation, the mean weight of each member over the layers, the share of
-    saturated tokens, and the gradient norms of W_q and W_k; the last two are means over the layers, in bands from the
-    least to the largest layer.
+    From above: the completion loss of validation, the mean weight of each member over the layers, the same weights
+    layer by layer, the share of saturated tokens, and the gradient norms of W_q and W_k; the last two are means over
+    the layers, in bands from the least to the largest layer.
 
     Args:
         logs: `TrainingResult.log` by phase, in order.
         samples: number of validation samples that were read.
     """
-    ratios = {"height_ratios": [1.2, 1.8, 1, 1]}
-    figure, grid = new_figure(4, 1, width=8.4, height=8.0, sharex=True, gridspec_kw=ratios)
-    axes = grid[1:]
-    losses = _draw_completion_loss(grid[0, 0], logs)
     phases = _phases(logs)
     steps = [start + row["step"] for start, _, rows in phases for row in rows if "attention" in row]
     looks: list[Mapping[str, Any]] = [row["attention"] for _, _, rows in phases for row in rows if "attention" in row]
+    tall = float(np.clip(0.11 * np.size(looks[0]["weights"]), 1.6, 5.0))  # inches of the panel of single layers
+    ratios = {"height_ratios": [1.3, 1.9, tall, 1.1, 1.1]}
+    figure, grid = new_figure(5, 1, width=8.4, height=6.8 + tall, sharex=True, gridspec_kw=ratios)
+    axes = grid[[1, 3, 4]]
+    losses = _draw_completion_loss(grid[0, 0], logs)
+    _draw_weights_by_layer(grid[2, 0], phases, members, target)
     weights = np.array([np.mean(look["weights"], axis=0) for look in looks])  # (looks, A)
     for i, member in enumerate(members):
         size, name = (2.4, f"{member} (target)") if member == target else (1.3, member)
@@ -106,9 +143,10 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
         f"{losses[-1]:.3f}."
     )
     caption = (
-        "Attention while the fusion trains, under its completion loss on validation rows: mean weight per member, "
-        "tokens with one weight above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over "
-        f"layers; bands: from the least to the largest layer. n = {samples} validation samples, completion tokens."
+        "Attention while the fusion trains, under its completion loss on validation rows: mean weight per member, the "
+        "same layer by layer (in the band of each member, the first layer is at the bottom), tokens with one weight "
+        "above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over layers; bands: from the "
+        f"least to the largest layer; vertical line: next phase. n = {samples} validation samples, completion tokens."
     )
     return figure, alt, caption
 
