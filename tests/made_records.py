@@ -53,7 +53,7 @@ def made_record(
         record.add(i, weights, shares, marks, kinds)
         if keep is None or i < keep:
             halves = weights.astype(np.float16), shares.astype(np.float16)
-            losses = rng.exponential(0.5, len(tokens)).astype(np.float16)
+            losses = np.random.default_rng([seed, i]).exponential(0.5, len(tokens)).astype(np.float16)
             record.samples.append(RecordedSample(ids[i], list(tokens), marks, kinds, *halves, losses))
     record.seed, record.mask, record.masked = seed, mask, [target] if mask != "none" else []
     record.checkpoint, record.base = checkpoint or f"{target}-made-s{seed}", "made-base"

@@ -21,6 +21,7 @@ from PIL import Image
 
 import studykit
 from studykit.attention.record import POOLS, entropy, mean_weights, target_weights
+from studykit.attention.token_kinds import KINDS
 from studykit.report import documents
 from studykit.report.explorer.payload import RAMP
 from studykit.report.figures import style
@@ -52,7 +53,10 @@ class Opened:
 
     def choose(self, **choices):
         for name, value in choices.items():
-            self.frame.select_option(f"#choose-{name}", value)
+            if name in ("a", "b"):
+                self.frame.click(f"#chip-{name}-{value}")
+            else:
+                self.frame.select_option(f"#choose-{name}", value)
 
     def cells(self, words=""):
         """(index, label) of the cells whose labels begin with these words."""
@@ -421,10 +425,9 @@ def test_two_series_and_their_difference_stand_on_the_same_tokens(show):
         lines = [box for box in boxes if box["id"].startswith("t2")]
         assert len({box["x"] for box in lines}) == len({box["w"] for box in lines}) == 1, "they stand in one column"
         page.hover(tracks[0][0])
-        framed = page.frame.evaluate(
-            "[...document.querySelectorAll('.mark')].map(m => Math.round(parseFloat(m.style.top)))"
-        )
-        assert {round(box["y"]) for box in lines} <= set(framed) and len(framed) > len(lines), "and are marked together"
+        framed = page.frame.evaluate("[...document.querySelectorAll('.mark')].map(m => parseFloat(m.style.top))")
+        assert all(min(abs(box["y"] - top) for top in framed) < 0.01 for box in lines), "and are marked together"
+        assert len(framed) == len(lines) + len(tracks) + 1, "with the pictures of all layers and the losses"
         rows = page.rows(member="ruby", position=3)
         assert [row["series"] for row in rows] == ["phase 1, seed 0", "phase 2, seed 0",
                                                    "phase 2, seed 0 − phase 1, seed 0"]  # fmt: skip
@@ -449,6 +452,127 @@ def test_several_tokens_are_pinned_and_averaged(show):
         page.frame.focus("canvas")
         page.page.keyboard.press("Escape")
         assert not page.rows(pinned=True)
+
+
+def test_the_loss_behind_a_token_is_drawn_linked_and_exported(show):
+    samples = [PAIR[phase][0].samples[1] for phase in PAIR]
+    with show(PAIR, view="tokens") as page:
+        page.choose(sample="1", pool="both")
+        rows = page.rows(member="ruby", layer="L1", series="phase 2, seed 0")
+        np.testing.assert_allclose([row["next_token_loss"] for row in rows], samples[1].losses, rtol=0.02, atol=0.02)
+        area = page.frame.evaluate("(({x, y, w, h}) => ({x, y, w, h}))"
+                                   "(document.querySelector('canvas').drawn.areas.at(-1))")  # fmt: skip
+        t, count = 2, len(samples[0].tokens)
+        place = {"x": area["x"] + area["w"] * (t + 0.5) / count + 2, "y": area["y"] + area["h"] - 1}
+        page.frame.hover("canvas", position=place)
+        words = page.frame.text_content(".tip")
+        assert words.startswith("token 3 ") and page.frame.locator(".mark").count() > 3
+        losses = [float(part.split()[1]) for part in words.split("next token: ")[1].split(", ")]
+        np.testing.assert_allclose(losses, [sample.losses[t] for sample in samples], rtol=0.03, atol=0.02)
+        page.choose(sort="loss")
+        names = page.frame.eval_on_selector("#choose-sample", "box => [...box.options].map(option => option.text)")
+        shown = [float(name.rsplit("(", 1)[1].split()[0]) for name in names]
+        expected = sorted((one.losses[:-1].mean() for one in PAIR["phase 2"][0].samples), reverse=True)
+        np.testing.assert_allclose(shown, expected, rtol=0.02, atol=0.02)
+
+
+def test_kinds_are_a_table_and_less_every_kind(show):
+    records = PAIR["phase 2"]
+    with show(PAIR, view="kinds") as page:
+        page.choose(pool="both")
+        for kind in ("keyword", "identifier"):
+            by_seed = np.array([mean_weights(r, "both", kinds=[kind]).mean(0) for r in records])
+            every = np.array([mean_weights(r, "both").mean(0) for r in records])
+            page.choose(less="none")
+            rows = page.rows(kind=kind)
+            np.testing.assert_allclose([row["weight"] for row in rows], by_seed.mean(0), atol=1e-6)
+            np.testing.assert_allclose([row["sd_over_seeds"] for row in rows], by_seed.std(0, ddof=1), atol=1e-6)
+            assert {row["tokens"] for row in rows} == {records[0].kind_counts[:2, KINDS.index(kind)].sum()}
+            page.choose(less="kinds")
+            np.testing.assert_allclose([row["weight"] for row in page.rows(kind=kind)], (by_seed - every).mean(0),
+                                       atol=1e-6)  # fmt: skip
+        page.choose(less="none", band="1")
+        expected = np.mean([mean_weights(r, "both", kinds=["keyword"])[1] for r in records], 0)
+        np.testing.assert_allclose([row["weight"] for row in page.rows(kind="keyword")], expected, atol=1e-6)
+        page.click(page.cells("phase 2 · keyword")[0][0])
+        assert page.frame.input_value("#choose-kind") == "0", "a row leads to its layers"
+
+
+def test_members_are_sorted_and_hidden_and_layers_grouped(show):
+    record = large_record(layers=24, tokens=6, members=4)
+    with show(record) as page:
+        page.frame.click("#choose-arrangement")
+        page.choose(order="weight", group="4")
+        mean = mean_weights(record)
+        rows = page.rows()
+        groups = list(dict.fromkeys(row["layer"] for row in rows))
+        assert groups[-1] == "L1 to L4" and len(groups) == 6, "the first layers are at the bottom"
+        order = list(dict.fromkeys(row["member"] for row in rows))
+        assert order == [record.members[m] for m in np.argsort(-mean.mean(0))]
+        shown = [row["weight"] for row in rows if row["layer"] == "L1 to L4"]
+        np.testing.assert_allclose(shown, mean[:4].mean(0)[np.argsort(-mean.mean(0))], atol=1e-6)
+        page.choose(group="alike", order="fused")
+        rows = page.rows()
+        assert len({row["layer"] for row in rows}) == 8
+        page.frame.uncheck("#choose-member-1")
+        assert {row["member"] for row in page.rows()} == {"member 0", "member 2", "member 3"}
+        page.choose(order="alike")
+        assert {row["member"] for row in page.rows()} == {"member 0", "member 2", "member 3"}
+
+
+def test_series_are_chips_that_show_and_hide(show):
+    with show(PAIR, view="all") as page:
+        assert {row["series"] for row in page.rows()} == set(PAIR)
+        page.frame.click("#chip-on-0")
+        assert {row["series"] for row in page.rows()} == {"phase 2"}
+        assert page.frame.get_attribute("#chip-on-0", "aria-pressed") == "false"
+        page.view("depth")
+        assert {row["series"] for row in page.rows()} == {"phase 2"}
+        page.frame.click("#chip-on-1")
+        assert {row["series"] for row in page.rows()} == set(PAIR), "there is always something to see"
+
+
+def test_keys_step_through_samples_layers_and_series(show):
+    with show(PAIR, view="tokens") as page:
+        page.frame.focus("canvas")
+        for key in ("j", "]", "]", "[", "a"):
+            page.page.keyboard.press(key)
+        assert page.frame.input_value("#choose-sample") == "1" and page.frame.input_value("#choose-layer") == "1"
+        assert page.frame.get_attribute("#chip-a-1", "aria-pressed") == "true"
+        page.page.keyboard.press("?")
+        assert "next or previous sample" in page.frame.text_content(".tip")
+        page.frame.focus("#choose-query")
+        page.page.keyboard.type("j")
+        assert page.frame.input_value("#choose-sample") == "1", "a letter in a field is a letter"
+
+
+def test_numbers_are_copied_as_tables_and_saved_as_a_figure_for_paper(show):
+    record = PAIR["phase 2"][0]
+    with show({"a_b": PAIR["phase 2"]}) as page:
+        page.page.context.grant_permissions(["clipboard-read"])
+
+        def copied(kind):
+            page.frame.evaluate("""() => document.addEventListener('copy', () => {
+                window.copied = document.activeElement.value; }, {once: true})""")
+            page.frame.select_option(".more", kind)
+            return page.frame.evaluate("window.copied")
+
+        values = [f"{100 * v:.1f}" for v in mean_and_sd(PAIR["phase 2"])[0][2]]
+        assert f"| L3 | {' | '.join(values)} |" in copied("Markdown") and "**a\\_b**" in copied("Markdown")
+        tex = copied("LaTeX")
+        assert f"L3 & {' & '.join(values)} \\\\" in tex and tex.count("\\midrule") == 1
+        assert copied("Python").startswith("studykit.explore(")
+        for view in ("layers", "compare", "all", "depth", "kinds", "tokens"):
+            page.view(view)
+            with page.page.expect_download() as download:
+                page.frame.select_option(".more", "PDF 3.3 in")
+            data = download.value.path().read_bytes()
+            assert data.startswith(b"%PDF-1.4") and b"/MediaBox [0 0 237.6 " in data
+            start = int(data.split(b"startxref\n")[1].split()[0])
+            places = [int(line.split()[0]) for line in data[start:].split(b"\n")[3:] if line.endswith(b"n ")]
+            assert [data[at:].split()[0] for at in places] == [str(i + 1).encode() for i in range(len(places))], view
+            assert b"(lua) Tj" in data or b"lua" in data
+        assert record.members == list(MEMBERS)
 
 
 def test_samples_are_named_by_their_words_and_sorted(show):
@@ -602,15 +726,17 @@ def test_a_cell_leads_to_its_tokens_and_keys_reach_every_cell(show):
         page.frame.focus("#tab-tokens")
         page.page.keyboard.press("ArrowRight")
         assert page.frame.get_attribute("#tab-layers", "aria-selected") == "true"
-        page.frame.click("summary")
+        page.frame.click("footer summary")
         page.frame.wait_for_selector(".numbers tbody tr")
         assert page.frame.locator(".numbers tbody tr").count() == len(MEMBERS) * 3
-        nameless = "[...document.querySelectorAll('select, input')].filter(e => !e.labels.length).length"
+        nameless = (
+            "[...document.querySelectorAll('select, input')].filter(e => !e.labels.length && !e.ariaLabel).length"
+        )
         assert page.frame.evaluate(nameless) == 0
         assert page.frame.get_attribute("canvas", "aria-label").startswith("Layers. Mean fusion weight")
 
 
-@pytest.mark.parametrize("view", ["layers", "compare", "all", "depth", "tokens"])
+@pytest.mark.parametrize("view", ["layers", "compare", "all", "depth", "kinds", "tokens"])
 def test_pictures_are_whole(show, view):
     with show(PAIR) as page:
         page.view(view)
@@ -626,7 +752,7 @@ def test_text_of_data_and_models_never_runs(show):
     names = [HOSTILE[1], HOSTILE[2], evil]
     record = made_record([HOSTILE, CODE], members=names, checkpoint=evil)
     with show({evil: record, HOSTILE[1]: record}, title=evil) as page:
-        for view in ("layers", "compare", "all", "depth", "tokens"):
+        for view in ("layers", "compare", "all", "depth", "kinds", "tokens"):
             page.view(view)
             if view == "tokens":
                 page.choose(show="b")  # the text of one series is short enough to be in sight
@@ -634,7 +760,7 @@ def test_text_of_data_and_models_never_runs(show):
                 page.hover(index)
             svg = page.saved("SVG").path().read_text()
             assert "<script" not in svg and "<img" not in svg and minidom.parseString(svg)
-        page.frame.click("summary")
+        page.frame.click("footer summary")
         assert page.frame.evaluate("document.body.dataset.pwned") is None
         assert page.page.evaluate("document.body.dataset.pwned") is None
         assert page.frame.locator("img, iframe, object").count() == 0 and page.frame.locator("script").count() == 2
@@ -671,7 +797,7 @@ def test_without_kept_samples_means_are_there_and_tokens_say_why_not(show):
 @pytest.mark.parametrize("width, height, scheme", [(400, 800, "dark"), (400, 800, "light"), (1920, 1080, "dark")])
 def test_phone_projector_and_dark(show, tmp_path, width, height, scheme):
     with show(PAIR, width, height, scheme) as page:
-        for view in ("layers", "compare", "all", "depth", "tokens"):
+        for view in ("layers", "compare", "all", "depth", "kinds", "tokens"):
             page.view(view)
             assert page.frame.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no sideways scrolling"
             assert page.frame.evaluate("document.querySelector('.stage').clientHeight") >= 160, "room to look at"

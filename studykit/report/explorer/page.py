@@ -25,19 +25,9 @@ from studykit.report.figures.style import Look
 from studykit.runs.files import write_text
 
 # Scripts in the order in which they are joined: each uses those before it.
-SCRIPTS = (
-    "data",
-    "colours",
-    "pens",
-    "words",
-    "panels",
-    "charts",
-    "views",
-    "tokens",
-    "link",
-    "controls",
-    "export",
-    "page",
+SCRIPTS = tuple(
+    "data colours pens words panels arrange charts views kinds tokens strip samples link controls copy pdf export page "
+    "pointer start".split()
 )
 SCRIPT_END = """})().catch(error => {
   const message = `This page could not start: ${error.message}. It needs a browser of 2023 or later.`;
@@ -46,8 +36,8 @@ SCRIPT_END = """})().catch(error => {
 });
 """
 SANDBOX = "allow-scripts allow-downloads"
-HEIGHT = 560, 800  # pixels of the frame: without layers, and at most
-VIEWS = ("layers", "compare", "all", "depth", "tokens")
+HEIGHT = 640, 820  # pixels of the frame: without layers, and at most
+VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens")
 BUDGET = 3_000_000  # compressed bytes of single tokens and their weights, which are at most 4 MB in a page
 
 
@@ -117,8 +107,8 @@ def explore(
         what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
             of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
         tokens: the tokens that are averaged at first, "completion", "prompt" or "both".
-        view: the first view, "layers", "compare", "all", "depth" or "tokens"; by default "compare" for several series
-            and "layers" for one.
+        view: the first view, "layers", "compare", "all", "depth", "kinds" or "tokens"; by default "compare" for
+            several series and "layers" for one.
         at: the choices that the page opens with, as "view=tokens&sample=2&layer=3", which *Copy link* gives;
             choices that it does not have stay as they are by default.
         height: pixels of the frame; by default as many as the layers need, within bounds.

@@ -2,7 +2,8 @@
 
 Series are compared with each other: phases of a run, methods, or targets. The records of a series differ in the seed
 only. Means are exact: the page gets the record's sums (float32) by prompt or completion and by kind of token. The
-weights of single tokens are rounded to 1/255 in such a way that their sum is kept, so a fault stays visible.
+weights of single tokens are rounded to 1/255 in such a way that their sum is kept, so a fault stays visible; losses of
+single tokens are rounded on the scale of their square root.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from studykit.report.figures import style
 from studykit.study.methods import BEFORE_TRAINING
 
 STEPS = 255  # into which a token's weight is rounded
-PARTS = ("weights", "shares")  # arrays of a sample, in the order in which the page holds them
+PARTS = ("weights", "shares")  # arrays of a sample, in the order in which the page holds them; its losses follow
+MOST_NATS = 16.0  # loss of a token that is the last of STEPS; larger ones are shown as this
 RAMP = np.linspace(0, 1, 33)  # points at which the colour scales of the static figures are sampled
 
 
@@ -147,6 +149,9 @@ def payload(
         left -= size
         for held, array in zip(held_by_copy, arrays, strict=True):
             held.setdefault(texts.add(sample), [None] * len(PARTS))[batch.part] = packed.add_bytes(array)
+        if not batch.part:
+            for held, copy in zip(held_by_copy, batch.copies, strict=True):
+                held[texts.add(sample)].append(packed.add_bytes(quantised_losses(copy.sample.losses)))
     scales = {"sequential": style.SEQUENTIAL, "diverging": style.DIVERGING}
     colours = {name: [mpl.colors.to_hex(scale(at)) for at in RAMP] for name, scale in scales.items()}
     return {
@@ -158,6 +163,7 @@ def payload(
         "texts": texts.known,
         "colours": colours | {"members": style.COLOURS},
         "tolerance": attention_record.SUM_TOLERANCE,
+        "nats": MOST_NATS,
         "floats": packed.float_count,
         "blob": packed.blob(),
     }
@@ -231,6 +237,12 @@ def quantised(weights: np.ndarray) -> np.ndarray:
     """Returns weights (..., A) in 1/255 as uint8; running sums are rounded, so a row keeps the sum of its weights."""
     running = np.rint(np.cumsum(np.nan_to_num(weights.astype(np.float64), nan=0.0), axis=-1) * STEPS)
     return np.clip(np.diff(running, axis=-1, prepend=0), 0, STEPS).astype(np.uint8)
+
+
+def quantised_losses(losses: np.ndarray) -> np.ndarray:
+    """Returns losses in nats, (T,), as uint8: b stands for MOST_NATS (b / STEPS)^2, so small losses differ, too."""
+    share = np.clip(np.nan_to_num(losses.astype(np.float64), nan=MOST_NATS) / MOST_NATS, 0, 1)
+    return np.rint(STEPS * np.sqrt(share)).astype(np.uint8)
 
 
 class _Texts:

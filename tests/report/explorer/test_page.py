@@ -75,9 +75,12 @@ def test_a_page_holds_the_sums_and_the_tokens_of_its_record():
     for i, sample in enumerate(record.samples):
         assert data["texts"][i]["tokens"] == sample.tokens and data["texts"][i]["id"] == sample.id
         assert [int(mark) for mark in data["texts"][i]["marks"]] == sample.marks.tolist()
-        for start, kept in zip(held["samples"][str(i)], (sample.weights, sample.shares), strict=True):
+        *starts, of_losses = held["samples"][str(i)]
+        for start, kept in zip(starts, (sample.weights, sample.shares), strict=True):
             values = of_tokens[start : start + kept.size].reshape(kept.shape) / STEPS
             np.testing.assert_allclose(values, kept, atol=1 / STEPS + 1e-3)
+        losses = data["nats"] * (of_tokens[of_losses : of_losses + len(sample.tokens)] / STEPS) ** 2
+        np.testing.assert_allclose(losses, sample.losses, rtol=0.02, atol=0.02)
     assert (series["n"], held["checkpoint"], held["base"], held["seed"]) == (3, "lua-made-s0", "made-base", 0)
 
 
@@ -178,7 +181,7 @@ def test_what_cannot_be_explored_is_said_in_a_sentence(what, sentence, tmp_path,
 def test_unknown_choices_are_refused():
     with pytest.raises(UserError, match="accepted are prompt, completion, both"):
         studykit.explore(made_record(), tokens="all")
-    with pytest.raises(UserError, match="accepted are layers, compare, all, depth, tokens"):
+    with pytest.raises(UserError, match="accepted are layers, compare, all, depth, kinds, tokens"):
         studykit.explore(made_record(), view="heatmap")
 
 
@@ -194,12 +197,12 @@ def test_what_is_beyond_the_budget_is_left_out_alike_in_all_series_and_never_a_f
         assert None not in one[0]["0"] and None not in next(iter(go[0].values())), "the first of each, with both parts"
         offsets = [place for of_seed in (*one, *two, *go) for held in of_seed.values() for place in held]
         kept = sum(place is not None for place in offsets)
-        assert all(weights is not None for of_seed in one for weights, _ in of_seed.values())
+        assert all(weights is not None for of_seed in one for weights, *_ in of_seed.values())
         assert kept >= last, "what fitted stays"
         last = kept
         assert not one[1] or all(None not in held for held in one[0].values()), "the first seed before the others"
         assert len(data["blob"]) * 3 / 4 < budget + 30_000
-    assert last == 2 * (4 + 4 + 4 + 4 + 2), "in the end all are there"
+    assert last == 3 * (4 + 4 + 4 + 4 + 2), "in the end all are there: weights, shares and losses"
 
 
 def test_a_record_without_kept_samples_has_a_page():

@@ -7,13 +7,58 @@ function select(key, label, options, parse = String, value = S[key]) { // option
   box.value = String(value);
   return make("label", {}, make("span", {}, label), box);
 }
+// Series as chips, by method. A view of one or two series has buttons for them, the others show or hide each series.
+const ROLES = {layers: ["b"], kinds: ["b"], compare: ["a", "b"], tokens: ["a", "b"]};
+function toggled(list, i) { return list.includes(i) ? list.filter(other => other !== i) : [...list, i]; }
+function chips() {
+  const roles = ROLES[S.view] || [], groups = new Map();
+  D.series.forEach((series, i) => {
+    const of = group(series.label);
+    groups.set(of, [...groups.get(of) || [], i]);
+  });
+  const press = (id, words, pressed, act, title) => make("button",
+    {type: "button", id, "aria-pressed": pressed, title, onclick: () => { act(); refresh(); }}, words);
+  const chip = (i, name) => {
+    const {label} = D.series[i], swatch = make("i", {class: "swatch"});
+    swatch.style.background = seriesColour(i);
+    const one = (role, words) => press(`chip-${role}-${i}`, words, S[role] === i, () => { S[role] = i; },
+      `Show ${label}${roles.length > 1 ? ` as ${role.toUpperCase()}` : ""}`);
+    if (roles.length === 1) return make("span", {class: "chip"}, swatch, one("b", name));
+    if (roles.length) return make("span", {class: "chip"}, swatch, name, one("a", "A"), one("b", "B"));
+    return make("span", {class: "chip"}, swatch, press(`chip-on-${i}`, name, !S.off.includes(i),
+      () => { S.off = toggled(S.off, i); }, `Show or hide ${label}`));
+  };
+  return make("div", {class: "chips", role: "group", "aria-label": "Series"}, ...[...groups].map(([of, members]) =>
+    make("span", {class: "of"}, of, ...members.map(i =>
+      chip(i, of ? D.series[i].label.slice(of.length + 3) : D.series[i].label)))));
+}
+function arrangement() { // which members are shown, in which order, and how layers are grouped
+  const boxes = MEMBERS.map((name, i) => {
+    const box = make("input", {type: "checkbox", id: `choose-member-${i}`,
+      onchange: () => { S.hidden = toggled(S.hidden, i); refresh(true); }});
+    box.checked = !S.hidden.includes(i);
+    return make("label", {class: "tick"}, box, name);
+  });
+  const deep = Math.max(...D.series.map(series => series.layers.length));
+  const sizes = [2, 4, 8].filter(n => n < deep).map(n => [n, `in groups of ${n}`]);
+  const menu = make("details", {class: "menu", ontoggle: () => {
+    menuOpen = menu.open;
+    const {right} = menu.getBoundingClientRect();
+    menu.lastChild.style.right = right < menu.lastChild.offsetWidth + 8 ? "auto" : "0"; // it stays on the page
+  }},
+    make("summary", {id: "choose-arrangement"}, "Members, layers"), make("div", {}, ...boxes,
+      select("order", "Order of members",
+        [["fused", "as fused"], ["weight", "by weight"], ["alike", "alike together"]]),
+      select("group", "Layers",
+        [["1", "each"], ...sizes, ...deep > MOST_GROUPS ? [["alike", "alike together"]] : []])));
+  menu.open = menuOpen;
+  return menu;
+}
+let menuOpen = false;
 function buildControls() {
   if (+S.colour >= focus().members.length) S.colour = "winner"; // another series may have fewer members
-  const series = focus(), view = S.view, runs = D.series.map((s, i) => [i, s.label]), parts = [];
+  const series = focus(), view = S.view, parts = several ? [chips()] : [];
   const ofKind = k => D.pools[S.pool].reduce((sum, p) => sum + series.records[0].counts[p][k], 0);
-  if (several && view === "layers") parts.push(select("b", "Run", runs, Number));
-  if (several && (view === "compare" || view === "tokens"))
-    parts.push(select("a", "A", runs, Number), select("b", "B", runs, Number));
   if (several && view === "tokens") parts.push(select("show", "Show",
     [["stack", "A, B, B − A"], ["a", "A"], ["b", "B"], ["diff", "B − A"]]));
   if (SEEDS.length > 1) parts.push(select("seed", "Seed",
@@ -24,10 +69,13 @@ function buildControls() {
     select("sample", "Sample", samples, Number, S.sample >= 0 ? S.sample : heldSamples()[0]) :
     select("sample", "Sample", [[-1, `all ${number(series.n)}`], ...samples], Number));
   if (samples.length > 1) parts.push(select("sort", "Sort samples", [["order", "as recorded"],
-    ["share", "by the target's share"], ...several ? [["change", "by B − A"]] : []]));
+    ["share", "by the target's share"], ["loss", "by loss"], ...several ? [["change", "by B − A"]] : []]));
   parts.push(select("pool", "Tokens",
     Object.keys(D.pools).map(name => [name, name === "both" ? "prompt and completion" : name])));
-  parts.push(select("kind", "Kind", [[-1, "every kind"],
+  if (view === "kinds") parts.push(
+    select("band", "Layers", [[-1, "mean of all"], ...series.layers.map((name, l) => [l, name])], Number),
+    select("less", "Numbers", [["none", "weights"], ["kinds", "less every kind"]]));
+  else parts.push(select("kind", "Kind", [[-1, "every kind"],
     ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(ofKind(k))})` : name])], Number));
   parts.push(select("quantity", "Quantity", [["weight", "weight"], ["share", "norm-weighted"]]));
   if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"],
@@ -47,41 +95,8 @@ function buildControls() {
     parts.push(make("label", {class: "slider"}, make("span", {}, "Layer"), slider),
       make("label", {}, make("span", {}, "Search"), search));
   }
+  if (view !== "depth") parts.push(arrangement());
   const active = document.activeElement?.id;
   controls.replaceChildren(...parts);
-  if (active?.startsWith("choose-")) document.getElementById(active)?.focus();
-}
-// Samples by their first words, without those that all begin with
-const beginnings = D.texts.map(text => text.tokens.join("").slice(0, 4000));
-const shared = beginnings.length < 2 ? 0 : beginnings.reduce((n, text) => {
-  let at = 0;
-  while (at < n && text[at] === beginnings[0][at]) at += 1;
-  return at;
-}, beginnings[0].length);
-function sampleName(i) {
-  const words = beginnings[i].slice(shared).replace(/\s+/g, " ").trim();
-  const start = words ? (shared ? "…" : "") + words.slice(0, 36) + (words.length > 36 ? "…" : "") : D.texts[i].id;
-  return `${i + 1}: ${start}` + (S.sort === "order" ? "" : ` (${pct(sampleRank(i))})`);
-}
-// of a sample: the target's share, or half of the sum of |B − A| over the members; the mean of the layers
-function sampleRank(i) {
-  const means = [D.series[S.a], focus()].map(series => {
-    const record = chosen(series).find(r => partOf(r, i) >= 0);
-    return record ? recordMean(series, record, i) : null;
-  });
-  const [one, two] = means, {members, layers, target} = focus(), own = members.indexOf(target);
-  if (!two || S.sort === "change" && !(one && sameShape(D.series[S.a], focus()))) return NaN;
-  return two.w.reduce((sum, v, at) => sum + (S.sort === "change" ? Math.abs(v - one.w[at]) / 2 :
-    at % members.length === own ? v : 0), 0) / layers.length;
-}
-function sortedSamples() {
-  const all = D.texts.map((_, i) => i), rank = i => { const v = sampleRank(i); return Number.isNaN(v) ? -1 : v; };
-  return S.sort === "order" ? all : all.map(i => [rank(i), i]).sort((x, y) => y[0] - x[0]).map(([, i]) => i);
-}
-function goToMatch() { // scrolls to the first match
-  refresh(true);
-  const [here] = tokenTracks(), first = here.why ? undefined : Math.min(...matches(here.sample));
-  const cell = cellOf(`t${first}`);
-  if (cell && (cell.y < stage.scrollTop || cell.y + cell.h > stage.scrollTop + stage.clientHeight))
-    stage.scrollTop = cell.y - stage.clientHeight / 3;
+  if (/^(choose|chip)-/.test(active)) document.getElementById(active)?.focus();
 }

@@ -2,7 +2,7 @@
 // Every view draws with a pen, and lists its cells (for pointer and keyboard) and its rows (for the export).
 const D = JSON.parse(document.getElementById("data").textContent);
 const COMPLETION = 1, STEPS = 255, MAX_CELLS = 4000; // a larger overview is one area instead of cells
-const VIEWS = {layers: "Layers", compare: "Compare", all: "All", depth: "Depth", tokens: "Tokens"};
+const VIEWS = {layers: "Layers", compare: "Compare", all: "All", depth: "Depth", kinds: "Kinds", tokens: "Tokens"};
 
 // Data: sums by pool and kind as floats, then the weights of tokens as bytes
 
@@ -14,19 +14,33 @@ const FLOATS = new Float32Array(raw, 0, D.floats), BYTES = new Uint8Array(raw, 4
 const SEEDS = [...new Set(D.series.flatMap(series => series.records.map(r => r.seed)))];
 const several = D.series.length > 1;
 
-// The reader's choices. a, b: indices into D.series; sample and kind: -1 for all; pinned: indices of tokens; cursor: id
-// of a cell.
+const MEMBERS = [...new Set(D.series.flatMap(series => series.members))];
+
+// The reader's choices. a, b: indices into D.series; off: the series and hidden: the members that are not shown, by
+// index; sample, kind and band (a layer of the kinds): -1 for all; pinned: indices of tokens; cursor: id of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
   pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", sort: "order", layer: 0, colour: "winner",
+  off: [], hidden: [], order: "fused", group: "1", band: -1, less: "none",
   show: several ? "stack" : "a", pinned: [], query: "", theme: "auto", cursor: null};
 
 const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series of a view that shows one
+const seriesOn = () => { // of the views that show all series; a reader who hides all gets all
+  const on = D.series.filter((_, i) => !S.off.includes(i));
+  return on.length ? on : D.series;
+};
 // the index of the first byte of a sample's weights or shares, or -1
 const partOf = (record, sample) => record.samples[sample]?.[S.quantity === "weight" ? 0 : 1] ?? -1;
+// the loss in nats of the token behind token t
+const lossOf = (record, sample, t) => D.nats * (BYTES[record.samples[sample][2] + t] / STEPS) ** 2;
 const isHeld = (series, sample) => series.records.some(r => partOf(r, sample) >= 0);
 const heldSamples = () => D.texts.map((_, i) => i).filter(i => isHeld(focus(), i));
 const kindsOn = () => S.kind < 0 ? D.kinds.map((_, k) => k) : [S.kind];
 const chosen = series => series.records.filter(r => S.seed === "mean" || r.seed === S.seed);
+function withKind(kind, compute) { // what a function gives if this kind were chosen
+  const before = S.kind;
+  S.kind = kind;
+  try { return compute(); } finally { S.kind = before; }
+}
 const counted = (text, t) => D.pools[S.pool].includes(+text.marks[t]) && (S.kind < 0 || +text.kinds[t] === S.kind);
 const activeMembers = series => series.members.length - (series.mask === "exclude" ? series.masked.length : 0);
 const sameShape = (one, two) =>

@@ -3,13 +3,15 @@
 function save(kind) {
   const name = `fusion-${S.view}-${focus().label}`.replace(/[^\w-]+/g, "_").slice(0, 80);
   const download = blob => {
-    const link = make("a", {href: URL.createObjectURL(blob), download: `${name}.${kind.toLowerCase()}`});
+    const link = make("a", {href: URL.createObjectURL(blob), download: `${name}.${kind.toLowerCase().split(" ")[0]}`});
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 4000);
   };
   const w = stage.clientWidth - 4, whole = blank(true);
   const height = DRAW[S.view](SILENT, w, whole, [0, Infinity]) + 2 * LOOK.em;
-  if (kind === "CSV") download(new Blob([csv(whole.rows)], {type: "text/csv"}));
+  if (COPIES[kind]) copyText(COPIES[kind](whole));
+  else if (kind.startsWith("PDF")) download(new Blob([pdfOf(kind)], {type: "application/pdf"}));
+  else if (kind === "CSV") download(new Blob([csv(whole.rows)], {type: "text/csv"}));
   else if (kind === "JSON") download(new Blob([JSON.stringify(exported(whole), null, 1)], {type: "application/json"}));
   else savePicture(kind, w, height, whole.caption, download);
 }
@@ -21,8 +23,8 @@ function csv(rows) { // with an apostrophe before text that a spreadsheet would 
   return [names.join(","), ...rows.map(row => names.map(name => field(row[name])).join(","))].join("\n") + "\n";
 }
 function exported(whole) { // the rows, and the choices, series and runs that they are from
-  const shown = {layers: [focus()], compare: [D.series[S.a], D.series[S.b]],
-    tokens: ["stack", "diff"].includes(S.show) ? [D.series[S.a], D.series[S.b]] : [focus()]}[S.view] || D.series;
+  const shown = {layers: [focus()], kinds: [focus()], compare: [D.series[S.a], D.series[S.b]],
+    tokens: ["stack", "diff"].includes(S.show) ? [D.series[S.a], D.series[S.b]] : [focus()]}[S.view] || seriesOn();
   const runs = records => records.map(({seed, checkpoint, base}) => ({seed, checkpoint, base}));
   const series = shown.map(({label, method, phase, placement, target, mask, masked, n, records}) =>
     ({label, method, phase, placement, target, mask, masked, samples: n, records: runs(records)}));
@@ -31,12 +33,16 @@ function exported(whole) { // the rows, and the choices, series and runs that th
     kind: S.kind < 0 ? "every" : D.kinds[S.kind], sample: sample < 0 ? "all" : D.texts[sample].id,
     caption: whole.caption, series, rows: whole.rows};
 }
-function savePicture(kind, w, height, words, download) { // the view, with its caption below
-  const em = LOOK.em, lines = [];
+function linesOf(words, w) { // a text in lines of a width
+  const lines = [];
   for (const word of words.split(" ")) {
     const longer = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
     if (lines.length && widthOf(longer) < w) lines[lines.length - 1] = longer; else lines.push(word);
   }
+  return lines;
+}
+function savePicture(kind, w, height, words, download) { // the view, with its caption below
+  const em = LOOK.em, lines = linesOf(words, w);
   const tall = height + lines.length * 1.3 * em, paper = css(LOOK.paper);
   const paint = pen => {
     DRAW[S.view](pen, w, blank(false), [0, Infinity]);
@@ -58,4 +64,3 @@ function savePicture(kind, w, height, words, download) { // the view, with its c
     sheet.toBlob(download, "image/png");
   }
 }
-

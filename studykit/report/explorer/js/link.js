@@ -9,9 +9,13 @@ const ACCEPTED = { // by choice: whether a value can be chosen
   sample: i => i === -1 || isIndex(D.texts)(i), pool: v => Object.hasOwn(D.pools, v),
   kind: i => i === -1 || isIndex(D.kinds)(i), quantity: oneOf("weight", "share"),
   scale: oneOf("full", "most", "uniform", "init"), by: oneOf("run", "member"),
-  sort: oneOf("order", "share", "change"), layer: isIndex({length: SIZES.layer}),
+  sort: oneOf("order", "share", "loss", "change"), layer: isIndex({length: SIZES.layer}),
   colour: v => v === "winner" || isIndex({length: SIZES.member})(+v), show: oneOf("stack", "a", "b", "diff"),
   pinned: v => v.every(isIndex({length: Math.max(0, ...D.texts.map(text => text.tokens.length))})),
+  off: v => v.every(isIndex(D.series)), hidden: v => v.every(isIndex(MEMBERS)),
+  order: oneOf("fused", "weight", "alike"),
+  group: oneOf("1", "2", "4", "8", "alike"), band: i => i === -1 || isIndex({length: SIZES.layer})(i),
+  less: oneOf("none", "kinds"),
   query: () => true,
 };
 function viewAddress() { // the choices as text, as "view=tokens&layer=2"
@@ -22,7 +26,8 @@ function readAddress(text) { // takes the choices of an address; what cannot be 
   const given = new URLSearchParams(text);
   for (const name of Object.keys(ACCEPTED)) {
     const words = given.get(name);
-    const value = words === null ? START[name] : name === "pinned" ? words.split(",").filter(Boolean).map(Number) :
+    const value = words === null ? START[name] :
+      Array.isArray(START[name]) ? words.split(",").filter(Boolean).map(Number) :
       typeof START[name] === "number" || name === "seed" && words !== "mean" ? Number(words) : words;
     S[name] = ACCEPTED[name](value) ? value : START[name];
   }
@@ -48,15 +53,19 @@ addEventListener("message", event => { // from a report: its address, and the ch
   readAddress(event.data.explorer);
   refresh();
 });
+const pythonLine = () => `studykit.explore(..., at="${viewAddress()}")`;
 function copyLink() { // the address of this view in a page of its own, else the Python line that opens it
   const before = parent === window ? `${location.href.split("#")[0]}#` : inReport;
-  const text = before ? before + viewAddress() : `studykit.explore(..., at="${viewAddress()}")`;
+  copyText(before ? before + viewAddress() : pythonLine());
+}
+function copyText(text) {
   const box = make("textarea", {}, text);
   main.append(box);
   box.select();
   const copied = document.execCommand("copy"); // a frame without an origin has no other clipboard
   box.remove();
-  spoken.textContent = copied ? `Copied: ${text}` : `This browser copies nothing from a frame: ${text}`;
+  const start = text.length > 160 ? `${text.slice(0, 160)}…` : text;
+  spoken.textContent = copied ? `Copied: ${start}` : `This browser copies nothing from a frame: ${text}`;
   showTip(spoken.textContent, innerWidth - 300, 30);
 }
 readAddress(addressInBar() || D.at);

@@ -20,6 +20,12 @@ const numbers = make("details", {ontoggle: () => refresh(true)}, make("summary",
 const exports = make("div", {class: "exports", role: "group", "aria-label": "Export what is on screen"},
   ...["SVG", "PNG", "CSV", "JSON"].map(kind => make("button",
     {type: "button", onclick: () => save(kind), title: `Save what is on screen as ${kind}`}, kind)),
+  make("select", {class: "more", "aria-label": "More ways to save or copy", onchange: event => {
+    save(event.target.value);
+    event.target.value = "";
+  }}, make("option", {value: ""}, "More …"),
+  ...["PDF 3.3 in", "PDF 6.9 in"].map(kind => make("option", {value: kind}, `Save ${kind} wide, for paper`)),
+  ...Object.keys(COPIES).map(kind => make("option", {value: kind}, `Copy as ${kind}`))),
   make("button", {type: "button", class: "link", title: "Copy the address of this view, or the line that opens it",
     onclick: copyLink}, "Copy link"),
   make("button", {type: "button", class: "theme", title: "Light, dark, or as the system", onclick: nextTheme},
@@ -90,74 +96,6 @@ function tabulate() { // the first rows, for screen readers
     drawn.rows.length > shown.length ? `… ${number(drawn.rows.length - shown.length)} more rows in the CSV` : "");
 }
 
-// Pointer and keyboard
-
-function cellUnder(event) {
-  const box = canvas.getBoundingClientRect(), x = event.clientX - box.left - 2;
-  const y = event.clientY - box.top - 2 + parseFloat(canvas.style.top);
-  const within = c => x >= c.x && x < c.x + c.w + 1.5 && y >= c.y && y < c.y + c.h + 3;
-  const area = drawn.areas.find(within);
-  return area ? area.at(x - area.x, y - area.y) : drawn.cells.find(within);
-}
-function showTip(text, x, y) {
-  tip.textContent = text;
-  tip.style.display = "block";
-  tip.style.left = `${clamp(x + 12, 4, Math.max(4, innerWidth - tip.offsetWidth - 6))}px`;
-  tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? Math.max(2, y - tip.offsetHeight - 8) : y + 18}px`;
-}
-function hideTip() { tip.style.display = "none"; }
-canvas.addEventListener("pointermove", event => {
-  const cell = cellUnder(event);
-  canvas.classList.toggle("acts", !!cell?.act);
-  markLinked(cell);
-  if (cell) showTip(cell.label, event.clientX, event.clientY); else hideTip();
-});
-canvas.addEventListener("pointerleave", () => { hideTip(); markLinked(null); });
-canvas.addEventListener("click", event => {
-  const cell = cellUnder(event);
-  if (cell?.act) cell.act(event); else if (cell) showTip(cell.label, event.clientX, event.clientY);
-});
-let marks = []; // frames around what shows the same as the cell under the pointer
-function markLinked(cell) {
-  const same = cell?.link === undefined ? [] : [
-    ...drawn.cells.filter(other => other.link === cell.link && !other.column), ...drawn.linked(cell.link)].slice(0, 60);
-  for (const mark of marks) mark.remove();
-  marks = same.map(({x, y, w, h}) => {
-    const mark = make("div", {class: "mark"});
-    Object.assign(mark.style, {left: `${x}px`, top: `${y}px`, width: `${w + 4}px`, height: `${h + 4}px`});
-    return mark;
-  });
-  stage.append(...marks);
-}
-canvas.addEventListener("keydown", event => {
-  const way = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
-  if (event.key === "Escape") { S.cursor = null; S.pinned = []; return refresh(true); }
-  const acts = event.key === "Enter" || event.key === " ";
-  if (!way && !acts || !drawn.cells.length) return;
-  event.preventDefault();
-  if (acts) return cellOf(S.cursor)?.act?.(event);
-  const from = cellOf(S.cursor), cell = cellOf(from?.to?.[event.key]) || nearestCell(from, way);
-  S.cursor = cell.id;
-  if (cell.y < stage.scrollTop) stage.scrollTop = cell.y - 8;
-  else if (cell.y + cell.h > stage.scrollTop + stage.clientHeight)
-    stage.scrollTop = cell.y + cell.h - stage.clientHeight + 12;
-  draw(drawn.height);
-  markLinked(cell);
-  const box = canvas.getBoundingClientRect();
-  showTip(cell.label, box.left + cell.x + cell.w, box.top + cell.y + cell.h - parseFloat(canvas.style.top));
-  spoken.textContent = cell.label;
-});
-function nearestCell(from, way) { // the nearest cell in a direction, or without a start the first token or cell
-  if (!from) return cellOf("t0") || drawn.cells[0];
-  const mid = c => [c.x + c.w / 2, c.y + c.h / 2], [x, y] = mid(from);
-  let best = from, least = Infinity;
-  for (const cell of drawn.cells) {
-    const [dx, dy] = [mid(cell)[0] - x, mid(cell)[1] - y];
-    const ahead = dx * way[0] + dy * way[1], aside = Math.abs(dx * way[1] + dy * way[0]);
-    if (ahead > 0.5 && ahead + 4 * aside < least) { least = ahead + 4 * aside; best = cell; }
-  }
-  return best;
-}
 let waiting = false;
 function drawSoon() {
   if (waiting) return;
@@ -172,15 +110,5 @@ addEventListener("afterprint", () => { document.documentElement.dataset.theme = 
 function nextTheme() {
   S.theme = {auto: "dark", dark: "light", light: "auto"}[S.theme];
   document.documentElement.dataset.theme = S.theme;
-  draw();
+  refresh();
 }
-
-const faultTexts = faults(), largestError = Math.max(...D.series.flatMap(series => series.records.map(r => r.error)));
-check.textContent = faultTexts.length ? `These weights cannot be right: ${faultTexts.join("; ")}.` :
-  "Checked: in every record the weights of each token add up to 1 " +
-    `(largest difference ${largestError.toExponential(0)})` +
-    (D.series.some(series => series.mask === "exclude") ? ", excluded members have exactly 0." : ".");
-check.classList.toggle("wrong", faultTexts.length > 0);
-if (faultTexts.length) check.setAttribute("role", "alert");
-refresh();
-document.documentElement.dataset.ready = String(Math.round(performance.now()));

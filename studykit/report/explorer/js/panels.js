@@ -81,7 +81,8 @@ const openTokens = series => (l, m) => { // shows the tokens of a cell
 function panelOf(series, m, scale) { // the heatmap of a series
   const A = series.members.length, at = (l, c) => l * A + c, seeds = ` (sd over ${m.each.length} seeds)`;
   const sd = (l, c) => Number.isNaN(m.sd[at(l, c)]) ? "" : ` ± ${pct(m.sd[at(l, c)])}${seeds}`;
-  return {id: D.series.indexOf(series), title: series.label, columns: series.members, layers: series.layers, scale,
+  return {id: D.series.indexOf(series), title: series.label, head: series.label,
+    columns: series.members, layers: series.layers, scale,
     target: series.members.indexOf(series.target), value: (l, c) => m.w[at(l, c)],
     act: D.texts.some((_, i) => isHeld(series, i)) ? openTokens(series) : null, row: (l, c) => rowOf(series, m, l, c),
     label: (l, c) =>
@@ -91,7 +92,7 @@ function differenceOf(one, two, m, change, scale) { // the heatmap of series two
   const panel = panelOf(two, change, scale), A = two.members.length, label = `${two.label} − ${one.label}`;
   const sd = at => Number.isNaN(change.sd[at]) ? "" :
     ` ± ${points(change.sd[at]).slice(1)} (sd of ${change.each.length} paired seeds)`;
-  return {...panel, title: "difference, points", act: null, hatched: (l, c) => disagree(change, l * A + c),
+  return {...panel, title: "difference, points", head: label, act: null, hatched: (l, c) => disagree(change, l * A + c),
     row: (l, c) => {
       const {[S.quantity]: value, ...row} = rowOf(two, change, l, c);
       return {...row, series: label, [`${S.quantity}_difference`]: value, seeds_disagree: disagree(change, l * A + c),
@@ -128,19 +129,4 @@ function scaleText(shown) { // the sentence of a caption on a scale against a re
   return `Colours and numbers are ${REFERENCES[S.scale]}, in points` +
     (S.scale === "uniform" ? " (1 / the number of members that take part)" : ", seed by seed") +
     `; hatched: the seeds have both signs. ${names && `Without an initialisation: ${names}. `}`;
-}
-function byMember(shown, {panels, scale}) { // a panel per member, with a column per series
-  const names = [...new Set(shown.flatMap(([series]) => series.members))];
-  const layers = shown.reduce((most, [series]) => series.layers.length > most.length ? series.layers : most, []);
-  return names.map((name, i) => {
-    const of = (what, without) => (l, c) => { // what a series' own panel gives for this member
-      const [series] = shown[c], m = series.members.indexOf(name);
-      return m >= 0 && l < series.layers.length ? panels[c][what]?.(l, m) : without(shown[c][0], l);
-    };
-    const label = of("label", (series, l) => `${series.label} · ${layers[l]}: –`);
-    return {id: `member ${i}`, title: name, columns: shown.map((_, c) => String(c + 1)), target: -1, layers, scale,
-      value: of("value", () => NaN), hatched: of("hatched", () => false), label: (l, c) => `${name} · ${label(l, c)}`,
-      row: of("row", (series, l) =>
-        ({series: series.label, layer: layers[l], member: name, [S.quantity]: null}))};
-  });
 }

@@ -9,7 +9,7 @@ const DRAW = {
     out.caption = `Mean ${quantity()} per layer and member, in percent; the frame marks the target, ` +
       `${series.target}. ${scaleText(shown)}${provenanceText(shown)}` +
       (heldSamples().length ? " Click a cell, or press Enter, to see its tokens." : "");
-    return y + heatmap(pen, out, 0, y, w, panels[0]);
+    return y + heatmap(pen, out, 0, y, w, arranged(panels[0], series));
   },
 
   compare(pen, w, out) {
@@ -27,7 +27,7 @@ const DRAW = {
     const start = y;
     panels.forEach((panel, i) => {
       if (!wide && i === 2) y += legend(pen, 0, y, w, panel.scale, "difference, points");
-      const placed = {...panel, heads, id: "ab-"[i]};
+      const placed = {...arranged(panel, i ? two : one), heads, id: "ab-"[i]};
       const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, placed);
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
@@ -40,10 +40,11 @@ const DRAW = {
   },
 
   all(pen, w, out) {
-    const shown = D.series.map(series => [series, mean(series)]).filter(([, m]) => m), em = LOOK.em;
-    if (!shown.length) return drawMessage(pen, out, absenceReason(D.series[0]));
+    const shown = seriesOn().map(series => [series, mean(series)]).filter(([, m]) => m), em = LOOK.em;
+    if (!shown.length) return drawMessage(pen, out, absenceReason(seriesOn()[0]));
     const ofSeries = panelsOf(shown), {scale, words} = ofSeries, gap = 1.2 * em;
-    const panels = S.by === "run" ? ofSeries.panels : byMember(shown, ofSeries);
+    const panels = S.by === "run" ? ofSeries.panels.map((panel, i) => arranged(panel, shown[i][0])) :
+      byMember(shown, ofSeries);
     const widest = Math.max(...panels.map(p => p.columns.length)), need = (3 + 2.5 * widest) * em;
     const across = clamp(Math.floor((w + gap) / (need + gap)), 1, panels.length);
     const pw = (w - gap * (across - 1)) / across;
@@ -61,8 +62,9 @@ const DRAW = {
   },
 
   depth(pen, w, out) {
-    const shown = D.series.map((series, i) => [series, mean(series), i]).filter(([, m]) => m), em = LOOK.em;
-    if (!shown.length) return drawMessage(pen, out, absenceReason(D.series[0]));
+    const shown = seriesOn().map(series => [series, mean(series), D.series.indexOf(series)]).filter(([, m]) => m);
+    const em = LOOK.em;
+    if (!shown.length) return drawMessage(pen, out, absenceReason(seriesOn()[0]));
     const y = 0.6 * em + keys(pen, 0, 0, w, shown.map(([series, , i]) => [series.label, (x, y) => {
       pen.line([[x, y], [x + 2.4 * em, y]], seriesColour(i), 2.4, DASH[i % DASH.length]);
       marker(pen, x + 1.2 * em, y, 4, i);
@@ -71,7 +73,8 @@ const DRAW = {
     const share = {title: `${quantity()} on the target's own adapter (%)`, quantity: `target_${S.quantity}`,
       uniform: A => 1 / A, tick: v => String(+(100 * v).toFixed(1)), unit: " %", label: v => pct(v),
       of: (series, m, l) => series.members.includes(series.target)
-        ? [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])] : [0, 0, m.each.map(() => 0)]};
+        ? [m.w[own(series, l)], m.sd[own(series, l)], m.each.map(e => e.w[own(series, l)])]
+        : [0, 0, m.each.map(() => 0)]};
     const entropy = {title: "entropy of a token's weights (bits)", quantity: "entropy_bits",
       uniform: A => Math.log2(A), tick: v => String(+v.toFixed(2)), unit: "",
       label: (v, series) =>
@@ -110,6 +113,7 @@ const DRAW = {
       }
       y += overview(pen, out, y, sw, track, layer, (stacked ? 5 : 9) * em) + (stacked ? 0.4 : 1) * em;
     }
+    y += lossBars(pen, out, y, sw, tracks, 3.2 * em) + em;
     const heading = stacked ? `${here.series.layers[layer]}, token by token` :
       `${here.series.layers[layer]}, ${here.label}`;
     pen.text(0, y + 0.6 * em, fitted(heading, sw, {bold: true}), {bold: true});
@@ -141,25 +145,3 @@ const DRAW = {
     return Math.max(y, start);
   },
 };
-const largestOfTrack = {}; // by track: {key, most}; a change of the layer does not change it
-function addColours(tracks) { // adds column (the member that colours the tokens, or -1 for the largest), scale, colour
-  for (const track of tracks) {
-    const {show, series, A, most, signed} = track, member = S.colour === "winner" || +S.colour >= A ? -1 : +S.colour;
-    track.column = member < 0 && signed ? Math.max(series.members.indexOf(series.target), 0) : member;
-    track.scaled = signed || S.scale === "most" && track.column >= 0;
-    const key = `${shownKey()} ${track.column}`;
-    if (track.scaled && largestOfTrack[show]?.key !== key) largestOfTrack[show] = {key, most: most(track.column)};
-  }
-  const largestOf = ({signed}) => Math.max(...tracks.filter(track => track.signed === signed && track.scaled)
-    .map(({show}) => largestOfTrack[show].most)); // A and B have one scale
-  for (const track of tracks) {
-    const {A, of, winner, signed, column} = track;
-    const scale = track.scaled ? scaleOf(largestOf(track), signed) : scaleOf(1);
-    const ofWinner = (l, t) => {
-      const best = winner(l, t), strength = A < 2 ? 1 : clamp((of(l, t, best) - 1 / A) / (1 - 1 / A), 0, 1);
-      return mix(LOOK.paper, rgb(memberColour(best)), 0.2 + 0.75 * strength);
-    };
-    track.scale = scale;
-    track.colour = column >= 0 ? (l, t) => scale.colour(of(l, t, column)) : ofWinner;
-  }
-}

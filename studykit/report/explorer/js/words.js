@@ -52,7 +52,8 @@ function absenceReason(series) { // the reason why a series has no mean
   return "no token is of this kind";
 }
 function omittedText() { // the series that a view of all series cannot show, and the reason
-  const without = D.series.filter(series => !mean(series)).map(series => `${series.label} (${absenceReason(series)})`);
+  const without = seriesOn().filter(series => !mean(series))
+    .map(series => `${series.label} (${absenceReason(series)})`);
   return without.length ? ` Not shown: ${without.join(", ")}.` : "";
 }
 function drawMessage(pen, out, message) { // instead of a view
