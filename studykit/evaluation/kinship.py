@@ -30,7 +30,7 @@ from studykit.errors import UserError, show
 from studykit.evaluation import similarity, student
 from studykit.evaluation.results import Interval
 from studykit.evaluation.scores import Published
-from studykit.evaluation.worth import rank_correlation, read_worth
+from studykit.evaluation.worth import rank_correlation, ranks, read_worth
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
 from studykit.study.gather_parameters import GatherParams
@@ -169,21 +169,22 @@ def _outcomes(params: Mapping[str, Any], attended: Callable[[str], Mapping[str, 
     return found
 
 
-def rank(studies: Sequence[Sources], confidence: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Kinship:
-    """Returns the rank correlations of all measures with all outcomes that every study has.
+def rank(
+    studies: Sequence[Sources], asked: Sequence[str], confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> Kinship:
+    """Returns the rank correlations of the measures that are asked for with all outcomes, where every study has them.
 
     Raises UserError if studies have different numbers of sources, or fewer than three.
     """
     if len({len(one.names) for one in studies}) != 1 or len(studies[0].names) < 3:
         raise UserError("gather.similarity needs studies with equally many members, at least three.")
     matrix = len({one.target for one in studies}) > 1
-    measures = [name for name in studies[0].similarity if all(name in one.similarity for one in studies)]
+    measures = [name for name in asked if all(name in one.similarity for one in studies)]
     outcomes = [name for name in studies[0].outcomes if all(name in one.outcomes for one in studies)]
-    every = dict.fromkeys(name for one in studies for name in one.similarity)
     rng = np.random.default_rng(seed)
     ranked = []
     for measure in measures:
-        permuted = [_permuted(studies, measure, matrix, rng) for _ in range(draws)]
+        permuted = _permuted(studies, measure, matrix, draws, rng)
         for outcome in outcomes:
             found = [rank_correlation(one.similarity[measure], one.outcomes[outcome]) for one in studies]
             known = [value for value in found if not math.isnan(value)]
@@ -207,38 +208,48 @@ def rank(studies: Sequence[Sources], confidence: float = 0.95, draws: int = DRAW
         studies=len(studies),
         confidence=confidence,
         matrix=matrix,
-        missing=[name for name in every if name not in measures],
+        missing=[name for name in asked if name not in measures],
         ranked=ranked,
     )
 
 
-def _permuted(studies: Sequence[Sources], measure: str, matrix: bool, rng: np.random.Generator) -> list[list[float]]:
-    """Similarities of every study after sources, or in a matrix languages, have changed places."""
+def _standard(values: Sequence[float]) -> np.ndarray:
+    """Ranks with mean 0 and norm 1, whose product with others is the rank correlation; NaN for equal values."""
+    centred = ranks(np.round(np.asarray(values, dtype=float), 9))
+    centred = centred - centred.mean()
+    norm = np.linalg.norm(centred)
+    return centred / norm if norm > 0 else np.full(len(centred), np.nan)
+
+
+def _permuted(
+    studies: Sequence[Sources], measure: str, matrix: bool, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Standard ranks (draws, studies, sources) after sources, or in a matrix languages, have changed places."""
     if not matrix:
-        return [list(rng.permutation(one.similarity[measure])) for one in studies]
+        observed = np.stack([_standard(one.similarity[measure]) for one in studies])
+        return rng.permuted(np.broadcast_to(observed, (draws, *observed.shape)), axis=-1)
     languages = list(dict.fromkeys(name for one in studies for name in (one.target, *one.names)))
-    new = dict(zip(languages, (languages[i] for i in rng.permutation(len(languages))), strict=True))
     cells: dict[tuple[str, str], list[float]] = {}
     for one in studies:
         for name, value in zip(one.names, one.similarity[measure], strict=True):
             cells.setdefault((one.target, name), []).append(value)
     found = []
-    for one in studies:
-        pairs = [(new[one.target], new[name]) for name in one.names]
+    for _ in range(draws):
+        new = dict(zip(languages, (languages[i] for i in rng.permutation(len(languages))), strict=True))
+        of_studies = [[(new[one.target], new[name]) for name in one.names] for one in studies]
         # A language that is never a target has no row of its own: its column stands in.
-        found.append([float(np.mean(cells.get(pair) or cells[pair[::-1]])) for pair in pairs])
-    return found
+        values = [[np.mean(cells.get(pair) or cells[pair[::-1]]) for pair in pairs] for pairs in of_studies]
+        found.append([_standard(of_study) for of_study in values])
+    return np.array(found)
 
 
-def _p(permuted: Sequence[list[list[float]]], studies: Sequence[Sources], outcome: str, mean: float | None) -> float:
+def _p(permuted: np.ndarray, studies: Sequence[Sources], outcome: str, mean: float | None) -> float:
     """The share of permutations, and the one observed, whose mean correlation is at least as large in size."""
     if mean is None:
         return 1.0
-    as_large = 1
-    for similarities in permuted:
-        found = [rank_correlation(a, one.outcomes[outcome]) for a, one in zip(similarities, studies, strict=True)]
-        as_large += int(abs(np.nanmean(found)) >= abs(mean) - 1e-9)
-    return float(as_large / (len(permuted) + 1))
+    outcomes = np.stack([_standard(one.outcomes[outcome]) for one in studies])
+    means = np.nanmean(np.einsum("dsn,sn->ds", permuted, outcomes), axis=1)
+    return float((1 + np.sum(np.abs(means) >= abs(mean) - 1e-9)) / (len(means) + 1))
 
 
 def _partial(one: Sources, measure: str, outcome: str) -> float:

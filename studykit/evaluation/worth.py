@@ -181,13 +181,13 @@ def rank_correlation(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.nd
     both = np.round(np.asarray([a, b], dtype=float), 9)  # values that differ by rounding are equal
     if np.isnan(both).any():
         return np.nan
-    ranks = [_ranks(values) for values in both]
-    first, second = (values - values.mean() for values in ranks)
+    first, second = (values - values.mean() for values in map(ranks, both))
     scale = np.sqrt((first**2).sum() * (second**2).sum())
     return float((first * second).sum() / scale) if scale > 0 else np.nan
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Returns the ranks of values (n,), from 1; equal values have their mean rank."""
     _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[at]
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation import kinship
-from studykit.evaluation.kinship import QUALITY, Sources, rank
+from studykit.evaluation.kinship import QUALITY, Sources
 from studykit.report import kinship as report
 
 NAMES, SHARES = list("abcde"), [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def rank(studies, asked=("known",), **options):
+    return kinship.rank(studies, asked, **options)
 
 
 def study(at: int, outcome=None, quality=None, target: str = "t", names=NAMES) -> Sources:
@@ -27,7 +33,7 @@ def study(at: int, outcome=None, quality=None, target: str = "t", names=NAMES) -
 
 
 def test_a_perfect_order_is_found_and_the_position_is_not():
-    found = rank([study(at) for at in range(30)], draws=300)
+    found = rank([study(at) for at in range(30)], ("known", "position"), draws=300)
     known, position = found.of("known", "weight, m"), found.of("position", "weight, m")
     assert known.mean == known.first == 1 and known.p == pytest.approx(1 / 301)
     assert abs(position.mean) < 0.3 and position.interval.low < 0 < position.interval.high and position.p > 0.05
@@ -63,11 +69,16 @@ def test_the_languages_of_a_matrix_change_places_together():
         row = [float(similarity[t, i]) for i in others]
         studies.append(Sources(target, target, [languages[i] for i in others], {"known": row}, {"weight, m": row}))
     assert rank(studies, draws=200).of("known", "weight, m").p < 0.02
-    permuted = kinship._permuted(studies, "known", True, rng)
-    rows = [(one, dict(zip(one.names, row, strict=True))) for one, row in zip(studies, permuted, strict=True)]
-    cells = {(one.target, name): value for one, row in rows for name, value in row.items()}
-    assert all(cells[a, b] == cells[b, a] for a, b in cells), "a symmetric matrix stays one"
-    assert sorted(cells.values()) == sorted(v for one in studies for v in one.similarity["known"])
+    hub = [
+        [float(x in ("a", "b")) for x in one.names] for one in studies
+    ]  # two languages are alike to all, and help all
+    helped = [
+        Sources(one.study, one.target, one.names, {"known": row}, {"weight, m": row})
+        for one, row in zip(studies, hub, strict=True)
+    ]
+    apart = [replace(one, target="t") for one in helped]
+    p = [rank(of, draws=400).of("known", "weight, m").p for of in (helped, apart)]
+    assert p[0] == pytest.approx(1 / 15, abs=0.04) and p[1] < 0.01, "there are 15 pairs of languages, not 30 free cells"
     assert rank(studies, draws=20).matrix and not rank([study(0), study(1)], draws=20).matrix
 
 
@@ -79,5 +90,5 @@ def test_two_sources_cannot_be_ranked():
 def test_a_measure_that_a_study_lacks_is_named():
     lacking = study(1)
     del lacking.similarity["position"]
-    found = rank([study(0), lacking], draws=20)
+    found = rank([study(0), lacking], ("known", "position"), draws=20)
     assert found.missing == ["position"] and {one.measure for one in found.ranked} == {"known"}

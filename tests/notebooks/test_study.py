@@ -211,3 +211,36 @@ def test_a_checkpoint_in_four_bits_on_real_rows_takes_the_same_path(tmp_path):
     assert manifest["params"]["learning_rate"] == 1e-5, "the published rate, on a pretrained base"
     fused = load_file(only(home, "runs/fusion/*/phase2/fusion/adapter_model.safetensors"))
     assert {str(tensor.dtype) for tensor in fused.values()} == {"torch.float32"}
+
+
+KIN = """
+study: quickstart
+task: generation
+members: [amber, birch, cedar]
+target: dune
+methods: [transfer, advfusion_exclude]
+seeds: [0]
+vary: {data.seed: [3]}
+gather: {similarity: [known, position, tokens, tokenizer, programs, syntax, outputs]}
+base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
+data: {kinship: [1, 0.5, 0], source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
+adapter: {steps: 6, target_steps: 4, eval_every: 6, batch_size: 4}
+fusion: {steps: 4, eval_every: 2, batch_size: 4}
+evaluate: {sources: [], max_new_tokens: 8, batch_check: 0}
+fusion_attention: {samples: 4}
+compare: {resamples: 2000}
+"""
+
+
+def test_a_family_of_made_languages_is_ranked_by_its_known_kinship(tmp_path):
+    home = copy_project(tmp_path, KIN)
+    done = studykit(home, "run", "params/quickstart.yaml")
+    assert done.returncode == 0, done.stdout[-2000:]
+    found = json.loads(only(home, "runs/gather/*/kinship.json").read_text())
+    assert found["missing"] == ["syntax"], "made languages have no grammar"
+    ranked = {(one["measure"], one["outcome"]): one for one in found["ranked"]}
+    outcomes = {"weight", "norm-weighted share", "worth"}
+    assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 6 * 5
+    position = ranked["position", "weight, advfusion_exclude"]
+    assert list(position["by_study"].values()) == [position["mean"]]
+    assert "Does attention find what is alike?" in only(home, "reports/quickstart/07_gather-*.html").read_text()
