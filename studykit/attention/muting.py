@@ -30,8 +30,9 @@ from studykit.runs.store import OpenRun
 from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import Collator, TokenSequence, pad, token_losses
 from studykit.training.fusions import load_trained
+from studykit.training.generate import complete
 from studykit.training.phases import training_phases
-from studykit.tuners.model import active_fusions
+from studykit.tuners.model import active_fusions, fusion_members
 
 MODES = ("exclude", "zero")
 
@@ -76,6 +77,26 @@ def mute_run(
         losses[trained.phase.key] = mute(model, tokenizer, rows, limits, batch_size=batch_size, by_layer=by_layer)
         model.unload()
     return losses
+
+
+def muted_case(base: Any, tokenizer: Any, fusion_run: str | Path, row: Row, limits: tuple[int, int]) -> dict[str, str]:
+    """Returns what a finished fusion writes after the prompt of one row, by the member that is excluded.
+
+    The completion of the fusion with all of its members is under ""; it is the only one of a fusion of one member.
+
+    Args:
+        base: a model without adapters; it has none afterwards.
+        limits: maximum number of prompt tokens and of target tokens of a row.
+    """
+    p = FusionParams.model_validate(finished_run(fusion_run).params)
+    model: Any = load_trained(base, fusion_run, training_phases(p)[-1].phase.key)
+    members = fusion_members(model)
+    written = {}
+    for muted in ("", *(members if len(members) > 1 else ())):
+        fusion_members(model, [muted] if muted else [], "exclude")
+        written[muted] = complete(model, tokenizer, [row], limits)[0]
+    model.unload()
+    return written
 
 
 def stacked(losses: Sequence[MutedLosses], records: Sequence[FusionRecord]) -> dict[str, Any]:

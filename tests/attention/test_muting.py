@@ -9,9 +9,11 @@ import torch
 from studykit.attention import muting
 from studykit.attention.capture import capture
 from studykit.attention.record import COMPLETION
+from studykit.training.base import load_base
 from studykit.training.batches import Collator, token_losses
-from studykit.training.fusions import new_fusion
-from studykit.tuners import FusionConfig, fusion_layers
+from studykit.training.fusions import load_trained, new_fusion
+from studykit.training.generate import complete
+from studykit.tuners import FusionConfig, fusion_layers, fusion_members
 from studykit.tuners.model import active_fusions
 from tests import tiny
 
@@ -91,3 +93,18 @@ def test_muting_in_every_layer_of_one_is_muting_there(fused):
     layer.masked[name] = ((2,), "exclude")
     np.testing.assert_allclose(losses.by_layer[1, 2].sum(1), nats(model, tokens), rtol=1e-5)
     layer.masked[name] = ((), "zero")
+
+
+def test_a_case_is_what_the_fusion_writes_without_each_member(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    p = tiny.trained_fusion(tmp_path, "zero")
+    base, tokens = load_base(p.base)
+    row = tiny.rows(1, first=12)[0]
+    written = muting.muted_case(base, tokens, p.out, row, tiny.LIMITS)
+    assert list(written) == ["", *tiny.MEMBERS]
+    model = load_trained(base, p.out, "phase2")
+    for member, text in written.items():
+        fusion_members(model, [member] if member else [], "exclude")
+        assert text == complete(model, tokens, [row], tiny.LIMITS)[0]
+    assert len(set(written.values())) > 1, "some member changes what it writes"

@@ -1,6 +1,7 @@
 """A bench for reading texts of one's own in a live kernel: with any fusion run and phase, and with members muted.
 
-    live.bench(p.base, p.data, p.trained_runs)  # the last value of a cell: a text, switches and a button
+    runs = live.runs_on(p.base, p.data, p.trained_runs)  # the fusions of all methods, those of this notebook first
+    live.bench(p.base, p.data, runs)  # the last value of a cell: a text, switches and a button
 
 The model is not loaded before the button is pressed, so a notebook that runs in a batch does not load it, and its
 report leaves the widgets out. `Bench` does the same without widgets. A muted member is excluded: the others share its
@@ -9,7 +10,7 @@ weight, and no parameter changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,9 @@ from studykit.data.encoding import EncodedRow
 from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
 from studykit.report.explorer.page import explore
-from studykit.runs.manifest import finished_run
-from studykit.study.methods import PHASE_1, PHASES
+from studykit.runs import files
+from studykit.runs.manifest import finished_run, read_manifest
+from studykit.study.methods import PEFT_COMPOSITIONS, PHASE_1, PHASES
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,14 @@ class Bench:
         return [params["masked_member"] or params["target"]] if is_masked else []
 
     def read(
-        self, prompt: str, completion: str = "", *, checkpoint: str, phase: str, muted: Sequence[str] | None = None
+        self,
+        prompt: str,
+        completion: str = "",
+        *,
+        checkpoint: str,
+        phase: str,
+        muted: Sequence[str] | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> list[Reading]:
         """Returns readings of a text: as the phase was trained and, if other members are muted, with these muted.
 
@@ -79,6 +88,7 @@ class Bench:
             checkpoint: name of the fusion run.
             phase: key of the phase.
             muted: members to exclude; None or the phase's own mask gives the first reading alone.
+            tell: is called with what happens now, as "Loading the base".
 
         Raises UserError for an empty prompt, an unknown member, or if all members are muted.
         """
@@ -95,10 +105,11 @@ class Bench:
             raise UserError("the prompt is empty; write a text for the model to read")
         if set(muted) == set(members):
             raise UserError(f"all members are muted ({', '.join(members)}); leave at least one that is not")
-        model, tokenizer = self._load(checkpoint, phase)
+        model, tokenizer = self._load(checkpoint, phase, tell)
         row = Row("own text", params["target"], prompt, completion)
         readings: list[Reading] = []
         for masked, mode in _masks(own_mask, params["mask"] if own_mask else "exclude", muted):
+            tell(f"Writing and reading with {', '.join(masked) or 'no member'} masked")
             fusion_members(model, list(masked), mode)
             written = complete(model, tokenizer, [row], self.limits)[0]
             if not readings:  # one text for all
@@ -111,12 +122,13 @@ class Bench:
             readings.append(Reading(state, record, loss, written, encoded.prompt_cut or encoded.target_cut))
         return readings
 
-    def _load(self, checkpoint: str, phase: str) -> tuple[Any, Any]:
+    def _load(self, checkpoint: str, phase: str, tell: Callable[[str], None]) -> tuple[Any, Any]:
         """Returns the model of a run and phase, and the tokenizer; it loads only what is not loaded."""
         from studykit.training.base import load_base
         from studykit.training.fusions import load_trained
 
         if self._base_and_tokenizer is None:
+            tell(f"Loading the base {Path(self.base).name}")
             self._base_and_tokenizer = load_base(self.base)
             positions = getattr(self._base_and_tokenizer[0].config, "max_position_embeddings", 0)
             # a prompt of one's own may be as long as the model accepts: a cut would remove its end
@@ -126,6 +138,7 @@ class Bench:
             if self._model is not None:
                 self._model.unload()
             self._model = self._loaded_phase = None  # stays so if loading fails
+            tell(f"Loading the fusion {checkpoint}")
             self._model = load_trained(base, self.runs[checkpoint], phase)
             self._loaded_phase = checkpoint, phase
         return self._model, tokenizer
@@ -157,52 +170,102 @@ def _loss(model: Any, encoded: EncodedRow) -> float:
         return float(model(**batch).loss)
 
 
+def runs_on(base: str | Path, data: str | Path, first: Sequence[str | Path] = ()) -> list[str]:
+    """Returns the finished fusion runs on a base and data whose attention can be read, of all methods.
+
+    Args:
+        first: runs that come before the others.
+    """
+    here = files.home() / "runs/fusion"
+    found = [str(run) for run in first]
+    for place in sorted(here.glob("*/")):
+        manifest, name = read_manifest(place), f"runs/fusion/{place.name}"
+        params = manifest.params if manifest else {}
+        on_both = (params.get("base"), params.get("data")) == (str(base), str(data))
+        is_trial = params.get("validation", "all") != "all"
+        if on_both and params["method"] not in PEFT_COMPOSITIONS and not is_trial and name not in found:
+            found.append(name)
+    return found
+
+
 def bench(base: str | Path, data: str | Path, fusion_runs: Sequence[str | Path], sample: int = 0) -> Any:
     """Returns the widgets around a `Bench` as an ipywidgets box; a test row fills in the text."""
     import ipywidgets as w
 
     reader = Bench(base, data, fusion_runs)
     first = next(iter(reader.params))
-    members, target = list(reader.params[first]["members"]), reader.params[first]["target"]
-    row = DataRun(data).rows(target, "test")[sample]
+    row = DataRun(data).rows(reader.params[first]["target"], "test")[sample]
     wide, flow = w.Layout(width="98%"), w.Layout(flex_flow="row wrap")
-    prompt = w.Textarea(row.prompt, description="Prompt", rows=5, layout=wide)
+    prompt = w.Textarea(row.prompt, description="Prompt", rows=_height(row.prompt), layout=wide)
     placeholder = "if this is empty, the model writes a completion"
-    completion = w.Textarea(row.target, description="Completion", rows=5, layout=wide, placeholder=placeholder)
+    completion = w.Textarea(
+        row.target, description="Completion", rows=_height(row.target), layout=wide, placeholder=placeholder
+    )
     checkpoint = w.Dropdown(options=list(reader.params), description="Checkpoint", layout=w.Layout(width="30rem"))
     phase = w.Dropdown(options=reader.phases(first), description="Phase")
-    narrow = w.Layout(width="auto")
-    mute = {member: w.ToggleButton(False, description=member, layout=narrow) for member in members}
-    button, out = w.Button(description="Read", button_style="primary", icon="play"), w.Output()
+    silent = w.HBox([w.Label("Mute", layout=w.Layout(margin="2px 10px 2px 54px"))], layout=flow)
+    button, now, out = w.Button(description="Read", button_style="primary", icon="play"), w.Label(), w.Output()
     for box in (prompt, completion, checkpoint):
         box.add_class(f"studykit-{box.description.lower()}")
-    phase.value = list(phase.options.values())[-1]
+
+    def switch_of(member: str) -> Any:
+        """Returns the button that mutes a member; the name of a muted one is struck through."""
+        switch = w.ToggleButton(False, description=member, layout=w.Layout(width="auto"))
+
+        def strike(_) -> None:
+            switch.style.text_decoration = "line-through" if switch.value else None
+            switch.icon = "volume-off" if switch.value else ""
+
+        switch.observe(strike, "value")
+        return switch
 
     def mute_own_mask(_) -> None:
         """Mutes the members that were masked while the chosen phase was trained."""
-        for member, switch in mute.items():
-            switch.value = member in reader.own_mask(checkpoint.value, phase.value)
+        for switch in silent.children[1:]:
+            switch.value = switch.description in reader.own_mask(checkpoint.value, phase.value)
+
+    def follow_checkpoint(_) -> None:
+        """Offers the phases and members of the chosen checkpoint, the last phase first."""
+        members, phases = list(reader.params[checkpoint.value]["members"]), reader.phases(checkpoint.value)
+        if members != [switch.description for switch in silent.children[1:]]:
+            silent.children = [silent.children[0], *map(switch_of, members)]
+        if dict(phase.options) != phases:
+            phase.options = phases
+            phase.value = list(phases.values())[-1]
+        mute_own_mask(None)
+
+    def tell(words: str) -> None:
+        now.value = f"{words} ..." if words else ""
 
     def read(_) -> None:
         button.disabled = True
         out.clear_output()
         try:
             with out:
-                muted = [member for member, switch in mute.items() if switch.value]
-                _show(partial(reader.read, prompt.value, completion.value), checkpoint.value, phase.value, muted)
+                muted = [switch.description for switch in silent.children[1:] if switch.value]
+                reading = partial(reader.read, prompt.value, completion.value, tell=tell)
+                _show(reading, checkpoint.value, phase.value, muted)
         finally:
             button.disabled = False
+            tell("")
 
+    phase.value = list(reader.phases(first).values())[-1]
+    follow_checkpoint(None)
     phase.observe(mute_own_mask, "value")
-    checkpoint.observe(mute_own_mask, "value")
+    checkpoint.observe(follow_checkpoint, "value")
     button.on_click(read)
-    silent = w.HBox([w.Label("Mute", layout=w.Layout(margin="2px 10px 2px 54px")), *mute.values()], layout=flow)
-    return w.VBox([prompt, completion, w.HBox([checkpoint, phase], layout=flow), silent, button, out])
+    controls = [w.HBox([checkpoint, phase], layout=flow), silent, w.HBox([button, now])]
+    return w.VBox([prompt, completion, *controls, out])
+
+
+def _height(text: str) -> int:
+    """Returns the rows of a box for a text."""
+    return min(max(text.count("\n") + 2, 3), 20)
 
 
 def _show(read: Any, checkpoint: str, phase: str, muted: Sequence[str]) -> None:
     """Shows loss, completion and weights of the readings in the cell's output, or the sentence of a UserError."""
-    from IPython.display import display
+    from IPython.display import clear_output, display
 
     from studykit.report.tables import table, texts
 
@@ -211,6 +274,7 @@ def _show(read: Any, checkpoint: str, phase: str, muted: Sequence[str]) -> None:
     except UserError as error:
         print(error)
         return
+    clear_output(wait=True)  # what loading printed
     rows = [{"state": r.state, "loss of the completion (nats per token)": f"{r.loss:.4f}"} for r in readings]
     cut = " The text is shortened: it was too long." if readings[0].cut else ""
     cut += " Muted members are excluded from the softmax." if len(readings) > 1 else ""

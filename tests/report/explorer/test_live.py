@@ -9,7 +9,7 @@ import pytest
 
 from studykit.attention import record
 from studykit.errors import UserError
-from studykit.report.explorer.live import Bench, bench
+from studykit.report.explorer.live import Bench, bench, runs_on
 from tests import tiny
 
 RUN, OTHER = (f"lua-advfusion-s{seed}-0000000004" for seed in (0, 1))  # of other weights, masked zero and exclude
@@ -104,7 +104,7 @@ def test_the_widgets_load_nothing_until_they_are_asked(reader, monkeypatch):
         "studykit.training.base.load_base", lambda *_: pytest.fail("loaded before the button was pressed")
     )
     box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
-    prompt, completion, chosen, silent, button, _ = box.children
+    prompt, completion, chosen, silent, reading, _ = box.children
     assert prompt.value == tiny.rows(1, first=12)[0].prompt and completion.value
     checkpoint, phase = chosen.children
     switches = {switch.description: switch for switch in silent.children[1:]}
@@ -115,22 +115,66 @@ def test_the_widgets_load_nothing_until_they_are_asked(reader, monkeypatch):
     assert not any(switch.value for switch in switches.values())
 
 
+def test_a_muted_name_is_struck_through_and_a_reading_says_what_it_does(reader, monkeypatch):
+    pytest.importorskip("ipywidgets")
+    box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
+    *_, silent, reading, _ = box.children
+    switch = silent.children[1]
+    switch.value = True
+    assert switch.style.text_decoration == "line-through"
+    switch.value = False
+    assert switch.style.text_decoration is None
+    told = []
+    reading.children[1].observe(lambda change: told.append(change["new"]), "value")
+    monkeypatch.setattr("studykit.report.explorer.live._show", lambda read, *a: read(checkpoint=RUN, phase="phase2"))
+    reading.children[0].click()
+    assert told[0].startswith("Loading the base") and told[-1] == "", "and is silent afterwards"
+    assert any("reading" in words for words in told)
+
+
+def test_the_bench_has_the_fusions_of_all_methods_and_the_members_of_each(reader):
+    pytest.importorskip("ipywidgets")
+    assert runs_on(reader.base, "runs/data/tiny-0000000002") == [f"runs/fusion/{name}" for name in (RUN, OTHER)]
+    assert runs_on(reader.base, "runs/data/another") == []
+    last = f"runs/fusion/{OTHER}"
+    assert runs_on(reader.base, "runs/data/tiny-0000000002", [last]) == [last, f"runs/fusion/{RUN}"]
+    runs = dict.fromkeys((RUN, OTHER))
+    few = dict(reader.params[OTHER], members=["python", "lua"])
+    box_of = bench(reader.base, "runs/data/tiny-0000000002", [reader.runs[name] for name in runs])
+    *_, chosen, silent, _, _ = box_of.children
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bench, "phases", lambda *_: {"AdapterFusion": "fusion"})
+        patch.setattr(Bench, "own_mask", lambda *_: [])
+        bench_of = chosen.children[0]
+        params = next(cell.cell_contents for cell in _closure(bench_of) if isinstance(cell.cell_contents, Bench)).params
+        params[OTHER] = few
+        bench_of.value = OTHER
+    assert [switch.description for switch in silent.children[1:]] == ["python", "lua"]
+    assert list(chosen.children[1].options) == ["AdapterFusion"]
+
+
+def _closure(widget):
+    """The cells of the functions that observe a widget's value."""
+    return [cell for observer in widget._trait_notifiers["value"]["change"] if hasattr(observer, "__closure__")
+            for cell in observer.__closure__ or ()]  # fmt: skip
+
+
 def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(reader, monkeypatch):
     pytest.importorskip("ipywidgets")
     shown = []
     monkeypatch.setattr("studykit.report.explorer.live._show", lambda read, checkpoint, phase, muted: shown.append(
         read(checkpoint=checkpoint, phase=phase, muted=muted)))  # fmt: skip
     box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
-    prompt, completion, chosen, silent, button, _ = box.children
+    prompt, completion, chosen, silent, reading, _ = box.children
     prompt.value, completion.value = TEXT["prompt"], TEXT["completion"]
     checkpoint, phase = chosen.children
     assert list(checkpoint.options) == [RUN, OTHER]
     for name in (OTHER, RUN):
         checkpoint.value = name
-        button.click()
+        reading.children[0].click()
     phase.value = "phase1"
     silent.children[1].value = True  # python, beside the target
-    button.click()
+    reading.children[0].click()
     expected = [reader.read(**TEXT | {"checkpoint": name}, phase="phase2") for name in (OTHER, RUN)]
     expected.append(reader.read(**TEXT, phase="phase1", muted=["python", "lua"]))
     shown_losses, expected_losses = (

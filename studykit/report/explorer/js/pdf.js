@@ -74,7 +74,7 @@ class PdfPen {
     const objects = ["<< /Type /Catalog /Pages 2 0 R >>", "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
       `<< /Type /Page /Parent 2 0 R /MediaBox [0 0 ${f(w)} ${f(h)}] /Contents 4 0 R /Resources << ` +
         `/XObject << ${named} >> /Font << ${faces.join(" ")} >> >> >>`,
-      stream("", `1 0 0 -1 0 ${f(h)} cm\n${this.parts.join("\n")}`),
+      stream("", `1 0 0 -1 2 ${f(h - 2)} cm\n${this.parts.join("\n")}`),
       `<< /Title ${inPdf(D.title)} /Subject ${inPdf(words)} >>`,
       ...this.images.map(([about, content]) => stream(about, content)),
       ...Object.values(fonts).map(name =>
