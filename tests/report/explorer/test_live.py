@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from studykit.attention import record
 from studykit.errors import UserError
+from studykit.report.explorer import live
 from studykit.report.explorer.live import Bench, bench, runs_on
 from tests import tiny
 
@@ -132,31 +135,21 @@ def test_a_muted_name_is_struck_through_and_a_reading_says_what_it_does(reader, 
     assert any("reading" in words for words in told)
 
 
-def test_the_bench_has_the_fusions_of_all_methods_and_the_members_of_each(reader):
+def test_the_bench_has_the_fusions_of_all_methods_and_the_members_of_each(reader, monkeypatch):
     pytest.importorskip("ipywidgets")
     assert runs_on(reader.base, "runs/data/tiny-0000000002") == [f"runs/fusion/{name}" for name in (RUN, OTHER)]
     assert runs_on(reader.base, "runs/data/another") == []
     last = f"runs/fusion/{OTHER}"
     assert runs_on(reader.base, "runs/data/tiny-0000000002", [last]) == [last, f"runs/fusion/{RUN}"]
-    runs = dict.fromkeys((RUN, OTHER))
-    few = dict(reader.params[OTHER], members=["python", "lua"])
-    box_of = bench(reader.base, "runs/data/tiny-0000000002", [reader.runs[name] for name in runs])
-    *_, chosen, silent, _, _ = box_of.children
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Bench, "phases", lambda *_: {"AdapterFusion": "fusion"})
-        patch.setattr(Bench, "own_mask", lambda *_: [])
-        bench_of = chosen.children[0]
-        params = next(cell.cell_contents for cell in _closure(bench_of) if isinstance(cell.cell_contents, Bench)).params
-        params[OTHER] = few
-        bench_of.value = OTHER
+    params = {name: reader.params[name] | changes for name, changes in {
+        RUN: {}, OTHER: {"members": ["python", "lua"], "method": "adapterfusion", "mask": "none"}}.items()}  # fmt: skip
+    monkeypatch.setattr(live, "finished_run", lambda run: SimpleNamespace(params=params[Path(run).name]))
+    *_, chosen, silent, _, _ = bench(
+        reader.base, "runs/data/tiny-0000000002", runs_on(reader.base, "runs/data/tiny-0000000002")
+    ).children
+    chosen.children[0].value = OTHER
     assert [switch.description for switch in silent.children[1:]] == ["python", "lua"]
     assert list(chosen.children[1].options) == ["AdapterFusion"]
-
-
-def _closure(widget):
-    """The cells of the functions that observe a widget's value."""
-    return [cell for observer in widget._trait_notifiers["value"]["change"] if hasattr(observer, "__closure__")
-            for cell in observer.__closure__ or ()]  # fmt: skip
 
 
 def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(reader, monkeypatch):
