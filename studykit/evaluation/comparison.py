@@ -139,6 +139,12 @@ def summarize(
     )
 
 
+def left_out_rows(scores: EvaluationScores) -> dict[str, int]:
+    """Returns how many rows of an evaluation have no pass@k, by the package that their tests need."""
+    counts = scores.final[0].counts  # of completions: several per row where a row is sampled
+    return {package: n * len(scores.ids) // counts.n for package, n in counts.left_out.items()}
+
+
 def summarize_sources(sources: Mapping[str, str]) -> list[SourceScores]:
     """Reads the evaluate runs of source adapters, by language, and returns their scores on their own languages."""
     rows = []
@@ -156,6 +162,7 @@ def summarize_sources(sources: Mapping[str, str]) -> list[SourceScores]:
             summaries=summaries,
             runtime=execution.runtimes.get(language) if execution else None,
             not_executed=scores.not_executed,
+            left_out=left_out_rows(scores),
         )
         rows.append(row)
     return rows

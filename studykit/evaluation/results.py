@@ -166,6 +166,7 @@ class SourceScores(Published):
     summaries: dict[str, MethodSummary]  # by metric
     runtime: str | None  # that the programs were run with
     not_executed: str | None  # why there is no pass@k
+    left_out: dict[str, int] = {}  # rows without pass@k, by the package that their tests need
 
 
 class OwnAttention(Published):
@@ -216,6 +217,7 @@ class ComparisonResults(Published):
     attention: list[OwnAttention]
     cost: list[MethodCost]
     time: list[StageTime]
+    left_out: dict[str, int] = {}  # test rows of the target without pass@k, by the package that their tests need
 
     @property
     def main_comparison(self) -> MetricComparison:

@@ -20,6 +20,7 @@ from studykit.report.verdicts import (
     size,
     unbreakable,
 )
+from studykit.runs.text import plural
 from studykit.study import questions
 from studykit.study.languages import display_name
 
@@ -153,6 +154,17 @@ def ranking(comparison: MetricComparison) -> str:
     rows.sort(key=lambda row: row.mean, reverse=not less_is_better(metric))
     means = ", ".join(f"{row.method} {format_score(row.mean, metric)}" for row in rows)
     return f"{comparison.label} ({comparison.unit}), the best first: {means}."
+
+
+def left_out(results: ComparisonResults, target: str) -> list[str]:
+    """Returns a sentence per language and package for which rows are left out of pass@k."""
+    by_language = {target: results.left_out} | {row.language: row.left_out for row in results.sources}
+    return [
+        f"**pass@k leaves out {plural(n, 'test row')} of {display_name(language)}**, because the tests need {package}, "
+        "a package that does not belong to the language: no completion could pass them."
+        for language, packages in by_language.items()
+        for package, n in packages.items()
+    ]
 
 
 def mean_and_sd(summary: MethodSummary | None, metric: str) -> str:

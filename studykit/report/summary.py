@@ -73,6 +73,7 @@ class Findings:
     """What a reader sees first."""
 
     answer: list[str]  # sentences; **bold** as in Markdown
+    left_out: list[str]  # sentences on rows without pass@k
     forest: Markup
     further: list[Markup]  # figures of the weights
     by_loss: Markup | None  # the forest by completion loss
@@ -102,6 +103,7 @@ def read_findings(run: Run, target: str) -> Findings | None:
         further.append(figures.member_worth(worths, looks=looks))
     return Findings(
         answer=answer,
+        left_out=conclusions.left_out(results, target),
         forest=Markup(figures.figure_html(figures.forest(main, **options))),
         further=[Markup(figures.figure_html(figure)) for figure in further],
         by_loss=Markup(figures.figure_html(figures.forest(loss, looks=looks))) if loss else None,

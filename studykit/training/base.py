@@ -194,10 +194,16 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
 def at_revision(name_or_path: str) -> dict[str, Any]:
     """Returns how `from_pretrained` names a directory or a hub id, `owner/name@revision`: with the revision apart.
 
-    Files that `studykit fetch` has put below `data/` go before those of the hub.
+    Files that `studykit fetch` has put below `data/` go before those of the hub. Raises UserError for a directory that
+    holds a pipe, a socket or a device, for which a reader would wait without end.
     """
     on_hub = HUB_ID.fullmatch(name_or_path)
     if not on_hub or Path(name_or_path).is_dir():
+        for path in Path(name_or_path).glob("*"):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise UserError(
+                    f"base={name_or_path!r} holds {path.name!r}, which is no file; a directory of files is needed."
+                )
         return {"pretrained_model_name_or_path": name_or_path}
     if fetched := _fetched(on_hub["repo"], on_hub["revision"]):
         return {"pretrained_model_name_or_path": str(fetched)}

@@ -51,7 +51,7 @@ def lora_config(directory: str | Path) -> BottleneckConfig:
 
     Raises ValueError for another adapter, and for a LoRA that is more than A and B.
     """
-    lora = json.loads((Path(directory) / "adapter_config.json").read_text(encoding="utf-8"))
+    lora = json.loads(lora_file(directory, "adapter_config.json").read_text(encoding="utf-8"))
     if lora.get("peft_type") != "LORA":
         raise ValueError(f"{directory} holds a {lora.get('peft_type')} adapter, not a LoRA.")
     for key, plain in PLAIN_LORA.items():
@@ -78,6 +78,14 @@ def lora_config(directory: str | Path) -> BottleneckConfig:
     )
 
 
+def lora_file(directory: str | Path, name: str) -> Path:
+    """Returns a file of a LoRA; raises ValueError for a pipe, which would be waited for without end."""
+    path = Path(directory) / name
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file.")
+    return path
+
+
 def load_lora(model: nn.Module, directory: str | Path, name: str) -> PeftModel:
     """Returns the model with the LoRA of a PEFT directory as a frozen adapter of this tuner.
 
@@ -86,7 +94,7 @@ def load_lora(model: nn.Module, directory: str | Path, name: str) -> PeftModel:
     Raises: ValueError if it is not a plain LoRA, or does not fit the model.
     """
     config, weights = lora_config(directory), {}
-    for key, tensor in load_file(Path(directory) / "adapter_model.safetensors").items():
+    for key, tensor in load_file(lora_file(directory, "adapter_model.safetensors")).items():
         module, _, part = key.rpartition(".lora_")
         if part not in ("A.weight", "B.weight"):
             raise ValueError(f"The LoRA in {directory} holds {key}; only A and B can be fused.")

@@ -80,5 +80,17 @@ def test_texts_are_escaped_and_bold_is_kept(run, tmp_path):
     assert "<b>pass" in soup.get_text()
 
 
+def test_rows_that_are_left_out_of_pass_at_k_are_counted_by_language_and_package(run, tmp_path):
+    counts = made_scores.PredictionCounts(n=400, empty=0, truncated=0, checked=388, left_out={"javatuples": 12})
+    scores = made_scores.method(0.5)
+    sampled = [one.model_copy(update={"counts": counts}) for one in scores.checkpoints]  # two completions per row
+    left_out = comparison.left_out_rows(made_scores.changed(scores, checkpoints=sampled))
+    assert left_out == {"javatuples": 6}
+    results = publish(run, tmp_path).model_copy(update={"left_out": left_out})
+    (tmp_path / run.dir / "compare.json").write_text(results.model_dump_json())
+    page = render("findings.html.j2", findings=summary.read_findings(run, "java"))
+    assert "pass@k leaves out 6 test rows of Java</strong>, because the tests need javatuples" in page
+
+
 def test_a_run_without_a_comparison_has_no_findings(run):
     assert summary.read_findings(run, "lua") is None

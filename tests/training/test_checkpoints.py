@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,18 @@ def test_a_base_of_the_hub_is_pinned_to_its_commit(tmp_path, monkeypatch):
     assert adopt(f"owner/name@{first}", tmp_path / "other")[0].config.num_hidden_layers == 1
     with pytest.raises(UserError, match=r"base='owner/name@dev' cannot be read"):
         base.pinned("owner/name@dev")
+
+
+@pytest.mark.parametrize("look", [base.pinned, base.open_model, base.open_tokenizer])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_file_among_those_of_a_base_is_refused_and_never_waited_for(tmp_path, look, name, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    if kind == "pipe":
+        os.mkfifo(name)
+    elif kind == "device":
+        os.symlink("/dev/zero", name)
+    else:
+        socket.socket(socket.AF_UNIX).bind(name)
+    with pytest.raises(UserError, match=f"holds '{name}', which is no file; a directory of files is needed"):
+        look(str(tmp_path))

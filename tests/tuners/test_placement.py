@@ -1,6 +1,8 @@
 """Adapters at every placement, in every family; what can be fused with what; compositions without attention."""
 
 import copy
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -349,3 +351,12 @@ def test_layers_that_a_model_lacks_are_named():
     for wrong in ([], [-1], ["0"], [True]):
         with pytest.raises(ValueError, match=r"layers_to_transform=.* is out of range; it must be a list of indices"):
             BottleneckConfig(layers_to_transform=wrong)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_pipe_among_the_files_of_a_lora_is_refused(tmp_path, name):
+    place = lora(tmp_path, ["a"])["a"]
+    (Path(place) / name).unlink()
+    os.mkfifo(Path(place) / name)
+    with pytest.raises(ValueError, match=f"{name} is not a file"):
+        load_lora(tiny(), place, "a")

@@ -64,7 +64,8 @@ func main() {
 
 def go_declares(text: str) -> set[str]:
     """Returns the names that a file of Go, without its comments and strings, declares outside of all functions."""
-    top, groups, inside = [""], [""], []  # what is open: a group of declarations, "(" or "{"
+    inside: list[str] = []  # what is open: a group of declarations, "(" or "{"
+    top, groups = [""], [""]
     for part in re.split(r"([(){}])", text):
         if part in ("(", "{"):
             group = part == "(" and not inside and re.search(r"\b(?:var|const|type)\s*\Z", top[-1])

@@ -18,9 +18,10 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from pathlib import Path
 
 from studykit.errors import UserError
-from studykit.evaluation.execution import mounts, seccomp
+from studykit.evaluation.execution import mounts, runtimes, seccomp
 from studykit.evaluation.execution.runner import Runner, RunnerDied, Sandbox, is_root
 
 LEVELS = ("bwrap", "unshare", "bwrap-renewed", "rlimits")  # best first
@@ -47,6 +48,8 @@ def probe(sandbox: Sandbox) -> str:
         return "not installed"
     if sandbox.level != "rlimits" and sys.platform != "linux":
         return "needs Linux"
+    if sandbox.level == "rlimits" and sandbox.drop and (folder := closed_folder()):
+        return f"root's programs run as nobody, who cannot enter {folder}, where this Python lies"
     for _ in range(PROBES):
         try:
             with Runner(sandbox) as runner:
@@ -64,6 +67,12 @@ def probe(sandbox: Sandbox) -> str:
         f"the sandbox {sandbox} did not answer in time, {PROBES} times; try again when this machine is less busy, "
         f"or name another level in {NAMED}."
     )
+
+
+def closed_folder() -> str | None:
+    """Returns the first directory above the Python of programs that not every user may enter, or None."""
+    python = runtimes.require("python")
+    return next((str(above) for above in reversed(Path(python.path).parents) if not above.stat().st_mode & 0o001), None)
 
 
 def about(sandbox: Sandbox) -> str:
