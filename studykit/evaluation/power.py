@@ -9,6 +9,7 @@ Holm's correction and for a statement about other seeds (see `student.detectable
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from studykit.errors import UserError
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import Contrast, MetricComparison, read_results
 from studykit.evaluation.student import StandardError, detectable
-from studykit.runs.text import plural
+from studykit.runs.text import aligned, plural
 from studykit.study.questions import Pair
 
 SEEDS = (3, 5, 10, 20, 50)
@@ -70,7 +71,7 @@ def report(run: str, pairs: Sequence[Pair], seeds: int, confidence: float, diffe
             f"{run} has none of the study's differences with two seeds or more, so their spread is not known."
         )
     counts = sorted({*SEEDS, seeds} - {1})
-    lines = [["difference", "sd over seeds", "error over rows", *(f"{count} seeds" for count in counts)]]
+    lines = [["difference", "sd", "error", *(f"{count} seeds" for count in counts[:1]), *map(str, counts[1:])]]
     for contrast in usable:
         sd = float(np.std(contrast.by_seed, ddof=1))
         numbers = [format_score(value, comparison.metric) for value in (sd, contrast.error)]
@@ -81,7 +82,7 @@ def report(run: str, pairs: Sequence[Pair], seeds: int, confidence: float, diffe
             else:
                 numbers.append(str(rows_needed(contrast, count, difference, alpha) or "never"))
         lines.append([f"{contrast.method} - {contrast.against}", *numbers])
-    return "\n".join([_heading(comparison, usable[0], len(pairs), confidence, difference), "", *_aligned(lines)])
+    return "\n".join([_heading(comparison, usable[0], len(pairs), confidence, difference), "", *aligned(lines)])
 
 
 def _heading(
@@ -93,15 +94,9 @@ def _heading(
         if difference is None
         else f"The number of {rows} with which a true difference of {difference:g} is found"
     )
-    return (
-        f"{asked}, by {comparison.label} ({comparison.unit}), with a probability of 80 %\n"
-        f"for other seeds, at a confidence of {confidence:g} over {plural(tests, 'comparison')}:"
+    return textwrap.fill(
+        f"{asked}, by {comparison.label} ({comparison.unit}), with a probability of 80 % for other seeds, at a "
+        f"confidence of {confidence:g} over {plural(tests, 'comparison')}. sd: standard deviation over seeds; error: "
+        "standard error over rows.",
+        80,
     )
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]

@@ -4,11 +4,13 @@ format_bytes(3.25e9)           # 3.25 GB
 format_duration(138)           # 2 min 18 s
 format_value(12345.678)        # 12,346
 plural(1, "seed")              # 1 seed
+aligned([["a", "10"]])         # a  10
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -58,3 +60,20 @@ def format_value(value: Any, digits: int = 4) -> str:
 def plural(count: int, noun: str) -> str:
     """Returns a count and its noun, with an s unless the count is 1."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def aligned(rows: Sequence[Sequence[str]], width: int = 80) -> list[str]:
+    """Returns rows of equally many cells as lines of text with columns, at most `width` characters wide where possible.
+
+    The first column is aligned to the left, and wrapped where a line would be too long; the others are aligned to the
+    right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[0] = min(widths[0], max(20, width - sum(widths[1:]) - 2 * len(widths[1:])))
+    lines = []
+    for first, *others in rows:
+        indent = first[: len(first) - len(first.lstrip())]
+        begin, *more = textwrap.wrap(first, widths[0], subsequent_indent=f"{indent}  ", break_on_hyphens=False) or [""]
+        cells = [cell.rjust(size) for cell, size in zip(others, widths[1:], strict=True)]
+        lines += ["  ".join([begin.ljust(widths[0]), *cells]).rstrip(), *more]
+    return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import torch
 
 from studykit.errors import UserError
-from studykit.runs.text import format_bytes
+from studykit.runs.text import aligned, format_bytes
 from studykit.study.file import Study
 from studykit.training.base import cpu_computes_bf16, half_precision
 from studykit.training.estimate import Job, Need, jobs
@@ -82,40 +83,41 @@ def as_data(study: Study, gpu: str | None = None) -> dict[str, Any]:
 
 
 def report(study: Study, gpu: str | None = None) -> str:
-    """Returns the estimate as text: a table with a line per kind of stage, and remedies for those that do not fit."""
+    """Returns the estimate as text of 80 columns: two tables with a line per kind of stage, and for those that do not
+    fit the settings that would help."""
     room, whose, on_gpu = capacity(gpu)
     half = on_gpu if gpu is not None else half_precision()
     planned, unknown = jobs(study, half, gpu is None and cpu_computes_bf16())
     needs = [job.need() for job in planned]
-    columns = ["stage", "parameters", "trainable", "base", "adapters", "gradients", "optimizer", "activations", "peak"]
-    rows = [[*columns, "disk", "checkpoint", "fits"]]
-    for job, need in zip(planned, needs, strict=True):
-        counts = [f"{need.parameters:,}", f"{need.trainable:,}"]
-        parts = (need.base, need.adapters, need.gradients, need.optimizer, need.activations, need.peak)
-        answer = "yes" if fits(need, room, on_gpu) else "no"
+    weights = [["stage", "parameters", "trainable", "disk", "checkpoint"]]
+    memory = [["memory", "base", "adapters", "gradients", "optimizer", "activations", "peak", "fits"]]
+    for number, (job, need) in enumerate(zip(planned, needs, strict=True), start=1):
         sizes = (need.gradients, need.gradients + need.optimizer)
         disk = [format_bytes(size) if need.trainable else "-" for size in sizes]
-        rows.append([f"{job.stage}: {job.label}", *counts, *map(format_bytes, parts), *disk, answer])
+        weights.append([f"{number} {job.stage}: {job.label}", f"{need.parameters:,}", f"{need.trainable:,}", *disk])
+        parts = (need.base, need.adapters, need.gradients, need.optimizer, need.activations, need.peak)
+        memory.append([f"{number}", *map(format_bytes, parts), "yes" if fits(need, room, on_gpu) else "no"])
     config = planned[0].config
-    weights = {"none": "bf16" if half else "fp32"}.get(study.quantization, study.quantization)
-    lines = [
-        f"{study.study}, on {whose} ({format_bytes(room)})",
-        f"base {study.base}: {config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
-        f"vocabulary {config.vocab_size:,}, in {weights}; rows of {study.data.max_prompt_tokens} + "
-        f"{study.data.max_target_tokens} tokens",
-        "",
-        *_aligned(rows),
-        "",
-        "activations: memory that a step keeps for its backward pass; where nothing trains, the peak of a pass",
-        "disk: trained weights that a run publishes, those of a fusion once per phase",
-        "checkpoint: weights and optimizer state; up to two per phase lie on disk until the run is published",
-    ]
+    dtype = {"none": "bf16" if half else "fp32"}.get(study.quantization, study.quantization)
     counted = "the peak; the interpreter and its libraries take about 1 GB more"
     if on_gpu:
         counted = f"the peak, {FRAGMENTS - 1:.0%} for fragments and {format_bytes(CUDA_CONTEXT)} for CUDA itself"
-    lines.append(f"fits: {counted}")
+    notes = [
+        "disk: trained weights that a run publishes, those of a fusion once per phase",
+        "checkpoint: weights and optimizer state; up to two per phase lie on disk until the run is published",
+        "activations: memory that a step keeps for its backward pass; where nothing trains, the peak of a pass",
+        f"fits: {counted}",
+    ]
     if unknown:
-        lines.append(f"not estimated, since PEFT builds them from finished adapters: {', '.join(unknown)}")
+        notes.append(f"not estimated, since PEFT builds them from finished adapters: {', '.join(unknown)}")
+    lines = [
+        f"{study.study}, on {whose} ({format_bytes(room)})",
+        f"base {study.base}: {config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
+        f"vocabulary {config.vocab_size:,}, in {dtype}; rows of {study.data.max_prompt_tokens} + "
+        f"{study.data.max_target_tokens} tokens",
+    ]
+    wrapped = [[textwrap.fill(line, 80, subsequent_indent="  ") for line in part] for part in (lines, notes)]
+    lines = [*wrapped[0], "", *aligned(weights), "", *aligned(memory), "", *wrapped[1]]
     for job, need in zip(planned, needs, strict=True):
         if not fits(need, room, on_gpu):
             lines += ["", *_remedy_lines(job, need, room, on_gpu)]
@@ -133,14 +135,4 @@ def _remedy_lines(job: Job, need: Need, room: int, gpu: bool) -> list[str]:
         rows.append([f"  {name}", format_bytes(changed.peak), format_bytes(changed.peak - need.peak), answer])
     if not rows:
         return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; no known change of settings would help"]
-    return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; what would help:", *_aligned(rows)]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Returns rows as lines of text with columns: the first is aligned to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines
+    return [f"{job.stage}: {job.label} needs {format_bytes(need.peak)}; what would help:", *aligned(rows)]

@@ -19,7 +19,7 @@ from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
 from studykit.workflow.progress import blocked
 from studykit.workflow.steps import modified, training_step
-from studykit.workflow.time_left import STARTUP, describe_time_left, time_left
+from studykit.workflow.time_left import STARTUP, describe_time_left, drawing_seconds, time_left
 
 REFRESH = 0.5  # seconds between two looks at the files
 CALM = 5.0  # seconds for which the time left stays as it was told
@@ -37,7 +37,7 @@ class _View:
         self.states: dict[Run, str] = {}
         self.started: dict[Run, float] = {}
         self.quarters: dict[Run, int] = {}
-        self.startups: list[float] = []  # seconds that notebooks took besides their runs
+        self.startups: list[float] = []  # seconds that notebooks took to start
         self.ended: dict[Run, tuple[float, str]] = {}
         self._left: tuple[float, str] = -math.inf, ""  # the time left as it was told, and when
 
@@ -112,7 +112,8 @@ class _View:
         if manifest is None:  # removed at this moment
             return f"{run.stage} {run.label} done"
         if (began := self.started.pop(run, None)) is not None:
-            self.startups.append(max(0.0, time.monotonic() - began - manifest.seconds))
+            took = manifest.seconds + drawing_seconds(files.home() / run.dir)
+            self.startups.append(max(0.0, time.monotonic() - began - took))
         numbers = ", ".join(f"{name} {format_value(value, 3)}" for name, value in list(manifest.headline.items())[:2])
         return f"{run.stage} {run.label} done in {format_duration(manifest.seconds)}{': ' + numbers if numbers else ''}"
 

@@ -14,7 +14,7 @@ from typing import Any
 from studykit.runs import files, locks, process
 from studykit.runs import status as runs_status
 from studykit.runs.manifest import MANIFEST, Manifest, read_manifest
-from studykit.runs.text import format_duration
+from studykit.runs.text import aligned, format_duration
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
 from studykit.workflow import snakemake
@@ -65,8 +65,7 @@ def status_table(planned: list[Run]) -> str:
         counts = Counter(status.state for run, status in statuses.items() if run.stage == stage)
         if counts:
             rows.append([stage, *(str(counts[state] or "-") for state in columns)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines = aligned(rows)
     for run, status in statuses.items():
         if status.state in ("running", "stopped", "failed", "damaged"):
             step = training_step(run) if status.state in ("running", "stopped") else None

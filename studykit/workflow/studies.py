@@ -64,7 +64,7 @@ def listing() -> str:
         manifests = [found for run in planned.runs if (found := read_manifest(run_files.home() / run.dir))]
         took = f", which took {format_duration(sum(m.seconds for m in manifests))} of computing" if manifests else ""
         many = f"{len(planned.members)} studies, " if planned.members else ""
-        question = textwrap.fill(planned.study.question or "-", 110, initial_indent="    ", subsequent_indent="    ")
+        question = textwrap.fill(planned.study.question or "-", 80, initial_indent="    ", subsequent_indent="    ")
         lines.append(f"{planned.file}\n{question}\n    {many}{len(manifests)} of {len(planned.runs)} runs done{took}")
     return "\n".join(lines) or "params/ holds no study file."
 

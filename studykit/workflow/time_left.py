@@ -23,27 +23,36 @@ from typing import Any
 
 from studykit.runs import files, process
 from studykit.runs.manifest import MANIFEST, read_attempt, read_manifest
+from studykit.runs.store import COPY
 from studykit.runs.text import format_duration
+from studykit.study import methods
 from studykit.study.plan import Run
 from studykit.workflow.steps import modified, training_step
 
-STARTUP = 3.0  # seconds that a notebook takes besides its run, until some have ended: it starts, and draws its figures
+STARTUP = 3.0  # seconds that a notebook takes to start, until some have ended
+FUSED = 2  # completions of a fusion take about so many times as long as those of one adapter
+LONGEST_DRAWING = 600  # seconds
 MIN_SHARE = 0.1  # share of a training from which its own speed tells when it ends, and how fast the others are
 PRIORS = {  # seconds per unit of work, of the order of a quickstart on two cores; earlier runs replace them
-    "base_model": 0.0036, "data": 5.0, "adapter": 0.0059, "fusion": 0.0070, "evaluate": 8.0, "fusion_attention": 0.03,
-    "compare": 5.0, "gather": 5.0,
+    "base_model": 0.0036, "data": 5.0, "adapter": 0.0059, "fusion": 0.0070, "evaluate": 3.4, "fusion_attention": 0.009,
+    "compare": 10.0, "gather": 10.0,
 }  # fmt: skip
 
 
 def work(stage: str, params: Mapping[str, Any]) -> float:
     """Returns the amount of work of a run, in units of its stage.
 
-    A unit is an example of training (over both phases of AdvFusion), a set of completions, a sample read, or the run.
+    A unit is an example of training (over both phases of AdvFusion), a set of completions of one adapter, a sample read
+    of one phase, or the run.
     """
     if stage in ("adapter", "fusion") or (stage == "base_model" and params["base"] == "scratch"):
         phases = 2 if params.get("method") == "advfusion" else 1
         return phases * params["steps"] * params["batch_size"] * params.get("gradient_accumulation", 1)
-    return max(1, len(params.get("trained_runs", ()))) * params.get("samples", 1)
+    amount = max(1, len(params.get("trained_runs", ()))) * params.get("samples", 1)
+    if stage in ("evaluate", "fusion_attention"):
+        method = methods.parse(params["method"])
+        amount *= FUSED * len(methods.PHASES[method.name]) if method.members else 1
+    return amount
 
 
 def time_left(
@@ -60,7 +69,7 @@ def time_left(
         states: the runs that remain, by state; "running" is one of them.
         spent: seconds since each running run was started.
         at_a_time: number of runs at a time; of those that use a GPU at most `gpus`, if there are any.
-        startup: seconds that a notebook takes besides its run.
+        startup: seconds that a notebook takes to start.
     """
     paces = {run: pace for run in states if states[run] == "running" and (pace := _pace(run, spent.get(run, 0.0)))}
     speeds, complete = unit_seconds(planned, {run: whole for run, (whole, _) in paces.items()}), True
@@ -155,8 +164,22 @@ def _base(params: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(params.get(name) for name in ("base", "hidden_size", "layers"))
 
 
+def drawing_seconds(directory: Path) -> float:
+    """Returns how long the notebook of a finished run went on after it had published, to draw its figures.
+
+    Snakemake touches the manifest at the end, but not its copy. A notebook that was shown again on another day tells
+    nothing.
+    """
+    seconds = round(modified(directory / "notebook.ipynb") - modified(directory / COPY))
+    return seconds if 0 < seconds < LONGEST_DRAWING else 0
+
+
 def _measured(directory: Path) -> tuple[float, float, tuple[Any, ...]] | None:
-    return _read(directory, modified(directory / MANIFEST))
+    """The seconds, the amount of work and the base of a finished run."""
+    if found := _read(directory, modified(directory / MANIFEST)):
+        seconds, amount, base = found
+        return seconds + drawing_seconds(directory), amount, base
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -167,7 +190,7 @@ def _read(directory: Path, _written: float) -> tuple[float, float, tuple[Any, ..
         return None
     try:
         return manifest.seconds, work(manifest.stage, manifest.params), _base(manifest.params)
-    except (KeyError, TypeError):  # a run of another version, with other parameters
+    except (KeyError, TypeError, ValueError):  # a run of another version, with other parameters
         return None
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studykit.runs.text import format_bytes, format_duration, format_value, plural
+from studykit.runs.text import aligned, format_bytes, format_duration, format_value, plural
 
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
@@ -48,3 +48,15 @@ def test_values_of_three_digits():
 
 def test_a_noun_has_an_s_unless_there_is_one():
     assert [plural(count, "seed") for count in (0, 1, 2, 1200)] == ["0 seeds", "1 seed", "2 seeds", "1,200 seeds"]
+
+
+def test_lines_of_a_table_fit_a_terminal():
+    rows = [
+        ["name", "n"],
+        ["  one two three", "1"],
+        ["advfusion_exclude-houlsby@python - adapterfusion-houlsby", "1,200"],
+    ]
+    assert aligned(rows[:2]) == ["name             n", "  one two three  1"]
+    lines = aligned(rows, width=36)
+    assert max(map(len, lines)) <= 36 and lines[1].endswith("    1")
+    assert lines[2:] == ["advfusion_exclude-houlsby@pyt  1,200", "  hon - adapterfusion-houlsby"]

@@ -101,6 +101,22 @@ def test_the_time_left_is_what_runs_of_a_stage_took_divided_by_the_places(home, 
     assert time_left.time_left(planned, {}, {}, 2) == (0.0, True)
 
 
+def test_figures_that_a_notebook_draws_after_its_run_count(home, planned):
+    first, second = [run for run in planned if run.stage == "adapter"]
+    finish(home, first, 10)
+    (home / first.dir / ".manifest.json").write_text("{}")
+    published = time.time() - 25
+    os.utime(home / first.dir / ".manifest.json", (published, published))
+    assert time_left.time_left(planned, {second: "waiting"}, {}, 1) == (10 + 25 + time_left.STARTUP, True)
+    os.utime(home / first.dir / ".manifest.json", (published - 86400,) * 2)
+    assert time_left.drawing_seconds(home / first.dir) == 0, "it was shown again on another day"
+
+
+def test_a_fusion_is_evaluated_longer_than_one_adapter(planned):
+    work = {run.params["method"]: time_left.work(run.stage, run.params) for run in planned if run.stage == "evaluate"}
+    assert work == {"base": 1, "bottleneck": 1, "advfusion_zero": 2 * time_left.FUSED}
+
+
 def test_the_shares_are_of_the_runs_made_since_then(home, planned):
     assert progress.describe_shares(planned, 0) == ""
     base, data = of(planned, "base_model"), of(planned, "data")

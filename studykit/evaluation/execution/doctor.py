@@ -6,6 +6,7 @@ Model-written programs of a language can be scored where its line ends in second
 from __future__ import annotations
 
 import importlib.metadata
+import textwrap
 import time
 from collections.abc import Iterator
 
@@ -37,7 +38,12 @@ def report() -> str:
         "runtimes": [*runtime_lines(), *package_lines()],
         "training": library_lines(),
     }
-    return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in parts.items())
+    return "\n\n".join("\n".join([title, *map(_wrapped, lines)]) for title, lines in parts.items())
+
+
+def _wrapped(line: str) -> str:
+    """A line of 80 columns, continued below its text."""
+    return textwrap.fill(line, 80, initial_indent="  ", subsequent_indent=" " * 16)
 
 
 def isolation_lines() -> Iterator[str]:
@@ -62,16 +68,16 @@ def runtime_lines() -> Iterator[str]:
         if (runtime := runtimes.find(language)) is None:
             yield f"{language:13} missing: no working {' or '.join(runtimes.LANGUAGES[language].binaries)} on the PATH"
             continue
-        started = time.monotonic()
+        version, started = runtime.version.split(" [")[0], time.monotonic()  # Ruby adds its platform
         try:
             hello = Executable(language, HELLO[language], Outputs((("", ("hello",)),)))
             result = execute.execute([hello], timeout=30)[0]
         except UserError as error:
-            yield f"{language:13} {runtime.version:60.60} not tried: {str(error)[:60]} ..."
+            yield f"{language:13} {version:50.50} not tried: {str(error)[:60]} ..."
             continue
         seconds = time.monotonic() - started
         ended = f"{seconds:5.1f} s" if result.passed else f"FAILS: {result.status}: {result.stderr_tail[-200:]}"
-        yield f"{language:13} {runtime.version:60.60} {ended}"
+        yield f"{language:13} {version:50.50} {ended}"
 
 
 def package_lines() -> Iterator[str]:

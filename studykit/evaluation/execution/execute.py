@@ -81,7 +81,7 @@ def execute(
     results: list[ProgramResult | None] = [None] * len(programs)
     queue, lock, stop = iter(range(len(programs))), threading.Lock(), threading.Event()
     with (
-        tqdm(total=len(programs), desc="execute", unit="program", leave=False) as bar,
+        tqdm(total=len(programs), desc="execute", unit="program", leave=False, disable=len(programs) < 2) as bar,
         ThreadPoolExecutor(count) as pool,
     ):
 

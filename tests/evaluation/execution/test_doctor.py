@@ -14,7 +14,9 @@ def test_every_language_has_a_hello_world():
 def test_the_command_tries_what_is_there(capsys, monkeypatch):
     monkeypatch.setattr(runtimes, "LANGUAGES", {name: runtimes.LANGUAGES[name] for name in ("python", "lua")})
     assert cli.main(["doctor"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert printed.err == "" and max(map(len, lines)) <= 80, "no progress bars, no line that a terminal breaks"
     assert next(line for line in lines if line.startswith("  python ")).endswith(" s")
     titles = [line for line in lines if line and not line.startswith(" ")]
     assert titles == ["isolation of model-written programs", "runtimes", "training"]
