@@ -25,6 +25,8 @@ from studykit.attention.token_kinds import KINDS
 from studykit.report import documents
 from studykit.report.explorer.payload import RAMP
 from studykit.report.figures import style
+from studykit.training.result import TrainingResult
+from tests import made_runs
 from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record, mean_and_sd, sample_means
 
 PAIR = {"phase 1": [made_record(phase="phase 1", mask="exclude", seed=seed) for seed in (0, 1)],
@@ -530,6 +532,43 @@ def test_series_are_chips_that_show_and_hide(show):
         assert {row["series"] for row in page.rows()} == {"phase 2"}
         page.frame.click("#chip-on-1")
         assert {row["series"] for row in page.rows()} == set(PAIR), "there is always something to see"
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A fusion run of two phases with a look at its attention at three steps of each."""
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 3, 2)).round(4)  # (phases, looks, L, A)
+    run = tmp_path / "runs/fusion/lua-made"
+    for phase, of_phase in zip(("phase1", "phase2"), weights, strict=True):
+        log = [{"step": 10 * i, "eval_loss": 1 - 0.1 * i, "attention": {"weights": one.tolist()}}
+               for i, one in enumerate(of_phase)]  # fmt: skip
+        TrainingResult(log, 20, 20, 1.0, 1.0, 1, 1.0).write(run / phase / "training.json")
+    members = {name: f"runs/adapter/{name}" for name in MEMBERS}
+    made_runs.finish(run, "fusion", {"method": "advfusion", "members": members, "target": "lua", "seed": 3})
+    return run, weights.reshape(6, 2, 3)
+
+
+def test_attention_is_followed_through_training(show, trained):
+    run, weights = trained
+    with show(PAIR, view="training", training={"advfusion_zero": [run]}) as page:
+        assert "advfusion_zero, seed 3" in page.caption() and "step 40 (phase 2)" in page.caption()
+        for look in (0, 2, 3, 5):
+            page.frame.fill("#choose-look", str(look))
+            rows = page.rows()
+            assert {(row["step"], row["phase"]) for row in rows} == {
+                (10 * look if look < 3 else 10 * (look - 1), f"phase {1 + look // 3}")}  # fmt: skip
+            shown = np.reshape([row["weight"] for row in rows], (2, 3))[::-1]
+            np.testing.assert_allclose(shown, weights[look], atol=1e-3)
+        page.click(page.cells("phase 1, step 10")[0][0])
+        assert page.frame.input_value("#choose-look") == "1", "a point of the loss is a look"
+        page.frame.fill("#choose-look", "4")
+        page.frame.click("#choose-play")
+        page.frame.wait_for_selector("#choose-play:text-is('Pause')")
+        page.frame.wait_for_selector("#choose-play:text-is('Play')")
+        assert page.frame.input_value("#choose-look") == "5", "it plays to the end"
+    with show(PAIR) as page:
+        assert page.frame.locator("#tab-training").count() == 0, "without a training there is no such view"
 
 
 def test_keys_step_through_samples_layers_and_series(show):

@@ -21,13 +21,14 @@ import numpy as np
 from studykit.attention import record as attention_record
 from studykit.errors import UserError
 from studykit.report.explorer.payload import Series, payload, series_of
+from studykit.report.explorer.training import training_of
 from studykit.report.figures.style import Look
 from studykit.runs.files import write_text
 
 # Scripts in the order in which they are joined: each uses those before it.
 SCRIPTS = tuple(
-    "data colours pens words panels arrange charts views kinds tokens strip samples link controls copy pdf export page "
-    "pointer start".split()
+    "data colours pens words panels arrange charts views kinds training tokens strip samples link controls copy pdf "
+    "export page pointer start".split()
 )
 SCRIPT_END = """})().catch(error => {
   const message = `This page could not start: ${error.message}. It needs a browser of 2023 or later.`;
@@ -37,7 +38,7 @@ SCRIPT_END = """})().catch(error => {
 """
 SANDBOX = "allow-scripts allow-downloads"
 HEIGHT = 640, 820  # pixels of the frame: without layers, and at most
-VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens")
+VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
 BUDGET = 3_000_000  # compressed bytes of single tokens and their weights, which are at most 4 MB in a page
 
 
@@ -100,6 +101,7 @@ def explore(
     height: int | None = None,
     budget: int = BUDGET,
     looks: Mapping[str, Look] | None = None,
+    training: Mapping[str, Sequence[str | Path]] | None = None,
 ) -> Explorer:
     """Returns the explorer of fusion records; a notebook shows it when it is the last value of a cell.
 
@@ -107,14 +109,15 @@ def explore(
         what: a FusionRecord; the path of one, of a fusion_attention run or of a fusion run; a list of these (records
             of one phase are its seeds); or a mapping of names to these, as {"AdvFusion": run, "AdapterFusion": run}.
         tokens: the tokens that are averaged at first, "completion", "prompt" or "both".
-        view: the first view, "layers", "compare", "all", "depth", "kinds" or "tokens"; by default "compare" for
-            several series and "layers" for one.
+        view: the first view, "layers", "compare", "all", "depth", "kinds", "tokens" or "training"; by default
+            "compare" for several series and "layers" for one.
         at: the choices that the page opens with, as "view=tokens&sample=2&layer=3", which *Copy link* gives;
             choices that it does not have stay as they are by default.
         height: pixels of the frame; by default as many as the layers need, within bounds.
         budget: compressed bytes of single tokens and their weights; samples beyond it are left out, and the page gives
             the number of those it holds.
         looks: colours and markers by method as in the figures of the page, see `figures.method_looks`.
+        training: fusion runs by method, whose attention at each validation is shown as well.
 
     Raises UserError if there is nothing to explore, or `tokens` or `view` is unknown.
     """
@@ -122,6 +125,7 @@ def explore(
         raise UserError(f"view={view!r} is unknown; accepted are {', '.join(VIEWS)}")
     series = series_of(what)
     data = payload(series, title=title, tokens=tokens, budget=budget, looks=looks)
+    data["training"] = training_of(training or {})
     data["view"] = view or ("compare" if len(series) > 1 else "layers")
     data["at"] = at
     summary = " ".join(f"{_summary(one, tokens)}." for one in series)

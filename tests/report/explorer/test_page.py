@@ -181,7 +181,7 @@ def test_what_cannot_be_explored_is_said_in_a_sentence(what, sentence, tmp_path,
 def test_unknown_choices_are_refused():
     with pytest.raises(UserError, match="accepted are prompt, completion, both"):
         studykit.explore(made_record(), tokens="all")
-    with pytest.raises(UserError, match="accepted are layers, compare, all, depth, kinds, tokens"):
+    with pytest.raises(UserError, match="accepted are layers, compare, all, depth, kinds, tokens, training"):
         studykit.explore(made_record(), view="heatmap")
 
 

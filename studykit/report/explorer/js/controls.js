@@ -56,6 +56,7 @@ function arrangement() { // which members are shown, in which order, and how lay
 }
 let menuOpen = false;
 function buildControls() {
+  if (S.view === "training") return showControls(trainingControls());
   if (+S.colour >= focus().members.length) S.colour = "winner"; // another series may have fewer members
   const series = focus(), view = S.view, parts = several ? [chips()] : [];
   const ofKind = k => D.pools[S.pool].reduce((sum, p) => sum + series.records[0].counts[p][k], 0);
@@ -87,7 +88,7 @@ function buildControls() {
     parts.push(select("colour", "Colour by", [["winner", S.show === "diff" ? "target" : "winner"],
       ...series.members.map((_, m) => [m, memberLabel(series, m)])]));
     const slider = make("input", {type: "range", id: "choose-layer", min: 0, max: series.layers.length - 1, step: 1,
-      oninput: event => { S.layer = +event.target.value; refresh(true); }});
+      oninput: event => { S.layer = +event.target.value; refresh(true, drawn.height); }});
     slider.value = S.layer;
     const search = make("input", {type: "search", id: "choose-query", placeholder: "text in tokens",
       oninput: event => { S.query = event.target.value; goToMatch(); }});
@@ -96,6 +97,9 @@ function buildControls() {
       make("label", {}, make("span", {}, "Search"), search));
   }
   if (view !== "depth") parts.push(arrangement());
+  showControls(parts);
+}
+function showControls(parts) {
   const active = document.activeElement?.id;
   controls.replaceChildren(...parts);
   if (/^(choose|chip)-/.test(active)) document.getElementById(active)?.focus();

@@ -1,8 +1,10 @@
 // The fusion-weight explorer. The text of tokens and names reaches the page only by textContent, fillText or esc().
 // Every view draws with a pen, and lists its cells (for pointer and keyboard) and its rows (for the export).
 const D = JSON.parse(document.getElementById("data").textContent);
+const TRAININGS = D.training ?? []; // pages of earlier versions lack these, and losses
 const COMPLETION = 1, STEPS = 255, MAX_CELLS = 4000; // a larger overview is one area instead of cells
-const VIEWS = {layers: "Layers", compare: "Compare", all: "All", depth: "Depth", kinds: "Kinds", tokens: "Tokens"};
+const VIEWS = {layers: "Layers", compare: "Compare", all: "All", depth: "Depth", kinds: "Kinds", tokens: "Tokens",
+  ...TRAININGS.length ? {training: "Training"} : {}};
 
 // Data: sums by pool and kind as floats, then the weights of tokens as bytes
 
@@ -17,10 +19,12 @@ const several = D.series.length > 1;
 const MEMBERS = [...new Set(D.series.flatMap(series => series.members))];
 
 // The reader's choices. a, b: indices into D.series; off: the series and hidden: the members that are not shown, by
-// index; sample, kind and band (a layer of the kinds): -1 for all; pinned: indices of tokens; cursor: id of a cell.
+// index; sample, kind and band (a layer of the kinds): -1 for all; run: an index into
+// TRAININGS; look: a validation of it; pinned: indices of tokens; cursor: id of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
   pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", sort: "order", layer: 0, colour: "winner",
   off: [], hidden: [], order: "fused", group: "1", band: -1, less: "none",
+  run: 0, look: Infinity,
   show: several ? "stack" : "a", pinned: [], query: "", theme: "auto", cursor: null};
 
 const focus = () => D.series[S.view === "layers" || S.show !== "a" ? S.b : S.a]; // the series of a view that shows one

@@ -23,7 +23,7 @@ function csv(rows) { // with an apostrophe before text that a spreadsheet would 
   return [names.join(","), ...rows.map(row => names.map(name => field(row[name])).join(","))].join("\n") + "\n";
 }
 function exported(whole) { // the rows, and the choices, series and runs that they are from
-  const shown = {layers: [focus()], kinds: [focus()], compare: [D.series[S.a], D.series[S.b]],
+  const shown = {training: [], layers: [focus()], kinds: [focus()], compare: [D.series[S.a], D.series[S.b]],
     tokens: ["stack", "diff"].includes(S.show) ? [D.series[S.a], D.series[S.b]] : [focus()]}[S.view] || seriesOn();
   const runs = records => records.map(({seed, checkpoint, base}) => ({seed, checkpoint, base}));
   const series = shown.map(({label, method, phase, placement, target, mask, masked, n, records}) =>

@@ -15,7 +15,7 @@ const ACCEPTED = { // by choice: whether a value can be chosen
   off: v => v.every(isIndex(D.series)), hidden: v => v.every(isIndex(MEMBERS)),
   order: oneOf("fused", "weight", "alike"),
   group: oneOf("1", "2", "4", "8", "alike"), band: i => i === -1 || isIndex({length: SIZES.layer})(i),
-  less: oneOf("none", "kinds"),
+  less: oneOf("none", "kinds"), run: isIndex(TRAININGS), look: i => Number.isInteger(i) && i >= 0,
   query: () => true,
 };
 function viewAddress() { // the choices as text, as "view=tokens&layer=2"

@@ -68,7 +68,7 @@ function draw(measured, whole = false) { // whole: draws all of the view, for pa
   canvas.setAttribute("aria-label", `${VIEWS[S.view]}. ${drawn.caption} Arrow keys move from cell to cell.`);
   caption.textContent = drawn.caption;
 }
-function refresh(sameControls = false) {
+function refresh(sameControls = false, height = undefined) { // height: of the view, if it is known
   if (!sameControls) buildControls();
   const slider = document.getElementById("choose-layer"), {layers} = focus();
   if (slider) slider.value = S.layer;
@@ -81,7 +81,7 @@ function refresh(sameControls = false) {
   stage.setAttribute("aria-labelledby", `tab-${S.view}`);
   hideTip();
   markLinked(null);
-  draw();
+  draw(height);
   tabulate();
   writeAddress();
 }

@@ -52,7 +52,8 @@ function lossBars(pen, out, y, w, tracks, tall) { // the loss behind each token,
   const em = LOOK.em, [{text, T}] = tracks, {left, mw, px} = columnsOfTokens(tracks[0], w);
   const shown = tracks.filter(track => !track.signed), small = {size: 0.75, fill: LOOK.soft};
   const all = shown.map(track => Array.from({length: T}, (_, t) => track.loss(t)));
-  const top = Math.max(0.5, ...all.flat()), bottom = y + tall, wide = Math.max(px / shown.length - 0.4, 0.6);
+  if (pen === SILENT) return tall;
+  const top = largest([0.5, ...all.flat()]), bottom = y + tall, wide = Math.max(px / shown.length - 0.4, 0.6);
   pen.text(0, y + 0.4 * em, fitted(`loss of the next token, 0 to ${top.toFixed(1)} nats` +
     (shown.length > 1 ? " (left A, right B)" : ""), w, small), small);
   pen.line([[left, bottom], [left + mw, bottom]], LOOK.line);
@@ -96,7 +97,7 @@ function strip(pen, out, y, w, tracks, layer, clip) { // the text; each of its l
   const describe = ({show, series, of, A, signed, loss}, t) => `${tokenLabel(text, t)} (${partName(text, t)}, ` +
     `${D.kinds[text.kinds[t]]}) · ${tracks.length > 1 ? `${LETTERS[show]} · ` : ""}${series.layers[layer]}: ` +
     Array.from({length: A}, (_, m) => `${series.members[m]} ${pct(of(layer, t, m), 1, signed)}`).join(", ") +
-    (t + 1 < text.tokens.length ? ` · loss of the next token ${signed && loss(t) > 0 ? "+" : ""}` +
+    (D.nats && t + 1 < text.tokens.length ? ` · loss of the next token ${signed && loss(t) > 0 ? "+" : ""}` +
       `${loss(t).toFixed(2)} nats` : "");
   const letters = () => tracks.forEach(({show}, k) => {
     if (left) pen.text(left - 0.5 * em, y + (k + 0.42) * tall, LETTERS[show], small);

@@ -113,7 +113,7 @@ const DRAW = {
       }
       y += overview(pen, out, y, sw, track, layer, (stacked ? 5 : 9) * em) + (stacked ? 0.4 : 1) * em;
     }
-    y += lossBars(pen, out, y, sw, tracks, 3.2 * em) + em;
+    if (D.nats) y += lossBars(pen, out, y, sw, tracks, 3.2 * em) + em;
     const heading = stacked ? `${here.series.layers[layer]}, token by token` :
       `${here.series.layers[layer]}, ${here.label}`;
     pen.text(0, y + 0.6 * em, fitted(heading, sw, {bold: true}), {bold: true});
