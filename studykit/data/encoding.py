@@ -120,9 +120,9 @@ def decode_continuation(tokenizer, context: Sequence[int], ids: Sequence[int]) -
         context: the tokens before, such as a prompt's; the last 32 of them are looked at.
     """
     context = list(context)[-CONTEXT:]
-    before = tokenizer.decode(context, skip_special_tokens=True)
-    whole = tokenizer.decode([*context, *ids], skip_special_tokens=True)
+    before = tokenizer.decode(context, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    whole = tokenizer.decode([*context, *ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if whole.startswith(before):
         return whole[len(before) :]
     # Bytes that form no character, and in one run with bytes of the context: such tokens have no space to lose.
-    return tokenizer.decode(list(ids), skip_special_tokens=True)
+    return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -20,6 +20,9 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 
 MNT_DETACH = 2
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+NETWORK = {  # what keeps data in flight small, which no process's memory shows: least, usual and most bytes of a buffer
+    "ipv4/tcp_rmem": "4096 16384 32768", "ipv4/tcp_wmem": "4096 16384 32768", "core/somaxconn": "16",
+}  # fmt: skip
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -105,6 +108,10 @@ def enter_namespaces(job: dict) -> None:
         mount("", "/cache", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lo:
         fcntl.ioctl(lo, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+    for name, value in NETWORK.items():
+        if os.access(path := f"/proc/sys/net/{name}", os.W_OK):
+            with open(path, "w") as file:
+                file.write(value)
     os.chdir("/tmp")
 
 

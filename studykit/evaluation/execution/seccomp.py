@@ -3,7 +3,8 @@
 A program needs memory, files, processes and pipes. What it does not need, and what has let programs out of sandboxes or
 kept memory where no limit counts it, answers with an error instead: new namespaces and mounts, tracing, keys, io_uring,
 BPF, System V shared memory and message queues, memory files, and sockets of other families than Unix and internet.
-`clone3` is answered with "not implemented", since a filter cannot read its flags; every libc then uses `clone`.
+A program may not enlarge the buffers of a socket either, and is answered as if it had. `clone3` is answered with "not
+implemented", since a filter cannot read its flags; every libc then uses `clone`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_BITS, RETURN = (
     0x45,
     0x06,
 )  # instructions of <linux/bpf_common.h>
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; a little-endian argument's low half
+# Offsets in struct seccomp_data, of an argument those of its low half on a little-endian machine
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, (16, 24, 32)
+SOCKET_LEVEL, BUFFER_OPTIONS = 1, (7, 8, 32, 33)  # SOL_SOCKET; SO_SNDBUF, SO_RCVBUF and those of root
 ALLOW, ERROR, KILL = 0x7FFF0000, 0x00050000, 0x80000000  # of <linux/seccomp.h>; ERROR takes an errno
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 NEW_NAMESPACES = 0x7E020000  # every CLONE_NEW... flag that clone takes
@@ -42,9 +45,10 @@ REFUSED = (  # name, number on x86_64, number on aarch64
     ("swapon", 167, 224), ("reboot", 169, 142), ("kexec_load", 246, 104), ("init_module", 175, 105),
     ("finit_module", 313, 273), ("delete_module", 176, 106), ("quotactl", 179, 60),
 )  # fmt: skip
-ARCHITECTURES = {  # of platform.machine(): audit number, column of REFUSED, clone, clone3, socket, socketpair
-    "x86_64": (0xC000003E, 1, 56, 435, 41, 53),
-    "aarch64": (0xC00000B7, 2, 220, 435, 198, 199),
+# By platform.machine(): audit number, column of REFUSED, clone, clone3, socket, socketpair, setsockopt
+ARCHITECTURES = {
+    "x86_64": (0xC000003E, 1, 56, 435, 41, 53, 54),
+    "aarch64": (0xC00000B7, 2, 220, 435, 198, 199, 208),
 }
 
 
@@ -52,7 +56,7 @@ def program() -> bytes | None:
     """Returns the filter for this machine as an array of `struct sock_filter`, or None if its numbers are unknown."""
     if platform.machine() not in ARCHITECTURES:
         return None
-    architecture, column, clone, clone3, socket, socketpair = ARCHITECTURES[platform.machine()]
+    architecture, column, clone, clone3, socket, socketpair, setsockopt = ARCHITECTURES[platform.machine()]
     refuse = (RETURN, 0, 0, ERROR | errno.EPERM)
     code = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -67,10 +71,15 @@ def program() -> bytes | None:
     numbers: list[Any] = [row[column] for row in REFUSED]
     for number in (*COMMON.values(), *numbers):
         code += [(JUMP_EQUAL, 0, 1, number), refuse]
-    code += [(JUMP_EQUAL, 0, 4, clone), (LOAD, 0, 0, FIRST_ARGUMENT), (JUMP_BITS, 0, 1, NEW_NAMESPACES), refuse]
+    code += [(JUMP_EQUAL, 0, 4, clone), (LOAD, 0, 0, ARGUMENTS[0]), (JUMP_BITS, 0, 1, NEW_NAMESPACES), refuse]
     code += [(RETURN, 0, 0, ALLOW)]
+    enlarge = [(LOAD, 0, 0, ARGUMENTS[1]), (JUMP_EQUAL, 0, len(BUFFER_OPTIONS) + 1, SOCKET_LEVEL)]
+    enlarge += [(LOAD, 0, 0, ARGUMENTS[2])]
+    enlarge += [(JUMP_EQUAL, len(BUFFER_OPTIONS) - at, 0, option) for at, option in enumerate(BUFFER_OPTIONS)]
+    enlarge += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERROR)]
+    code += [(JUMP_EQUAL, 0, len(enlarge), setsockopt), *enlarge]
     code += [(JUMP_EQUAL, 1, 0, socket), (JUMP_EQUAL, 0, len(FAMILIES) + 2, socketpair)]
-    code += [(LOAD, 0, 0, FIRST_ARGUMENT)]
+    code += [(LOAD, 0, 0, ARGUMENTS[0])]
     code += [(JUMP_EQUAL, len(FAMILIES) - at, 0, family) for at, family in enumerate(FAMILIES)]
     code += [(RETURN, 0, 0, ERROR | errno.EAFNOSUPPORT), (RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)

@@ -68,16 +68,22 @@ def waits(process: Process) -> bool:
 
 
 def memory(pid: int, exact: bool = False) -> int:
-    """Returns the bytes of a process that no file on a disk holds, private and shared; 0 when it is gone.
+    """Returns the bytes of a process that no file on a disk holds, private and shared, with those of its page tables.
+
+    It is 0 when the process is gone.
 
     exact: a page that several processes share counts once in all (the kernel's "proportional" sizes), which is slower.
     """
-    name, pattern = ("smaps_rollup", rb"Pss_(?:Anon|Shmem)") if exact else ("status", rb"Rss(?:Anon|Shmem)")
+    files, pattern = ("status",), rb"RssAnon|RssShmem|VmPTE"
+    if exact:
+        files, pattern = ("smaps_rollup", "status"), rb"Pss_Anon|Pss_Shmem|VmPTE"
+    text = b""
     try:
-        with open(f"/proc/{pid}/{name}", "rb", 0) as file:
-            text = file.read(65536)
+        for name in files:
+            with open(f"/proc/{pid}/{name}", "rb", 0) as file:
+                text += file.read(65536)
     except ProcessLookupError:
         return 0
     except OSError as error:
         return memory(pid) if exact and not isinstance(error, FileNotFoundError) else 0
-    return sum(int(size) << 10 for size in re.findall(rb"^" + pattern + rb":\s+(\d+)", text, re.MULTILINE))
+    return sum(int(size) << 10 for size in re.findall(rb"^(?:" + pattern + rb"):\s+(\d+)", text, re.MULTILINE))
