@@ -231,7 +231,7 @@ def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[st
                 reason = f"a {split} row beyond the requested number"
                 rejects.add("dropped", reason, lines[id(surplus[0])], len(surplus))
             rows[language][split] = sampled
-            if not sampled:
+            if not sampled and sizes[language][split]:
                 source = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
                 words = {"train": "rows to train on", "valid": "rows for validation", "test": "rows to test on"}
                 raise UserError(f"data.{source} has no {words[split]} for {language}{main_reasons(rejects)}.")

@@ -21,7 +21,7 @@ def prepare(p: DataParams) -> tuple[Rows, DataManifest]:
     sizes = {
         member: {
             "train": p.target_examples if member == p.target else p.source_examples,
-            "valid": p.valid_examples,
+            "valid": 0 if p.valid == "k_fold" and member == p.target else p.valid_examples,
             "test": p.test_examples,
         }
         for member in p.members

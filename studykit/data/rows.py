@@ -176,12 +176,16 @@ class DataRun:
         """Returns the task of a language's rows; where members are tasks, `language` is one."""
         return language if self.params["language"] else self.params["task"]
 
+    def is_cross_validated(self, language: str) -> bool:
+        """Returns whether a language is the target and has no validation rows of its own (`data.valid: k_fold`)."""
+        return self.params.get("valid") == "k_fold" and language == self.params["target"]
+
     def are_programs(self, language: str) -> bool:
         """Returns whether the targets of a language's rows are programs."""
         return self.task_of(language) in ("generation", "translation", "code")
 
     def rows(self, language: str, split: str, trained_on: str = "task") -> list[Row]:
-        """Reads the rows of one language and split.
+        """Reads the rows of one language and split; of a target without validation rows, its training rows for those.
 
         Args:
             trained_on: `code` gives the targets as plain code, which rows of generation and translation have.
@@ -192,6 +196,7 @@ class DataRun:
                 f"{self.directory} holds rows of {self.task_of(language)}, whose targets are not code; trained_on must "
                 "be 'task'."
             )
+        split = "train" if split == "valid" and self.is_cross_validated(language) else split
         path = Path(self.directory) / "rows" / language / f"{split}.jsonl"
         if not path.exists():
             known = sorted(p.name for p in (Path(self.directory) / "rows").glob("*"))

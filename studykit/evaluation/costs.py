@@ -64,7 +64,9 @@ def labelled_rows(evaluations: Mapping[str, str], target: str) -> dict[str, int]
         evaluations: evaluate runs of one data run by method; at most `limit` test rows are used.
     """
     params = finished_run(next(iter(evaluations.values()))).params
-    counts = {split: len(DataRun(params["data"]).rows(target, split)) for split in SPLITS}
+    data = DataRun(params["data"])
+    counts = {split: len(data.rows(target, split)) for split in SPLITS}
+    counts |= {"valid": 0} if data.is_cross_validated(target) else {}
     return counts | {"test": min(counts["test"], params["limit"] or counts["test"])}
 
 

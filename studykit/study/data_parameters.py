@@ -91,6 +91,13 @@ class DataParams(Section):
     )
     target_examples: int = Field(30, ge=1, description="The target has at most this many training rows.")
     valid_examples: int = Field(48, ge=1, description="Every member has at most this many validation rows.")
+    valid: Literal["rows", "k_fold"] = Field(
+        "rows",
+        description=(
+            "The steps of trainings on the target are chosen on its validation rows (rows), or by three-fold "
+            "cross-validation on its training rows, so that it needs no others (k_fold)."
+        ),
+    )
     test_examples: int = Field(250, ge=1, description="Every member has at most this many test rows.")
     max_prompt_tokens: int = Field(96, ge=4, description="A prompt has at most this many tokens.")
     max_target_tokens: int = Field(96, ge=4, description="A target has at most this many tokens.")

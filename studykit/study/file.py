@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from studykit.errors import UserError, show
+from studykit.study import folds, questions, templates
 from studykit.study import methods as study_methods
-from studykit.study import questions, templates
 from studykit.study.bases import HUB_ID, PUBLISHED, with_published_base
 from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Method, Quantization, Section, Task, kind
 from studykit.study.languages import canonical
@@ -119,8 +119,7 @@ class Study(Section):
     task: Task = Field(
         description=(
             "The model is asked for a program (generation), the same program in another "
-            "language (translation), a commit message (commit), a summary (summarization) or "
-            "a method's name (naming)."
+            "language (translation), a commit message (commit), a summary (summarization) or a method's name (naming)."
         )
     )
     base: str = Field(
@@ -246,6 +245,8 @@ class Study(Section):
                 f"{', '.join(POLYGLOT)}; for other languages set data.path, and base_model.corpus for a "
                 "base from scratch"
             )
+        if problem := folds.problem(self):
+            raise ValueError(problem)
         if self.compare.baseline is not None and self.compare.baseline not in self.methods:
             raise ValueError(
                 f"compare.baseline is {show(self.compare.baseline)}; it must be among methods "
@@ -306,9 +307,8 @@ class Study(Section):
                     f"with members_are: tasks it may name {', '.join(MEMBER_TASKS)}"
                 )
         if self.task != self.target:
-            raise ValueError(
-                f"task is {self.task!r}, target is {self.target!r}; with members_are: tasks the target is the task"
-            )
+            place = f"task is {self.task!r}, target is {self.target!r}"
+            raise ValueError(f"{place}; with members_are: tasks the target is the task")
         if self.members_on != "task":
             raise ValueError(
                 f"members_on is {self.members_on!r}; with members_are: tasks, name code among the members instead"

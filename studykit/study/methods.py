@@ -55,7 +55,11 @@ PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
 UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
 VARIANTS = ("static", "lowrank")
 PLACEBOS = ("random", "shuffled")
-MASKS = {"zero": "zero", "exclude": "exclude", "none": "no mask"}  # of phase 1, in the names of methods
+ADVFUSION = {  # its titles, by the mask of phase 1
+    "zero": "AdvFusion, mask zero",
+    "exclude": "AdvFusion, mask exclude",
+    "none": "AdvFusion, two phases without a mask",
+}
 TARGET, SOURCES = "target", "sources"  # what `~` may name besides members
 
 
@@ -101,6 +105,11 @@ class Method(NamedTuple):
     @property
     def is_adapter(self) -> bool:
         return self.name in ADAPTERS
+
+    @property
+    def learns(self) -> bool:
+        """Returns whether the method is a composition that is trained."""
+        return self.members is not None and self.name not in UNTRAINED
 
     @property
     def has_weights(self) -> bool:
@@ -225,7 +234,7 @@ def changes(params: Mapping[str, Any]) -> str:
 
 
 def title(word: str) -> str:
-    """Returns what a word names, in a reader's words: "AdvFusion (exclude), Python hidden first"."""
+    """Returns what a word names, in a reader's words: "AdvFusion, mask exclude, Python hidden first"."""
     method = parse(word)
     if method.members is None:
         kind = {
@@ -239,13 +248,27 @@ def title(word: str) -> str:
             "transfer": f"{kind} of the best source, as it is",
             "transfer_tuned": f"{kind} of the best source, trained on with the target's rows",
         }.get(method.training, kind)
-    parts = [PHASES[method.name][0].title if method.name != "advfusion" else f"AdvFusion ({MASKS[method.mask]})"]
+    parts = [PHASES[method.name][0].title if method.name != "advfusion" else ADVFUSION[method.mask]]
     parts += [f"{method.members} members"] * (method.members != "bottleneck" and method.name not in PEFT_COMPOSITIONS)
     parts += [{"static": "without a value matrix", "lowrank": "low rank", "full": ""}[method.variant]]
     parts += [f"{_member_title(method.masked_member)} hidden first"] * bool(method.masked_member)
     parts += [f"without {_member_title(name)}" for name in method.left_out]
     parts += [{"random": "random sources", "shuffled": "sources with shuffled layers", "none": ""}[method.placebo]]
     return ", ".join(part for part in parts if part)
+
+
+def titled(label: str) -> str:
+    """Returns the label of a method, or of one of its phases, behind its title, for figures and tables.
+
+    "advfusion_none, phase 1" is "AdvFusion, two phases without a mask, phase 1 (advfusion_none)". A label that names no
+    method stays as it is.
+    """
+    word, comma, phase = label.partition(", ")
+    try:
+        named = title(word)
+    except ValueError:
+        return label
+    return f"{named[0].upper()}{named[1:]}{comma}{phase} ({word})"
 
 
 def _member_title(name: str) -> str:

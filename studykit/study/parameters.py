@@ -110,11 +110,12 @@ class FusionAttentionParams(Section):
         "completion", description="Weights are averaged over the tokens of the completion, of the prompt, or of both."
     )
     sample: int = Field(0, ge=0, description="The row with this index is shown token by token.")
-    mute: Literal["none", "loss", "layers"] = Field(
+    mute: Literal["none", "loss", "layers", "score"] = Field(
         "loss",
         description=(
-            "The loss is measured without each member in turn (loss), also in one layer at a time (layers), or not at "
-            "all (none)."
+            "The loss is measured without each member in turn (loss), also in one layer at a time (layers), or with "
+            "the main score of all completions beside it (score), which costs a generation for each; or not at all "
+            "(none)."
         ),
     )
     out: Planned[str] = run_dir("The run is published in this directory.")

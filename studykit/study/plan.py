@@ -22,6 +22,7 @@ from studykit.study import fields, methods, parameters, training_parameters
 from studykit.study.fields import kind
 from studykit.study.file import Study
 from studykit.study.parameters import STAGES
+from studykit.study.training_parameters import WITHOUT_FOLD
 from studykit.study.trials import trials
 
 COMPACTERS = ("compacter", "compacterpp")
@@ -77,6 +78,11 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
     data = run("data", base=base.dir, task=study.task, language=study.language or "", members=members, target=target)
     on = {"base": base.dir, "data": data.dir}
     asked = [methods.parse(word).among(study.members, study.target) for word in study.methods]
+    fused_on = {m.word: settings(study, "fusion", m.word)["rows"] for m in asked}
+    cross_validated = {study.target} if study.data.valid == "k_fold" else set()
+
+    def at(n: int, several: Sequence[list[Run]]) -> list[str]:  # of the seed of number n
+        return [of_seeds[n].dir for of_seeds in several]
 
     def adapters(
         language: str, kind: str, trained_on: str = "task", starts: Sequence[list[Run]] = (), **changes: Any
@@ -84,21 +90,21 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
         """One per seed; each starts from one of the `starts`, which have one per seed too, or anew."""
         given: dict[str, Any] = {"language": language, "method": kind, "trained_on": trained_on}
         given["steps"] = settings(study, "adapter", kind)["target_steps" if language == study.target else "steps"]
-        given |= {"epochs": None} if "steps" in changes else {}
+        given |= changes | ({"epochs": None} if "steps" in changes else {})
+        chooses = language in cross_validated and given["steps"] > 0 and given.get("rows", "all") == "all"
+        folds = [{**changes, "rows": of} for of in WITHOUT_FOLD * chooses]
+        by_fold = [adapters(language, kind, trained_on, starts, **of_fold) for of_fold in folds]
         return [
-            run("adapter", kind, **on, **(given | changes), start=[of_seeds[at].dir for of_seeds in starts], seed=seed)
-            for at, seed in enumerate(study.seeds)
+            run("adapter", kind, **on, **given, start=at(n, starts), steps_from=at(n, by_fold), seed=seed)
+            for n, seed in enumerate(study.seeds)
         ]
 
     def rows(method: methods.Method, member: str) -> str:
         """Which rows train a member: half of them if it is the target's and the fusion is to train on the others."""
-        held_out = member == study.target and settings(study, "fusion", method.word)["rows"] == "held_out"
-        return "half" if held_out else "all"
+        return "half" if member == study.target and fused_on[method.word] == "held_out" else "all"
 
     def is_cross_fit(method: methods.Method) -> bool:
-        trains_on_folds = settings(study, "fusion", method.word)["rows"] == "cross_fit"
-        is_fused = method.members and method.name not in methods.UNTRAINED and study.target in method.remaining(members)
-        return bool(trains_on_folds and is_fused)
+        return fused_on[method.word] == "cross_fit" and method.learns and study.target in method.remaining(members)
 
     def single(method: methods.Method) -> list[Run]:
         """The adapters of a method that is one adapter, one per seed."""
@@ -119,11 +125,8 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
     fused = {k: {(x, rows(m, x)) for m in asked if m.members == k for x in m.remaining(members)} for k in kinds}
     in_order = {k: [(x, of) for x in members for of in ("all", "half") if (x, of) in fused[k]] for k in kinds}
     of_members = {k: {(x, of): adapters(x, k, study.members_on, rows=of) for x, of in in_order[k]} for k in kinds}
-    by_fold = {
-        k: [adapters(study.target, k, study.members_on, rows=of) for of in training_parameters.WITHOUT_FOLD]
-        for k in kinds
-        if any(is_cross_fit(m) for m in asked if m.members == k)
-    }
+    folded = {m.members for m in asked if is_cross_fit(m) or cross_validated and m.learns}
+    by_fold = {k: [adapters(target, k, study.members_on, rows=of) for of in WITHOUT_FOLD] for k in kinds if k in folded}
     trained = {m.word: single(m) for m in asked if m.is_adapter}
     whole = [k for k in kinds if study.members_on == "task" and (study.target, "all") in fused[k]]
     own = {k: adapters(study.target, k) for k in whole}
@@ -132,26 +135,30 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
         x: adapters(x, kinds[0] if kinds and study.members_on == "task" else "bottleneck")
         for x in study.evaluated_sources
     }
-    for m in asked:
-        if m.members:
-            trained[m.word] = [
-                run(
-                    "fusion",
-                    m.word,
-                    **on,
-                    members={x: of_members[m.members][x, rows(m, x)][at].dir for x in m.remaining(members)},
-                    target=study.target,
-                    method=m.name,
-                    mask=m.mask,
-                    masked_member=m.masked_member,
-                    left_out=list(m.left_out),
-                    placebo=m.placebo,
-                    variant=m.variant,
-                    seed=seed,
-                    fold_members=[of_seeds[at].dir for of_seeds in by_fold[m.members]] if is_cross_fit(m) else [],
-                )
-                for at, seed in enumerate(study.seeds)
-            ]
+
+    def fusion(m: methods.Method, n: int, fold: int = 0) -> Run:
+        """The fusion of one seed; with a fold, the one that is trained without it, as its member of the target is."""
+        folds = range(1, len(WITHOUT_FOLD) + 1) if cross_validated and m.learns and not fold else ()
+        kind = m.members or ""
+        members_of = {x: of_members[kind][x, rows(m, x)][n].dir for x in m.remaining(members)}
+        if fold and study.target in members_of:
+            members_of[study.target] = by_fold[kind][fold - 1][n].dir
+        return run(
+            "fusion",
+            m.word,
+            **on,
+            **{name: getattr(m, name) for name in ("mask", "masked_member", "placebo", "variant")},
+            members=members_of,
+            target=study.target,
+            method=m.name,
+            left_out=list(m.left_out),
+            seed=study.seeds[n],
+            fold=fold,
+            fold_members=at(n, by_fold[kind]) if is_cross_fit(m) else [],
+            steps_from=[fusion(m, n, of).dir for of in folds],
+        )
+
+    trained |= {m.word: [fusion(m, n) for n in range(len(study.seeds))] for m in asked if m.members}
 
     def evaluate(method: str, language: str, trained_runs: list[str]) -> str:
         seeds = study.seeds if trained_runs else []
@@ -227,7 +234,7 @@ def published(stage: str, values: dict[str, Any]) -> dict[str, float]:
 def _kind_of_members(members: dict[str, str] | None) -> str | None:
     """The kind of the fused adapters, by the label in their directories."""
     words = PurePosixPath(next(iter((members or {"": ""}).values()))).name.split("-")
-    return words[-3] if len(words) > 2 else None
+    return next((word for word in words if word in methods.FUSABLE), None)
 
 
 def directory(stage: str, values: dict[str, Any]) -> str:
@@ -302,6 +309,7 @@ def _label(stage: str, values: dict[str, Any]) -> str:
         words_of_kind = (_kind_of_members(values["members"]), values["variant"])
         kinds = [word for word in words_of_kind if word not in (None, "bottleneck", "full")]
         kinds += [methods.label(changes).removeprefix("-")] if (changes := methods.changes(values)) else []
+        kinds += [f"without-fold-{values['fold']}"] if values["fold"] else []
     words = {
         "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
         "data": [values.get("task"), target],

@@ -109,6 +109,10 @@ class AdapterParams(Training):
     start: Planned[list[str]] = run_dir(
         "Training goes on from the best of these adapter runs on the validation rows; an empty list means new weights."
     )
+    steps_from: Planned[list[str]] = run_dir(
+        "The training ends at the step at which the mean loss of these runs, one per fold, is best; an empty list "
+        "means that its own validation rows choose the step."
+    )
     init_seed: Literal["shared", "by_language"] = Field(
         "shared",
         description=(
@@ -247,6 +251,17 @@ class FusionParams(Training):
     fold_members: Planned[list[str]] = run_dir(
         "With cross_fit these adapter runs stand in the place of the target's member while the fusion trains, each for "
         "the rows of the fold that it has not seen."
+    )
+    fold: int = role(
+        0,
+        "With cross-validation, the fusion trains without this fold of the target's rows, which chooses its steps; 0 "
+        "means that it trains on all.",
+        ge=0,
+        le=len(WITHOUT_FOLD),
+    )
+    steps_from: Planned[list[str]] = run_dir(
+        "Each phase ends at the step at which the mean loss of these runs, one per fold, is best; an empty list means "
+        "that the target's validation rows choose the step."
     )
     same_order: bool = Field(False, description="Every phase reads the rows in the same order.")
     rank: Rank = Field(

@@ -54,7 +54,7 @@ def tuned_methods(study: Study, section: str) -> list[str]:
     asked = [methods.parse(word) for word in study.methods]
     if section == "adapter":
         return list(dict.fromkeys(kind for m in asked if (kind := m.name if m.is_adapter else m.members)))
-    return [m.word for m in asked if m.members and m.name not in methods.UNTRAINED]
+    return [m.word for m in asked if m.learns]
 
 
 def with_values(study: Study, section: str, values: dict[str, dict[str, Any]]) -> Study:

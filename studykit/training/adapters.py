@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from studykit.data.rows import DataRun, Row, folds, halves
+from studykit.data.rows import DataRun, Row, folds, halves, validation_rows
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.training_parameters import WITHOUT_FOLD, AdapterParams
@@ -55,9 +55,24 @@ def training_rows(p: AdapterParams) -> list[Row]:
     members = data.params["members"] if p.rows == "pooled" else [p.language]
     rows = [row for member in members for row in data.rows(member, "train", p.trained_on)]
     if p.rows in WITHOUT_FOLD:
-        unseen = {row.id for row in folds(rows, len(WITHOUT_FOLD), p.seed)[WITHOUT_FOLD.index(p.rows)]}
+        unseen = {row.id for row in _left_out(rows, p)}
         return [row for row in rows if row.id not in unseen]
     return halves(rows, p.seed)[0] if p.rows == "half" else rows
+
+
+def selecting_rows(p: AdapterParams) -> tuple[list[Row], list[Row]]:
+    """Returns the rows that choose an adapter's step, and those that judge a trial (see `validation_rows`).
+
+    They are validation rows, or the fold that is left out, if the language has no validation rows of its own.
+    """
+    data = DataRun(p.data)
+    if p.rows in WITHOUT_FOLD and data.is_cross_validated(p.language):
+        return _left_out(data.rows(p.language, "train", p.trained_on), p), []
+    return validation_rows(data.rows(p.language, "valid", p.trained_on), p.validation)
+
+
+def _left_out(rows: list[Row], p: AdapterParams) -> list[Row]:
+    return folds(rows, len(WITHOUT_FOLD), p.seed)[WITHOUT_FOLD.index(p.rows)]
 
 
 def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:

@@ -78,12 +78,13 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
     from studykit.training import adapters, batches, fusions, phases
     from studykit.training import train as training_train
     from studykit.training.base import load_base
+    from studykit.training.cross_validation import fold_curve
     from studykit.training.temperature import settle_temperature
 
     data = DataRun(p.data)
     base, tokenizer = load_base(p.base)
     if isinstance(p, parameters.AdapterParams):
-        splits = adapters.training_rows(p), data.rows(p.language, "valid", p.trained_on)
+        splits = adapters.training_rows(p), adapters.selecting_rows(p)[0]
         train_examples, valid_examples = (batches.encode_rows(rows, tokenizer, *data.limits) for rows in splits)
         training_train.train(
             adapters.new_adapter(base, p),
@@ -94,6 +95,7 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
             steps=training_train.optimizer_steps(p, p.steps, p.epochs, len(train_examples)),
             trainer_state_dir=dirs.checkpoints,
             seed=p.seed,
+            curve=fold_curve(p.steps_from),
         )
     else:
         model = fusions.new_fusion(base, p)

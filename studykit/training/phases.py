@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from studykit.data.rows import DataRun, Row, halves, validation_rows
+from studykit.data.rows import DataRun, Row, folds, halves, validation_rows
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
-from studykit.study.training_parameters import FusionParams, PhaseParams
+from studykit.study.training_parameters import WITHOUT_FOLD, FusionParams, PhaseParams
 from studykit.training.batches import encode_rows
 from studykit.training.cross_fit import fold_switch, with_folds
+from studykit.training.cross_validation import fold_curve
 from studykit.training.fusions import masked_members, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
 from studykit.training.train import TrainingSettings, optimizer_steps, train
@@ -94,21 +95,39 @@ def train_phases(
 
 
 def phase_rows(p: FusionParams, languages: Iterable[str]) -> list[Row]:
-    """Returns the training rows of these languages; of the target, with `held_out`, those that its member has not seen.
+    """Returns the training rows of these languages.
 
-    Raises: UserError if the target's member has not been trained on the other half.
+    Those of the target are, with `held_out`, the half that its member has not seen, and with `fold` all but this fold.
+
+    Raises: UserError if the target's member has not been trained on the other half, or without the same fold.
     """
     rows = {language: DataRun(p.data).rows(language, "train") for language in languages}
-    if p.rows == "held_out" and p.target in rows:
+    if p.target in rows and p.rows == "held_out":
         _, rows[p.target] = halves(rows[p.target], p.seed)
-        member = finished_run(p.members[p.target]).params if p.target in p.members else None
-        if member and (member.get("rows"), member["seed"]) != ("half", p.seed):
-            raise UserError(
-                f"rows is 'held_out', but {p.members[p.target]} was trained with rows: "
-                f"{member.get('rows')} and seed {member['seed']}; a member with rows: half and seed "
-                f"{p.seed} is needed."
-            )
+        _require_member(p, "half", "rows is 'held_out'")
+    elif p.target in rows and p.fold:
+        unseen = {row.id for row in selecting_rows(p)}
+        rows[p.target] = [row for row in rows[p.target] if row.id not in unseen]
+        _require_member(p, WITHOUT_FOLD[p.fold - 1], f"fold is {p.fold}")
     return [row for of_language in rows.values() for row in of_language]
+
+
+def selecting_rows(p: FusionParams) -> list[Row]:
+    """Returns the rows of the target that choose steps: its validation rows, or the fold that is left out."""
+    data = DataRun(p.data)
+    if p.fold:
+        return folds(data.rows(p.target, "train"), len(WITHOUT_FOLD), p.seed)[p.fold - 1]
+    return validation_rows(data.rows(p.target, "valid"), p.validation)[0]
+
+
+def _require_member(p: FusionParams, rows: str, reason: str) -> None:
+    """Raises UserError unless the target's member, if there is one, was trained on these rows of the same division."""
+    member = finished_run(p.members[p.target]).params if p.target in p.members else None
+    if member and (member.get("rows"), member["seed"]) != (rows, p.seed):
+        raise UserError(
+            f"{reason}, but {p.members[p.target]} was trained with rows: {member.get('rows')} and seed "
+            f"{member['seed']}; a member with rows: {rows} and seed {p.seed} is needed."
+        )
 
 
 def train_phase(
@@ -131,16 +150,14 @@ def train_phase(
     """
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
-    data = DataRun(p.data)
     rows = phase_rows(p, phase.languages)
     examples = encode_rows(rows, tokenizer, *limits)
     use_fold = fold_switch(model, p)
-    selecting, _ = validation_rows(data.rows(p.target, "valid"), p.validation)
     result, adam_state = train(
         model,
         tokenizer,
         with_folds(examples, p, phase.languages) if use_fold else examples,
-        encode_rows(selecting, tokenizer, *limits),
+        encode_rows(selecting_rows(p), tokenizer, *limits),
         TrainingSettings.of(p, learning_rate=phase.learning_rate, patience=phase.patience),
         steps=optimizer_steps(p, phase.steps, phase.epochs, len(rows)),
         trainer_state_dir=run.checkpoints / phase.phase.key,
@@ -149,6 +166,7 @@ def train_phase(
         adam_state=adam_state,
         callbacks=callbacks,
         use_fold=use_fold,
+        curve=fold_curve(p.steps_from, phase.phase.key),
     )
     save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))

@@ -13,7 +13,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from studykit.study.data_parameters import BaseModelParams
 from studykit.study.training_parameters import Training
 from studykit.training.base import fast_precision, half_precision
 from studykit.training.batches import Collator, TokenSequence, require_packable
-from studykit.training.result import TrainingResult
+from studykit.training.cross_validation import StopAt, chosen_step, with_curve
+from studykit.training.result import LogEntry, TrainingResult
 from studykit.training.trainer import (
     OPTIMIZERS,
     TRAINED_WEIGHTS_FILE,
@@ -145,6 +146,7 @@ def train(
     adam_state: AdamState | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     use_fold: Callable[[int], None] | None = None,
+    curve: Sequence[LogEntry] = (),
 ) -> tuple[TrainingResult, AdamState]:
     """Trains the trainable parameters of `model` in place; afterwards it has the weights that `keep` asks for.
 
@@ -158,12 +160,16 @@ def train(
             learning-rate schedule is always a new one.
         callbacks: take part in the training; they may add to the newest entry of the log.
         use_fold: prepares the model for the rows of a fold, see `cross_fit`; None: the examples have no folds.
+        curve: losses that choose the step at which the training ends, see `cross_validation`; none: its own ones do.
 
     Returns: the result, and AdamW's state after the last step.
     Raises: UserError if the optimizer does not work on this machine, the batch cannot be shared out, or the loss is
         not finite.
     """
-    p = TrainingSettings.of(p)
+    p, end = TrainingSettings.of(p), steps
+    if curve:
+        end = min(steps, chosen_step(curve, p.keep, p.select_on))
+        p, callbacks = replace(p, keep="last", patience=0), [*callbacks, StopAt(end)]
     require_optimizer(p.optimizer)
     if p.packing:
         require_packable(model, max(len(e["input_ids"]) for e in (*train_examples, *valid_examples)))
@@ -212,8 +218,9 @@ def train(
         use_cpu=not torch.cuda.is_available(),
         **(CHECKPOINTING_ARGUMENTS if p.gradient_checkpointing else {}),
     )
-    if not steps:
-        return _untrained(model, tokenizer, valid_examples, p, arguments), {}
+    if not end:
+        untrained = _untrained(model, tokenizer, valid_examples, p, arguments)
+        return replace(untrained, log=with_curve(untrained.log, curve)) if curve else untrained, {}
     trainer_state_dir.mkdir(parents=True, exist_ok=True)
     meter = Meter(trainer_state_dir / "meter.json")
     trainer = StudyTrainer(
@@ -230,7 +237,7 @@ def train(
         use_fold=use_fold,
     )
     trainer.remove_callback(PrinterCallback)
-    if resumed and has_ended(resumed, steps, p):
+    if resumed and has_ended(resumed, end, p):
         trainer.restore_end(resumed)
     else:
         if resumed:
@@ -242,8 +249,9 @@ def train(
             raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
     trainer.load_kept_weights()
     ended: Any = trainer.state
+    log = [entry for entry in ended.log_history if "train_runtime" not in entry]
     result = TrainingResult(
-        log=[entry for entry in ended.log_history if "train_runtime" not in entry],
+        log=with_curve(log, curve) if curve else log,
         best_step=ended.best_global_step,
         steps=ended.global_step,
         trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from studykit.data.rows import DataRun
 from studykit.errors import UserError
 from studykit.evaluation import costs
 from studykit.evaluation.statistics import student_t
@@ -109,3 +110,13 @@ def test_labelled_rows_are_those_that_train_select_and_test(home, limit, tested)
     run = "runs/evaluate/a-0000000001"
     made_runs.finish(home / run, "evaluate", {"data": tiny.data_run(home), "limit": limit})
     assert costs.labelled_rows({"base": run}, "lua") == {"train": 8, "valid": 4, "test": tested}
+
+
+def test_a_cross_validated_target_has_no_labelled_rows_but_those_that_train_and_test(home):
+    data = tiny.data_run(home)
+    params = DataRun(data).params | {"valid": "k_fold", "target": "lua"}
+    tiny.finish(home, home / data, params)
+    run = "runs/evaluate/a-0000000001"
+    made_runs.finish(home / run, "evaluate", {"data": data, "limit": None})
+    assert costs.labelled_rows({"base": run}, "lua") == {"train": 8, "valid": 0, "test": 4}
+    assert costs.labelled_rows({"base": run}, "ruby") == {"train": 8, "valid": 4, "test": 4}

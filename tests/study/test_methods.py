@@ -60,8 +60,8 @@ def test_a_control_says_what_it_changes(word, parts):
 
 @pytest.mark.parametrize("word, title", {
     "base": "the base alone", "lora": "lora adapter", "adapterfusion": "AdapterFusion",
-    "advfusion_none": "AdvFusion (no mask)",
-    "advfusion_exclude-lora-lowrank@python": "AdvFusion (exclude), lora members, low rank, Python hidden first",
+    "advfusion_none": "AdvFusion, two phases without a mask",
+    "advfusion_exclude-lora-lowrank@python": "AdvFusion, mask exclude, lora members, low rank, Python hidden first",
     "adapterfusion~lua^random": "AdapterFusion, without Lua, random sources", "merge": "merge",
     "average~sources": "average, without the sources",
     "transfer": "bottleneck adapter of the best source, as it is",

@@ -191,6 +191,50 @@ def test_a_cross_fit_fusion_has_an_adapter_of_the_target_for_each_fold_beside_th
     assert sorted(more) == sorted(folds * 2), "one for each seed, for the kind of members, not for each method"
 
 
+def test_a_cross_validated_target_has_a_training_without_each_fold_before_each_of_its_trainings():
+    words = [
+        "bottleneck",
+        "transfer_tuned",
+        "transfer",
+        "adapterfusion",
+        "advfusion_zero",
+        "average",
+        "adapterfusion~lua",
+    ]
+    runs = planned(methods=words, data={"valid": "k_fold"}, seeds=[0])
+    of = {run.dir: run for run in runs}
+    fusions = [run for run in runs if run.stage == "fusion"]
+    final = {
+        run.label: [of[x].params["fold"] for x in run.params["steps_from"]] for run in fusions if not run.params["fold"]
+    }
+    chosen = [1, 2, 3]
+    assert final == {"lua-adapterfusion-s0": chosen, "lua-advfusion_zero-s0": chosen, "lua-average-s0": [],
+                     "lua-adapterfusion-without-lua-s0": chosen}  # fmt: skip
+    for run in fusions:
+        fold, member = run.params["fold"], run.params["members"].get("lua")
+        if member:  # what has chosen the step of a fold's fusion has not trained its member of the target
+            assert of[member].params["rows"] == (f"without_fold_{fold}" if fold else "all"), run.label
+    folds = [f"without_fold_{n}" for n in chosen]
+    for run in runs:
+        if run.stage == "adapter":
+            rows = [of[x].params["rows"] for x in run.params["steps_from"]]
+            is_final = run.params["language"] == "lua" and run.params["rows"] == "all" and run.params["steps"]
+            assert rows == (folds if is_final else []), run.label
+    usual = planned(methods=words, seeds=[0])
+    assert not any(run.params["steps_from"] for run in usual if run.stage in ("adapter", "fusion"))
+
+
+@pytest.mark.parametrize("given, said", [
+    ({"fusion": {"rows": "cross_fit"}}, "fusion.rows is 'cross_fit'; with cross-validation it must be 'same'"),
+    ({"fusion": {"by_method": {"adapterfusion": {"rows": "held_out"}}}}, "fusion.rows is 'held_out'"),
+    ({"methods": ["bottleneck", "pooled"]}, "methods names 'pooled'"),
+    ({"tune": {"adapter": {"learning_rate": [1e-3, 1e-2]}}}, "tune names values"),
+])  # fmt: skip
+def test_what_would_need_folds_within_folds_is_refused(given, said):
+    with pytest.raises(ValueError, match=f"data.valid is 'k_fold', but {said}"):
+        planned(data={"valid": "k_fold"}, **given)
+
+
 def test_epochs_stand_in_place_of_steps():
     def steps(**adapter):
         runs = planned(methods=["bottleneck", "adapterfusion"], adapter=adapter, fusion={"epochs": 2.0})
@@ -235,7 +279,7 @@ def other(value, field):
         return 7
     return {"completion": "prompt" if "prompt" in str(field.annotation) else "sequence", "target": "all",
             "auto": "fp32", "plain": "task", None: "Write {description}", "adapterfusion": "lora",
-            "adamw": "adamw_8bit", "dot": "scaled", "best": "last", "shared": "by_language", "same": "held_out",
+            "adamw": "adamw_8bit", "dot": "scaled", "best": "last", "shared": "by_language", "same": "held_out", "rows": "k_fold",
             "loss": "exact_match"}.get(value)  # fmt: skip
 
 
