@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from studykit.attention.record import PHASES, FusionRecord, Origin, RecordedSample, norm_shares, token_marks
-from studykit.attention.token_kinds import OTHER, token_kinds
+from studykit.attention.token_kinds import OTHER, diff_kinds, has_diff, message_kinds, token_kinds
 from studykit.data.encoding import EncodedRow, encode_row
 from studykit.data.rows import Row
 from studykit.errors import UserError
@@ -137,13 +137,15 @@ def _layer_labels(by_site: dict[Site, torch.Tensor]) -> list[str]:
 def row_kinds(tokenizer: Any, row: Row, encoded: EncodedRow, tokens: list[str]) -> np.ndarray:
     """Returns the kinds of a row's tokens, (T,).
 
-    A prompt that holds code of a source language is read in that language; special tokens are "other".
+    A prompt that holds code of a source language is read in that language, one that holds a diff, and the message that
+    follows it, as a commit; special tokens are "other".
     """
     split = encoded.prompt_length
     special = np.isin(encoded.input_ids, tokenizer.all_special_ids)
     text = ["" if is_special else token for token, is_special in zip(tokens, special, strict=True)]
-    prompt = token_kinds(text[:split], row.source_language or row.language)
-    kinds = np.concatenate([prompt, token_kinds(text[split:], row.language)])
+    asks, answers = (diff_kinds, message_kinds) if has_diff(row.prompt) else (token_kinds, token_kinds)
+    prompt = asks(text[:split], row.source_language or row.language)
+    kinds = np.concatenate([prompt, answers(text[split:], row.language)])
     kinds[special] = OTHER
     return kinds
 

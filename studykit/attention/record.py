@@ -48,7 +48,7 @@ from studykit.runs.files import atomic_write
 from studykit.study import methods
 from studykit.study.methods import BEFORE_TRAINING
 
-FORMAT = 6  # of the file: 4 kinds by Pygments and the placement, 5 saturation and kinds of prose, 6 losses of tokens
+FORMAT = 7  # of the file: 5 saturation and kinds of prose, 6 losses of tokens, 7 kinds of commits
 PROMPT, COMPLETION, LAST = 0, 1, 2
 POOLS = {"prompt": [PROMPT], "completion": [COMPLETION], "both": [PROMPT, COMPLETION]}
 PHASES = tuple(dict.fromkeys(p.recorded_as for p in (BEFORE_TRAINING, *chain(*methods.PHASES.values()))))

@@ -1,5 +1,9 @@
 """Kinds of tokens: keyword, identifier, literal, comment, punctuation or other, by the lexers of Pygments.
 
+Of a commit, the lines of the diff are of three kinds of their own: added, removed and context. What the lexer finds in
+them says little of a change. The first word of the message is its verb ("Rename x to y"); its other words are read as
+all text is.
+
 The tokens of a model are pieces that do not follow a language's grammar: "solve(" may be two of them or one. So the
 pieces are joined to their text, the text is lexed, and a piece has the kind of most of its visible characters, the
 first in `KINDS` on a tie. White space is "other".
@@ -29,7 +33,10 @@ from pygments.util import ClassNotFound
 
 from studykit.study.languages import canonical
 
-KINDS = ("keyword", "identifier", "literal", "comment", "punctuation", "other")
+# At most ten, since the explorer's payload has a digit for each.
+KINDS = (
+    "keyword", "identifier", "literal", "comment", "punctuation", "other", "added", "removed", "context", "verb",
+)  # fmt: skip
 OTHER = KINDS.index("other")
 # The kind of a Pygments type is that of its nearest ancestor here. A type without one is plain text or an error.
 KIND_OF_TYPE = {
@@ -43,6 +50,8 @@ KIND_OF_TYPE = {
     Operator: "punctuation",
     Punctuation: "punctuation",
 }
+DIFF = re.compile(r"^--- .*\n\+\+\+ .*\n(?=@@ )", re.MULTILINE)  # the head of a unified diff of one file
+KIND_OF_LINE = {"+": "added", "-": "removed", " ": "context", "@": "other", "\\": "other"}  # by its first character
 PLAIN_TEXT = re.compile(r"(?P<literal>\d[\w.]*)|(?P<identifier>\w+)")
 SINGLE_QUOTED = {"python", "javascript", "typescript", "lua", "ruby", "php", "perl", "bash"}  # have strings like 'this'
 STRING_QUOTES = re.compile(r'"""|\'\'\'|```|\\.|["\'\n]', re.DOTALL)
@@ -59,7 +68,43 @@ def token_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
 
     A language without a lexer is read as C.
     """
-    of_character = character_kinds("".join(tokens), canonical(language))
+    return _of_tokens(tokens, character_kinds("".join(tokens), canonical(language)))
+
+
+def has_diff(text: str) -> bool:
+    """Returns whether a text holds a unified diff, as the prompt for a commit message does."""
+    return DIFF.search(text) is not None
+
+
+def diff_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
+    """Returns the kind of each token of a text with a unified diff, whose lines have kinds of their own: (T,) uint8.
+
+    The diff ends before the first line that can be none of its lines; outside of it the text is read as code.
+    """
+    text = "".join(tokens)
+    kinds = character_kinds(text, canonical(language))
+    if head := DIFF.search(text):
+        kinds[slice(*head.span())] = OTHER
+        start = head.end()
+        for line in text[start:].split("\n"):
+            if line[:1] not in KIND_OF_LINE:
+                break
+            kinds[start : start + len(line)] = KINDS.index(KIND_OF_LINE[line[:1]])
+            start += len(line) + 1
+    return _of_tokens(tokens, kinds)
+
+
+def message_kinds(tokens: Sequence[str], language: str) -> np.ndarray:
+    """Returns the kind of each token of a commit message, whose first word is its verb: (T,) uint8."""
+    text = "".join(tokens)
+    kinds = character_kinds(text, canonical(language))
+    if verb := re.match(r"\s*(\w+)", text):
+        kinds[slice(*verb.span(1))] = KINDS.index("verb")
+    return _of_tokens(tokens, kinds)
+
+
+def _of_tokens(tokens: Sequence[str], of_character: np.ndarray) -> np.ndarray:
+    """Returns the kind of most visible characters of each token, from those of the characters of their text."""
     kinds, start = np.full(len(tokens), OTHER, dtype=np.uint8), 0
     for i, token in enumerate(tokens):
         visible = [start + offset for offset, sign in enumerate(token) if not sign.isspace()]

@@ -170,8 +170,8 @@ def test_sums_by_kind_of_token_add_up_and_are_those_of_the_tokens(model, tokeniz
         np.testing.assert_allclose(mean_weights(record, kinds=[kind]), tokens.mean(1), atol=1e-3)
     np.testing.assert_allclose(mean_weights(record, kinds=KINDS), mean_weights(record), rtol=1e-12)
     assert np.isnan(mean_weights(record, "prompt", kinds=["comment"])).all()
-    with pytest.raises(UserError, match="'verb' is none of them"):
-        mean_weights(record, kinds=["verb"])
+    with pytest.raises(UserError, match="'noun' is none of them"):
+        mean_weights(record, kinds=["noun"])
     ends = [sample.kinds[-1] for sample in record.samples]
     assert set(ends) == {OTHER}, "the end of text is no code"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studykit.attention.token_kinds import KINDS, token_kinds
+from studykit.attention.token_kinds import KINDS, diff_kinds, has_diff, message_kinds, token_kinds
 
 LANGUAGES = ["python", "javascript", "typescript", "go", "ruby", "julia", "lua", "java", "rust", "scala", "swift",
              "kotlin", "c", "c++", "c#", "php", "perl", "bash", "haskell", "ocaml", "racket", "unknown"]  # fmt: skip
@@ -128,3 +128,36 @@ def test_every_text_has_kinds_and_characters_decide_them(text, language, data):
                   if not sign.isspace()}  # fmt: skip
         assert kind in within or not within and KINDS[kind] == "other"
         start += len(piece)
+
+
+DIFF = "--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n if x:\n-    return -1\n+    return +2\n\\ No newline at end of file"
+
+
+def test_the_lines_of_a_diff_and_the_verb_of_a_message_have_kinds_of_their_own():
+    prompt = f"Write it.\n### Diff:\n{DIFF}\n### Commit Message:\n"
+    tokens = [part + end for part in prompt.split("\n") for end in ("", "\n")]
+    kinds = {
+        token: KINDS[kind] for token, kind in zip(tokens, diff_kinds(tokens, "python"), strict=True) if token.strip()
+    }
+    lines = {line: kinds[line] for line in DIFF.split("\n")}
+    assert list(lines.values()) == ["other", "other", "other", "context", "removed", "added", "other"]
+    outside = {line: kinds[line] for line in ("Write it.", "### Diff:", "### Commit Message:")}
+    assert not set(outside.values()) & {"added", "removed", "context"}
+    words = ["Re", "name", " x", " to", " 2", " !"]
+    assert [KINDS[kind] for kind in message_kinds(words, "python")] == [
+        "verb", "verb", "identifier", "identifier", "literal", "punctuation",
+    ]  # fmt: skip
+    assert not message_kinds(["", " "], "python")[0] == KINDS.index("verb")
+
+
+@pytest.mark.parametrize("text, found", [
+    (DIFF, True), ("x\n" + DIFF, True), ("--- a\n+++ b\nno hunk", False), ("x = 1 --- a\n+++ b\n@@ 1 @@", False),
+])  # fmt: skip
+def test_a_diff_is_known_by_its_head_and_its_hunk(text, found):
+    assert has_diff(text) is found
+    if not found:
+        np.testing.assert_array_equal(diff_kinds([text], "python"), token_kinds([text], "python"))
+
+
+def test_a_digit_names_each_kind_in_the_explorer():
+    assert len(KINDS) <= 10

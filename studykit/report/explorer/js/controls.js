@@ -77,7 +77,8 @@ function buildControls() {
     select("band", "Layers", [[-1, "mean of all"], ...series.layers.map((name, l) => [l, name])], Number),
     select("less", "Numbers", [["none", "weights"], ["kinds", "less every kind"]]));
   else parts.push(select("kind", "Kind", [[-1, "every kind"],
-    ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(ofKind(k))})` : name])], Number));
+    ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(ofKind(k))})` : name])
+      .filter(([k]) => S.sample >= 0 || ofKind(k) || k === S.kind)], Number));
   parts.push(select("quantity", "Quantity", [["weight", "weight"], ["share", "norm-weighted"]]));
   if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"],
     ...view === "tokens" ? [] : [["uniform", "against uniform"]],
