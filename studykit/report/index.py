@@ -15,6 +15,7 @@ from studykit.runs import provenance
 from studykit.runs.manifest import Manifest
 from studykit.runs.status import Status
 from studykit.study.file import Study
+from studykit.study.methods import titled
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run
 
@@ -63,6 +64,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
     content = render(
         "index.html.j2",
         study=study,
+        methods=[titled(word) for word in study.methods],
         question=study.question or f"How do {len(study.methods)} methods compare on {study.target}?",
         statuses=statuses,
         pages=pages,

@@ -26,7 +26,7 @@ from studykit.attention.record import FusionRecord
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
 from studykit.report.figures import style
-from studykit.study.methods import BEFORE_TRAINING
+from studykit.study.methods import BEFORE_TRAINING, titled
 
 STEPS = 255  # into which a token's weight is rounded
 PARTS = ("weights", "shares")  # arrays of a sample, in the order in which the page holds them; its losses follow
@@ -192,6 +192,7 @@ def _described(series: Series, packed: _Packed) -> dict[str, Any]:
         records.append(about | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
     return {name: getattr(first, name) for name in shared} | {
         "label": series.label,
+        "title": titled(series.label),
         "n": len(first.ids),
         "records": records,
         "same": hashlib.sha256(same_samples).hexdigest()[:16],  # equal for series on the same samples

@@ -18,6 +18,7 @@ from studykit.report.figures.style import (
     look_of,
     marker_style,
     method_looks,
+    method_rows,
     new_figure,
     styled,
 )
@@ -45,14 +46,15 @@ def scores(
         baseline: the method whose mean is drawn through the figure.
         looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = new_figure(width=8.4, height=1.0 + 0.42 * len(rows))
+    names, row_height = method_rows(row.method for row in rows)
+    figure, axes = new_figure(width=8.4, height=1.0 + row_height * len(rows))
     axes = axes[0, 0]
     seeds = max((len(row.points) for row in rows), default=0)
     for y, row in enumerate(rows):
         _plot_row(axes, y, row.mean, row.interval, row.points, look_of(row.method, looks))
         if row.method == baseline:
             axes.axvline(row.mean, color=GREY, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=metric, ylabel="method", title=title)
     axes.grid(axis="x")
     values = "; ".join(f"{row.method} {row.mean:.4g} {_interval_text(row.interval, '.4g')}" for row in rows)

@@ -17,7 +17,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from studykit.evaluation.metrics.properties import format_score, less_is_better
 from studykit.evaluation.results import Contrast, MethodSummary, MetricComparison
-from studykit.report.figures.style import BAD, GOOD, GREY, Look, look_of, marker_style, new_figure, styled
+from studykit.report.figures.style import BAD, GOOD, GREY, Look, look_of, marker_style, method_rows, new_figure, styled
 from studykit.report.verdicts import p_text, signed, signed_interval, verdict_sign
 from studykit.runs.text import plural
 
@@ -41,7 +41,8 @@ def forest(
         message: what the figure shows, in a sentence with which the caption begins.
     """
     rows = [row for row in compared.summaries if row.final]
-    figure, grid = new_figure(width=8.4, height=1.0 + 0.4 * len(rows))
+    names, row_height = method_rows(row.method for row in rows)
+    figure, grid = new_figure(width=8.4, height=1.0 + row_height * len(rows))
     axes: Axes = grid[0, 0]
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, EDGE, 1))
@@ -62,7 +63,7 @@ def forest(
     for name, x in COLUMNS.items():
         _write(axes, x, -0.72, name, color=GREY)
     better = "left" if less_is_better(compared.metric) else "right"
-    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.set(xlim=(low, high), ylim=(len(rows) - 0.45, -0.95), xlabel=f"{compared.label} ({compared.unit})")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

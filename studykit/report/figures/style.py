@@ -18,6 +18,7 @@ import hashlib
 import html
 import io
 import re
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +36,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
-from studykit.study.methods import PHASE_1
+from studykit.study.methods import PHASE_1, titled
 
 # Okabe and Ito's colours, which are distinct under every common colour blindness, without their yellow, which is hard
 # to see as a line on white. The order alternates light and dark for grey print, where markers and dashes help.
@@ -82,6 +83,9 @@ ON_DARK = (
 MAX_SVG_BYTES = 600_000  # a larger figure is shown as PNG
 # Characters that XML 1.0 forbids even when they are escaped; tokens may hold them.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+TITLE_WIDTH = 30  # characters of a line of a method's title beside an axis
 
 
 def styled(draw: Callable[..., tuple[Figure, str, str]]) -> Callable[..., Figure]:
@@ -147,6 +151,13 @@ def look_of(label: str, looks: Mapping[str, Look] | None) -> Look:
     )
     look = (looks or {}).get(method, Look(COLOURS[0], "o"))
     return replace(look, filled=PHASE_1.title not in label.removeprefix(method))
+
+
+def method_rows(labels: Iterable[str]) -> tuple[list[str], float]:
+    """Returns the titles of methods, in lines, for a figure with a row per method, and a row's height in inches."""
+    names = [textwrap.fill(titled(label), TITLE_WIDTH, break_on_hyphens=False) for label in labels]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    return names, max(0.42, 0.08 + 0.15 * lines)
 
 
 def marker_style(look: Look, size: float = 8) -> dict[str, Any]:
