@@ -8,6 +8,7 @@ To read, in this order: `scores` (the content of scores.json), `evaluate` (one m
 benchmark's own solutions); then `results` (the content of compare.json), `comparison` (methods side by side),
 `contrasts` (a difference, and where its verdict is decided), `statistics`, `student` and `effects` (intervals, tests
 and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `tuning` (trials of
-values), `worth` (of a fusion's members); `gathered`, `gathering`, `covariates` and `pooling` (many studies, one
-answer); `similarity` (of languages) and `kinship` (its ranks against attention and transfer).
+values), `worth` (of a fusion's members), `muted_scores` and `without_members` (the same by scores of completions);
+`gathered`, `gathering`, `covariates` and `pooling` (many studies, one answer); `similarity` (of languages) and
+`kinship` (its ranks against attention and transfer).
 """

@@ -22,7 +22,7 @@ from studykit.evaluation import effects, statistics, student
 from studykit.evaluation.metrics.properties import is_rate, less_is_better
 from studykit.evaluation.metrics.score import corpus_value
 from studykit.evaluation.results import Contrast, Direction, EffectName, Interval, Verdict
-from studykit.evaluation.scores import CheckpointScores
+from studykit.evaluation.scores import CheckpointScores, Score
 
 Effect = tuple[float, EffectName]
 Test = Literal["paired bootstrap", "sign flips, exact", "McNemar, exact"]
@@ -39,11 +39,15 @@ class Resampling:
 
 
 def row_scores(metric: str, checkpoints: Sequence[CheckpointScores]) -> tuple[np.ndarray, Callable | None]:
+    """Returns the rows of checkpoints, one per seed, see `rows_of_scores`."""
+    return rows_of_scores(metric, [checkpoint.scores[metric] for checkpoint in checkpoints])
+
+
+def rows_of_scores(metric: str, scores: Sequence[Score]) -> tuple[np.ndarray, Callable | None]:
     """Returns the rows to resample, and the function from their sums to the mean score over the seeds.
 
     The rows are (n,) means over the seeds, with None for a plain mean; of a corpus metric (n, seeds * k) counts.
     """
-    scores = [checkpoint.scores[metric] for checkpoint in checkpoints]
     if scores[0].per_example is not None:
         return np.mean([np.asarray(score.per_example, float) for score in scores], axis=0), None
     counts = np.concatenate([np.asarray(score.statistics, float) for score in scores], axis=1)

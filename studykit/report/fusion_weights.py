@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from studykit.attention.summary import AttentionSummary
+from studykit.evaluation.muted_scores import MutedScores
 from studykit.evaluation.results import Interval, OwnAttention
 from studykit.evaluation.statistics import student_t
 from studykit.evaluation.worth import MemberWorth, Worth, WorthCorrelation
@@ -142,6 +143,32 @@ def worth_table(rows: Sequence[MemberWorth]) -> list[dict[str, str]]:
         }
         for row in rows
     ]
+
+
+def score_table(scored: MutedScores) -> list[dict[str, str]]:
+    """Returns what members are worth to the main score for `tables.table`."""
+
+    def between(bounds: Interval | None) -> str:
+        return f"{bounds.low:+.1f} to {bounds.high:+.1f}" if bounds else "–"
+
+    return [
+        {
+            "muted": row.member,
+            f"lost {scored.label} ({scored.unit})": f"{row.value:+.1f}",
+            "over rows": between(row.interval),
+            "over seeds": between(row.seed_interval),
+        }
+        for row in scored.members
+    ]
+
+
+def score_caption(scored: MutedScores) -> str:
+    """Returns what stands below `score_table`."""
+    reason = f" Programs were not executed: {scored.not_executed}" * bool(scored.not_executed)
+    return (
+        f"{scored.method}: {scored.label} of {scored.with_all:.1f} with all members, minus that without each; above 0, "
+        f"the member helps. n = {scored.samples} samples; 95 % intervals over test rows (paired) and seeds.{reason}"
+    )
 
 
 def correlation_table(rows: Sequence[WorthCorrelation]) -> list[dict[str, str]]:
