@@ -192,7 +192,7 @@ def _described(series: Series, packed: _Packed) -> dict[str, Any]:
         records.append(about | sums | {"error": error, "counts": record.kind_counts.tolist(), "samples": {}})
     return {name: getattr(first, name) for name in shared} | {
         "label": series.label,
-        "title": titled(series.label),
+        "title": titled(series.label.partition(" · ")[0]),
         "n": len(first.ids),
         "records": records,
         "same": hashlib.sha256(same_samples).hexdigest()[:16],  # equal for series on the same samples

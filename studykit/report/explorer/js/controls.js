@@ -29,7 +29,7 @@ function chips() {
       () => { S.off = toggled(S.off, i); }, `Show or hide ${label}`));
   };
   return make("div", {class: "chips", role: "group", "aria-label": "Series"}, ...[...groups].map(([of, members]) =>
-    make("span", {class: "of"}, of, ...members.map(i =>
+    make("span", {class: "of", title: D.series[members[0]].title}, of, ...members.map(i =>
       chip(i, of ? D.series[i].label.slice(of.length + 3) : D.series[i].label)))));
 }
 function arrangement() { // which members are shown, in which order, and how layers are grouped
