@@ -129,7 +129,7 @@ def behind(notebook: str) -> set[str]:
 
 
 def test_few_files_decide_an_adapter():
-    assert len(behind("02_adapter")) < 30
+    assert len(behind("02_adapter")) <= 30
 
 
 @pytest.mark.parametrize("notebook", ["00_base_model", "02_adapter", "03_fusion"])
