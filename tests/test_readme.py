@@ -22,7 +22,7 @@ PAGES = (
 )
 # What commands and readers make, and placeholders.
 MADE = ("site/", "my/", "params/mine.yaml", "work/", "reports/", "logs/", "runs/", "path/to/", "/")
-READING_PATH = 2000  # lines, at most
+READING_PATH = 2_100  # lines, at most
 
 
 def spans(page: str) -> list[str]:
