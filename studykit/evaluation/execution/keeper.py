@@ -19,7 +19,7 @@ from os import _exit  # a program may replace the module's
 
 from studykit.evaluation.execution import confinement
 from studykit.evaluation.execution.confinement import libc
-from studykit.evaluation.execution.usage import processes
+from studykit.evaluation.execution.usage import family, processes
 
 LUA: type | None = None  # lupa's LuaRuntime class, where Lua has no binary
 
@@ -169,9 +169,27 @@ def sweep(pid: int) -> None:
                 continue
         except ChildProcessError:
             return
-        for child in [-1] if os.getpid() == 1 else [p.pid for p in processes() if p.parent == os.getpid()]:
-            try:
-                os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        if os.getpid() == 1:
+            send_signal(-1, signal.SIGKILL)
+        else:
+            kill_family()
         time.sleep(0.0005)
+
+
+def kill_family() -> None:
+    """Stops every descendant of this process before it kills one, since a stopped process starts no other."""
+    stopped = {os.getpid()}
+    while running := {member.pid for member in family(os.getpid(), processes())} - stopped:
+        for pid in running:
+            send_signal(pid, signal.SIGSTOP)
+        stopped |= running
+    for pid in stopped - {os.getpid()}:
+        send_signal(pid, signal.SIGKILL)
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Sends a signal to a process, which may be gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

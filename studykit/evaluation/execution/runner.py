@@ -25,6 +25,7 @@ from studykit.evaluation.execution.supervisor import HEADER
 
 INSIDE = ("confinement", "usage", "keeper", "supervisor")  # modules whose text goes into the sandbox, in this order
 ANSWER_SECONDS = 15.0  # that the supervisor itself may take, on top of its program
+SWEEP_SECONDS = 10.0  # that it has to end what programs left, where no namespace ends it
 WALL_FACTOR, WALL_SECONDS = 10, 20  # a program's wall time is limited to its time limit so many times, and so much more
 BOOTSTRAP = """
 import sys, types
@@ -222,7 +223,7 @@ class Runner:
         """Ends the supervisor, and with it whatever still runs in its sandbox; removes its directory."""
         self.requests.close()  # the supervisor ends by itself, and its sandbox with it
         try:
-            self.process.wait(0.5)
+            self.process.wait(SWEEP_SECONDS if self.sandbox.level == "rlimits" else 0.5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

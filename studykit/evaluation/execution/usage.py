@@ -74,9 +74,8 @@ def memory(pid: int, exact: bool = False) -> int:
 
     exact: a page that several processes share counts once in all (the kernel's "proportional" sizes), which is slower.
     """
-    files, pattern = ("status",), rb"RssAnon|RssShmem|VmPTE"
-    if exact:
-        files, pattern = ("smaps_rollup", "status"), rb"Pss_Anon|Pss_Shmem|VmPTE"
+    files = ["smaps_rollup", "status"] if exact else ["status"]
+    pattern = rb"Pss_Anon|Pss_Shmem|VmPTE" if exact else rb"RssAnon|RssShmem|VmPTE"
     text = b""
     try:
         for name in files:

@@ -271,11 +271,13 @@ def test_a_daemonised_grandchild_is_gone_with_its_program(level):
         assert execute.judge(runner, program, SECONDS, 256).passed and not _processes_with(mark)
 
 
-def test_a_fork_bomb_ends(level):
+def test_a_fork_bomb_ends(level, monkeypatch, open_folder):
+    monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     if os.getuid() == 0 and not level.drop:
         bomb = "import os, time\nfor _ in range(5): os.fork()\ntime.sleep(60)"  # RLIMIT_NPROC does not hold for root
     assert [verdict.status for verdict in run(bomb, GOOD, timeout=1.0, workers=1)] == ["timeout", "passed"]
+    assert not [link for link in Path("/proc").glob("[0-9]*/cwd") if str(open_folder) in _target(link)]
 
 
 def test_a_runner_killed_by_its_program_costs_no_other_verdict(level):
@@ -375,6 +377,13 @@ def test_a_language_has_one_name():
     assert {Executable(name, "", Outputs(())).language for name in ("cpp", "C++", "c++")} == {"c++"}
     names = {"js": "javascript", "golang": "go", "rb": "ruby", "py": "python", "rs": "rust"}
     assert {name: runtimes.find(name) for name in names} == {name: runtimes.find(names[name]) for name in names}
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
 
 
 def _processes_with(word: str) -> list[str]:
