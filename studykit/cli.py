@@ -240,13 +240,15 @@ def estimate(study: str, gpu: str | None, as_json: bool) -> None:
     """Estimates the memory of a study, and what fits a GPU.
 
     Only the config of its base is read."""
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    planned = _load(study)
+    say(f"Measuring passes of {planned.study.study} on tensors without content ...")
     from studykit.training import fit  # torch and transformers are slow to import: other commands do without
 
-    planned = _load(study)
     if as_json:
-        _print_json(fit.as_data(planned.study, gpu))
+        _print_json(fit.as_data(planned.study, gpu, say))
     else:
-        print(fit.report(planned.study, gpu))
+        print(fit.report(planned.study, gpu, say))
 
 
 @_command("fetch smollm2_ruby")

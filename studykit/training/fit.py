@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from studykit.training.fusions import FUSION
 GB = 1e9
 CUDA_CONTEXT = 0.6 * GB  # an allowance for CUDA and its libraries
 FRAGMENTS = 1.05  # an allowance: memory that the caching allocator holds, relative to what is allocated
+Say = Callable[[str], None]
 SMALL_RANK = 64  # rank of the low-rank fusion that is suggested
 
 
@@ -70,11 +72,11 @@ def fits(need: Need, room: int, gpu: bool) -> bool:
     return need.peak * (FRAGMENTS if gpu else 1) + (CUDA_CONTEXT if gpu else 0) <= room
 
 
-def as_data(study: Study, gpu: str | None = None) -> dict[str, Any]:
+def as_data(study: Study, gpu: str | None = None, say: Say = lambda text: None) -> dict[str, Any]:
     """Returns the estimate for programs that read it: bytes per kind of stage, and whether it fits."""
     room, whose, on_gpu = capacity(gpu)
     planned, unknown = jobs(study, on_gpu if gpu is not None else half_precision())
-    needs = [(job, job.need()) for job in planned]
+    needs = list(zip(planned, _needs(planned, say), strict=True))
     stages = [
         {"stage": job.stage, "label": job.label, **asdict(need), "fits": fits(need, room, on_gpu)}
         for job, need in needs
@@ -82,13 +84,26 @@ def as_data(study: Study, gpu: str | None = None) -> dict[str, Any]:
     return {"study": study.study, "memory": room, "memory_of": whose, "stages": stages, "not_estimated": unknown}
 
 
-def report(study: Study, gpu: str | None = None) -> str:
+def _needs(planned: list[Job], say: Say) -> list[Need]:
+    """The memory of each job; `say` is told of each before it is measured, which takes seconds."""
+    needs = []
+    for number, job in enumerate(planned, 1):
+        say(f"{number} of {len(planned)}: {job.stage}, {job.label}")
+        needs.append(job.need())
+    return needs
+
+
+def report(study: Study, gpu: str | None = None, say: Say = lambda text: None) -> str:
     """Returns the estimate as text of 80 columns: two tables with a line per kind of stage, and for those that do not
-    fit the settings that would help."""
+    fit the settings that would help.
+
+    Args:
+        say: is called with what is being measured.
+    """
     room, whose, on_gpu = capacity(gpu)
     half = on_gpu if gpu is not None else half_precision()
     planned, unknown = jobs(study, half, gpu is None and cpu_computes_bf16())
-    needs = [job.need() for job in planned]
+    needs = _needs(planned, say)
     weights = [["stage", "parameters", "trainable", "disk", "checkpoint"]]
     memory = [["memory", "base", "adapters", "gradients", "optimizer", "activations", "peak", "fits"]]
     for number, (job, need) in enumerate(zip(planned, needs, strict=True), start=1):
@@ -120,6 +135,7 @@ def report(study: Study, gpu: str | None = None) -> str:
     lines = [*wrapped[0], "", *aligned(weights), "", *aligned(memory), "", *wrapped[1]]
     for job, need in zip(planned, needs, strict=True):
         if not fits(need, room, on_gpu):
+            say(f"what would help {job.stage}, {job.label}")
             lines += ["", *_remedy_lines(job, need, room, on_gpu)]
     return "\n".join(lines)
 

@@ -208,6 +208,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["estimate", "small.yaml", "--gpu", "8GB"]) == 0
-    assert "small, on a GPU of 8GB" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    first, *stages = shown.err.splitlines()
+    assert "small, on a GPU of 8GB" in shown.out and first.startswith("Measuring passes of small")
+    assert stages[0] == f"1 of {len(stages)}: base_model, from scratch" and "fusion, adapterfusion" in shown.err
     assert cli.main(["estimate", "small.yaml", "--gpu", "much"]) == 2
-    assert capsys.readouterr().err.startswith("studykit: --gpu is 'much'")
+    assert capsys.readouterr().err.endswith("studykit: --gpu is 'much'; it must be a size such as 24GB or 24GiB.\n")
