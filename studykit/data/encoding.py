@@ -61,7 +61,8 @@ def encode_row(row: Row, tokenizer, max_prompt_tokens: int, max_target_tokens: i
     """Encodes a row for training.
 
     Prompt and target are tokenized separately, as in generation, where the prompt comes alone. A whole target ends with
-    the end-of-text token; a truncated one does not, which would teach the model to stop early.
+    the end-of-text token; a truncated one does not, which would teach the model to stop early, unless the row asks for
+    it (`end_if_cut`).
 
     Raises: UserError if the template alone is longer than `max_prompt_tokens`.
     """
@@ -69,6 +70,8 @@ def encode_row(row: Row, tokenizer, max_prompt_tokens: int, max_target_tokens: i
     target = [*encode_continuation(tokenizer, row.target), tokenizer.eos_token_id]
     target_cut = len(target) > max_target_tokens
     target = target[:max_target_tokens]
+    if target_cut and row.end_if_cut:
+        target[-1] = tokenizer.eos_token_id
     return EncodedRow(prompt + target, [-100] * len(prompt) + target, len(prompt), prompt_cut, target_cut)
 
 

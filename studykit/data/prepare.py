@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from studykit.data.builtin import rows_by_language, rows_by_task
 from studykit.data.ingest import DataManifest, rows_from_files
 from studykit.data.polyglot.kin import Kin, kin
-from studykit.data.rows import Rows
+from studykit.data.rows import Row, Rows
 from studykit.errors import UserError
 from studykit.study.parameters import DataParams
 from studykit.study.templates import TEMPLATES, check_template
@@ -16,6 +18,29 @@ def prepare(p: DataParams) -> tuple[Rows, DataManifest]:
 
     Raises: UserError if a member has no rows, or a source of rows does not serve the task.
     """
+    rows, manifest = _prepare(p)
+    return as_encoded(rows, p), manifest
+
+
+def as_encoded(rows: Rows, p: DataParams) -> Rows:
+    """Returns the rows with what `truncation`, `end_of_target` and `end_cut_targets` say of their encoding.
+
+    Test rows keep their targets, since those are references of scores.
+    """
+
+    def changed(row: Row, split: str) -> Row:
+        body = None if p.truncation == "end" else row.body  # None: all of the prompt, from its end
+        end = "\n" if p.end_of_target == "newline_eos" and split != "test" else ""
+        return replace(row, body=body, target=row.target + end, end_if_cut=p.end_cut_targets or row.end_if_cut)
+
+    return {
+        member: {split: [changed(row, split) for row in items] for split, items in splits.items()}
+        for member, splits in rows.items()
+    }
+
+
+def _prepare(p: DataParams) -> tuple[Rows, DataManifest]:
+    """The rows as they are read or made."""
     if p.target not in p.members:
         raise UserError(f"target={p.target!r} is not among members={p.members}; it must be the last of them.")
     sizes = {

@@ -38,6 +38,7 @@ class Row:
     body: tuple[int, int] | None = None  # first and last + 1 character of the prompt that may be cut; None: all may be
     group: str | None = None  # rows of one group (problem, repository, structure) are not independent of each other
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # a completion ends before the first of these texts
+    end_if_cut: bool = False  # whether a target that is cut ends with the end-of-text token all the same
     no_reference: bool = False  # the row has no target and is judged by its check alone
     source_language: str | None = None  # of the code in the prompt, where it is not `language`
     check: Check | None = None  # how to test a completion by running it

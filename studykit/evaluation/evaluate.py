@@ -97,7 +97,7 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
         limits=data.limits,
         program_language=rows[0].language if data.are_programs(p.language) else None,
         first_line=data.task_of(p.language) == "commit" if p.first_line is None else p.first_line,
-        decoding=Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed, stop),
+        decoding=Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed, stop, p.top_k),
         not_executed=why_not_executed(rows, p.execute, p.allow_unsandboxed),
     )
     runs_programs = not task.not_executed and any(map(can_run, rows))

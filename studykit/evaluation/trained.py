@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PHASES, RESTORED
 from studykit.study.parameters import EvaluateParams
-from studykit.training.adapters import require_base
+from studykit.training.adapters import require_base, use_head
 from studykit.training.fusions import load_trained, masked_afterwards, trained_phases
 from studykit.training.peft_baselines import unload
 from studykit.tuners import CompositionModel, fusion_members
@@ -78,6 +78,7 @@ def loaded(base: PreTrainedModel, checkpoint: EvaluatedCheckpoint) -> Iterator[A
         yield model
     finally:
         unload(model)
+        use_head(base, None)
 
 
 def fold(model: torch.nn.Module) -> bool:

@@ -105,6 +105,24 @@ class DataParams(Section):
         None,
         description="The prompt is this text with {fields} of the row; null means the published default of the task.",
     )
+    truncation: Literal["body", "end"] = Field(
+        "body",
+        description=(
+            "A prompt that is too long loses the end of its body (body), or its own end with the markers there, as "
+            "published (end)."
+        ),
+    )
+    end_of_target: Literal["eos", "newline_eos"] = Field(
+        "eos",
+        description=(
+            "A target that is trained on ends with the end-of-text token (eos), or with a newline before it, as "
+            "published (newline_eos)."
+        ),
+    )
+    end_cut_targets: bool = Field(
+        False,
+        description="A target that had to be cut ends with the end-of-text token all the same, as published.",
+    )
     diff_context: int = Field(
         3, ge=0, description="The diff of a commit shows this many unchanged lines around each change."
     )

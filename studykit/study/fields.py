@@ -31,7 +31,7 @@ DataFormat = Literal[
     "prepared",
 ]
 Quantization = Literal["none", "nf4", "int8"]
-Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
 Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
 
 

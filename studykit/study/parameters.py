@@ -43,6 +43,9 @@ class EvaluateParams(Section):
     top_p: float = Field(
         1.0, gt=0, le=1, description="Tokens are sampled from the likeliest ones that together have this probability."
     )
+    top_k: int | None = Field(
+        None, ge=1, description="Tokens are sampled from this many likeliest ones; null means from all."
+    )
     sampling_seed: int = Field(0, ge=0, description="The seed decides which tokens are sampled.")
     stop: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, description="A completion ends at any of these texts; null means those of the rows."

@@ -269,20 +269,26 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         # With a start it has the shape and the weights of what it starts from.
         silent = silent | (width | lora | {"init_seed"} if values["start"] else set())
         silent |= {"steps"} if values["epochs"] is not None else set()
+        silent |= {"train_embeddings"} if values["method"] == "full" else set()
         if values["steps"] == 0:
             silent |= training_parameters.Training.model_fields.keys() - {"batch_size"}
     elif stage == "fusion":
-        silent = {"phase1_data", "carry_optimizer", "same_order"} if values["method"] != "advfusion" else set()
+        of_two = {"phase1_data", "carry_optimizer", "same_order"}
+        silent = of_two if values["method"] != "advfusion" else {"budget"}
         own = [value for phase in values["phases"] for value in phase.values() if value is not None]
         silent |= set() if own else {"phases"}
         silent |= {"rank"} if values["variant"] != "lowrank" else set()
         silent |= {"steps"} if values["epochs"] is not None else set()
         if not methods.has_value_matrix(values["method"], values["variant"]):
             silent |= {"value_regularizer"}
+        if not values["value_regularizer"] or "value_regularizer" in silent:
+            silent |= {"late_regularizer"}
         if values["method"] not in ("adapterfusion", "advfusion"):
             silent |= {"scores", "temperature"}
         if values["method"] in methods.UNTRAINED:
-            silent |= (training_parameters.Training.model_fields.keys() | {"steps", "rows"}) - {"batch_size"}
+            silent |= (training_parameters.Training.model_fields.keys() | {"steps", "rows", "budget", "weights"}) - {
+                "batch_size"
+            }
     elif stage == "evaluate":
         silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}

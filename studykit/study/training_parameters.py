@@ -27,8 +27,8 @@ class Training(Section):
     optimizer: Optimizer = Field(
         "adamw",
         description=(
-            "AdamW keeps its moments in fp32 (adamw), in 8 bits (adamw_8bit), or in 8 bits "
-            "with paging out of a full GPU (paged_adamw_8bit)."
+            "AdamW keeps its moments in fp32 (adamw) or in 8 bits (adamw_8bit), or in either with paging out of a full "
+            "GPU (paged_adamw_32bit, paged_adamw_8bit)."
         ),
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW decays the weights by this factor.")
@@ -112,6 +112,10 @@ class AdapterParams(Training):
     steps_from: Planned[list[str]] = run_dir(
         "The training ends at the step at which the mean loss of these runs, one per fold, is best; an empty list "
         "means that its own validation rows choose the step."
+    )
+    train_embeddings: bool = Field(
+        False,
+        description="The base's embeddings and head are trained with the adapter, as published; the head is saved.",
     )
     init_seed: Literal["shared", "by_language"] = Field(
         "shared",
@@ -214,7 +218,7 @@ class FusionParams(Training):
     steps: int = Field(
         100,
         ge=1,
-        description="Each phase has this many optimizer steps; adapterfusion has one phase and gets twice as many.",
+        description="A phase has this many optimizer steps; adapterfusion has one, with twice as many (see budget).",
     )
     learning_rate: Planned[float] = auto(
         (
@@ -230,6 +234,34 @@ class FusionParams(Training):
         description="The loss has this multiple of ||V - I||^2, which keeps the value matrices near the identity.",
     )
     carry_optimizer: bool = Field(False, description="Phase 2 continues with the Adam moments of phase 1.")
+    budget: Literal["equal", "single"] = Field(
+        "equal",
+        description=(
+            "A method with one phase has as many steps as the two phases of advfusion together (equal), or as one of "
+            "them, as published (single)."
+        ),
+    )
+    weights: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description=(
+            "The fusion's weights are kept in fp32, or rounded to bf16 after every step, as published, which loses "
+            "small changes (bf16)."
+        ),
+    )
+    late_regularizer: bool = Field(
+        False,
+        description=(
+            "The gradient of the value penalty arrives one step late, as published, so that the first step of a phase "
+            "has none."
+        ),
+    )
+    head: Literal["none", "source", "target", "restored"] = Field(
+        "none",
+        description=(
+            "Of members with a trained head the fusion uses none, that of the last source, that of the target, or "
+            "that of the last source in phase 1 and then the target's (restored)."
+        ),
+    )
     phase1_data: Literal["target", "all"] = Field(
         "target", description="Phase 1 trains on the rows of the target, or of all members (all)."
     )
@@ -331,9 +363,9 @@ class FusionParams(Training):
 
     @model_validator(mode="after")
     def _moments_stay_paged(self) -> FusionParams:
-        if self.carry_optimizer and self.optimizer == "paged_adamw_8bit":
+        if self.carry_optimizer and self.optimizer.startswith("paged"):
             raise ValueError(
-                "optimizer is 'paged_adamw_8bit', whose moments carry_optimizer cannot carry; it carries "
+                f"optimizer is '{self.optimizer}', whose moments carry_optimizer cannot carry; it carries "
                 "those of adamw and adamw_8bit"
             )
         return self

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -26,6 +27,8 @@ from studykit.tuners import PRESETS, BottleneckConfig, load_lora
 
 # PEFT still uses the name that transformers gave to gradient checkpointing before version 5.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+HEAD_FILE = "head.safetensors"  # beside an adapter: the head that was trained with it
+ORIGINAL_HEAD = "original_head"  # attribute of a base whose head is an adapter's: its own weights
 FULL_WEIGHTS_FILE = "model.safetensors"  # all weights of a base that the method `full` trained
 
 
@@ -84,7 +87,8 @@ def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:
     set_seed(p.seed if p.init_seed == "shared" else (p.seed + zlib.crc32(p.language.encode())) % 2**32)
     if p.method != "full":
         try:
-            return get_peft_model(model, adapter_config(p), adapter_name=p.language)
+            adapted: Any = get_peft_model(model, adapter_config(p), adapter_name=p.language)
+            return unfreeze_embeddings(adapted) if p.train_embeddings else adapted
         except ValueError as error:  # a name that is not accepted, or widths that PHM layers cannot divide
             raise UserError(
                 f"method={p.method}, language={p.language}, reduction_factor={p.reduction_factor} cannot make "
@@ -93,6 +97,39 @@ def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:
     if getattr(model, "quantization_method", None):
         raise UserError("method full cannot train a quantized base; set quantization to none, or choose an adapter.")
     return model.float().requires_grad_(True)
+
+
+def unfreeze_embeddings(model: Any) -> Any:
+    """Makes the embeddings and the head of a model trainable, which may be one matrix, and returns the model."""
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        module.weight.requires_grad_(True)
+    return model
+
+
+@torch.no_grad()
+def use_head(model: Any, file: Path | None) -> None:
+    """Gives a base the head that was trained with an adapter, or its own again.
+
+    As in the reference implementation only the head is saved and loaded. Where it is tied to the embeddings they change
+    with it; where it is not, the embeddings that were trained with it are lost.
+
+    Args:
+        model: a base, bare or with adapters.
+        file: of an adapter run, see `trained_head`; None: the base's own head.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    original: Any = getattr(base, ORIGINAL_HEAD, None)
+    if file is None and original is None:
+        return
+    weight = base.get_output_embeddings().weight
+    if original is None:
+        setattr(base, ORIGINAL_HEAD, weight.detach().cpu().clone())
+    weight.copy_(original if file is None else load_file(file)["weight"])
+
+
+def trained_head(run: str | Path) -> Path | None:
+    """Returns the file of the head that an adapter run trained; None if it trained none."""
+    return next(iter(Path(run).glob(f"adapter/*/{HEAD_FILE}")), None)
 
 
 def adapter_directory(run: str | Path) -> Path:
@@ -136,9 +173,15 @@ def load_members(model: PreTrainedModel | PeftModel, members: Mapping[str, str])
 
 
 def save_adapter(model: nn.Module, directory: Path, name: str) -> None:
-    """Writes an adapter's weights and configuration to `directory/name`; of a base trained whole, all weights."""
+    """Writes an adapter's weights and configuration to `directory/name`, with its head if that was trained.
+
+    Of a base trained whole all weights are written.
+    """
     if isinstance(model, PeftModel):
         model.save_pretrained(str(directory), selected_adapters=[name])
+        head: Any = model.get_output_embeddings()
+        if head.weight.requires_grad:
+            save_parameters([("weight", head.weight)], directory / name / HEAD_FILE)
     else:
         save_parameters(model.named_parameters(), directory / name / FULL_WEIGHTS_FILE)
 

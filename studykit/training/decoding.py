@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, StoppingCriteria, TopPLogitsWarper
+from transformers import LogitsProcessor, StoppingCriteria, TopKLogitsWarper, TopPLogitsWarper
 
 from studykit.data.encoding import decode_continuation
 
@@ -27,12 +27,14 @@ class Decoding:
     samples: int = 1  # completions per prompt
     seed: int = 0  # of the noise
     stop: tuple[str, ...] | None = None  # strings that end a completion; None: the row's own
+    top_k: int | None = None  # the number of likeliest tokens that are drawn from; None: all
 
     def settings(self) -> dict:
         """Returns the settings for the record, without `samples`: a first sample does not depend on a second one."""
         settings: dict = {"decoding": "greedy"}
         if self.temperature:
             sampling = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+            sampling |= {"top_k": self.top_k} if self.top_k else {}
             settings = {"decoding": "sampling", **sampling}
         settings["max_new_tokens"] = self.max_new_tokens
         if self.stop is not None:
@@ -45,11 +47,14 @@ class GumbelDraw(LogitsProcessor):
 
     def __init__(self, decoding: Decoding, seeds: Sequence[int]):
         self.temperature = decoding.temperature
+        self.top_k = TopKLogitsWarper(decoding.top_k) if decoding.top_k else None
         self.top_p = TopPLogitsWarper(decoding.top_p) if decoding.top_p < 1 else None
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logits = scores.float() / self.temperature
+        if self.top_k is not None:
+            logits = self.top_k(input_ids, logits)
         if self.top_p is not None:
             logits = self.top_p(input_ids, logits)
         uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])  # (B, V)

@@ -24,7 +24,7 @@ from studykit.study import methods, plan
 from studykit.study.file import Study
 from studykit.study.parameters import BaseModelParams, check
 from studykit.training import memory
-from studykit.training.adapters import adapter_config
+from studykit.training.adapters import adapter_config, unfreeze_embeddings
 from studykit.training.base import at_revision
 from studykit.training.fusions import FUSION, fusion_config
 from studykit.training.pretraining import model_config
@@ -67,6 +67,7 @@ class Job:
     accumulation: int = 1
     bf16: bool = False  # whether the forward pass runs under autocast
     value_penalty: bool = False
+    embeddings: bool = False  # the base's embeddings and head train with the adapter
     full: bool = False  # all weights of the base train, in fp32
     counted: int = 0  # tokens per row that count in the loss of a step, or of an evaluation; 0: all
     scored: int = 0  # tokens per row whose loss is measured besides generation
@@ -105,7 +106,8 @@ class Job:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PEFT warns of a base that has no content
-                return memory.attach(model, self.adapters), base
+                attached = memory.attach(model, self.adapters)
+                return unfreeze_embeddings(attached) if self.embeddings else attached, base
         except ValueError as error:
             raise UserError(f"{self.stage}, {self.label}: {str(error).splitlines()[0]}") from None
 
@@ -157,7 +159,7 @@ def _cut(config: PretrainedConfig, layers: int) -> PretrainedConfig:
 
 def state_bytes(entries: int, optimizer: str) -> int:
     """Returns the bytes of AdamW's state of one tensor: two moments in fp32, or in 8 bits with a scale per block."""
-    if optimizer == "adamw" or entries < MIN_8BIT:
+    if optimizer in ("adamw", "paged_adamw_32bit") or entries < MIN_8BIT:
         return 8 * entries
     return 2 * entries + 8 * -(-entries // BLOCK_8BIT)
 
@@ -201,6 +203,7 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
                 "checkpointing": p.gradient_checkpointing,
                 "accumulation": p.gradient_accumulation,
                 "optimizer": p.optimizer,
+                "embeddings": run.stage == "adapter" and p.train_embeddings,
                 "bf16": p.precision == "bf16"
                 or (p.precision == "auto" and (half or fast_cpu and study.base != "scratch")),
             }

@@ -27,9 +27,12 @@ from studykit.training.adapters import (
     full_weights,
     load_members,
     save_parameters,
+    trained_head,
+    use_head,
 )
 from studykit.training.peft_baselines import new_peft_composition
 from studykit.training.placebos import replace_members
+from studykit.training.trainer import round_to_bf16
 from studykit.tuners import CompositionModel, FusionConfig
 
 FUSION = "fusion"  # name of the composition among the adapters of a model
@@ -78,6 +81,24 @@ def fusion_config(p: FusionParams) -> FusionConfig:
     )
 
 
+def fusion_head(params: Mapping[str, Any], phase: Phase) -> Path | None:
+    """Returns the trained head with which a fusion run has this phase; None for the base's own.
+
+    The reference implementation loads the head of each member, so that the last one stays. When it restores the target
+    it loads the target's. Its members stand in a fixed order, with the target among them; here the last source stands
+    for the last one.
+
+    Args:
+        params: the parameters of a fusion run.
+    """
+    sources = [member for member in params["members"] if member != params["target"]]
+    first = phase == trained_phases(params["method"])[0]
+    whose = {"none": None, "target": params["target"], "source": sources[-1] if sources else None}
+    whose["restored"] = whose["source" if first else "target"]
+    member = whose[params["head"]]
+    return trained_head(params["members"][member]) if member in params["members"] else None
+
+
 def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
     """Returns the base with its members, frozen, and a new composition of them, trainable and drawn from the seed.
 
@@ -87,6 +108,7 @@ def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
         set_seed(p.seed)
         directories = {name: adapter_directory(run) for name, run in p.members.items()}
         return new_peft_composition(model, p.method, directories, FUSION)
+    use_head(model, fusion_head(p.model_dump(), trained_phases(p.method)[0]))
     peft_model = _load_fused(model, p.members, p.model_dump())
     set_seed(p.seed)
     try:
@@ -94,6 +116,8 @@ def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
     except ValueError as error:
         raise UserError(str(error)) from None
     peft_model.set_adapter(FUSION)
+    if p.weights == "bf16":
+        round_to_bf16(peft_model)
     return peft_model
 
 
@@ -129,6 +153,7 @@ def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = No
     Raises: UserError if the run is neither, or has no such phase.
     """
     run = Path(run)
+    use_head(model, trained_head(run))
     if weights_file := full_weights(run):
         finished_run(run).verify("adapter")
         return FullWeights(model.eval(), weights_file)
@@ -150,7 +175,9 @@ def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = No
         peft_model = new_peft_composition(model, method, directories, FUSION)
         copy_parameters(peft_model, load_file(directory / GATE_FILE))
     else:
-        peft_model = _load_fused(model, members, finished_run(run).params)
+        params = finished_run(run).params
+        use_head(model, fusion_head(params, next(x for x in PHASES[params["method"]] if x.key == phase)))
+        peft_model = _load_fused(model, members, params)
         peft_model.load_adapter(directory, adapter_name=FUSION)
         peft_model.set_adapter(FUSION)
     return peft_model.requires_grad_(False).eval()

@@ -18,13 +18,14 @@ from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
 from studykit.study.training_parameters import WITHOUT_FOLD, FusionParams, PhaseParams
+from studykit.training.adapters import use_head
 from studykit.training.batches import encode_rows
 from studykit.training.cross_fit import fold_switch, with_folds
 from studykit.training.cross_validation import fold_curve
-from studykit.training.fusions import masked_members, save_fusion, trained_phases
+from studykit.training.fusions import fusion_head, masked_members, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
 from studykit.training.train import TrainingSettings, optimizer_steps, train
-from studykit.training.trainer import AdamState
+from studykit.training.trainer import AdamState, RoundedWeights
 from studykit.tuners import fusion_members
 
 NEXT_ORDER = 1_000_003  # what a phase's number adds to the seed, so that its rows come in another order
@@ -48,7 +49,8 @@ class TrainingPhase:
 def training_phases(p: FusionParams) -> list[TrainingPhase]:
     """Returns the phases that the parameters of notebook 03 describe, in the order in which they are trained."""
     phases = trained_phases(p.method)
-    budget = 0 if p.method in UNTRAINED else 2 if len(phases) == 1 else 1  # times `steps`
+    equal = 2 if len(phases) == 1 and p.budget == "equal" else 1
+    budget = 0 if p.method in UNTRAINED else equal  # times `steps`
     described = []
     for number, phase in enumerate(phases):
         own = p.phases[number] if p.phases else PhaseParams()
@@ -150,6 +152,7 @@ def train_phase(
     """
     if p.method not in PEFT_COMPOSITIONS:
         fusion_members(model, masked=list(phase.masked), mode=phase.mode)
+    use_head(model, fusion_head(p.model_dump(), phase.phase))
     rows = phase_rows(p, phase.languages)
     examples = encode_rows(rows, tokenizer, *limits)
     use_fold = fold_switch(model, p)
@@ -163,8 +166,9 @@ def train_phase(
         trainer_state_dir=run.checkpoints / phase.phase.key,
         seed=phase.seed,
         value_regularizer=p.value_regularizer if has_value_matrix(p.method, p.variant) else 0.0,
+        late_regularizer=p.late_regularizer,
         adam_state=adam_state,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *([RoundedWeights()] if p.weights == "bf16" else [])],
         use_fold=use_fold,
         curve=fold_curve(p.steps_from, phase.phase.key),
     )

@@ -143,6 +143,7 @@ def train(
     trainer_state_dir: Path,
     seed: int,
     value_regularizer: float = 0.0,
+    late_regularizer: bool = False,
     adam_state: AdamState | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     use_fold: Callable[[int], None] | None = None,
@@ -156,6 +157,7 @@ def train(
         steps: optimizer steps at most; 0 only measures the validation losses.
         trainer_state_dir: the directory of checkpoints, from which a killed training with these parameters resumes.
         value_regularizer: factor of the value penalty; only for fusions that have a value matrix.
+        late_regularizer: whether the first step lacks that penalty, see `StudyTrainer`.
         adam_state: AdamW's state by parameter name to start with, as an earlier call returned it; None: a new one. The
             learning-rate schedule is always a new one.
         callbacks: take part in the training; they may add to the newest entry of the log.
@@ -231,6 +233,7 @@ def train(
         data_collator=Collator(tokenizer.pad_token_id, p.loss_on, p.packing),
         callbacks=[Progress, Patience(p.patience, p.keep, p.select_on), meter, *callbacks],
         value_regularizer=value_regularizer,
+        late_regularizer=late_regularizer,
         adam_state=adam_state,
         keep=p.keep,
         select_on=p.select_on,

@@ -33,7 +33,12 @@ TRAINED_WEIGHTS_FILE = "trained.safetensors"  # the trainable parameters, in eve
 AdamState = dict[str, dict[str, Tensor]]  # parameter -> its state in AdamW: step, exp_avg, exp_avg_sq ...
 # The studies' words for Trainer's. In 8 bits, bitsandbytes keeps the state of tensors with fewer than 4096 entries
 # (biases, narrow adapters) in fp32.
-OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_8bit",
+    "paged_adamw_32bit": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
 
 
 class StudyTrainer(Trainer):
@@ -41,6 +46,8 @@ class StudyTrainer(Trainer):
 
     Args:
         value_regularizer: factor of the value penalty; 0: there is none.
+        late_regularizer: whether the first step lacks the penalty. The reference implementation adds its gradient after
+            each step, so it is that of the weights with which the next step begins: all other steps are the same.
         adam_state: AdamW's state to start with; None: a new one.
         keep: the step whose weights are kept: best, best_after_start or last. `TrainerState.best_global_step` holds it.
         select_on: the measure by which a step is better: loss or exact_match.
@@ -54,6 +61,7 @@ class StudyTrainer(Trainer):
         self,
         *args,
         value_regularizer: float = 0.0,
+        late_regularizer: bool = False,
         adam_state: AdamState | None = None,
         keep: str = "last",
         select_on: str = "loss",
@@ -62,6 +70,7 @@ class StudyTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
+        self.late_regularizer = late_regularizer
         self.keep, self.select_on = keep, select_on
         self.use_fold, self.parts = use_fold, 1  # parts: of the batch, one for each fold in it
         # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
@@ -98,7 +107,7 @@ class StudyTrainer(Trainer):
         loss = losses.sum() / items
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        if self.value_regularizer:
+        if self.value_regularizer and (self.state.global_step or not self.late_regularizer):
             value_penalty = self.value_regularizer * value_deviation(model)
             self.last_value_penalty = value_penalty.item()
             loss = loss + value_penalty / self.current_gradient_accumulation_steps / self.parts
@@ -242,6 +251,21 @@ def require_optimizer(name: str) -> None:
             f"optimizer is {name!r}, which bitsandbytes cannot run on this machine ({reason}); adamw is accepted "
             "everywhere."
         ) from None
+
+
+class RoundedWeights(TrainerCallback):
+    """Rounds the trained weights to bf16 after every step, as if they were stored in bf16 without a copy in fp32."""
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        round_to_bf16(model)
+
+
+@torch.no_grad()
+def round_to_bf16(model: Any) -> None:
+    """Rounds every trainable parameter to the nearest number of bf16; its type stays as it is."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.copy_(parameter.bfloat16())
 
 
 class Progress(ProgressCallback):

@@ -14,7 +14,14 @@ from transformers import PreTrainedModel
 
 from studykit.errors import UserError
 from studykit.study.training_parameters import AdapterParams
-from studykit.training.adapters import adapter_directory, new_adapter, require_base
+from studykit.training.adapters import (
+    adapter_directory,
+    new_adapter,
+    require_base,
+    trained_head,
+    unfreeze_embeddings,
+    use_head,
+)
 from studykit.training.batches import TokenSequence
 from studykit.training.train import train
 
@@ -45,11 +52,13 @@ def start_adapter(
             )
             losses[run], model = result.validation_loss(), candidate.unload()
     best = min(p.start, key=lambda run: losses.get(run, 0.0))
-    return _load(model, best, p.language), losses
+    started = _load(model, best, p.language)
+    return (unfreeze_embeddings(started) if p.train_embeddings else started), losses
 
 
 def _load(model: PreTrainedModel, run: str, name: str) -> PeftModel:
     """Returns the base with the adapter of a run, trainable and under another name."""
     if not list(Path(run).glob("adapter/*/adapter_config.json")):
         raise UserError(f"start names {run}, which holds no adapter that a training could go on from.")
+    use_head(model, trained_head(run))
     return PeftModel.from_pretrained(model, adapter_directory(run), adapter_name=name, is_trainable=True)

@@ -312,7 +312,11 @@ BAD_NOTEBOOKS = [
     ("adapter", {"method": "prefix"}, "method is 'prefix'; it must be one of 'bottleneck'"),
     ("adapter", {"language": None}, "language is null; it must be text"),
     ("adapter", {"seed": -1}, "seed is -1; it must be at least 0"),
-    ("adapter", {"optimizer": "sgd"}, "optimizer is 'sgd'; it must be one of 'adamw', 'adamw_8bit' or 'paged_"),
+    (
+        "adapter",
+        {"optimizer": "sgd"},
+        "optimizer is 'sgd'; it must be one of 'adamw', 'adamw_8bit', 'paged_adamw_32bit' or 'paged_",
+    ),
     ("fusion", {"carry_optimizer": True, "optimizer": "paged_adamw_8bit"}, "moments carry_optimizer cannot carry"),
     ("adapter", {"gradient_checkpointing": 1}, "gradient_checkpointing is 1; it must be true or false"),
     ("adapter", {"target_steps": 3}, "target_steps is unknown"),

@@ -303,6 +303,7 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     fixed = {"by_method": {"bottleneck" if stage == "adapter" else "advfusion": {"learning_rate": 0.3}},
              "reduction_factor": 4.0, "hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base",
              "shares": [0.6, 0.2, 0.2], "format": "prepared", "split_by": "file", "pass_k": [2],
+             "truncation": "end", "end_of_target": "newline_eos", "budget": "single", "weights": "bf16", "head": "source",
              "reference": "docstring", "mute": "none", "contrasts": [["base", "lora"]],
              "interactions": [["lora", "base", "bottleneck", "base"]]}  # fmt: skip
     value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])

@@ -1,0 +1,59 @@
+"""What a study's `preset` stands for: how the published comparisons were made, as one value of a key each.
+
+Every value is that of a key, so a study file can give any of them another value, and so turn it off alone.
+docs/reproduction.md says where the reference implementation has each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Values = dict[str, dict[str, Any]]  # by section and key
+
+TRAINED_AS_PUBLISHED = {"loss_on": "sequence", "keep": "best_after_start"}
+PRESETS: dict[str, Values] = {
+    "as_published": {  # arXiv 2511.02869, decoders
+        "data": {"truncation": "end", "end_of_target": "newline_eos", "end_cut_targets": True},
+        "adapter": TRAINED_AS_PUBLISHED
+        | {"train_embeddings": True, "by_method": {"lora": {"train_embeddings": False}}},
+        "fusion": TRAINED_AS_PUBLISHED
+        | {
+            "budget": "single",
+            "weights": "bf16",
+            "late_regularizer": True,
+            "carry_optimizer": True,
+            "head": "source",
+            "by_method": {"advfusion": {"head": "restored"}},
+        },
+    },
+    "as_published_2023": {  # arXiv 2307.07854, encoders; phase 1 is multilingual
+        "fusion": {
+            "learning_rate": 5e-5,
+            "warmup_ratio": 0.0,
+            "keep": "best_after_start",
+            "by_method": {"advfusion": {"phases": [{"steps": 20_000, "rows": "all"}, {"steps": 5_000}]}},
+        },
+    },
+}
+SAMPLED = {"samples": 10, "temperature": 0.3, "top_p": 0.9, "top_k": 50}  # completions of a separate benchmark
+
+
+def with_preset(values: Any) -> Any:
+    """Returns the values of a study file with those of its preset where it gives none; a benchmark is sampled.
+
+    `by_method` is filled word by word: what the file says of a word takes the place of what the preset says of it.
+    """
+    preset = PRESETS.get(str(values.get("preset"))) if isinstance(values, dict) else None
+    if preset is None:
+        return values
+    data = values.get("data")
+    if preset is PRESETS["as_published"] and isinstance(data, dict) and data.get("test_path"):
+        preset = preset | {"evaluate": SAMPLED}
+    filled = dict(values)
+    for name, keys in preset.items():
+        section = values.get(name) or {}
+        if isinstance(section, dict):
+            own = section.get("by_method") or {}
+            words = {"by_method": keys["by_method"] | own} if "by_method" in keys and isinstance(own, dict) else {}
+            filled[name] = keys | section | words
+    return filled
