@@ -24,7 +24,7 @@ from studykit.study.languages import canonical
 from studykit.study.messages import sentence
 from studykit.study.parameters import STAGES, check
 from studykit.study.paths import is_local, require_files
-from studykit.study.presets import with_preset
+from studykit.study.presets import PRESET, Preset, with_preset
 from studykit.study.tune_section import TuneSection
 from studykit.study.yaml_file import read_yaml
 
@@ -130,13 +130,7 @@ class Study(Section):
             f"base ({', '.join(PUBLISHED)}), or a local directory."
         ),
     )
-    preset: Literal["none", "as_published", "as_published_2023"] = Field(
-        "none",
-        description=(
-            "Keys that the file does not give have the kit's defaults (none), or where there is one the value with "
-            "which a published comparison was made: that of decoders (as_published) or of encoders (as_published_2023)."
-        ),
-    )
+    preset: Preset = PRESET
     quantization: Quantization = Field(
         "none",
         description="The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8).",

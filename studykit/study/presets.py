@@ -6,8 +6,18 @@ docs/reproduction.md says where the reference implementation has each.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+Preset = Literal["none", "as_published", "as_published_2023"]
+PRESET: Any = Field(
+    "none",
+    description=(
+        "Keys that the file does not give have the kit's defaults (none), or where there is one the value with which a "
+        "published comparison was made: that of decoders (as_published) or of encoders (as_published_2023)."
+    ),
+)
 Values = dict[str, dict[str, Any]]  # by section and key
 
 TRAINED_AS_PUBLISHED = {"loss_on": "sequence", "keep": "best_after_start"}

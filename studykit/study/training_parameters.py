@@ -243,17 +243,10 @@ class FusionParams(Training):
     )
     weights: Literal["fp32", "bf16"] = Field(
         "fp32",
-        description=(
-            "The fusion's weights are kept in fp32, or rounded to bf16 after every step, as published, which loses "
-            "small changes (bf16)."
-        ),
+        description="The fusion's weights stay in fp32, or are rounded to bf16 after every step, as published.",
     )
     late_regularizer: bool = Field(
-        False,
-        description=(
-            "The gradient of the value penalty arrives one step late, as published, so that the first step of a phase "
-            "has none."
-        ),
+        False, description="The first step of a phase lacks the value penalty, whose gradient comes late, as published."
     )
     head: Literal["none", "source", "target", "restored"] = Field(
         "none",

@@ -8,5 +8,6 @@ To read, in this order: `base` (a frozen base is loaded), `pretraining` (a small
 `cross_fit` (a fusion reads rows that its target's member has not seen), `cross_validation` (folds choose the steps),
 `train` and `trainer` (one training), `result` (what it leaves behind), `batches` (rows as tensors, losses), `generate`
 and `decoding` (completions), `peft_baselines` (PEFT's compositions of LoRAs), `memory`, `estimate` and `fit` (whether a
-study fits a GPU), `downloads` (what a study reads of the hub), `distributed` (several GPUs).
+study fits a GPU), `downloads` (what a study reads of the hub), `rounding` (weights in bf16),
+`distributed` (several GPUs).
 """

@@ -32,7 +32,7 @@ from studykit.training.adapters import (
 )
 from studykit.training.peft_baselines import new_peft_composition
 from studykit.training.placebos import replace_members
-from studykit.training.trainer import round_to_bf16
+from studykit.training.rounding import round_to_bf16
 from studykit.tuners import CompositionModel, FusionConfig
 
 FUSION = "fusion"  # name of the composition among the adapters of a model

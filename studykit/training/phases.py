@@ -24,8 +24,9 @@ from studykit.training.cross_fit import fold_switch, with_folds
 from studykit.training.cross_validation import fold_curve
 from studykit.training.fusions import fusion_head, masked_members, save_fusion, trained_phases
 from studykit.training.result import TrainingResult
+from studykit.training.rounding import RoundedWeights
 from studykit.training.train import TrainingSettings, optimizer_steps, train
-from studykit.training.trainer import AdamState, RoundedWeights
+from studykit.training.trainer import AdamState
 from studykit.tuners import fusion_members
 
 NEXT_ORDER = 1_000_003  # what a phase's number adds to the seed, so that its rows come in another order

@@ -253,21 +253,6 @@ def require_optimizer(name: str) -> None:
         ) from None
 
 
-class RoundedWeights(TrainerCallback):
-    """Rounds the trained weights to bf16 after every step, as if they were stored in bf16 without a copy in fp32."""
-
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        round_to_bf16(model)
-
-
-@torch.no_grad()
-def round_to_bf16(model: Any) -> None:
-    """Rounds every trainable parameter to the nearest number of bf16; its type stays as it is."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.copy_(parameter.bfloat16())
-
-
 class Progress(ProgressCallback):
     """A bar with the newest losses, in place of a line per log entry."""
 

@@ -18,8 +18,9 @@ from studykit.study.plan import plan
 from studykit.study.presets import PRESETS
 from studykit.training import adapters, fusions, phases
 from studykit.training.base import load_base
+from studykit.training.rounding import round_to_bf16
 from studykit.training.train import TrainingSettings, train
-from studykit.training.trainer import round_to_bf16, trained_weights
+from studykit.training.trainer import trained_weights
 from studykit.tuners import value_deviation
 from tests import tiny
 from tests.tuners import models
