@@ -234,7 +234,8 @@ def choose_rows(examples: list[Example], p: DataParams, sizes: dict[str, dict[st
             if not sampled and sizes[language][split]:
                 source = f"test_path={p.test_path}" if split == "test" and p.test_path else f"path={p.path}"
                 words = {"train": "rows to train on", "valid": "rows for validation", "test": "rows to test on"}
-                raise UserError(f"data.{source} has no {words[split]} for {language}{main_reasons(rejects)}.")
+                hint = "; with data.valid: k_fold it needs none" * (split == "valid" and language == p.target)
+                raise UserError(f"data.{source} has no {words[split]} for {language}{main_reasons(rejects)}{hint}.")
     return rows
 
 

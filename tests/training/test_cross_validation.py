@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -113,6 +115,20 @@ def test_rows_of_a_cross_validated_target_have_no_validation_rows():
     assert overview.overview(rows, tiny.tokenizer(), p)["headline"]["rows"] == 6 + 6 + 3 + 2 * 3
     usual, _ = prepare.prepare(p.model_copy(update={"valid": "rows"}))
     assert usual["lua"]["train"] == rows["lua"]["train"] and usual["lua"]["test"] == rows["lua"]["test"]
+
+
+def test_files_need_no_validation_rows_of_a_cross_validated_target(home):
+    for language in ("python", "lua"):
+        for split, first in {"train": 0, "valid": 10, "test": 20}.items():
+            if (language, split) != ("lua", "valid"):
+                file = home / "mine" / language / f"{split}.jsonl"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                rows = [{"prompt": f"p{i} {language}\n", "target": f"t{i}"} for i in range(first, first + 3)]
+                file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    p = DataParams(members=["python", "lua"], target="lua", valid="k_fold", path="mine")
+    assert prepare.prepare(p)[1].splits["lua"] == {"train": 3, "valid": 0, "test": 3}
+    with pytest.raises(UserError, match="no rows for validation for lua; with data.valid: k_fold it needs none"):
+        prepare.prepare(p.model_copy(update={"valid": "rows"}))
 
 
 def test_a_training_ends_at_a_step_between_two_looks_if_the_folds_ended_there(home):
