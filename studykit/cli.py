@@ -7,12 +7,11 @@ continues where it was.
 
 from __future__ import annotations
 
-import errno
-import functools
 import json
 import os
 import sys
 import time
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -31,8 +30,8 @@ from studykit.workflow import clean, names, new_study, progress
 from studykit.workflow import run as workflow_run
 from studykit.workflow import studies as workflow_studies
 from studykit.workflow import tune as workflow_tune
+from studykit.workflow.guard import guarded
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}  # no space, or no right to write
 WATCH = 2.0  # seconds between two tables of `status --watch`
 
 
@@ -69,43 +68,17 @@ def _command(example: str, **settings: Any) -> Callable[[Callable[..., int | Non
     """A command of its function's name, whose help ends with an example and whose errors are sentences."""
 
     def add(function: Callable[..., int | None]) -> click.Command:
-        @functools.wraps(function)
-        def guarded(*args: Any, **options: Any) -> int:
-            try:
-                code = function(*args, **options)
-                sys.stdout.flush()
-                return code or 0
-            except BrokenPipeError:  # whoever read the output, such as `head`, has ended
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 141
-            except UserError as error:
-                print(f"studykit: {error}", file=sys.stderr)
-                return 2
-            except OSError as error:
-                if error.errno not in UNWRITABLE:
-                    raise
-                return _report_unwritable(error)
-
         name = function.__name__.strip("_").replace("_", "-")
-        return studykit.command(name, epilog=f"\b\nExample:\n  studykit {example}", **settings)(guarded)
+        return studykit.command(name, epilog=f"\b\nExample:\n  studykit {example}", **settings)(guarded(function))
 
     return add
 
 
-def _report_unwritable(error: OSError) -> int:
-    file = printable(str(error.filename or "a file of the project"))
-    print(
-        f"studykit: {file} cannot be written ({error.strerror}); correct that and give the same command again.",
-        file=sys.stderr,
-    )
-    return 1
+def _completing(known: Callable[[], list[str]]) -> Callable[..., list[str]]:
+    return lambda _context, _parameter, begun: [name for name in known() if name.startswith(begun)]
 
 
-def _complete_study(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    known = names.study_files()
-    return [name for name in (*known, *known.values()) if name.startswith(begun)]
-
-
+_complete_study, _complete_run = _completing(names.study_names), _completing(names.run_names)
 _study = click.argument("study", shell_complete=_complete_study)
 _cores = click.option(
     "--cores", type=click.IntRange(min=1), metavar="N", help="Notebooks at a time (default: the profile's)."
@@ -176,7 +149,8 @@ def open_(study: str) -> None:
     if not index.is_file():
         raise UserError(f"{study} has no report yet; `studykit report {study}` renders one of what has run.")
     print(index.relative_to(files.home()))
-    click.launch(str(index))
+    if not webbrowser.open(index.as_uri()):
+        raise UserError(f"there is no browser here; open {index} in one.")
 
 
 @_command("plan quickstart")
@@ -279,7 +253,7 @@ def power(study: str, run: str | None, difference: float | None) -> None:
 
 
 @_command("explore advfusion_zero adapterfusion --out weights.html")
-@click.argument("runs", nargs=-1, required=True)
+@click.argument("runs", nargs=-1, required=True, shell_complete=_complete_run)
 @click.option("--out", default="explorer.html", show_default=True, metavar="FILE")
 def explore(runs: tuple[str, ...], out: str) -> None:
     """Writes the explorer of fusion weights as one HTML file.
@@ -325,7 +299,7 @@ def studies() -> None:
 
 
 @_command("clean --yes")
-@click.argument("runs", nargs=-1)
+@click.argument("runs", nargs=-1, shell_complete=_complete_run)
 @click.option("--yes", is_flag=True, help="Remove them.")
 def clean_(runs: tuple[str, ...], yes: bool) -> None:
     """Lists the runs that no study needs, with their sizes.

@@ -87,8 +87,23 @@ def test_a_run_is_found_by_the_beginning_of_its_name_if_no_other_has_it(home):
     assert names.find_run("runs/adapter/lua-lora-s0-01") == "runs/adapter/lua-lora-s0-0123456789"
     assert names.find_run("lua", ["fusion"]) == "runs/fusion/lua-zero-s0-0123456789"
     assert names.find_run("python") == "python", "whoever needs it says what is missing"
-    with pytest.raises(Exception, match="'lua' is the beginning of 4 runs: adapter/lua-lora-s0-0123456789, adapter"):
+    with pytest.raises(
+        Exception, match="'lua' begins the names of 4 runs; type more of one: adapter/lua-lora-s0-01234"
+    ):
         names.find_run("lua")
+    with pytest.raises(Exception, match="begins with 'lua-zreo-s0'; did you mean lua-zero-s0-0123456789?"):
+        names.find_run("lua-zreo-s0")
+
+
+def test_tab_completes_studies_and_runs(home, capsys):
+    (home / "runs/fusion/lua-zero-s0-0123456789").mkdir(parents=True)
+
+    def completed(command: str, begun: str) -> list[str]:
+        parameter = cli.studykit.commands[command].params[0]
+        return [found.value for found in parameter.shell_complete(None, begun)]
+
+    assert completed("plan", "ti") == ["tiny"] and completed("plan", "params/t") == ["params/tiny.yaml"]
+    assert completed("explore", "lua-z") == completed("clean", "lua") == ["lua-zero-s0-0123456789"]
 
 
 def test_programs_can_read_the_plan(home, capsys):
@@ -128,11 +143,12 @@ def test_a_new_study_has_what_was_given_and_is_checked(home, capsys):
 
 def test_a_report_is_opened(home, monkeypatch, capsys):
     opened = []
-    monkeypatch.setattr(cli.click, "launch", opened.append)
+    monkeypatch.setattr(cli.webbrowser, "open", lambda address: opened.append(address) or len(opened) == 1)
     (home / "reports/tiny").mkdir(parents=True)
     (home / "reports/tiny/index.html").write_text("<p>")
     assert cli.main(["open", "tiny"]) == 0 and capsys.readouterr().out == "reports/tiny/index.html\n"
-    assert opened == [str(home / "reports/tiny/index.html")]
+    assert opened == [(home / "reports/tiny/index.html").as_uri()]
+    assert cli.main(["open", "tiny"]) == 2 and "there is no browser here; open /" in capsys.readouterr().err
 
 
 def test_a_command_waits_for_no_library_of_models_or_figures():

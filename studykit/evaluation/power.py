@@ -78,7 +78,9 @@ def report(run: str, pairs: Sequence[Pair], seeds: int, confidence: float, diffe
         clusters = contrast.clusters or contrast.n
         for count in counts:
             if difference is None:
-                numbers.append(format_score(found_difference(contrast, count, clusters, alpha), comparison.metric))
+                found = found_difference(contrast, count, clusters, alpha)
+                impossible = comparison.unit == "%" and found > 100
+                numbers.append("none" if impossible else format_score(found, comparison.metric))
             else:
                 numbers.append(str(rows_needed(contrast, count, difference, alpha) or "never"))
         lines.append([f"{contrast.method} - {contrast.against}", *numbers])

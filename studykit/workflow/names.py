@@ -18,6 +18,17 @@ def study_files() -> dict[str, str]:
     return {file.with_suffix("").as_posix(): f"params/{file.as_posix()}" for file in here}
 
 
+def study_names() -> list[str]:
+    """Returns what may name a study file in params/: short names and paths."""
+    known = study_files()
+    return [*known, *known.values()]
+
+
+def run_names(stages: Collection[str] = tuple(STAGES)) -> list[str]:
+    """Returns the names of the runs of some stages that have been published, `label-key`."""
+    return sorted(place.name for stage in stages for place in (files.home() / "runs" / stage).glob("*"))
+
+
 def find_study(name: str) -> str:
     """Returns a study file as seen from the project's directory: `params/x.yaml`, a path from here, or only `x`.
 
@@ -40,7 +51,7 @@ def find_run(name: str, stages: Collection[str] = tuple(STAGES)) -> str:
     """Returns the run whose name alone begins like this: `runs/stage/label-key`, `stage/label-key` or `label-key`.
 
     A path that exists, and a name with which no run begins, are returned as they are. Raises UserError where several
-    runs begin with a name that is none of a whole label.
+    runs begin with a name that is none of a whole label, and for a name that is close to a run's.
     """
     if Path(name).exists() or (files.home() / name).exists():
         return name
@@ -58,5 +69,9 @@ def find_run(name: str, stages: Collection[str] = tuple(STAGES)) -> str:
     found = list(dict.fromkeys(whole or names)) if label else []
     if len(found) > 1:
         several = ", ".join(run.removeprefix("runs/") for run in found[:6])
-        raise UserError(f"{show(name)} is the beginning of {len(found)} runs: {several}{', ...' * (len(found) > 6)}.")
+        more = ", ..." * (len(found) > 6)
+        raise UserError(f"{show(name)} begins the names of {len(found)} runs; type more of one: {several}{more}.")
+    labels = {name.rpartition("-")[0]: name for name in run_names(stages)}
+    if not found and (close := get_close_matches(label, labels, 1)):
+        raise UserError(f"no run's name begins with {show(label)}; did you mean {labels[close[0]]}?")
     return found[0] if found else name
