@@ -7,6 +7,7 @@ continues where it was.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
