@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from studykit.attention.summary import AttentionSummary
 from studykit.data.prepare import prepare
 from studykit.study import methods
 from studykit.study.family import load_plan
 from studykit.study.fields import Task
 from studykit.study.parameters import check
-from tests.made_records import made_record
 
 ROOT = Path(__file__).parents[1]
 EXTENSIONS = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## ")[1:]
@@ -95,20 +93,6 @@ def test_the_table_of_own_attention_is_that_of_the_data():
         assert [int(row["layer"]) for row in of_target] == list(range(1, 13))
         means = [np.mean([float(row[name]) for row in of_target]) for name in ("adapterfusion", "advfusion")]
         assert f"| {target} | {means[0]:.1f} | {means[1]:.1f} |" in page
-
-
-def test_own_attention_is_printed_beside_the_published(tmp_path):
-    states = {"initialisation": 0, "phase 1, masked": 1, "phase 1, restored": 2, "phase 2": 3}
-    records = {title: [made_record(seed=seed, phase=title)] for title, seed in states.items()}
-    summary = AttentionSummary.from_records("advfusion_exclude", records, "completion")
-    summary.write(tmp_path / "summary.json")
-    (code,) = blocks((ROOT / "docs/reproduction.md").read_text(encoding="utf-8"), "python")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, text=True,
-                          capture_output=True)  # fmt: skip
-    *layers, mean = done.stdout.splitlines()
-    assert len(layers) == 3, done.stderr
-    assert mean.split()[2] == f"{100 * summary.last.own_weight.mean():.1f}" and mean.split()[5] == "19.4"
 
 
 def test_the_site_has_every_page_and_its_links_lead_somewhere(tmp_path):

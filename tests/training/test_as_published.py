@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from studykit.data.encoding import encode_row
 from studykit.data.prepare import prepare
 from studykit.runs import store
+from studykit.study.family import load_plan
 from studykit.study.file import Study
 from studykit.study.parameters import check
 from studykit.study.plan import plan
@@ -23,6 +24,7 @@ from studykit.training.train import TrainingSettings, train
 from studykit.training.trainer import trained_weights
 from studykit.tuners import value_deviation
 from tests import tiny
+from tests.project import ROOT
 from tests.tuners import models
 
 GOOD = {"study": "small", "task": "generation", "members": ["python", "go"], "target": "lua", "seeds": [0],
@@ -70,6 +72,25 @@ def test_the_preset_by_method():
     original = Study.model_validate(GOOD | {"preset": "as_published_2023"})
     first, second = runs_of(original, "fusion")["advfusion"]["phases"]
     assert (first["steps"], first["rows"], second["steps"]) == (20_000, "all", 5_000)
+
+
+def test_the_study_of_confounds_turns_off_one_choice_at_a_time():
+    members = {member.levels["without"]: member.study for member in load_plan("params/confounds.yaml", ROOT).members}
+
+    def switches(made: Study) -> dict[str, object]:
+        published = {(s, k) for s, ks in PRESETS["as_published"].items() for k in ks}
+        return {f"{s}.{k}": getattr(getattr(made, s), k) for s, k in published}
+
+    whole, none = switches(members.pop("nothing")), switches(members.pop("all of them"))
+    changed = [{key for key, value in switches(made).items() if value != whole[key]} for made in members.values()]
+    assert all(changed) and all(
+        not a & b or a & b <= {"fusion.head", "fusion.by_method"} for a in changed for b in changed if a != b
+    )
+    assert set().union(*changed) == whole.keys() - {"adapter.keep", "fusion.keep", "adapter.by_method"}
+    plain = switches(Study.model_validate(GOOD))
+    assert {key: none[key] for key in none if "by_method" not in key} == {
+        k: plain[k] for k in plain if "by_method" not in k
+    }
 
 
 def test_rows_are_cut_and_ended_as_published():
