@@ -20,7 +20,8 @@ from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
 from studykit.study.methods import ATTENTIVE, changes
 from studykit.study.parameters import STAGES
-from studykit.study.plan import Run, directory, plan, reset_unused
+from studykit.study.plan import Run, plan
+from studykit.study.run_names import directory, reset_unused
 
 QUICKSTART = "params/quickstart.yaml"
 KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's names

@@ -1,8 +1,8 @@
 """The runs that a study needs and what each depends on: a pure function from a study to runs named by their content.
 
 A run is named `runs/<stage>/<label>-<key>`. The label is for people; the key is the hash of the stage's validated
-parameters with every input path replaced by the key in that path. So two studies share a run that is equal, a changed
-parameter changes exactly what lies downstream, and a path says what is in it.
+parameters with every input path replaced by the key in that path (`run_names`). So two studies share a run that is
+equal, a changed parameter changes exactly what lies downstream, and a path says what is in it.
 
     base_model -> data -> adapter (source x seed, target x seed) -> fusion (method x seed)
                        -> evaluate (method, source) -> fusion_attention (fusion method) -> compare
@@ -10,25 +10,19 @@ parameter changes exactly what lies downstream, and a path says what is in it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from studykit.study import fields, methods, parameters, training_parameters
-from studykit.study.fields import kind
+from studykit.study import fields, methods, parameters
 from studykit.study.file import Study
+from studykit.study.methods import Method
 from studykit.study.parameters import STAGES
+from studykit.study.run_names import directory, inputs, published, reset_unused
 from studykit.study.training_parameters import WITHOUT_FOLD
 from studykit.study.trials import trials
-
-COMPACTERS = ("compacter", "compacterpp")
-FILE_PARAMETERS = {  # of data that come from files
-    "format", "diff_context", "split_by", "reference", "shares", "near_duplicates", "bad_rows",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,150 +54,199 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
     Args:
         validation: the validation rows that select steps, see `Training.validation`; in trials half of them.
     """
-    made: dict[str, Run] = {}
-
-    def run(stage: str, word: str = "", **given: Any) -> Run:
-        model = STAGES[stage].model
-        given |= {"validation": validation} if "validation" in model.model_fields else {}
-        values = {k: v for k, v in settings(study, stage, word).items() if k in model.model_fields} | given
-        values |= {name: value for name, value in published(stage, values).items() if values[name] is None}
-        values = parameters.check(stage, values, f"study {study.study}, {stage}").model_dump()
-        values = reset_unused(stage, values)
-        planned = named(stage, values, made)
-        return made.setdefault(planned.dir, planned)
-
-    members, target = study.all_members, study.target
-    read = members if study.members_are == "languages" and study.data.kinship is None else list(fields.POLYGLOT)
-    base = run("base_model", base=study.base, quantization=study.quantization, languages=read, target=read[-1])
-    data = run("data", base=base.dir, task=study.task, language=study.language or "", members=members, target=target)
-    on = {"base": base.dir, "data": data.dir}
-    asked = [methods.parse(word).among(study.members, study.target) for word in study.methods]
-    fused_on = {m.word: settings(study, "fusion", m.word)["rows"] for m in asked}
-    cross_validated = {study.target} if study.data.valid == "k_fold" else set()
-
-    def at(n: int, several: Sequence[list[Run]]) -> list[str]:  # of the seed of number n
-        return [of_seeds[n].dir for of_seeds in several]
-
-    def adapters(
-        language: str, kind: str, trained_on: str = "task", starts: Sequence[list[Run]] = (), **changes: Any
-    ) -> list[Run]:
-        """One per seed; each starts from one of the `starts`, which have one per seed too, or anew."""
-        given: dict[str, Any] = {"language": language, "method": kind, "trained_on": trained_on}
-        given["steps"] = settings(study, "adapter", kind)["target_steps" if language == study.target else "steps"]
-        given |= changes | ({"epochs": None} if "steps" in changes else {})
-        chooses = language in cross_validated and given["steps"] > 0 and given.get("rows", "all") == "all"
-        folds = [{**changes, "rows": of} for of in WITHOUT_FOLD * chooses]
-        by_fold = [adapters(language, kind, trained_on, starts, **of_fold) for of_fold in folds]
-        return [
-            run("adapter", kind, **on, **given, start=at(n, starts), steps_from=at(n, by_fold), seed=seed)
-            for n, seed in enumerate(study.seeds)
-        ]
-
-    def rows(method: methods.Method, member: str) -> str:
-        """Which rows train a member: half of them if it is the target's and the fusion is to train on the others."""
-        return "half" if member == study.target and fused_on[method.word] == "held_out" else "all"
-
-    def is_cross_fit(method: methods.Method) -> bool:
-        return fused_on[method.word] == "cross_fit" and method.learns and study.target in method.remaining(members)
-
-    def single(method: methods.Method) -> list[Run]:
-        """The adapters of a method that is one adapter, one per seed."""
-        kind, target = method.name, study.target
-        own = settings(study, "adapter", kind)
-        of_members = len(study.members) * own["steps"] + own["target_steps"]  # steps of all members
-        if method.training == "long":
-            return adapters(target, kind, steps=of_members + 2 * study.fusion.steps, patience=0)
-        if method.training == "pooled":
-            return adapters(target, kind, starts=[adapters(target, kind, rows="pooled", steps=of_members)])
-        if method.training in ("transfer", "transfer_tuned"):
-            sources = [adapters(member, kind) for member in study.members]
-            untrained: dict[str, Any] = {"steps": 0} if method.training == "transfer" else {}
-            return adapters(target, kind, starts=sources, **untrained)
-        return adapters(target, kind)
-
-    kinds = list(dict.fromkeys(m.members for m in asked if m.members))  # of fused adapters
-    fused = {k: {(x, rows(m, x)) for m in asked if m.members == k for x in m.remaining(members)} for k in kinds}
-    in_order = {k: [(x, of) for x in members for of in ("all", "half") if (x, of) in fused[k]] for k in kinds}
-    of_members = {k: {(x, of): adapters(x, k, study.members_on, rows=of) for x, of in in_order[k]} for k in kinds}
-    folded = {m.members for m in asked if is_cross_fit(m) or cross_validated and m.learns}
-    by_fold = {k: [adapters(target, k, study.members_on, rows=of) for of in WITHOUT_FOLD] for k in kinds if k in folded}
-    trained = {m.word: single(m) for m in asked if m.is_adapter}
-    whole = [k for k in kinds if study.members_on == "task" and (study.target, "all") in fused[k]]
-    own = {k: adapters(study.target, k) for k in whole}
-    trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
-    evaluated = {
-        x: adapters(x, kinds[0] if kinds and study.members_on == "task" else "bottleneck")
-        for x in study.evaluated_sources
+    runs = StudyRuns(study, validation)
+    runs.add_members()
+    trained, evaluated = runs.trainings()
+    asked, target = runs.asked, study.target
+    paths: dict[str, list[str]] = dict.fromkeys(methods.UNTRAINED_BASES, []) | {
+        word: paths_of(of_seeds) for word, of_seeds in trained.items()
     }
-
-    def fusion(m: methods.Method, n: int, fold: int = 0) -> Run:
-        """The fusion of one seed; with a fold, the one that is trained without it, as its member of the target is."""
-        folds = range(1, len(WITHOUT_FOLD) + 1) if cross_validated and m.learns and not fold else ()
-        kind = m.members or ""
-        members_of = {x: of_members[kind][x, rows(m, x)][n].dir for x in m.remaining(members)}
-        if fold and study.target in members_of:
-            members_of[study.target] = by_fold[kind][fold - 1][n].dir
-        return run(
-            "fusion",
-            m.word,
-            **on,
-            **{name: getattr(m, name) for name in ("mask", "masked_member", "placebo", "variant")},
-            members=members_of,
-            target=study.target,
-            method=m.name,
-            left_out=list(m.left_out),
-            seed=study.seeds[n],
-            fold=fold,
-            fold_members=at(n, by_fold[kind]) if is_cross_fit(m) else [],
-            steps_from=[fusion(m, n, of).dir for of in folds],
-        )
-
-    trained |= {m.word: [fusion(m, n) for n in range(len(study.seeds))] for m in asked if m.members}
-
-    def evaluate(method: str, language: str, trained_runs: list[str]) -> str:
-        seeds = study.seeds if trained_runs else []
-        return run("evaluate", **on, trained_runs=trained_runs, method=method, language=language, seeds=seeds).dir
-
-    paths = {word: [r.dir for r in of_seeds] for word, of_seeds in trained.items()} | dict.fromkeys(
-        methods.UNTRAINED_BASES, []
-    )
-    evaluations = {m.word: evaluate(m.word, study.target, paths[m.word]) for m in asked}
-    on_sources = {
-        x: evaluate(of_seeds[0].params["method"], x, [r.dir for r in of_seeds]) for x, of_seeds in evaluated.items()
-    }
-    attention = {
-        m.word: run("fusion_attention", **on, trained_runs=paths[m.word], method=m.word, seeds=study.seeds).dir
-        for m in asked
-        if m.has_weights
-    }
-    tried: dict[str, list[str]] = {}  # trial runs by method
-    for trial in trials(study):
-        *planned, comparison = plan(trial.study, "half")
-        training = comparison.params[f"{trial.section}s"][trial.method][0]
-        tried.setdefault(trial.method, []).append(training)
-        chain = {training}
-        for earlier in reversed(planned):
-            chain |= {need.dir for need in earlier.needs} if earlier.dir in chain else set()
-        made |= {r.dir: r for r in planned if r.dir in chain and r.dir not in made}
-    run(
+    evaluations = {m.word: runs.evaluation(m.word, target, paths[m.word]) for m in asked}
+    sources = {x: runs.evaluation(of[0].params["method"], x, paths_of(of)) for x, of in evaluated.items()}
+    weighed = [m.word for m in asked if m.has_weights]
+    runs.add(
         "compare",
-        trials=tried,
         evaluations=evaluations,
-        sources=on_sources,
-        attention=attention,
-        target=study.target,
+        sources=sources,
+        attention={word: runs.attention(word, paths[word]) for word in weighed},
+        trials=runs.trials(),
+        target=target,
         adapters={word: paths[word] for word in trained if methods.parse(word).is_adapter},
         fusions={m.word: paths[m.word] for m in asked if m.members},
         baseline=study.baseline,
     )
-    return list(made.values())
+    return list(runs.by_dir.values())
+
+
+def paths_of(runs: Sequence[Run]) -> list[str]:
+    """Returns the directories of runs."""
+    return [run.dir for run in runs]
+
+
+class StudyRuns:
+    """The runs of one study while they are planned; a list of runs holds one per seed of the study."""
+
+    def __init__(self, study: Study, validation: str):
+        self.study, self.validation = study, validation
+        self.by_dir: dict[str, Run] = {}  # in an order in which they can be made
+        self.members = study.all_members
+        self.asked = [methods.parse(word).among(study.members, study.target) for word in study.methods]
+        self.fused_on = {m.word: settings(study, "fusion", m.word)["rows"] for m in self.asked}
+        self.cross_validated = {study.target} if study.data.valid == "k_fold" else set()
+        languages = study.members_are == "languages" and study.data.kinship is None
+        read = self.members if languages else list(fields.POLYGLOT)
+        base = self.add("base_model", base=study.base, quantization=study.quantization, languages=read, target=read[-1])
+        data = self.add(
+            "data",
+            base=base.dir,
+            task=study.task,
+            language=study.language or "",
+            members=self.members,
+            target=study.target,
+        )
+        self.inputs = {"base": base.dir, "data": data.dir}
+
+    def add(self, stage: str, word: str = "", **given: Any) -> Run:
+        """Returns the run of a stage with these parameters and, for the others, those of the study for a method."""
+        model = STAGES[stage].model
+        given |= {"validation": self.validation} if "validation" in model.model_fields else {}
+        values = {k: v for k, v in settings(self.study, stage, word).items() if k in model.model_fields} | given
+        values |= {name: value for name, value in published(stage, values).items() if values[name] is None}
+        values = parameters.check(stage, values, f"study {self.study.study}, {stage}").model_dump()
+        planned = named(stage, reset_unused(stage, values), self.by_dir)
+        return self.by_dir.setdefault(planned.dir, planned)
+
+    def adapters(
+        self, language: str, kind: str, trained_on: str = "task", starts: Sequence[list[Run]] = (), **changes: Any
+    ) -> list[Run]:
+        """Returns adapters of one kind; each starts from that of its seed in all of `starts`, or anew."""
+        own = settings(self.study, "adapter", kind)
+        given: dict[str, Any] = {"language": language, "method": kind, "trained_on": trained_on}
+        given["steps"] = own["target_steps" if language == self.study.target else "steps"]
+        given |= changes | ({"epochs": None} if "steps" in changes else {})
+        chooses = language in self.cross_validated and given["steps"] > 0 and given.get("rows", "all") == "all"
+        folds = [{**changes, "rows": of} for of in WITHOUT_FOLD * chooses]
+        by_fold = [self.adapters(language, kind, trained_on, starts, **of_fold) for of_fold in folds]
+        return [
+            self.add(
+                "adapter",
+                kind,
+                **self.inputs,
+                **given,
+                start=[of_seeds[n].dir for of_seeds in starts],
+                steps_from=[of_seeds[n].dir for of_seeds in by_fold],
+                seed=seed,
+            )
+            for n, seed in enumerate(self.study.seeds)
+        ]
+
+    def single(self, method: Method) -> list[Run]:
+        """Returns the adapters of a method that is one adapter."""
+        kind, target, study = method.name, self.study.target, self.study
+        own = settings(study, "adapter", kind)
+        of_members = len(study.members) * own["steps"] + own["target_steps"]  # steps of all members
+        if method.training == "long":
+            return self.adapters(target, kind, steps=of_members + 2 * study.fusion.steps, patience=0)
+        if method.training == "pooled":
+            return self.adapters(target, kind, starts=[self.adapters(target, kind, rows="pooled", steps=of_members)])
+        if method.training in ("transfer", "transfer_tuned"):
+            sources = [self.adapters(member, kind) for member in study.members]
+            untrained: dict[str, Any] = {"steps": 0} if method.training == "transfer" else {}
+            return self.adapters(target, kind, starts=sources, **untrained)
+        return self.adapters(target, kind)
+
+    def rows(self, method: Method, member: str) -> str:
+        """Returns which rows train a member: half if it is the target's and the fusion is to train on the others."""
+        return "half" if member == self.study.target and self.fused_on[method.word] == "held_out" else "all"
+
+    def is_cross_fit(self, method: Method) -> bool:
+        """Returns whether a fusion reads each row of the target through an adapter that has not seen it."""
+        has_target = self.study.target in method.remaining(self.members)
+        return self.fused_on[method.word] == "cross_fit" and method.learns and has_target
+
+    def add_members(self) -> None:
+        """Plans the adapters that are fused: by kind, member and rows; and those of the target without each fold."""
+        self.kinds = list(dict.fromkeys(m.members for m in self.asked if m.members))
+        self.fused: dict[str, dict[tuple[str, str], list[Run]]] = {}
+        for kind in self.kinds:
+            of_kind = [m for m in self.asked if m.members == kind]
+            needed = {(x, self.rows(m, x)) for m in of_kind for x in m.remaining(self.members)}
+            in_order = [(x, of) for x in self.members for of in ("all", "half") if (x, of) in needed]
+            self.fused[kind] = {(x, of): self._member(x, kind, of) for x, of in in_order}
+        folded = {m.members for m in self.asked if self.is_cross_fit(m) or self.cross_validated and m.learns}
+        self.by_fold = {
+            kind: [self._member(self.study.target, kind, of) for of in WITHOUT_FOLD]
+            for kind in self.kinds
+            if kind in folded
+        }
+
+    def _member(self, language: str, kind: str, rows: str) -> list[Run]:
+        return self.adapters(language, kind, self.study.members_on, rows=rows)
+
+    def fusion(self, m: Method, n: int, fold: int = 0) -> Run:
+        """Returns the fusion of seed number n; with a fold, one that trains without it, as its target's member does."""
+        folds = range(1, len(WITHOUT_FOLD) + 1) if self.cross_validated and m.learns and not fold else ()
+        kind = m.members or ""
+        members = {x: self.fused[kind][x, self.rows(m, x)][n].dir for x in m.remaining(self.members)}
+        if fold and self.study.target in members:
+            members[self.study.target] = self.by_fold[kind][fold - 1][n].dir
+        return self.add(
+            "fusion",
+            m.word,
+            **self.inputs,
+            **{name: getattr(m, name) for name in ("mask", "masked_member", "placebo", "variant")},
+            members=members,
+            target=self.study.target,
+            method=m.name,
+            left_out=list(m.left_out),
+            seed=self.study.seeds[n],
+            fold=fold,
+            fold_members=[of_seeds[n].dir for of_seeds in self.by_fold[kind]] if self.is_cross_fit(m) else [],
+            steps_from=[self.fusion(m, n, of).dir for of in folds],
+        )
+
+    def trainings(self) -> tuple[dict[str, list[Run]], dict[str, list[Run]]]:
+        """Returns the trainings of all methods by their words, and the source adapters to evaluate by language."""
+        study, on_task = self.study, self.study.members_on == "task"
+        trained = {m.word: self.single(m) for m in self.asked if m.is_adapter}
+        whole = [kind for kind in self.kinds if on_task and (study.target, "all") in self.fused[kind]]
+        own = {kind: self.adapters(study.target, kind) for kind in whole}
+        trained = {word: trained.get(word) or own[word] for word in dict.fromkeys([*own, *trained])}
+        kind = self.kinds[0] if self.kinds and on_task else "bottleneck"
+        evaluated = {x: self.adapters(x, kind) for x in study.evaluated_sources}
+        fused = [m for m in self.asked if m.members]
+        return trained | {m.word: [self.fusion(m, n) for n in range(len(study.seeds))] for m in fused}, evaluated
+
+    def evaluation(self, method: str, language: str, trained_runs: list[str]) -> str:
+        """Returns the directory of the run that evaluates trainings of a method, or the base, on one language."""
+        seeds = self.study.seeds if trained_runs else []
+        options: dict[str, Any] = {"method": method, "language": language, "seeds": seeds}
+        return self.add("evaluate", **self.inputs, trained_runs=trained_runs, **options).dir
+
+    def attention(self, method: str, trained_runs: list[str]) -> str:
+        """Returns the directory of the run that records the attention of a method's fusions."""
+        options: dict[str, Any] = {"method": method, "seeds": self.study.seeds}
+        return self.add("fusion_attention", **self.inputs, trained_runs=trained_runs, **options).dir
+
+    def trials(self) -> dict[str, list[str]]:
+        """Plans the trainings that try values, with what they need, and returns their directories by method."""
+        tried: dict[str, list[str]] = {}
+        for trial in trials(self.study):
+            *planned, comparison = plan(trial.study, "half")
+            training = comparison.params[f"{trial.section}s"][trial.method][0]
+            tried.setdefault(trial.method, []).append(training)
+            chain = {training}
+            for earlier in reversed(planned):
+                chain |= {need.dir for need in earlier.needs} if earlier.dir in chain else set()
+            self.by_dir |= {r.dir: r for r in planned if r.dir in chain and r.dir not in self.by_dir}
+        return tried
 
 
 def named(stage: str, values: dict[str, Any], made: Mapping[str, Run]) -> Run:
     """Returns the run of a stage with these validated parameters; it needs those of `made` that they name."""
     out = directory(stage, values)
     label, _, key = PurePosixPath(out).name.rpartition("-")
-    needs = tuple(dict.fromkeys(made[p] for p in _inputs(stage, values) if p in made))
+    needs = tuple(dict.fromkeys(made[p] for p in inputs(stage, values) if p in made))
     return Run(stage, label, key, values | {"out": out}, needs)
 
 
@@ -215,140 +258,3 @@ def settings(study: Study, stage: str, word: str) -> dict[str, Any]:
         if word == begin or re.match(re.escape(begin) + "[-_~@^]", word):
             values |= by_method[begin]
     return values
-
-
-def published(stage: str, values: dict[str, Any]) -> dict[str, float]:
-    """Returns what parameters that are None mean: the values of the published study, where it has one."""
-    if stage == "adapter":
-        narrow = values["method"] in COMPACTERS
-        return {
-            "learning_rate": 2e-5 if values["method"] == "full" else 1e-4,
-            "reduction_factor": 32.0 if narrow else 16.0,
-        }
-    if stage == "fusion":
-        rate = 1e-4 if _kind_of_members(values["members"]) in COMPACTERS else 1e-5
-        return {"learning_rate": 5e-2 if values["method"] == "scalar_mix" else rate}
-    return {}
-
-
-def _kind_of_members(members: dict[str, str] | None) -> str | None:
-    """The kind of the fused adapters, by the label in their directories."""
-    words = PurePosixPath(next(iter((members or {"": ""}).values()))).name.split("-")
-    return next((word for word in words if word in methods.FUSABLE), None)
-
-
-def directory(stage: str, values: dict[str, Any]) -> str:
-    """Returns the content-named directory of a run with these validated parameters."""
-    return f"runs/{stage}/{_label(stage, values)}-{key(stage, values)}"
-
-
-def key(stage: str, values: dict[str, Any]) -> str:
-    """Returns ten hex digits of the hash of the parameters that decide what the run computes."""
-    model = STAGES[stage].model
-    identity: dict[str, Any] = {}
-    for name in sorted(values.keys() - {"out"}):
-        identity[name] = _keys(values[name]) if kind(model, name) == "path" else values[name]
-    text = json.dumps([stage, identity], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets every parameter without effect on this run to its default, so that it does not split equal runs."""
-    silent: set[str] = set()
-    if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
-        silent = set(values) - {"base", "quantization", "out"}
-    elif stage == "data":
-        silent = (set() if values["path"] else FILE_PARAMETERS) | (set() if values["kinship"] else {"kinship_in"})
-        if values["task"] != "commit":
-            silent = silent | {"diff_context", "split_by"}
-        if values["task"] != "summarization":
-            silent = silent | {"reference"}
-    elif stage == "adapter":
-        width, lora = {"reduction_factor"}, {"lora_rank", "lora_alpha", "lora_dropout"}
-        silent = {"lora": width, "full": width | lora | {"init_seed"}}.get(values["method"], lora)
-        # With a start it has the shape and the weights of what it starts from.
-        silent = silent | (width | lora | {"init_seed"} if values["start"] else set())
-        silent |= {"steps"} if values["epochs"] is not None else set()
-        silent |= {"train_embeddings"} if values["method"] == "full" else set()
-        if values["steps"] == 0:
-            silent |= training_parameters.Training.model_fields.keys() - {"batch_size"}
-    elif stage == "fusion":
-        of_two = {"phase1_data", "carry_optimizer", "same_order"}
-        silent = of_two if values["method"] != "advfusion" else {"budget"}
-        own = [value for phase in values["phases"] for value in phase.values() if value is not None]
-        silent |= set() if own else {"phases"}
-        silent |= {"rank"} if values["variant"] != "lowrank" else set()
-        silent |= {"steps"} if values["epochs"] is not None else set()
-        if not methods.has_value_matrix(values["method"], values["variant"]):
-            silent |= {"value_regularizer"}
-        if not values["value_regularizer"] or "value_regularizer" in silent:
-            silent |= {"late_regularizer"}
-        if values["method"] not in ("adapterfusion", "advfusion"):
-            silent |= {"scores", "temperature"}
-        if values["method"] in methods.UNTRAINED:
-            silent |= (training_parameters.Training.model_fields.keys() | {"steps", "rows", "budget", "weights"}) - {
-                "batch_size"
-            }
-    elif stage == "evaluate":
-        silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
-    return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
-
-
-def _keys(value: Any) -> Any:
-    """A path field with each path reduced to the key of the run it names. A dict becomes pairs: its order counts."""
-    if isinstance(value, dict):
-        return [[k, _keys(v)] for k, v in value.items()]
-    if isinstance(value, list):
-        return [_keys(v) for v in value]
-    if isinstance(value, str):
-        named = re.search(r"-([0-9a-f]{10})/?$", value)
-        return named[1] if named else hashlib.sha256(value.encode()).hexdigest()[:10]
-    return value
-
-
-def _label(stage: str, values: dict[str, Any]) -> str:
-    seed, target = f"s{values.get('seed')}", values.get("target")
-    method = values.get("method", "")
-    mask = f"_{values['mask']}" if method == "advfusion" else ""
-    kinds = []  # what a fusion is besides its method, where that is not usual
-    if stage == "fusion":
-        words_of_kind = (_kind_of_members(values["members"]), values["variant"])
-        kinds = [word for word in words_of_kind if word not in (None, "bottleneck", "full")]
-        kinds += [methods.label(changes).removeprefix("-")] if (changes := methods.changes(values)) else []
-        kinds += [f"without-fold-{values['fold']}"] if values["fold"] else []
-    words = {
-        "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
-        "data": [values.get("task"), target],
-        "adapter": [values.get("language"), method, *_training_label(values), seed],
-        "fusion": [target, f"{method}{mask}", *kinds, seed],
-        "evaluate": [values.get("language"), methods.label(method)],
-        "fusion_attention": [methods.label(method)],
-        "compare": [target],
-        "gather": ["over", *(values.get("over") or [])],
-    }[stage]
-    if stage == "base_model" and words[0] != "scratch":
-        words[0] = str(words[0]).rstrip("/").rsplit("/", 1)[-1].partition("@")[0]
-    text = "-".join(str(w) for w in words).lower().replace("#", "sharp").replace("+", "p")
-    return re.sub(r"[^a-z0-9_.-]+", "-", text).strip(".-") or stage  # papermill formats paths: no braces
-
-
-def _training_label(values: dict[str, Any]) -> list[str]:
-    """What an adapter's training is besides its language and kind, where that is not usual."""
-    start = ("continued" if values.get("steps") else "transferred") if values.get("start") else ""
-    rows = values.get("rows", "all").replace("_", "-")
-    return [word for word in (rows if rows not in ("all", "half") else "", start) if word]
-
-
-def _inputs(stage: str, values: dict[str, Any]) -> Iterator[str]:
-    """Every run directory that the parameters name, in order."""
-    for name, value in values.items():
-        if kind(STAGES[stage].model, name) == "path" and name != "out":
-            yield from (v for v in _leaves(value) if isinstance(v, str))
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
-    else:
-        yield value

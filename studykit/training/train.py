@@ -132,6 +132,76 @@ def has_ended(checkpoint: Path, steps: int, p: TrainingSettings) -> bool:
     return state["global_step"] >= steps or is_exhausted(state["log_history"], p.patience, p.keep, p.select_on)
 
 
+def process_count() -> int:
+    """Returns the number of processes that train together: more than one under `accelerate launch`."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def require_trainable(
+    model: nn.Module, examples: Sequence[TokenSequence], p: TrainingSettings, *, folded: bool
+) -> None:
+    """Raises UserError if this machine and these processes cannot train a model with these settings.
+
+    Args:
+        folded: whether the model is prepared for the rows of each fold.
+    """
+    require_optimizer(p.optimizer)
+    if p.packing:
+        require_packable(model, max(len(example["input_ids"]) for example in examples))
+    processes = process_count()
+    if p.batch_size % processes:
+        raise UserError(
+            f"batch_size is {p.batch_size}; {processes} processes need a batch size that they can share evenly."
+        )
+    if folded and processes > 1:
+        raise UserError(f"rows is 'cross_fit', but there are {processes} processes; only a single one can train so.")
+
+
+def training_arguments(
+    p: TrainingSettings, steps: int, directory: Path, seed: int, *, resumes: bool
+) -> TrainingArguments:
+    """Returns the arguments of transformers' Trainer for a training of this many steps.
+
+    Args:
+        directory: of the checkpoints.
+        resumes: whether the training goes on from a checkpoint, at which it was evaluated before.
+    """
+    bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
+    every = min(p.eval_every, max(1, steps))
+    return TrainingArguments(
+        output_dir=str(directory),
+        max_steps=max(1, steps),
+        per_device_train_batch_size=p.batch_size // process_count(),
+        per_device_eval_batch_size=p.batch_size,
+        gradient_accumulation_steps=p.gradient_accumulation,
+        learning_rate=p.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(p.warmup_ratio * steps),
+        optim=OPTIMIZERS[p.optimizer],
+        weight_decay=p.weight_decay,
+        max_grad_norm=p.max_grad_norm,
+        adam_beta2=p.adam_beta2,
+        bf16=bf16,
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_on_start=not resumes,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=None,  # StudyTrainer removes older ones
+        # It divides `every`, so that no checkpoint falls among the steps whose mean loss is logged.
+        logging_steps=next(n for n in range(max(1, every // 4), 0, -1) if every % n == 0),
+        logging_nan_inf_filter=False,  # the filter would hide a diverged run
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,  # `Progress` shows a bar
+        use_cpu=not torch.cuda.is_available(),
+        **(CHECKPOINTING_ARGUMENTS if p.gradient_checkpointing else {}),
+    )
+
+
 def train(
     model: nn.Module,
     tokenizer,
@@ -172,54 +242,12 @@ def train(
     if curve:
         end = min(steps, chosen_step(curve, p.keep, p.select_on))
         p, callbacks = replace(p, keep="last", patience=0), [*callbacks, StopAt(end)]
-    require_optimizer(p.optimizer)
-    if p.packing:
-        require_packable(model, max(len(e["input_ids"]) for e in (*train_examples, *valid_examples)))
+    require_trainable(model, [*train_examples, *valid_examples], p, folded=use_fold is not None)
     set_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # more than one under `accelerate launch`, see `distributed`
-    if p.batch_size % processes:
-        raise UserError(
-            f"batch_size is {p.batch_size}; {processes} processes need a batch size that they can share evenly."
-        )
-    if use_fold and processes > 1:
-        raise UserError(f"rows is 'cross_fit', but there are {processes} processes; only a single one can train so.")
-    bf16 = p.precision == "bf16" or (p.precision == "auto" and half_precision())
-    every = min(p.eval_every, max(1, steps))
     resumed = last_checkpoint(trainer_state_dir)
-    arguments = TrainingArguments(
-        output_dir=str(trainer_state_dir),
-        max_steps=max(1, steps),
-        per_device_train_batch_size=p.batch_size // processes,
-        per_device_eval_batch_size=p.batch_size,
-        gradient_accumulation_steps=p.gradient_accumulation,
-        learning_rate=p.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=round(p.warmup_ratio * steps),
-        optim=OPTIMIZERS[p.optimizer],
-        weight_decay=p.weight_decay,
-        max_grad_norm=p.max_grad_norm,
-        adam_beta2=p.adam_beta2,
-        bf16=bf16,
-        eval_strategy="steps",
-        eval_steps=every,
-        eval_on_start=resumed is None,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=None,  # StudyTrainer removes older ones
-        # It divides `every`, so that no checkpoint falls among the steps whose mean loss is logged.
-        logging_steps=next(n for n in range(max(1, every // 4), 0, -1) if every % n == 0),
-        logging_nan_inf_filter=False,  # the filter would hide a diverged run
-        remove_unused_columns=False,
-        label_names=["labels"],
-        seed=seed,
-        data_seed=seed,
-        report_to="none",
-        disable_tqdm=True,  # `Progress` shows a bar
-        use_cpu=not torch.cuda.is_available(),
-        **(CHECKPOINTING_ARGUMENTS if p.gradient_checkpointing else {}),
-    )
+    arguments = training_arguments(p, steps, trainer_state_dir, seed, resumes=resumed is not None)
     if not end:
         untrained = _untrained(model, tokenizer, valid_examples, p, arguments)
         return replace(untrained, log=with_curve(untrained.log, curve)) if curve else untrained, {}
@@ -240,16 +268,7 @@ def train(
         use_fold=use_fold,
     )
     trainer.remove_callback(PrinterCallback)
-    if resumed and has_ended(resumed, end, p):
-        trainer.restore_end(resumed)
-    else:
-        if resumed:
-            print(f"Resuming from step {step_of(resumed)}.")
-        try:
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        except KeyboardInterrupt:
-            step = trainer.state.global_step
-            raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
+    run_to_end(trainer, resumed, end, p)
     trainer.load_kept_weights()
     ended: Any = trainer.state
     log = [entry for entry in ended.log_history if "train_runtime" not in entry]
@@ -264,6 +283,20 @@ def train(
     assert trainer.optimizer is not None
     state = trainer.optimizer.state
     return result, {name: state[parameter] for name, parameter in model.named_parameters() if parameter in state}
+
+
+def run_to_end(trainer: StudyTrainer, resumed: Path | None, end: int, p: TrainingSettings) -> None:
+    """Trains until step `end`, from a checkpoint if there is one; Interrupted if the user stops it."""
+    if resumed and has_ended(resumed, end, p):
+        trainer.restore_end(resumed)
+        return
+    if resumed:
+        print(f"Resuming from step {step_of(resumed)}.")
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except KeyboardInterrupt:
+        step = trainer.state.global_step
+        raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
 
 
 def base_losses(

@@ -259,10 +259,10 @@ def test_a_sample_keeps_order_and_repeats_itself(n):
 
 
 def test_parameters_without_effect_split_no_equal_runs():
-    from studykit.study import plan
+    from studykit.study import run_names
 
     values = params("x").model_dump()
-    assert plan.reset_unused("data", values | {"diff_context": 9})["diff_context"] == 3
+    assert run_names.reset_unused("data", values | {"diff_context": 9})["diff_context"] == 3
 
 
 @pytest.mark.parametrize("make, values", [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from studykit.errors import UserError
 from studykit.runs import notebook, process
-from studykit.study import fields, file, parameters, plan, tiny_values
+from studykit.study import fields, file, parameters, plan, run_names, tiny_values
 from studykit.study import methods as study_methods
 from studykit.study.fields import POLYGLOT
 from studykit.study.parameters import STAGES
@@ -254,7 +254,9 @@ def test_the_plan_is_ordered_unique_and_complete(data):
     seen: dict[str, plan.Run] = {}
     for run in runs:
         assert run.dir not in seen and all(need.dir in seen for need in run.needs)
-        assert set(plan._inputs(run.stage, run.params)) == {need.dir for need in run.needs}, "all inputs are planned"
+        assert set(run_names.inputs(run.stage, run.params)) == {need.dir for need in run.needs}, (
+            "all inputs are planned"
+        )
         assert run.params == parameters.check(run.stage, run.params).model_dump() and run.params["out"] == run.dir
         assert not set("{} '\"") & set(run.dir)
         seen[run.dir] = run
@@ -291,7 +293,7 @@ FIELDS = [(s, f) for s in SECTIONS for f in type(getattr(file.Study.model_valida
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     wide = {"methods": [*METHODS, "full", "compacter", "scalar_mix", "adapterfusion-lowrank"]}
     on = {}
-    if stage == "data" and name in {*plan.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
+    if stage == "data" and name in {*run_names.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
         task = "summarization" if name == "reference" else "commit"
         on, wide = {"path": "rows"}, wide | {"task": task, "data": {"path": "rows"}}
     if name == "shots":
@@ -326,8 +328,8 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
 def test_order_of_members_counts():
     one, two = planned(), planned(members=["go", "python"])
     assert not names(one) & names(two)  # the base is trained on them in order
-    a = plan.key("fusion", {"members": {"python": "runs/a", "go": "runs/b"}})
-    assert a != plan.key("fusion", {"members": {"go": "runs/b", "python": "runs/a"}})
+    a = run_names.key("fusion", {"members": {"python": "runs/a", "go": "runs/b"}})
+    assert a != run_names.key("fusion", {"members": {"go": "runs/b", "python": "runs/a"}})
 
 
 def test_keys_depend_on_content_alone():
@@ -335,9 +337,11 @@ def test_keys_depend_on_content_alone():
         "adapter", {"base": "runs/base_model/x-0123456789", "data": "elsewhere/y-abcdefabcd"}
     ).model_dump()
     renamed = values | {"base": "other/z-0123456789", "out": "anywhere"}
-    assert plan.key("adapter", values) == plan.key("adapter", renamed)
-    assert plan.key("adapter", values) != plan.key("adapter", values | {"base": "runs/base_model/x-0123456780"})
-    assert plan.key("adapter", values) == plan.key("adapter", dict(reversed(values.items())))
+    assert run_names.key("adapter", values) == run_names.key("adapter", renamed)
+    assert run_names.key("adapter", values) != run_names.key(
+        "adapter", values | {"base": "runs/base_model/x-0123456780"}
+    )
+    assert run_names.key("adapter", values) == run_names.key("adapter", dict(reversed(values.items())))
 
 
 def test_numbers_written_differently_are_the_same():
