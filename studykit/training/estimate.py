@@ -23,6 +23,7 @@ from studykit.errors import UserError
 from studykit.study import methods, plan
 from studykit.study.file import Study
 from studykit.study.parameters import BaseModelParams, check
+from studykit.study.training_parameters import WITHOUT_FOLD
 from studykit.training import memory
 from studykit.training.adapters import adapter_config, unfreeze_embeddings
 from studykit.training.base import at_revision
@@ -221,13 +222,14 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
             continue
         elif run.stage == "fusion":
             adapters = {need.dir: by_directory[need.dir].adapters for need in run.needs if need.stage == "adapter"}
+            loaded = p.members | dict(zip(WITHOUT_FOLD, p.fold_members or [], strict=False))
             members = {
-                language: memory.as_member(next(iter(adapters[directory].values())), config.model_type)
-                for language, directory in p.members.items()
+                name: memory.as_member(next(iter(adapters[directory].values())), config.model_type)
+                for name, directory in loaded.items()
             }
             variant = "" if p.variant == "full" else f"-{p.variant}"
             kinds = sorted({by_directory[directory].label for directory in p.members.values()} - {"bottleneck"})
-            label = " ".join([f"{p.method}{variant} of {len(members)}", *kinds])
+            label = " ".join([f"{p.method}{variant} of {len(p.members)}", *kinds])
             composed = members | {FUSION: fusion_config(p)}
             job = Job(run.stage, label, adapters=composed, value_penalty=p.value_regularizer > 0, **on, **trains)
         else:

@@ -173,6 +173,17 @@ def test_the_report_of_a_study(tmp_path):
     assert first.split("\n")[-1].split()[-2:] == ["-", "-"], "an evaluation leaves nothing"
 
 
+def test_the_members_of_folds_take_room_beside_the_others(tmp_path):
+    def fusion(rows: str) -> dict:
+        planned = fit.as_data(study(tmp_path, f"fusion: {{rows: {rows}}}"), "24GB")["stages"]
+        (of_fusions,) = [one for one in planned if one["stage"] == "fusion"]
+        return of_fusions
+
+    same, folded = fusion("same"), fusion("cross_fit")
+    assert folded["adapters"] > same["adapters"] and folded["label"] == same["label"]
+    assert folded["trainable"] == same["trainable"]
+
+
 def test_what_would_help_where_a_stage_does_not_fit(tmp_path, monkeypatch):
     job = estimate.Job("adapter", "bottleneck", config(layers=4), adapters("bottleneck"), True, 8, 64, bf16=True)
     monkeypatch.setattr(fit, "jobs", lambda *_: ([job], ["merge"]))
