@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from studykit.errors import show
-from studykit.study.fields import DataFormat, Planned, Quantization, Section, Task, role, run_dir
+from studykit.study.fields import DataFormat, Dtype, Planned, Quantization, Section, Task, role, run_dir
 from studykit.study.languages import LANGUAGE_NAMES, canonical
 
 
@@ -20,6 +20,10 @@ class BaseModelParams(Section):
     )
     quantization: Quantization = role(
         "none", "The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8)."
+    )
+    dtype: Dtype = role(
+        "auto",
+        "The base's weights, unless quantized, are in fp32, in bf16, or in bf16 on a GPU that is fast with it (auto).",
     )
     languages: Planned[list[str]] = role(None, "These are all languages of the study, the target last.")
     target: Planned[str] = role(None, "This is the low-resource language.")

@@ -31,6 +31,7 @@ DataFormat = Literal[
     "prepared",
 ]
 Quantization = Literal["none", "nf4", "int8"]
+Dtype = Literal["auto", "fp32", "bf16"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
 Runnable = Literal["python", "lua", "ruby", "javascript", "julia", "go", "rust", "java", "c++", "c"]  # see `runtimes`
 

@@ -19,7 +19,7 @@ from studykit.errors import UserError, show
 from studykit.study import folds, questions, templates
 from studykit.study import methods as study_methods
 from studykit.study.bases import HUB_ID, PUBLISHED, with_published_base
-from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Method, Quantization, Section, Task, kind
+from studykit.study.fields import POLYGLOT, RESERVED_NAMES, Dtype, Method, Quantization, Section, Task, kind
 from studykit.study.languages import canonical
 from studykit.study.messages import sentence
 from studykit.study.parameters import STAGES, check
@@ -134,6 +134,9 @@ class Study(Section):
     quantization: Quantization = Field(
         "none",
         description="The base's weights are kept in memory as they are (none), in 4 bits (nf4) or in 8 bits (int8).",
+    )
+    base_dtype: Dtype = Field(
+        "auto", description="The base's weights are in fp32, in bf16, or as the GPU likes (auto)."
     )
     members_are: Literal["languages", "tasks"] = Field(
         "languages", description="The members are languages of one task, or tasks of one language."

@@ -95,7 +95,8 @@ class StudyRuns:
         self.cross_validated = {study.target} if study.data.valid == "k_fold" else set()
         languages = study.members_are == "languages" and study.data.kinship is None
         read = self.members if languages else list(fields.POLYGLOT)
-        base = self.add("base_model", base=study.base, quantization=study.quantization, languages=read, target=read[-1])
+        weights = {"base": study.base, "quantization": study.quantization, "dtype": study.base_dtype}
+        base = self.add("base_model", **weights, languages=read, target=read[-1])
         data = self.add(
             "data",
             base=base.dir,

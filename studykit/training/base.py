@@ -78,6 +78,7 @@ class BaseDescription:
 
     weights: str  # "model", a directory, or a hub id with its commit
     quantization: str  # none, nf4 or int8
+    dtype: str = "auto"  # fp32, bf16, or auto: bf16 on a GPU that is fast with it
     family: str = ""  # transformers' model type, such as qwen2
     hidden_size: int = 0
     layers: int = 0
@@ -144,18 +145,19 @@ def portable_name(base: str) -> str:
 def load_base(base_run: str | Path, quantization: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Returns the model, frozen, and the tokenizer of a base run.
 
-    The model is on the GPU if there is one, and in bf16 where the hardware is fast with it.
+    The model is on the GPU if there is one, in the type of the run, see `BaseDescription`.
 
     Args:
         quantization: `none`, `nf4` or `int8`; None: that of the run.
     """
-    quantization = quantization or BaseDescription.read(base_run).quantization
-    model = open_model(base_weights(base_run), quantization)
+    description = BaseDescription.read(base_run)
+    model = open_model(base_weights(base_run), quantization or description.quantization, description.dtype)
     return model.requires_grad_(False), load_tokenizer(base_run)
 
 
-def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel:
+def open_model(name_or_path: str, quantization: str = "none", dtype: str = "auto") -> PreTrainedModel:
     """Returns the model of a directory or hub id; raises UserError if it cannot be loaded."""
+    in_bf16 = half_precision() if dtype == "auto" else dtype == "bf16"
     device_map: Any = "cpu" if quantization != "none" else None
     if torch.cuda.is_available():
         device_map = {"": int(os.environ.get("LOCAL_RANK", 0))}  # `accelerate launch` gives each process its GPU
@@ -164,7 +166,7 @@ def open_model(name_or_path: str, quantization: str = "none") -> PreTrainedModel
             **at_revision(name_or_path),
             trust_remote_code=False,
             output_loading_info=True,
-            dtype=torch.bfloat16 if half_precision() else torch.float32,
+            dtype=torch.bfloat16 if in_bf16 else torch.float32,
             quantization_config=quantization_config(quantization),
             device_map=device_map,
         )

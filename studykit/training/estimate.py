@@ -190,7 +190,8 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
     runs = plan.plan(study)
     by_directory: dict[str, Job] = {}
     unknown: list[str] = []
-    on = {"config": config, "half": half, "quantization": study.quantization}
+    half_base = half if study.base_dtype == "auto" else study.base_dtype == "bf16"
+    on = {"config": config, "half": half_base, "quantization": study.quantization}
     for run in runs:
         if run.stage not in ("base_model", "adapter", "fusion", "evaluate"):
             continue

@@ -113,7 +113,7 @@ def report(study: Study, gpu: str | None = None, say: Say = lambda text: None) -
         parts = (need.base, need.adapters, need.gradients, need.optimizer, need.activations, need.peak)
         memory.append([f"{number}", *map(format_bytes, parts), "yes" if fits(need, room, on_gpu) else "no"])
     config = planned[0].config
-    dtype = {"none": "bf16" if half else "fp32"}.get(study.quantization, study.quantization)
+    dtype = {"none": "bf16" if planned[0].half else "fp32"}.get(study.quantization, study.quantization)
     counted = "the peak; the interpreter and its libraries take about 1 GB more"
     if on_gpu:
         counted = f"the peak, {FRAGMENTS - 1:.0%} for fragments and {format_bytes(CUDA_CONTEXT)} for CUDA itself"

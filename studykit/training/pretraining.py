@@ -107,7 +107,7 @@ def train_base(
         corpus=count_documents(documents),
     )
     base_result.write(run.path("training.json"))
-    description = save_description(model, "model", p.quantization, run)
+    description = save_description(model, "model", p, run)
     return model, {"validation loss": result.validation_loss(), "parameters": description.parameters}
 
 
@@ -120,19 +120,20 @@ def adopt_base(p: BaseModelParams, run: OpenRun) -> tuple[PreTrainedModel, PreTr
     """
     name = portable_name(pinned(expanduser(p.base)))
     directory = run.path("base.json").parent
-    BaseDescription(name, p.quantization).write(run.path("base.json"))
+    BaseDescription(name, p.quantization, p.dtype).write(run.path("base.json"))
     model, tokenizer = load_base(directory)
     require_causal_model(model, name)
-    description = save_description(model, name, p.quantization, run)
+    description = save_description(model, name, p, run)
     return model, tokenizer, {"parameters": description.parameters, "memory (MB)": round(description.memory_mb)}
 
 
-def save_description(model: PreTrainedModel, weights: str, quantization: str, run: OpenRun) -> BaseDescription:
+def save_description(model: PreTrainedModel, weights: str, p: BaseModelParams, run: OpenRun) -> BaseDescription:
     """Writes `base.json` of a loaded base and returns its content."""
     config = model.config.get_text_config()
     description = BaseDescription(
         weights=weights,
-        quantization=quantization,
+        quantization=p.quantization,
+        dtype=p.dtype,
         family=config.model_type,
         hidden_size=config.hidden_size,
         layers=config.num_hidden_layers,

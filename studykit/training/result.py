@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Required, Self, TypedDict
 
@@ -51,6 +51,10 @@ class TrainingResult:
     cpu_seconds: float  # CPU time of this process in all attempts, over all its threads
     trainable: int  # parameters that were trained
     peak_memory_mb: float  # MiB allocated on the GPU, or resident in this process on a CPU
+    precision: str = field(
+        default="", kw_only=True
+    )  # of the forward pass, fp32 or bf16: what `auto` became; "": unknown
+    matrix_products: str = field(default="", kw_only=True)  # of fp32: torch's float32_matmul_precision; highest: exact
 
     @property
     def evaluations(self) -> list[LogEntry]:
@@ -81,11 +85,12 @@ class TrainingResult:
     def read(cls, file: str | Path) -> Self:
         """Reads a result of this kind, or of one with more fields; raises UserError if a field is missing."""
         values = read_json(Path(file))
-        if missing := [field.name for field in fields(cls) if field.name not in values]:
+        needed = [known.name for known in fields(cls) if known.default is MISSING]
+        if missing := [name for name in needed if name not in values]:
             raise UserError(
                 f"{file} has no {', '.join(missing)}; it was not written by this version; run its notebook again."
             )
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{known.name: values[known.name] for known in fields(cls) if known.name in values})
 
 
 @dataclass(frozen=True)

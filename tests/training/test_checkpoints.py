@@ -17,11 +17,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs.store import open_run
-from studykit.study.parameters import BaseModelParams
+from studykit.study.parameters import BaseModelParams, check
 from studykit.training import base
+from studykit.training.adapters import new_adapter
+from studykit.training.batches import encode_rows
 from studykit.training.pretraining import adopt_base, train_tokenizer
+from studykit.training.result import TrainingResult
+from studykit.training.train import TrainingSettings, train
 from tests.tuners.models import SIZES, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +41,8 @@ def save(model, directory: Path) -> Path:
     return directory
 
 
-def adopt(directory: Path, out: Path):
-    p = BaseModelParams(base=str(directory), languages=["python", "lua"], target="lua", out=str(out))
+def adopt(directory: Path, out: Path, **given):
+    p = BaseModelParams(base=str(directory), languages=["python", "lua"], target="lua", out=str(out), **given)
     with open_run(p.out, stage="base_model", params=p) as run:
         adopted = adopt_base(p, run)
         run.publish(headline=adopted[2])
@@ -204,3 +209,21 @@ def test_what_is_no_file_among_those_of_a_base_is_refused_and_never_waited_for(t
         socket.socket(socket.AF_UNIX).bind(name)
     with pytest.raises(UserError, match=f"holds '{name}', which is no file; a directory of files is needed"):
         look(str(tmp_path))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_base_in_bf16_trains_an_adapter_in_fp32(precision, tmp_path):
+    directory = save(tiny("Llama", vocab_size=len(TOKENIZER)), tmp_path / "base")
+    adopt(directory, tmp_path / "run", dtype="bf16")
+    model, tokens = base.load_base(tmp_path / "run")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert base.BaseDescription.read(tmp_path / "run").dtype == "bf16"
+    adapted = new_adapter(model, check("adapter", {"language": "go", "reduction_factor": 4.0}))
+    assert {p.dtype for p in adapted.parameters() if p.requires_grad} == {torch.float32}
+    rows = encode_rows([Row(str(i), "go", "a b\n", f"c {i}") for i in range(4)], tokens, 16, 16)
+    settings = TrainingSettings(learning_rate=1e-2, batch_size=2, eval_every=2, precision=precision)
+    result, _ = train(adapted, tokens, rows, rows, settings, steps=2, trainer_state_dir=tmp_path / "t", seed=0)
+    assert result.validation_loss(2) < result.validation_loss(0) and result.precision == precision
+    assert result.matrix_products == torch.get_float32_matmul_precision()
+    result.write(tmp_path / "training.json")
+    assert TrainingResult.read(tmp_path / "training.json") == result
