@@ -277,7 +277,7 @@ def train(
         best_step=ended.best_global_step,
         steps=ended.global_step,
         trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        precision="bf16" if bf16 else "fp32",
+        precision="bf16" if trainer.args.bf16 else "fp32",
         matrix_products=torch.get_float32_matmul_precision(),
         **meter.read(),
     )
