@@ -84,7 +84,11 @@ def report(run: str, pairs: Sequence[Pair], seeds: int, confidence: float, diffe
             else:
                 numbers.append(str(rows_needed(contrast, count, difference, alpha) or "never"))
         lines.append([f"{contrast.method} - {contrast.against}", *numbers])
-    return "\n".join([_heading(comparison, usable[0], len(pairs), confidence, difference), "", *aligned(lines)])
+    others = [f"{contrast.method} - {contrast.against}" for contrast in made if contrast not in usable]
+    note = f"left out, with one seed or an equal difference on every row: {', '.join(others)}"
+    noted = ["", textwrap.fill(note, 80, subsequent_indent="  ", break_on_hyphens=False)] if others else []
+    heading = _heading(comparison, usable[0], len(pairs), confidence, difference)
+    return "\n".join([heading, "", *aligned(lines), *noted])
 
 
 def _heading(

@@ -45,6 +45,11 @@ def test_the_rows_that_are_needed_are_enough_and_no_more(comparison):
     assert power.rows_needed(contrast, 3, 0.01, 0.01) is None, "three seeds never find it"
 
 
+def equal(contrast):
+    """The same difference of another method, without an error over rows."""
+    return contrast.model_copy(update={"method": "lora", "error": 0.0})
+
+
 def test_the_table_has_a_line_per_difference(comparison, tmp_path):
     run = published(comparison, tmp_path)
     text = power.report(run, PAIRS, 4, 0.95, None)
@@ -57,6 +62,10 @@ def test_the_table_has_a_line_per_difference(comparison, tmp_path):
     assert "never" in power.report(run, PAIRS, 4, 0.95, 0.01)
     with pytest.raises(UserError, match="none of the study's differences with two seeds"):
         power.report(run, [("lora", "base")], 4, 0.95, None)
+    both = comparison.model_copy(update={"contrasts": [*comparison.contrasts, equal(comparison.contrasts[0])]})
+    text = power.report(published(both, tmp_path), [*PAIRS, ("lora", "adapterfusion")], 4, 0.95, None)
+    said = " ".join(text.split())
+    assert said.endswith("left out, with one seed or an equal difference on every row: lora - adapterfusion")
     one_seed = compared({"adapterfusion": method(0.4, seeds=(0,)), "bottleneck": method(0.5, seeds=(0,))})
     with pytest.raises(UserError, match="two seeds or more"):
         power.report(published(one_seed, tmp_path), PAIRS, 4, 0.95, None)
