@@ -112,7 +112,9 @@ def hypothesis(comparison: MetricComparison, target: str) -> str:
     contrasts, controlled = _of_hypothesis(comparison)
     if not contrasts:
         return ""
-    limit = " The study did not run advfusion_none, so it cannot tell the mask from the schedule of two phases."
+    limit = (
+        " The study did not run advfusion_none, so it cannot separate the effect of the mask from that of two phases."
+    )
     if controlled:
         limit = " It was not tested whether hiding another member does the same." * (
             questions.PLACEBO_MASK not in by_question(comparison)

@@ -127,7 +127,7 @@ def _collapsed(evidence: Evidence) -> str | None:
     start = "none" if not already.any() else "all" if (already == collapsed).all() else f"{already.sum()}"
     return (
         f"A single member has more than {COLLAPSED_WEIGHT:.0%} of the weight in {'; '.join(names)}; equal weights "
-        f"would be {1 / len(evidence.members):.0%} each. Of these {collapsed.sum()} layers, counted over the seeds, "
+        f"would be {1 / len(evidence.members):.0%} each. Of these {collapsed.sum()} cases, one per layer and seed, "
         f"{start} had this member as far ahead before training."
     )
 
@@ -143,8 +143,8 @@ def _unmoved(evidence: Evidence) -> str | None:
     names = ", ".join(layer for layer, is_still in zip(evidence.layers, still, strict=True) if is_still)
     return (
         f"In {still.sum()} of {plural(len(still), 'layer')} ({names}) training moved less than {LEAST_MOVE:.0%} of the "
-        f"weight to other members. The mean over all layers is {moved.mean():.1%}{spread}: what is seen there is the "
-        "random start."
+        f"weight to other members. The mean over all layers is {moved.mean():.1%}{spread}. Such "
+        "weights show the random start, not what was learned."
     )
 
 
@@ -152,7 +152,7 @@ def _value_off_identity(evidence: Evidence) -> str | None:
     far = [deviation for deviation in evidence.value if deviation > LARGEST_DEVIATION]
     return _share_of_seeds(far, evidence.value) and (
         f"In {_share_of_seeds(far, evidence.value)} the value matrix V is far from the identity: ||V - I|| reaches "
-        f"{max(far):.2f} of ||I||, and {LARGEST_DEVIATION} is the limit."
+        f"{max(far):.2f} of ||I||; above {LARGEST_DEVIATION} it counts as far."
     )
 
 

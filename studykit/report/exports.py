@@ -148,7 +148,7 @@ def caption(comparison: MetricComparison) -> str:
     ]
     if contrasts := comparison.to_baseline:
         sentences.append(
-            f"Differences to {comparison.baseline} are paired by row; p is corrected by Holm's method over "
+            f"Differences from {comparison.baseline} are paired by row; p is corrected by Holm's method over "
             f"{plural(comparison.tests, 'difference')}; effect size: {contrasts[0].effect_name}."
         )
     return " ".join([*sentences, f"Signature: {comparison.signature}."])

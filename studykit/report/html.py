@@ -269,7 +269,7 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
         replaced.decompose()  # a report shows the page that this picture stands for
     for image in soup.find_all("img"):
         if not str(image.get("src", "")).startswith(embedded.prefix):
-            image.replace_with(f"[The image {image.get('src', '')} is not in this report.]")
+            image.replace_with(f"[The image {image.get('src', '')} was left out of this report.]")
         elif not str(image.get("alt", "")).strip() or str(image["alt"]).startswith("No description has been"):
             image["alt"] = "Figure without a description"
     for frame in soup.find_all("iframe"):
@@ -286,7 +286,7 @@ def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None
     """Puts an explorer's page, made again, into its frame; a sentence replaces any other frame."""
     page = _explorer_page(str(frame.get("srcdoc", "")))
     if page is None:
-        frame.replace_with("[A frame that is no explorer is not in this report.]")
+        frame.replace_with("[A frame was left out of this report, which keeps explorers only.]")
         return
     title = frame.get("title") or "Interactive figure"
     frame.clear()

@@ -74,8 +74,8 @@ def require_unique_name(file: str, study: Study) -> None:
         name = re.search(r"^study:\s*['\"]?(\w+)", text, flags=re.M)
         if name and name[1] == study.study and not other.samefile(run_files.home() / file):
             raise UserError(
-                f"{file} and params/{other.name} both have study: {study.study}, and so one report; "
-                "give one of them another name."
+                f"{file} and params/{other.name} both have the name study: {study.study} and would overwrite each "
+                "other's report; give one of them another name."
             )
 
 

@@ -77,11 +77,13 @@ def sentences(results: GatheredResults, of_metric: GatheredMetric) -> list[str]:
         )
     if first.rows_shared:
         found.append(
-            "All units have the same test rows. Their error is in the intervals, but the training rows are one draw, "
-            "and how the differences vary with other draws is in no number here."
+            "All units share their test rows and one draw of training rows. The intervals include the error of "
+            "the test rows; no number here shows how the differences would vary with another draw."
         )
     if len(first.units) < 5:
-        found.append(f"{plural(len(first.units), 'unit')} say little about how units differ: tau and I² are rough.")
+        found.append(
+            f"With only {plural(len(first.units), 'unit')}, tau and I² are rough estimates of how units differ."
+        )
     return found
 
 
@@ -137,7 +139,7 @@ def in_brief(results: GatheredResults) -> list[str]:
 
 def _sentence(results: GatheredResults, of_metric: GatheredMetric, one: Gathered) -> str:
     metric = of_metric.metric
-    words = {"better": "is better than", "worse": "is worse than", "undecided": "is not told apart from"}
+    words = {"better": "is better than", "worse": "is worse than", "undecided": "cannot be told apart from"}
     same = sum((study.value > 0) == (one.value > 0) for study in one.studies)
     interval = f", interval {signed_interval(one.interval, metric)}" if one.interval else ", no interval"
     predicted = f"; in another unit {signed_interval(one.prediction, metric)}" if one.prediction else ""

@@ -51,7 +51,9 @@ def test_the_hypothesis_with_two_masks(zero, exclude, claim):
     advfusion = {"advfusion_zero": method(zero), "advfusion_exclude": method(exclude)}
     text = conclusions.hypothesis(compared({"adapterfusion": method(0.4)} | advfusion), "lua")
     assert text.startswith(f"{claim}, judged by pass@1: advfusion_zero against adapterfusion is ")
-    assert text.endswith("did not run advfusion_none, so it cannot tell the mask from the schedule of two phases.")
+    assert text.endswith(
+        "did not run advfusion_none, so it cannot separate the effect of the mask from that of two phases."
+    )
     neither = compared({"adapterfusion": method(0.4), "lora": method(0.4)})
     assert conclusions.hypothesis(neither, "lua") == ""
 

@@ -86,11 +86,11 @@ def test_nothing_recorded_is_no_sign():
     ("worse than one adapter", {"comparisons": [compared(rows=MEANS, contrasts=[
         contrast("bottleneck", "advfusion_zero", 5.0, "better", seeds_confirm=False)])]}, "worse than bottleneck"),
     ("collapsed attention", {"weights": [np.array([[0.01, 0.02, 0.97], [0.2, 0.5, 0.3]])] * 2},
-     "in L1 (lua, in 2 of 2 seeds); equal weights would be 33% each. Of these 2 layers, counted over the seeds, none had"),
+     "in L1 (lua, in 2 of 2 seeds); equal weights would be 33% each. Of these 2 cases, one per layer and seed, none had"),
     ("collapsed attention", {"weights": [np.array([[0.95, 0.02, 0.03], [0.2, 0.5, 0.3]]), SOUND["weights"][0]]},
      "in L1 (python, in 1 of 2 seeds)"),
     ("collapsed attention", {"before": [np.array([[0.01, 0.02, 0.97], [0.9, 0.05, 0.05]])] * 2,
-                             "weights": [np.array([[0.02, 0.07, 0.91], [0.2, 0.5, 0.3]])] * 2}, "the seeds, all had"),
+                             "weights": [np.array([[0.02, 0.07, 0.91], [0.2, 0.5, 0.3]])] * 2}, "layer and seed, all had"),
     ("unmoved attention", {"before": [np.array([[0.31, 0.3, 0.39], [0.3, 0.3, 0.4]])] * 2}, "In 1 of 2 layers (L1)"),
     ("value off identity", {"value": [0.9, 0.1]}, "0.90 of ||I||"),
 ])  # fmt: skip

@@ -49,7 +49,7 @@ def literal(language: str, value: Any, like: Any = None) -> str:
         if language == "go":
             return f"{go_type(value or like or [0])}{{{items}}}"
         return f"{element_type(like)}[]" if language == "julia" and not value else f"[{items}]"
-    raise UserError(f"a test's value {value!r} has no literal; None, bool, finite numbers, str and lists are accepted")
+    raise UserError(f"a test has the value {value!r}; accepted are None, bool, finite numbers, str and lists of these")
 
 
 def quoted(language: str, text: str) -> str:
@@ -264,7 +264,7 @@ def script(language: str, code: str, checks: Sequence[FunctionCheck]) -> tuple[s
     names, statements, calls, expected = [], [], [], []
     for check in checks:
         if not re.fullmatch(r"[A-Za-z_]\w*", check.function):
-            raise UserError(f"function name {check.function!r} of a check is not an identifier")
+            raise UserError(f"the function name {check.function!r} in a check is not an identifier")
         names.append(name := function_name(language, check.function))
         likes = [_full(column) for column in zip(*(test.args for test in check.tests), strict=True)]
         for test in check.tests:

@@ -98,14 +98,16 @@ def go(before: str, completion: str, after: str) -> str:
     text = re.sub(pattern, "", text, flags=re.M)
     bare = re.sub(r"""//.*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'|`[^`]*`""", " ", text)
     if taken := GO_NAMES & go_declares(bare):
-        text += f"\nstudykit: {min(taken)}, a name of the language itself, is declared, which would reach the tests\n"
+        text += (
+            f"\nstudykit: the completion declares {min(taken)}, a name of the language, and would so change the tests\n"
+        )
     names = GO_PACKAGES | {name or path.rpartition("/")[2]: path for name, path in specs}
     names.pop("assert", None)
     imports = [f"{name} {json.dumps(names[name])}" for name in names if re.search(rf"\b{name}\.[A-Z]", bare)]
     imports += ['studykitFmt "fmt"', 'studykitOS "os"', 'studykitReflect "reflect"']
     tests = re.findall(r"^func (Test\w*)\(\w+ \*studykitT\)", after, flags=re.M)
     if not tests:
-        raise UserError(f"a check of Go has no function `TestX(t *testing.T)` in {after[:60]!r}")
+        raise UserError(f"a check for Go needs a function `TestX(t *testing.T)`; this one begins with {after[:60]!r}")
     calls = "".join(f"\t{name}(&studykitT{{}})\n" for name in tests)
     first = "package main\n\nimport (\n\t" + "\n\t".join(imports) + "\n)\n" + fill(GO_TOKEN, name=name)
     return first + text + fill(GO_MAIN, calls=calls, name=name)
@@ -230,7 +232,7 @@ def java(before: str, completion: str, after: str) -> str:
     text = re.sub(r"\\u+([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), completion)
     text = java_source.QUIET.sub(" ", text)
     if re.search(rf"\b(?:class|interface|enum|record)\s+(?:{JAVA_NAMES})\b", text):
-        completion += "\nstudykit: a class of the language itself is declared, which would reach the tests\n"
+        completion += "\nstudykit: the completion declares a class of the language, and would so change the tests\n"
     of = re.search(r"^(?:public )?class (\w+)", before, flags=re.M)
     methods = re.findall(JAVA_METHOD, before, flags=re.M)
     if of is None or not methods:

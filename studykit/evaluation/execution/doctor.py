@@ -27,8 +27,8 @@ HELLO = {
     "c": '#include <stdio.h>\nint main() { puts("hello"); }\n',
 }
 WITHOUT = """\
-programs run only with allow_unsandboxed: true, with limits and without isolation; else pass@k is left out"""
-JAVATUPLES = "missing: problems of MultiPL-E whose tests need it are left out of pass@k, and counted"
+programs run only with allow_unsandboxed: true, which limits but does not isolate them; otherwise there is no pass@k"""
+JAVATUPLES = "never used: MultiPL-E problems whose tests need it are left out of pass@k and counted"
 
 
 def report() -> str:
@@ -57,7 +57,7 @@ def isolation_lines() -> Iterator[str]:
             yield f"{box!s:13} does not work: {reason} ({sandbox.ADVICE.get(box.level, 'named')})"
             continue
         yield f"{box!s:13} works, and is used: {execute.isolation()}"
-        yield f"{'per program':13} {sandbox.about(box)}"
+        yield f"{'a program':13} {sandbox.about(box)}"
         return
     yield f"{'none':13} {WITHOUT}"
 

@@ -171,7 +171,7 @@ def judge(runner: Runner, program: Executable, timeout: float, memory_mb: int) -
     return _result(reply, longest, "")
 
 
-NOT_REACHED = "the program ended before its tests did\n"
+NOT_REACHED = "the program ended before all of its tests had run\n"
 
 
 def _result(reply: Reply, seconds: float, problem: str) -> ProgramResult:

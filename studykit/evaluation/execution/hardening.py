@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-FORGED = "the completion changed what its tests are made of"
+FORGED = "the completion changed functions that its tests use"
 
 
 def hidden_name(*texts: str) -> str:

@@ -45,7 +45,7 @@ def executable(language: str, completion: str, check: Check) -> Executable:
         return Executable(language, *calls.script(language, completion, [check]))
     known = LANGUAGES if isinstance(check, StdioCheck) else HARNESSES
     if language not in known:
-        raise UserError(f"{language} has no checks of kind {check.kind!r}; {', '.join(known)} have")
+        raise UserError(f"a check of kind {check.kind!r} cannot be run in {language}; accepted are {', '.join(known)}")
     if isinstance(check, StdioCheck):
         if not check.tests:
             raise UserError("a check of kind 'stdio' has no tests")

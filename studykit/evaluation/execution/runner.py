@@ -147,7 +147,9 @@ class Runner:
         }
         try:
             if sandbox.level != "rlimits" and not code:
-                raise RunnerDied(f"the system calls of {platform.machine()} are not known, so none can be closed")
+                raise RunnerDied(
+                    f"the numbers of system calls on {platform.machine()} are unknown, so none can be closed"
+                )
             self._ask(setup, b"", 30)
         except BaseException:
             self.close()
@@ -254,7 +256,7 @@ class Runner:
         except (OSError, ValueError) as error:
             raise RunnerDied(self.reason()) from error
         if reply.get("status") == "could not start":
-            raise UserError(f"a program {reply['stderr']}; nothing is scored, since no program is to blame.")
+            raise UserError(f"a program {reply['stderr']}; nothing is scored, because the program is not at fault.")
         return Reply(reply.get("status", "ok"), reply.get("seconds", 0.0), reply.get("stderr", ""), stdout)
 
     def _read(self, length: int, deadline: float) -> bytes:

@@ -49,7 +49,7 @@ def probe(sandbox: Sandbox) -> str:
     if sandbox.level != "rlimits" and sys.platform != "linux":
         return "needs Linux"
     if sandbox.level == "rlimits" and sandbox.drop and (folder := closed_folder()):
-        return f"root's programs run as nobody, who cannot enter {folder}, where this Python lies"
+        return f"root's programs run as nobody, who cannot enter {folder}, which holds this Python"
     for _ in range(PROBES):
         try:
             with Runner(sandbox) as runner:
@@ -64,8 +64,8 @@ def probe(sandbox: Sandbox) -> str:
         if reply.status != "timeout":
             return "" if reply.status == "ok" else f"{reply.status}: {reply.stderr.strip()[-200:]}"
     raise UserError(
-        f"the sandbox {sandbox} did not answer in time, {PROBES} times; try again when this machine is less busy, "
-        f"or name another level in {NAMED}."
+        f"the sandbox {sandbox} did not answer in time in any of {PROBES} attempts; try again when this machine "
+        f"is less busy, or name another level in {NAMED}."
     )
 
 
@@ -77,13 +77,14 @@ def closed_folder() -> str | None:
 
 def about(sandbox: Sandbox) -> str:
     """Returns one line on what a program in this sandbox gets, for a reader who wonders."""
-    fresh = "in a sandbox of its own" if sandbox.level == "bwrap-renewed" else "in namespaces of its own"
+    fresh = "a sandbox of its own" if sandbox.level == "bwrap-renewed" else "namespaces of its own"
     if sandbox.level == "rlimits":
-        return "no isolation: limits on time, memory, files and processes"
+        return "no isolation, only limits on time, memory, files and processes"
     user = "nobody" if sandbox.drop else "the user, without privileges"
+    closed = len(seccomp.REFUSED) + len(seccomp.COMMON)
     return (
-        f"{fresh}, as {user}; no network; no file of the user's; {len(seccomp.REFUSED) + len(seccomp.COMMON)} system "
-        "calls closed; memory summed over its processes and files"
+        f"runs in {fresh}, as {user}; sees no network and no file of the user's; {closed} system calls are closed; its "
+        "memory is summed over its processes and files, because no cgroup limits it"
     )
 
 
@@ -96,7 +97,7 @@ def candidates(allow_unsandboxed: bool = False) -> list[Sandbox]:
     if named not in sandboxes:
         raise UserError(f"{NAMED} is {named!r}; accepted here are {', '.join(sandboxes)}.")
     if sandboxes[named].level not in levels:
-        raise UserError(f"{NAMED} is {named!r}, which is no isolation; that also needs allow_unsandboxed: true.")
+        raise UserError(f"{NAMED} is {named!r}, which isolates nothing; it needs allow_unsandboxed: true as well.")
     return [sandboxes[named]]
 
 
@@ -111,7 +112,9 @@ def choose(allow_unsandboxed: bool = False) -> Sandbox:
             return sandbox
         reasons[str(sandbox)] = reason
     tried = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    advice = "" if allow_unsandboxed else ", or set allow_unsandboxed: true to run them with limits only, not isolated"
+    advice = (
+        "" if allow_unsandboxed else ", or set allow_unsandboxed: true to run them with limits but without isolation"
+    )
     raise NoSandboxError(
         f"no sandbox for model-written programs works on this machine ({tried}): install bubblewrap{advice}"
     )

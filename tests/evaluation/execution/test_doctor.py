@@ -27,9 +27,9 @@ def test_what_does_not_work_is_said_with_its_reason(monkeypatch):
     monkeypatch.setattr(sandbox, "probe", lambda box: "" if box.level == "unshare" else f"{box.level} is broken")
     monkeypatch.setattr(execute, "isolation", lambda: "unshare")
     lines = list(doctor.isolation_lines())
-    assert [line.split()[0] for line in lines] == ["bwrap", "unshare", "per"]
+    assert [line.split()[0] for line in lines] == ["bwrap", "unshare", "a"]
     assert "does not work: bwrap is broken (install bubblewrap)" in lines[0] and "is used: unshare" in lines[1]
-    assert "no network" in lines[2] and "system calls closed" in lines[2]
+    assert "no network" in lines[2] and "system calls are closed" in lines[2]
     monkeypatch.setattr(sandbox, "probe", lambda box: "broken")
     assert "allow_unsandboxed" in list(doctor.isolation_lines())[-1]
 

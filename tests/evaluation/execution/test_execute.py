@@ -329,14 +329,14 @@ def test_a_slow_sandbox_is_tried_again_and_never_left_for_a_weaker_one(monkeypat
 
     monkeypatch.setattr(sandbox, "Runner", slow)
     monkeypatch.setattr(sandbox, "probe", sandbox.probe.__wrapped__)
-    with pytest.raises(UserError, match="bwrap did not answer in time, 3 times"):
+    with pytest.raises(UserError, match="bwrap did not answer in time in any of 3 attempts"):
         sandbox.choose(allow_unsandboxed=True)
     assert tried == ["bwrap"] * 3
 
 
 @pytest.mark.parametrize("named, message", [
     ("bubblewrap", "STUDYKIT_ISOLATION is 'bubblewrap'; accepted here are bwrap, "),
-    ("rlimits", "which is no isolation; that also needs allow_unsandboxed: true"),
+    ("rlimits", "which isolates nothing; it needs allow_unsandboxed: true as well"),
 ])  # fmt: skip
 def test_a_level_by_name_is_that_level_or_nothing(monkeypatch, named, message):
     monkeypatch.setenv("STUDYKIT_ISOLATION", named)

@@ -155,8 +155,8 @@ def test_a_java_program_may_have_any_main_class(text, name):
 
 
 @pytest.mark.parametrize("language, check, said", [
-    ("cobol", BenchmarkCheck("multipl-e", "", ""), "cobol has no checks of kind 'benchmark'; python, "),
-    ("c#", StdioCheck(()), "c# has no checks of kind 'stdio'"),
+    ("cobol", BenchmarkCheck("multipl-e", "", ""), "a check of kind 'benchmark' cannot be run in cobol; accepted are python, "),
+    ("c#", StdioCheck(()), "a check of kind 'stdio' cannot be run in c#"),
     ("python", StdioCheck(()), "has no tests"),
 ])  # fmt: skip
 def test_what_cannot_be_assembled_is_refused(language, check, said):
