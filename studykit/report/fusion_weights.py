@@ -17,6 +17,7 @@ from studykit.evaluation.muted_scores import MutedScores
 from studykit.evaluation.results import Interval, OwnAttention
 from studykit.evaluation.statistics import student_t
 from studykit.evaluation.worth import MemberWorth, Worth, WorthCorrelation
+from studykit.report.verdicts import unbreakable
 from studykit.runs.text import plural
 from studykit.study.languages import display_name
 from studykit.study.methods import BEFORE_TRAINING
@@ -128,7 +129,7 @@ def worth_table(rows: Sequence[MemberWorth]) -> list[dict[str, str]]:
     """Returns what members are worth for `tables.table`: loss without each, its intervals, and its attention."""
 
     def between(bounds: Interval | None) -> str:
-        return f"{bounds.low:+.4f} to {bounds.high:+.4f}" if bounds else "–"
+        return unbreakable(f"{bounds.low:+.4f} to {bounds.high:+.4f}") if bounds else "–"
 
     return [
         {

@@ -52,7 +52,7 @@ class Chip:
 
     metric: str
     method: str  # where a question has several differences, else ""
-    pair: str  # "advfusion_zero − adapterfusion"
+    pair: str  # "advfusion_zero − adapterfusion", "advfusion_zero: finished − phase 1"
     difference: str  # with its sign
     unit: str  # of the difference
     verdict: str  # with its sign, see `forest.verdict_sign`
@@ -137,7 +137,7 @@ def question_lines(results: ComparisonResults) -> list[QuestionLine]:
                     Chip(
                         metric=verdicts.metric_in_sentence(comparison).removeprefix("the completion "),
                         method=contrast.method if len(contrasts) > 1 else "",
-                        pair=f"{contrast.method} \u2212 {contrast.against}",
+                        pair=_pair(contrast.method, contrast.against),
                         difference=verdicts.signed(contrast.value, comparison.metric),
                         unit=verdicts.difference_unit(comparison),
                         verdict=verdicts.verdict_sign(contrast.verdict),
@@ -148,17 +148,22 @@ def question_lines(results: ComparisonResults) -> list[QuestionLine]:
     return list(lines.values())
 
 
-def question_table(results: ComparisonResults) -> list[dict[str, str]]:
-    """Returns the verdicts of all questions for `tables.table`: a line per difference, a column per metric."""
-    rows: list[dict[str, str]] = []
-    for line in question_lines(results):
-        pairs: dict[str, dict[str, str]] = {}
-        for chip in line.chips:
-            first = line.question if not pairs else ""  # a question stands in its first row alone
-            row = pairs.setdefault(chip.pair, {"question": first, "difference": chip.pair})
-            row[f"{chip.metric} ({chip.unit})"] = verdicts.unbreakable(f"{chip.verdict} {chip.difference}")
-        rows += pairs.values()
-    return rows
+def _pair(method: str, against: str) -> str:
+    """Returns a difference in short; two states of one method have its name once."""
+    (name, *state), (other, *before) = method.split(", ", 1), against.split(", ", 1)
+    if name != other:
+        return f"{method} \u2212 {against}"
+    return f"{name}: {''.join(state) or 'finished'} \u2212 {''.join(before) or 'finished'}"
+
+
+def in_one_line(line: QuestionLine) -> str:
+    """Returns a question with the verdicts of its differences, **bold** as in Markdown, for the title of a fold."""
+    pairs: dict[str, list[str]] = {}
+    for chip in line.chips:
+        words = verdicts.unbreakable(f"{chip.metric} {chip.verdict} {chip.difference}")
+        pairs.setdefault(chip.method, []).append(words)
+    parts = [f"{method}: {', '.join(words)}" if method else ", ".join(words) for method, words in pairs.items()]
+    return f"**{line.question}** {' · '.join(parts)}"
 
 
 def score_table(comparison: MetricComparison) -> ScoreTable:

@@ -57,10 +57,13 @@ def facts(values: Mapping[str, Any], caption: str = "") -> None:
 def fold(title: str, sentences: Iterable[str]) -> None:
     """Shows sentences in a list that is closed until the reader opens it; **bold** as in Markdown. Nothing for none."""
     sentences = list(sentences)
-    bold = [Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))) for text in sentences]
-    items = Markup().join(Markup("<li>{}</li>").format(text) for text in bold)
+    items = Markup().join(Markup("<li>{}</li>").format(_bold(text)) for text in sentences)
     if sentences:
-        _display(FOLD.format(title, Markup("<ul>{}</ul>").format(items)), "\n".join([title, *sentences]))
+        _display(FOLD.format(_bold(title), Markup("<ul>{}</ul>").format(items)), "\n".join([title, *sentences]))
+
+
+def _bold(text: str) -> Markup:
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text))))
 
 
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "", folded: str = "") -> None:

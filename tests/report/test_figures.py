@@ -301,6 +301,8 @@ def test_show_displays_once_and_save_writes_files_for_papers(monkeypatch, tmp_pa
     figure = FIGURES["fusion_heatmap"]()
     assert style.show(figure) is None
     assert len(shown) == 1 and set(shown[0]) == {"text/html", "text/plain"} and figure.caption in shown[0]["text/plain"]
+    style.show(figure, folded="a < b")
+    assert shown[1]["text/html"].startswith("<details><summary>a &lt; b</summary>")
     for ending, start in (("svg", b"<svg"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
         assert style.save(figure, tmp_path / f"figure.{ending}").read_bytes().startswith(start)
 

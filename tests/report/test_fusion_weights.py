@@ -98,7 +98,7 @@ def test_the_sentences_on_worth_name_who_is_needed_who_harms_and_what_attention_
         "Without **ruby** its loss is lower, by 0.1000 nats per token.",
         "The rank correlation of the weight with the worth is +0.10, over 9 members x kinds of token.",
     ]
-    assert fusion_weights.worth_table(members)[0]["over rows"] == "+0.1000 to +0.3000"
+    assert fusion_weights.worth_table(members)[0]["over rows"] == "+0.1000\u00a0to\u00a0+0.3000"
     assert fusion_weights.correlation_table([found])[0]["rank correlation"] == "+0.10"
 
 

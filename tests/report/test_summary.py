@@ -62,9 +62,13 @@ def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
         ("pass@1", "\u25b2 better", "better"), ("loss", "\u25b2 better", "better")
     ]  # fmt: skip
     assert "+24.0 to +36.0" in advfusion.sentences[0] and "over rows and seeds +23.8 to +36.2" in advfusion.sentences[0]
-    rows = summary.question_table(publish(run, tmp_path))
-    assert [row["question"] for row in rows] == [line.question for line in found.questions]
-    assert rows[-1]["pass@1 (points)"] == "\u25b2\u00a0better\u00a0+30.0"
+    assert summary.in_one_line(advfusion) == (
+        "**Does AdvFusion beat AdapterFusion, schedule and mask together?** "
+        "pass@1\u00a0\u25b2\u00a0better\u00a0+30.0, loss\u00a0\u25b2\u00a0better\u00a0\u22120.300"
+    )
+    assert summary._pair("zero, phase 1, restored", "zero, phase 1") == "zero: phase 1, restored \u2212 phase 1"
+    assert summary._pair("zero", "zero, phase 1") == "zero: finished \u2212 phase 1"
+    assert summary._pair("zero", "none, phase 1") == "zero \u2212 none, phase 1"
     assert found.limits[0].startswith(
         "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1: advfusion_zero against"
     )

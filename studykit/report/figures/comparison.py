@@ -154,7 +154,7 @@ def member_worth(worths: Mapping[str, Worth], *, looks: Mapping[str, Look] | Non
     first = next(iter(worths.values()))
     members = list(dict.fromkeys(row.member for worth in worths.values() for row in worth.finished))
     members.sort(key=lambda member: member == first.target)  # the target's comes last
-    figure, axes = new_figure(width=8.4, height=1.0 + len(members) * max(0.3, 0.13 * len(worths)))
+    figure, axes = new_figure(width=8.4, height=1.0 + len(members) * max(0.28, 0.085 * len(worths)))
     axes, step = axes[0, 0], 0.7 / len(worths)
     for n, (method, worth) in enumerate(worths.items()):
         look = look_of(method, looks)

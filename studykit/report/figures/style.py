@@ -219,12 +219,18 @@ def figure_html(figure: Figure, alt: str | None = None, caption: str | None = No
     )
 
 
-def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> None:
-    """Displays a figure in the notebook; raises ValueError without an alternative text or a caption."""
+def show(figure: Figure, alt: str | None = None, caption: str | None = None, folded: str = "") -> None:
+    """Displays a figure in the notebook; raises ValueError without an alternative text or a caption.
+
+    folded: the title of a fold that hides the figure until the reader opens it; it is open in print.
+    """
     from IPython.display import display
 
     alt, caption = _attached(figure, "alt", alt), _attached(figure, "caption", caption)
-    display({"text/html": figure_html(figure, alt, caption), "text/plain": f"[figure: {alt}]\n{caption}"}, raw=True)
+    shown = figure_html(figure, alt, caption)
+    if folded:
+        shown = f"<details><summary>{html.escape(folded)}</summary>{shown}</details>"
+    display({"text/html": shown, "text/plain": f"[figure: {alt}]\n{caption}"}, raw=True)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
