@@ -63,6 +63,7 @@ bench: setup  ## measure training, decoding, memory, scoring, intervals; see als
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/programs.py
 	$(BIN)/python benchmarks/coverage.py --output docs
 
 bench-peer: setup  ## measure training steps beside the adapters library, in a venv of its own

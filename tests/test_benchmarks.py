@@ -116,3 +116,11 @@ def test_the_peer_shares_no_line_with_us():
     """Its environment holds torch and transformers and nothing of ours."""
     for script in ("peer.py", "measure.py"):
         assert "studykit" not in (BENCHMARKS / script).read_text()
+
+
+def test_programs_have_a_speed_and_a_processor_time():
+    done = run("programs.py", "--seconds", "0.01", "--languages", "python")
+    assert done.returncode == 0, done.stderr
+    lines = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines()[3:]]
+    assert [line[0] for line in lines] == ["python, hello", "python, tests"]
+    assert all(float(speed) > 0 and 0 < float(cpu) < 1000 for _, speed, cpu in lines)
