@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import socket
@@ -116,7 +117,7 @@ def explore_as_a_reader(shown, records):
     change = mean_weights(last) - mean_weights(first)
     np.testing.assert_allclose(matrix(difference, last, "weight_difference"), change, atol=1e-6)
     shown.view("layers")
-    series = shown.frame.locator("#choose-b option").all_text_contents()
+    series = [one["label"] for one in json.loads(shown.frame.text_content("#data"))["series"]]
     for number, (name, record) in enumerate(records.items()):
         shown.choose(b=str(series.index(name)))
         assert f"{name}: n = 4 samples, {record.counts[:, 1].sum()} completion tokens" in shown.caption()

@@ -37,7 +37,7 @@ SCRIPT_END = """})().catch(error => {
 });
 """
 SANDBOX = "allow-scripts allow-downloads"
-HEIGHT = 640, 820  # pixels of the frame: without layers, and at most
+HEIGHT = 640, 900  # pixels of the frame: of one method without layers, and at most
 VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
 BUDGET = 3_000_000  # compressed bytes of single tokens and their weights, which are at most 4 MB in a page
 
@@ -130,7 +130,9 @@ def explore(
     data["at"] = at
     summary = " ".join(f"{_summary(one, tokens)}." for one in series)
     deepest = max(len(one.records[0].layers) for one in series)
-    return Explorer(title, summary, document(data, summary), height or min(HEIGHT[0] + 24 * deepest, HEIGHT[1]), series)
+    methods = len({one.label.split(" · ")[0] for one in series})  # each has a line of chips
+    tall = min(HEIGHT[0] + 24 * deepest + 28 * (methods - 1), HEIGHT[1])
+    return Explorer(title, summary, document(data, summary), height or tall, series)
 
 
 def _summary(series: Series, tokens: str) -> str:

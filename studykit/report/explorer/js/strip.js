@@ -53,16 +53,17 @@ function lossBars(pen, out, y, w, tracks, tall) { // the loss behind each token,
   const shown = tracks.filter(track => !track.signed), small = {size: 0.75, fill: LOOK.soft};
   const all = shown.map(track => Array.from({length: T}, (_, t) => track.loss(t)));
   if (pen === SILENT) return tall;
-  const top = largest([0.5, ...all.flat()]), bottom = y + tall, wide = Math.max(px / shown.length - 0.4, 0.6);
+  const top = largest([0.5, ...all.flatMap(of => of.filter((_, t) => counted(text, t)))]); // others may be far above
+  const bottom = y + tall, wide = Math.max(px / shown.length - 0.4, 0.6);
   pen.text(0, y + 0.4 * em, fitted(`loss of the next token, 0 to ${top.toFixed(1)} nats` +
-    (shown.length > 1 ? " (left A, right B)" : ""), w, small), small);
+    (shown.length > 1 ? " (left A, right B)" : "") + "; pale: not counted by the filters", w, small), small);
   pen.line([[left, bottom], [left + mw, bottom]], LOOK.line);
   const words = t => `${tokenLabel(text, t)} · loss of the next token: ` +
     shown.map((track, k) => (shown.length > 1 ? `${LETTERS[track.show]} ` : "") + `${all[k][t].toFixed(2)} nats`)
       .join(", ");
   for (let t = 0; t < T; t++) shown.forEach((track, k) => {
-    const h = all[k][t] / top * (tall - 1.1 * em);
-    pen.rect(left + t * px + k * px / shown.length, bottom - h, wide, h, k ? LOOK.accent : LOOK.soft);
+    const h = Math.min(all[k][t] / top, 1) * (tall - 1.1 * em), fill = k ? LOOK.accent : LOOK.soft;
+    pen.rect(left + t * px + k * px / shown.length, bottom - h, wide, h, counted(text, t) ? fill : LOOK.line);
   });
   out.areas.push({x: left, y, w: mw, h: tall, at: dx => {
     const t = clamp(Math.floor(dx / px), 0, T - 1);
