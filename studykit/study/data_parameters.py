@@ -46,12 +46,12 @@ class BaseModelParams(Section):
     heads: int = Field(4, ge=1, description="Every layer has this many attention heads.")
     intermediate_size: int = Field(288, ge=8, description="The MLP of every layer is this wide.")
     context: int = Field(128, ge=16, description="A training sequence has this many tokens.")
-    steps: int = Field(1700, ge=1, description="The base is trained for this many optimizer steps.")
+    steps: int = Field(1000, ge=1, description="The base is trained for this many optimizer steps.")
     batch_size: int = Field(16, ge=1, description="An optimizer step reads this many sequences.")
     learning_rate: float = Field(
-        3e-3, gt=0, le=1, description="The learning rate starts at this peak and decays linearly."
+        1e-2, gt=0, le=1, description="The learning rate starts at this peak and decays linearly."
     )
-    samples: int = Field(60_000, ge=100, description="The built-in corpus has this many programs.")
+    samples: int = Field(40_000, ge=100, description="The built-in corpus has this many programs.")
     target_share: float = Field(0.1, ge=0, lt=1, description="This share of the corpus is in the target language.")
     out: Planned[str] = run_dir("The run is published in this directory.")
 

@@ -35,6 +35,7 @@ from studykit.training.base import (
 from studykit.training.batches import TokenSequence
 from studykit.training.decoding import Decoding
 from studykit.training.generate import generate
+from studykit.training.optimizers import MUON
 from studykit.training.result import BaseTrainingResult
 from studykit.training.train import TrainingSettings, tokens_per_second, train
 
@@ -80,10 +81,13 @@ def count_documents(documents: Sequence[Document]) -> list[dict]:
 def split_blocks(
     documents: Sequence[Document], tokenizer, context: int
 ) -> tuple[list[TokenSequence], list[TokenSequence]]:
-    """Returns training and held-out blocks of at most `context` tokens; the last 2 %, 64 at most, are held out."""
-    packed = packed_blocks(documents, tokenizer, context)
-    held_out = min(HELD_OUT, max(1, len(packed) // 50))
-    return packed[:-held_out], packed[-held_out:]
+    """Returns training blocks and held-out blocks of at most `context` tokens; the last 2 % of the documents, or what
+    fills 64 blocks, are held out. Raises UserError for fewer than two documents."""
+    if len(documents) < 2:
+        raise UserError(f"The corpus has {len(documents)} document; at least 2 are needed, of which one is held out.")
+    last = max(1, len(documents) // 50)
+    held_out = packed_blocks(documents[-last:], tokenizer, context)[:HELD_OUT]
+    return packed_blocks(documents[:-last], tokenizer, context), held_out
 
 
 def train_base(
@@ -91,7 +95,7 @@ def train_base(
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Trains a new decoder on the documents, saves it to the run, and returns it with the headline numbers."""
     blocks, held_out = split_blocks(documents, tokenizer, p.context)
-    settings = TrainingSettings.of(p, eval_every=max(1, p.steps // EVALUATIONS), adam_beta2=ADAM_BETA2)
+    settings = TrainingSettings.of(p, eval_every=max(1, p.steps // EVALUATIONS), optimizer=MUON, adam_beta2=ADAM_BETA2)
     model = new_model(tokenizer, p)
     result, _ = train(
         model, tokenizer, blocks, held_out, settings, steps=p.steps, trainer_state_dir=run.checkpoints, seed=p.seed
@@ -228,30 +232,26 @@ def packed_blocks(
 ) -> list[TokenSequence]:
     """Returns documents side by side in blocks of at most `context` tokens, each with the end token behind it.
 
-    No loss is counted on the documents' contexts. A document is not cut unless it is longer than a block: half a
-    document would be code without its description. Raises UserError if the corpus fills fewer than two blocks.
+    No loss is counted on the documents' contexts. A document goes into the block that it fills best, in which it is
+    whole, unless it is longer than a block: half a document would be code without its description.
     """
     documents = list(documents)
     contexts = tokenizer([document.context for document in documents], split_special_tokens=True)["input_ids"]
     texts = tokenizer([document.text for document in documents], split_special_tokens=True)["input_ids"]
     blocks: list[TokenSequence] = []
-    ids: list[int] = []
-    labels: list[int] = []
-
-    def close_block() -> None:
-        blocks.extend(
-            {"input_ids": ids[i : i + context], "labels": labels[i : i + context]} for i in range(0, len(ids), context)
-        )
-        ids.clear()
-        labels.clear()
-
+    with_room: list[list[TokenSequence]] = [[] for _ in range(context)]  # blocks by the tokens that they can still take
     for before, text in zip(contexts, texts, strict=True):
-        text = [*text, tokenizer.eos_token_id]
-        if len(ids) + len(before) + len(text) > context:
-            close_block()
-        ids.extend(before + text)
-        labels.extend([-100] * len(before) + text)
-    close_block()
-    if len(blocks) < 2:
-        raise UserError(f"The corpus fills {len(blocks)} block of context={context} tokens; at least 2 are needed.")
+        ids = [*before, *text, tokenizer.eos_token_id]
+        labels = [-100] * len(before) + ids[len(before) :]
+        for start in range(0, len(ids), context):
+            piece = ids[start : start + context]
+            room = next((room for room in range(len(piece), context) if with_room[room]), context)
+            if room == context:
+                block: TokenSequence = {"input_ids": [], "labels": []}
+                blocks.append(block)
+            else:
+                block = with_room[room].pop()
+            block["input_ids"] += piece
+            block["labels"] += labels[start : start + context]
+            with_room[room - len(piece)].append(block)
     return blocks

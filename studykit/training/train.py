@@ -28,9 +28,9 @@ from studykit.study.training_parameters import Training
 from studykit.training.base import fast_precision, half_precision
 from studykit.training.batches import Collator, TokenSequence, require_packable
 from studykit.training.cross_validation import StopAt, chosen_step, with_curve
+from studykit.training.optimizers import MUON, OPTIMIZERS, require_optimizer
 from studykit.training.result import LogEntry, TrainingResult
 from studykit.training.trainer import (
-    OPTIMIZERS,
     TRAINED_WEIGHTS_FILE,
     AdamState,
     Meter,
@@ -40,7 +40,6 @@ from studykit.training.trainer import (
     is_exhausted,
     kept_step,
     peak_memory_mb,
-    require_optimizer,
     step_of,
 )
 
@@ -58,7 +57,7 @@ class TrainingSettings:
     batch_size: int = 16  # examples per forward pass
     gradient_accumulation: int = 1  # forward passes per optimizer step
     warmup_ratio: float = 0.03  # share of the steps in which the learning rate rises
-    optimizer: str = "adamw"  # a key of OPTIMIZERS
+    optimizer: str = "adamw"  # a key of OPTIMIZERS, or MUON
     weight_decay: float = 0.0
     eval_every: int = 20  # optimizer steps between evaluations
     patience: int = 0  # evaluations in a row without a better loss after which it stops; 0: it never stops early
@@ -177,7 +176,7 @@ def training_arguments(
         learning_rate=p.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=round(p.warmup_ratio * steps),
-        optim=OPTIMIZERS[p.optimizer],
+        optim=OPTIMIZERS.get(p.optimizer, OPTIMIZERS["adamw"]),
         weight_decay=p.weight_decay,
         max_grad_norm=p.max_grad_norm,
         adam_beta2=p.adam_beta2,
@@ -266,6 +265,7 @@ def train(
         keep=p.keep,
         select_on=p.select_on,
         use_fold=use_fold,
+        muon=p.optimizer == MUON,
     )
     trainer.remove_callback(PrinterCallback)
     run_to_end(trainer, resumed, end, p)

@@ -27,18 +27,11 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from studykit.errors import UserError
 from studykit.runs.files import fsync, write_json
 from studykit.training.batches import label_logits, token_losses
+from studykit.training.optimizers import MuonWithAdamW
 from studykit.tuners import value_deviation
 
 TRAINED_WEIGHTS_FILE = "trained.safetensors"  # the trainable parameters, in every checkpoint
 AdamState = dict[str, dict[str, Tensor]]  # parameter -> its state in AdamW: step, exp_avg, exp_avg_sq ...
-# The studies' words for Trainer's. In 8 bits, bitsandbytes keeps the state of tensors with fewer than 4096 entries
-# (biases, narrow adapters) in fp32.
-OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_8bit",
-    "paged_adamw_32bit": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
 
 
 class StudyTrainer(Trainer):
@@ -52,6 +45,7 @@ class StudyTrainer(Trainer):
         keep: the step whose weights are kept: best, best_after_start or last. `TrainerState.best_global_step` holds it.
         select_on: the measure by which a step is better: loss or exact_match.
         use_fold: prepares the model for the rows of a fold, see `cross_fit`; 0: for all rows.
+        muon: whether the optimizer is `MuonWithAdamW`.
     """
 
     model: Any  # Trainer takes it for optional
@@ -66,12 +60,13 @@ class StudyTrainer(Trainer):
         keep: str = "last",
         select_on: str = "loss",
         use_fold: Callable[[int], None] | None = None,
+        muon: bool = False,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
         self.late_regularizer = late_regularizer
-        self.keep, self.select_on = keep, select_on
+        self.keep, self.select_on, self.muon = keep, select_on, muon
         self.use_fold, self.parts = use_fold, 1  # parts: of the batch, one for each fold in it
         # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
@@ -79,6 +74,10 @@ class StudyTrainer(Trainer):
         self.fallback: set[int | None] = set()  # the last checkpoint, and the one with the weights to keep until then
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.muon:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            self.optimizer: Any = MuonWithAdamW(self.model, self.args.learning_rate, betas)
+            return self.optimizer
         optimizer = super().create_optimizer(model)
         for name, parameter in self.model.named_parameters():
             if name in self.adam_state:
@@ -228,29 +227,6 @@ def step_of(checkpoint: Path) -> int:
 def kept_step(checkpoint: Path) -> int:
     """Returns the step whose weights were to be kept when a checkpoint was written."""
     return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]
-
-
-def require_optimizer(name: str) -> None:
-    """Raises UserError unless an optimizer, named by a key of OPTIMIZERS, works on this machine."""
-    if name == "adamw":
-        return
-    if name.startswith("paged") and not torch.cuda.is_available():
-        raise UserError(
-            f"optimizer is {name!r}, whose state may leave the GPU, but this machine has no CUDA device; adamw or "
-            "adamw_8bit is accepted here."
-        )
-    weight = nn.Parameter(torch.zeros(4096, device="cuda" if torch.cuda.is_available() else "cpu"))
-    weight.grad = torch.ones_like(weight)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-
-        AdamW8bit([weight]).step()
-    except Exception as error:  # a library that was built for another machine may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"optimizer is {name!r}, which bitsandbytes cannot run on this machine ({reason}); adamw is accepted "
-            "everywhere."
-        ) from None
 
 
 class Progress(ProgressCallback):

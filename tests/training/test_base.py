@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections import Counter
 from functools import cache
 from types import SimpleNamespace
 
@@ -81,25 +82,49 @@ DOCUMENTS = st.lists(st.tuples(st.text("ab# \n", max_size=9), st.text("ab12 \n",
 
 
 @settings(max_examples=40, deadline=None)
-@given(DOCUMENTS, st.integers(8, 40))
-def test_blocks_hold_the_documents_in_order_with_no_loss_on_contexts(texts, context):
+@given(DOCUMENTS, st.integers(64, 90))
+def test_blocks_hold_every_document_whole_with_no_loss_on_contexts(texts, context):
     documents = [Document(before, text + "ab" * 8, "lua", "code") for before, text in texts]
     blocks = pretraining.packed_blocks(documents, tokenizer(), context)
     assert all(0 < len(block["input_ids"]) == len(block["labels"]) <= context for block in blocks)
-    where = [(n, i, label) for n, b in enumerate(blocks) for i, label in zip(b["input_ids"], b["labels"], strict=True)]
+    held = Counter(pair for block in blocks for pair in cut_at_ends(block))
+    wanted: Counter = Counter()
     for document in documents:
         before, text = (tokenizer()(part)["input_ids"] for part in (document.context, document.text))
         text = [*text, tokenizer().eos_token_id]
-        own, where = where[: len(before + text)], where[len(before + text) :]
-        assert [i for _, i, _ in own] == before + text
-        assert [label for _, _, label in own] == [-100] * len(before) + text
-        assert len(own) > context or len({n for n, _, _ in own}) == 1, "a document that fits is not cut"
-    assert not where
+        wanted[tuple(before + text), (-100,) * len(before) + tuple(text)] += 1
+    assert held == wanted
 
 
-def test_a_corpus_below_two_blocks():
-    with pytest.raises(UserError, match="fills 1 block of context=99 tokens"):
-        pretraining.packed_blocks([Document("", "ab", "lua", "code")], tokenizer(), 99)
+def test_a_document_longer_than_a_block_is_cut():
+    document = Document("# ab", "1" * 20, "lua", "code")
+    before, text = (tokenizer()(part)["input_ids"] for part in (document.context, document.text))
+    blocks = pretraining.packed_blocks([document], tokenizer(), 8)
+    ids = [*before, *text, tokenizer().eos_token_id]
+    assert [block["input_ids"] for block in blocks] == [ids[i : i + 8] for i in range(0, len(ids), 8)]
+    assert [label for block in blocks for label in block["labels"]] == [-100] * len(before) + ids[len(before) :]
+
+
+def cut_at_ends(block):
+    """A block's pieces, each up to its end token."""
+    ids, labels, start = block["input_ids"], block["labels"], 0
+    for at, token in enumerate(ids, 1):
+        if token == tokenizer().eos_token_id or at == len(ids):
+            yield tuple(ids[start:at]), tuple(labels[start:at])
+            start = at
+
+
+def test_blocks_are_filled():
+    """Documents of 39 tokens go into the blocks of 100 in which those of 59 lie."""
+    documents = [Document("", "ab" * n, "lua", "code") for n in [29, 29, 29, 19, 19, 19]]
+    lengths = [len(block["input_ids"]) for block in pretraining.packed_blocks(documents, tokenizer(), 100)]
+    sizes = [len(tokenizer()(document.text)["input_ids"]) + 1 for document in documents]
+    assert len(lengths) == 3 and set(lengths) == {sizes[0] + sizes[-1]}
+
+
+def test_a_corpus_of_one_document():
+    with pytest.raises(UserError, match="The corpus has 1 document; at least 2 are needed"):
+        pretraining.split_blocks([Document("", "ab", "lua", "code")], tokenizer(), 99)
 
 
 # The corpus

@@ -65,10 +65,11 @@ def test_held_out_blocks_are_the_last_and_few():
     documents = pretraining.corpus(p)
     tokenizer = train_tokenizer((d.text for d in documents), 300)
     train, held_out = pretraining.split_blocks(documents, tokenizer, 64)
-    assert len(held_out) == min(64, (len(train) + len(held_out)) // 50)
+    assert 0 < len(held_out) <= 64
     ids = [token for block in held_out for token in block["input_ids"]]
-    assert ids[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(ids, skip_special_tokens=True).endswith(documents[-1].text)
+    read = tokenizer.decode(ids, skip_special_tokens=True)
+    assert documents[-60].text in read and documents[-61].text not in read
+    assert len(held_out) < len(train) / 40
 
 
 def test_the_probe_asks_what_no_corpus_holds(made):
