@@ -238,7 +238,7 @@ def _permuted(
         new = dict(zip(languages, (languages[i] for i in rng.permutation(len(languages))), strict=True))
         of_studies = [[(new[one.target], new[name]) for name in one.names] for one in studies]
         # A language that is never a target has no row of its own: its column stands in.
-        values = [[np.mean(cells.get(pair) or cells[pair[::-1]]) for pair in pairs] for pairs in of_studies]
+        values = [[float(np.mean(cells.get(pair) or cells[pair[::-1]])) for pair in pairs] for pairs in of_studies]
         found.append([_standard(of_study) for of_study in values])
     return np.array(found)
 

@@ -296,6 +296,9 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     if stage == "data" and name in {*run_names.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
         task = "summarization" if name == "reference" else "commit"
         on, wide = {"path": "rows"}, wide | {"task": task, "data": {"path": "rows"}}
+    if name.startswith("kinship"):
+        on = {"kinship": [1, 0.5]}
+        wide |= {"members": ["kin", "stranger"], "target": "made", "data": on}
     if name == "shots":
         wide |= {"base": "owner/name", "methods": [*METHODS, "fewshot"]}
     if stage == "evaluate" and name in ("samples", "pass_k"):
@@ -306,7 +309,7 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
              "reduction_factor": 4.0, "hidden_size": 64, "heads": 6, "confidence": 0.9, "baseline": "base",
              "shares": [0.6, 0.2, 0.2], "format": "prepared", "split_by": "file", "pass_k": [2],
              "truncation": "end", "end_of_target": "newline_eos", "budget": "single", "weights": "bf16", "head": "source",
-             "reference": "docstring", "mute": "none", "contrasts": [["base", "lora"]],
+             "kinship": [1, 0.25], "kinship_in": "structure", "reference": "docstring", "mute": "none", "contrasts": [["base", "lora"]],
              "interactions": [["lora", "base", "bottleneck", "base"]]}  # fmt: skip
     value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
