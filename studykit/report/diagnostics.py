@@ -1,4 +1,4 @@
-"""Signs that a fusion went wrong, with the evidence for each and advice on what to try.
+"""Diagnostics: signs that a fusion went wrong, with the evidence for each and advice on what to try.
 
     loss does not fall      validation loss of the first phase (AdvFusion's phase 1, another fusion's only one)
     drop after phase 2      loss with the target's adapter restored and trained on, against phase 1's without it

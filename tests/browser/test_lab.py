@@ -177,7 +177,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     page.fill(".studykit-prompt textarea", "count to 2 in lua, my own words\n")
     page.fill(".studykit-completion textarea", "lua: 0 1")
     page.click(".jupyter-widgets.widget-toggle-button:text-is('lua')")
-    page.click(".jupyter-button:text-is('Read')")
+    page.click(".jupyter-button:text-is('Run model')")
     own = InLab(page, "Own text")
     assert own.frame.locator("[id^=chip-a-]").count() == 2, "as trained, and muted"
     assert own.frame.get_attribute("#tab-compare", "aria-selected") == "true"
@@ -190,7 +190,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     own.frame.fill("#choose-query", "my own words")
     assert "match the search" in own.caption()
     page.select_option(".widget-dropdown:has(label:text-is('Phase')) select", "phase 1")
-    page.click(".jupyter-button:text-is('Read')")
+    page.click(".jupyter-button:text-is('Run model')")
     page.wait_for_selector("figcaption:has-text('phase 1: n = 1 text')", timeout=30_000)
     other = page.locator("td:text-matches('^\\\\d\\\\.\\\\d{4}$')").all_text_contents()
     assert len(other) == 1 and other[0] not in losses, "phase 1 begins with its own mask, and is read as trained"

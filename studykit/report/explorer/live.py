@@ -204,7 +204,7 @@ def bench(base: str | Path, data: str | Path, fusion_runs: Sequence[str | Path],
     checkpoint = w.Dropdown(options=list(reader.params), description="Checkpoint", layout=w.Layout(width="30rem"))
     phase = w.Dropdown(options=reader.phases(first), description="Phase")
     silent = w.HBox([w.Label("Mute", layout=w.Layout(margin="2px 10px 2px 54px"))], layout=flow)
-    button, now, out = w.Button(description="Read", button_style="primary", icon="play"), w.Label(), w.Output()
+    button, now, out = w.Button(description="Run model", button_style="primary", icon="play"), w.Label(), w.Output()
     for box in (prompt, completion, checkpoint):
         box.add_class(f"studykit-{box.description.lower()}")
 
