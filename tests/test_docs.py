@@ -73,7 +73,7 @@ def test_quoted_messages_are_those_of_the_library():
 
 
 def published(name: str) -> list[dict[str, str]]:
-    with (ROOT / "docs/published" / name).open(encoding="utf-8") as file:
+    with (ROOT / "studykit/report/published" / name).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

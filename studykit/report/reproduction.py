@@ -1,6 +1,6 @@
 """Published statements beside ours: which method is better, and how much attention the target's own adapter gets.
 
-The statements are in docs/published: claims.csv says of two methods which is better on a task, own_attention.csv holds
+Two files lie beside this module. claims.csv says of two methods which is better on a task, and own_attention.csv has
 the fusion weights of released figures. docs/reproduction.md says what they are worth.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from studykit.report.verdicts import difference_unit, signed
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
 
+PUBLISHED = Path(__file__).parent / "published"
 LAYERS = 12  # of the published figures, which are of CodeBERT
 DOUBTFUL = "python"  # the target whose two published panels are one matrix with two columns exchanged
 AGREEMENT: dict[Direction, str] = {"better": "agrees", "worse": "contradicts", "undecided": "undecided"}
@@ -115,5 +117,5 @@ def own_attention_table(summaries: Mapping[str, AttentionSummary]) -> list[dict[
 
 
 def _published(name: str) -> list[dict[str, str]]:
-    with (files.home() / "docs/published" / name).open(encoding="utf-8", newline="") as file:
+    with (PUBLISHED / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from studykit.attention.summary import AttentionSummary
@@ -12,7 +10,6 @@ from studykit.report import reproduction
 from tests import made_runs
 from tests.made_records import made_record
 from tests.made_scores import method
-from tests.project import ROOT
 from tests.report.test_pooled import results
 
 
@@ -20,7 +17,6 @@ from tests.report.test_pooled import results
 def home(tmp_path, monkeypatch):
     """A project with a data run and an evaluation of translations into Lua."""
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    shutil.copytree(ROOT / "docs/published", tmp_path / "docs/published")
     data = {"task": "translation", "language": "", "target": "lua", "members": ["go", "lua"]}
     made_runs.finish(tmp_path / "runs/data/x-0123456789", "data", data)
     evaluation = {"data": "runs/data/x-0123456789", "language": "lua"}
