@@ -24,7 +24,7 @@ from studykit.workflow.time_left import STARTUP, describe_time_left, drawing_sec
 REFRESH = 0.5  # seconds between two looks at the files
 CALM = 5.0  # seconds for which the time left stays as it was told
 MAX_LINES = 12  # running runs that the rewritten lines list, at most
-QUIET = 60.0  # seconds at work after which a run has lines in a pipe before it ends: one per quarter of its steps
+QUIET = 60.0  # seconds without a line in a pipe after which a training has one for another quarter of its steps
 AT_WORK = ("starting", "running")
 
 
@@ -37,6 +37,7 @@ class _View:
         self.states: dict[Run, str] = {}
         self.started: dict[Run, float] = {}
         self.quarters: dict[Run, int] = {}
+        self.told = time.monotonic()  # when there was something new
         self.startups: list[float] = []  # seconds that notebooks took to start
         self.ended: dict[Run, tuple[float, str]] = {}
         self._left: tuple[float, str] = -math.inf, ""  # the time left as it was told, and when
@@ -65,6 +66,7 @@ class _View:
                 if count
                 else f"all {len(self.planned)} runs exist; those that are out of date are run again"
             )
+        self.told = time.monotonic() if lines else self.told
         return lines
 
     def remaining(self) -> tuple[dict[Run, str], int]:
@@ -100,8 +102,8 @@ class _View:
         return self._left[1]
 
     def _quarter(self, run: Run) -> list[str]:
-        """A line once a training that takes long has passed another quarter of its steps."""
-        if time.monotonic() - self.started.get(run, self.since) < QUIET or not (step := training_step(run)):
+        """A line once a training has passed another quarter of its steps, where nothing was told for a minute."""
+        if time.monotonic() - self.told < QUIET or not (step := training_step(run)):
             return []
         quarter, before = int(4 * step.share), self.quarters.get(run, 0)
         self.quarters[run] = quarter
@@ -133,7 +135,8 @@ def follow(command: subprocess.Popen, planned: list[Run], at_a_time: int, out: T
         else:
             clock = time.strftime("%H:%M:%S")
             for line in lines:
-                totals = f" ({seen.totals(at_a_time, gpus)})" if " done in " in line else ""
+                has_totals = " done in " in line or " step " in line
+                totals = f" ({seen.totals(at_a_time, gpus)})" if has_totals else ""
                 out.write(f"{clock} {line}{totals}\n")
         out.flush()
         if code is not None:
