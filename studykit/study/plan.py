@@ -95,7 +95,12 @@ class StudyRuns:
         self.cross_validated = {study.target} if study.data.valid == "k_fold" else set()
         languages = study.members_are == "languages" and study.data.kinship is None
         read = self.members if languages else list(fields.POLYGLOT)
-        weights = {"base": study.base, "quantization": study.quantization, "dtype": study.base_dtype}
+        weights = {
+            "base": study.base,
+            "quantization": study.quantization,
+            "dtype": study.base_dtype,
+            "task": study.task,
+        }
         base = self.add("base_model", **weights, languages=read, target=read[-1])
         data = self.add(
             "data",

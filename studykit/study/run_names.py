@@ -62,7 +62,9 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
     """Sets every parameter without effect on this run to its default, so that it does not split equal runs."""
     silent: set[str] = set()
     if stage == "base_model" and values["base"] != "scratch":  # nothing is trained: the recipe has no effect
-        silent = set(values) - {"base", "quantization", "dtype", "out"}
+        silent = set(values) - {"base", "quantization", "dtype", "task", "out"}
+    elif stage == "base_model":
+        silent = {"task"}
     elif stage == "data":
         silent = (set() if values["path"] else FILE_PARAMETERS) | (set() if values["kinship"] else {"kinship_in"})
         if values["task"] != "commit":

@@ -20,11 +20,13 @@ from transformers import (
     set_seed,
 )
 
+from studykit.data.builtin import rows_by_language
 from studykit.data.corpus import Document, builtin_documents, documented, file_documents
 from studykit.data.polyglot import LANGUAGES, programs
 from studykit.errors import UserError
 from studykit.runs.store import OpenRun
 from studykit.study.parameters import BaseModelParams
+from studykit.study.templates import TEMPLATES
 from studykit.training.base import (
     BaseDescription,
     load_base,
@@ -42,7 +44,7 @@ from studykit.training.train import TrainingSettings, tokens_per_second, train
 EVALUATIONS = 6  # of the validation loss, in one training of a base
 ADAM_BETA2 = 0.95  # usual where a model is trained from scratch; adapters keep Adam's default
 HELD_OUT = 64  # blocks on which the validation loss is measured, at most
-PROBES = 16  # programs per language; an adopted base, which may be slow, gets 2
+PROBES, FEW_PROBES = 16, 2  # programs per language: of a base from scratch, and of an adopted one, which may be slow
 PROBE_TOKENS = 80  # new tokens of a completion, at most; a reference has fewer
 
 
@@ -150,24 +152,43 @@ def save_description(model: PreTrainedModel, weights: str, p: BaseModelParams, r
 
 
 def probe(model: PreTrainedModel, tokenizer, p: BaseModelParams) -> list[ProbeRow]:
-    """Lets the base complete comments that describe programs whose structures no corpus holds.
+    """Lets the base complete prompts that are made of programs whose structures no corpus holds.
 
-    Prompts have the form of the documented code in the embedded corpus. Languages that the kit cannot write are left
-    out.
+    A base from scratch completes comments that describe a program, as in its corpus. One from elsewhere gets prompts of
+    the study's task. Languages that the kit cannot write are left out.
     """
-    count = PROBES if p.base == "scratch" else 2
-    rows: list[Any] = []  # of ProbeRow, without the completions at first
-    for number, program in enumerate(programs(count, seed=0, split="valid")):
-        for language in p.languages or LANGUAGES:
-            if language in LANGUAGES:
-                prompt, reference = documented(program, language)
-                rows.append({"number": number, "language": language, "prompt": prompt, "reference": reference})
+    languages = [language for language in p.languages or LANGUAGES if language in LANGUAGES]
+    rows: list[Any] = _comments(languages) if p.base == "scratch" else _task_prompts(p.task, languages)
     prompts = [row["prompt"] for row in rows]
     completions = generate(model, tokenizer, prompts, Decoding(PROBE_TOKENS), batch_size=32)
     for row, completion in zip(rows, completions, strict=True):
         same = completion.text.strip() == row["reference"].strip()
         row |= {"completion": completion.text, "same": same, "ended": completion.finished}
     return rows
+
+
+def _comments(languages: list[str], count: int = PROBES) -> list[dict[str, Any]]:
+    """The prompts and references of comments that describe programs."""
+    return [
+        {"number": number, "language": language}
+        | dict(zip(("prompt", "reference"), documented(program, language), strict=True))
+        for number, program in enumerate(programs(count, seed=0, split="valid"))
+        for language in languages
+    ]
+
+
+def _task_prompts(task: str, languages: list[str]) -> list[dict[str, Any]]:
+    """Two prompts of a task and their targets in each language; comments where no built-in rows have the task."""
+    if task == "naming":
+        return _comments(languages, FEW_PROBES)
+    sizes = {language: {"train": 0, "valid": FEW_PROBES, "test": 0} for language in LANGUAGES}
+    rows = rows_by_language(task, list(LANGUAGES), sizes, TEMPLATES[task], seed=0)
+    return [
+        {"number": number, "language": language, "prompt": row.prompt, "reference": row.target}
+        for number in range(FEW_PROBES)
+        for language in languages
+        for row in (rows[language]["valid"][number],)
+    ]
 
 
 def probe_counts(probe: Sequence[ProbeRow]) -> list[dict]:

@@ -109,6 +109,17 @@ def test_a_checkpoint_is_adopted_by_its_name(made, tmp_path, monkeypatch, quanti
     assert type(again) is type(model) and len(pretraining.probe(model, tokenizer, p)) == 2 * 6
 
 
+def test_a_checkpoint_is_shown_prompts_of_the_studys_task(made):
+    model, tokenizer, _, _ = made
+    marks = {"commit": "### Diff:\n", "translation": "### Code written in", "summarization": "### Response:\n"}
+    for task, mark in marks.items():
+        p = check("base_model", {"base": "./mine", "task": task, "languages": ["go", "lua"]})
+        rows = pretraining.probe(model, tokenizer, p)
+        assert [row["language"] for row in rows] == ["go", "lua"] * 2 and all(mark in row["prompt"] for row in rows)
+    named = pretraining.probe(model, tokenizer, check("base_model", {"base": "./mine", "task": "naming"}))
+    assert named[0]["prompt"].startswith("# Python: ") and len(named) == 2 * 6
+
+
 def test_a_base_that_is_not_there(tmp_path):
     p = check("base_model", {"base": str(tmp_path / "absent")})
     with pytest.raises(UserError, match="cannot be read"):
