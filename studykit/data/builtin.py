@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from studykit.data.checks import CipherCheck
+from studykit.data.diffs import unified_diff
 from studykit.data.polyglot import PolyglotProgram, programs
 from studykit.data.polyglot.commits import commit
 from studykit.data.polyglot.kin import Kin
 from studykit.data.prompts import render_prompt
-from studykit.data.readers.commitpackft import unified_diff
 from studykit.data.rows import Row, Rows
 from studykit.data.splits import SPLITS
 from studykit.study.fields import POLYGLOT

@@ -117,7 +117,7 @@ def test_commits(tmp_path):
 
 def test_the_context_of_a_diff():
     old = "".join(f"{n}\n" for n in range(9))
-    from studykit.data.readers.commitpackft import unified_diff
+    from studykit.data.diffs import unified_diff
 
     for context in (0, 1, 3, 99):
         said = unified_diff(old, old.replace("4", "x"), "a", "b", context).split("\n")[3:]

@@ -8,9 +8,9 @@ forks among them, so all of them are joined.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 
+from studykit.data.diffs import unified_diff
 from studykit.data.rejects import BadRow, text
 from studykit.data.request import Example, Location, ReadRequest
 from studykit.data.rows import Row
@@ -35,14 +35,3 @@ def rows(raw: dict, location: Location, request: ReadRequest) -> Iterator[Exampl
     }[request.split_by]
     prompt = request.prompt("commit", {"diff": diff, "language": language})
     yield Example(Row(commit, language, prompt.text, subject, prompt.body), location.line, location.split, tuple(units))
-
-
-def unified_diff(before: str, after: str, old: str, new: str, context: int = 3) -> str:
-    """Returns a unified diff as git writes it, with `context` lines around each change, without trailing newline."""
-    return "\n".join(difflib.unified_diff(_lines(before), _lines(after), old, new, n=context, lineterm=""))
-
-
-def _lines(text: str) -> list[str]:
-    """Lines that end at "\\n" alone; a last one without it says so, since that may be all that a commit changes."""
-    *lines, last = text.split("\n")
-    return [*lines, f"{last}\n\\ No newline at end of file"] if last else lines
