@@ -1,10 +1,10 @@
 """Does attention find what is alike? Ranks of a study's sources by similarity against ranks by what a fusion did.
 
 Every study of a family has a target and sources. For each source there are similarities to the target (see
-`similarity`; `known` where languages are made, and `position`, the place in the fusion, which means nothing and whose
-correlations should be about 0) and **outcomes**: the attention that it gets, its worth, the loss of its adapter on the
-target's rows. Spearman's rank correlation of the two over the sources is one number per study; a study with five
-sources says almost nothing alone (only a perfect order has p < 0.05), so its mean over the studies counts:
+`similarity`; `known` where languages are made, and `position`, the place in the fusion, which means nothing) and
+**outcomes**: the attention that it gets, its worth, the loss of its adapter on the target's rows. Spearman's rank
+correlation of the two over the sources is one number per study. A study with five sources says almost nothing alone
+(of the 120 orders, only the perfect one and its reverse have p < 0.05), so the mean over the studies counts:
 
 - its interval is Student's t over the studies;
 - its p is that of a permutation test. Where the studies have one target, the sources of each change places (Fisher's
@@ -38,6 +38,7 @@ from studykit.training.base import load_base, load_tokenizer
 from studykit.training.result import AdapterTrainingResult, TrainingResult
 
 DRAWS = 5000  # of permutations
+TRUTH = "known kinship"  # with which every measure of similarity is checked
 TRANSFER = "adapter's loss on the target's rows, negated"  # so that more is better
 QUALITY = "adapter's loss on its own rows, negated"
 
@@ -98,12 +99,15 @@ def sources_of(p: GatherParams, attended: Callable[[str], Mapping[str, Mapping[s
         target, members = finished_run(fusion).params["target"], finished_run(fusion).params["members"]
         names = [name for name in members if name != target]
         similar = _similarities(p, study, names, target, fusion, bases)
+        outcomes = _outcomes(params, attended)
+        if "known" in similar:
+            outcomes[TRUTH] = dict(similar["known"])
         of_study = Sources(
             study=study,
             target=target,
             names=names,
             similarity=_complete(similar, names),
-            outcomes=_complete(_outcomes(params, attended), names),
+            outcomes=_complete(outcomes, names),
         )
         found.append(of_study)
     return found
@@ -198,7 +202,7 @@ def rank(
                     outcome=outcome,
                     by_study={one.study: value for one, value in zip(studies, found, strict=True) if value == value},
                     mean=mean,
-                    interval=None if mean is None or math.isnan(half) else Interval(low=mean - half, high=mean + half),
+                    interval=_interval(mean, half),
                     p=_p(permuted, studies, outcome, mean),
                     partial=float(np.mean(partial)) if partial and outcome != QUALITY else None,
                     first=float(np.mean([_is_first(one, measure, outcome) for one in studies])),
@@ -241,6 +245,13 @@ def _permuted(
         values = [[float(np.mean(cells.get(pair) or cells[pair[::-1]])) for pair in pairs] for pairs in of_studies]
         found.append([_standard(of_study) for of_study in values])
     return np.array(found)
+
+
+def _interval(mean: float | None, half: float) -> Interval | None:
+    """The interval of a correlation, which ends at -1 and 1."""
+    return (
+        None if mean is None or math.isnan(half) else Interval(low=max(-1.0, mean - half), high=min(1.0, mean + half))
+    )
 
 
 def _p(permuted: np.ndarray, studies: Sequence[Sources], outcome: str, mean: float | None) -> float:

@@ -240,7 +240,7 @@ def test_a_family_of_made_languages_is_ranked_by_its_known_kinship(tmp_path):
     assert found["missing"] == ["syntax"], "made languages have no grammar"
     ranked = {(one["measure"], one["outcome"]): one for one in found["ranked"]}
     outcomes = {"weight", "norm-weighted share", "worth"}
-    assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 6 * 5
+    assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 6 * 6
     position = ranked["position", "weight, advfusion_exclude"]
     assert list(position["by_study"].values()) == [position["mean"]]
     assert "Does attention find what is alike?" in only(home, "reports/quickstart/07_gather-*.html").read_text()
