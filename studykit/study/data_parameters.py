@@ -25,7 +25,11 @@ class BaseModelParams(Section):
         "auto",
         "The base's weights, unless quantized, are in fp32, in bf16, or in bf16 on a GPU that is fast with it (auto).",
     )
-    task: Task = role("generation", "A base from elsewhere is shown prompts of this task, made of built-in programs.")
+    task: Task = role(
+        "generation",
+        "A base from elsewhere is shown prompts, made of built-in programs, of this task: generation, translation, "
+        "commit, summarization or naming.",
+    )
     languages: Planned[list[str]] = role(None, "These are all languages of the study, the target last.")
     target: Planned[str] = role(None, "This is the low-resource language.")
     corpus: str = Field(
