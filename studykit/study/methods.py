@@ -241,6 +241,7 @@ def title(word: str) -> str:
             "base": "the base alone",
             FEW_SHOT: "the base with examples before the prompt",
             "full": "all weights of the base",
+            "lora": "LoRA adapter",
         }.get(method.name, f"{method.name} adapter")
         return {
             "long": f"{kind}, trained for as many steps as members and fusion together",

@@ -59,13 +59,13 @@ def test_a_control_says_what_it_changes(word, parts):
 
 
 @pytest.mark.parametrize("word, title", {
-    "base": "the base alone", "lora": "lora adapter", "adapterfusion": "AdapterFusion",
+    "base": "the base alone", "lora": "LoRA adapter", "adapterfusion": "AdapterFusion",
     "advfusion_none": "AdvFusion, two phases without a mask",
     "advfusion_exclude-lora-lowrank@python": "AdvFusion, mask exclude, lora members, low rank, Python hidden first",
     "adapterfusion~lua^random": "AdapterFusion, without Lua, random sources", "merge": "merge",
     "average~sources": "average, without the sources",
     "transfer": "bottleneck adapter of the best source, as it is",
-    "lora_long": "lora adapter, trained for as many steps as members and fusion together",
+    "lora_long": "LoRA adapter, trained for as many steps as members and fusion together",
 }.items())  # fmt: skip
 def test_a_word_has_a_title_for_readers(word, title):
     assert methods.title(word) == title

@@ -176,7 +176,7 @@ def change_panels(
             is not in the fusion. Cells are means over the S seeds; those whose seeds differ in sign are in brackets.
     """
     panels = [(f"{method}\n{reference}", one) for reference, by in changes.items() for method, one in by.items()]
-    columns = min(4, max(map(len, changes.values())))
+    columns = min(5 if len(members) <= 4 else 4, max(map(len, changes.values())))
     per_row = -(-max(map(len, changes.values())) // columns)
     limit = max(0.05, *(float(np.nanmax(np.abs(one.mean(0)))) for _, one in panels))
     depth, seeds = max(one.shape[1] for _, one in panels), max(len(one) for _, one in panels)
