@@ -18,6 +18,7 @@ from studykit.data.polyglot import LANGUAGES
 from studykit.errors import UserError
 from studykit.study.parameters import check
 from studykit.training.pretraining import train_tokenizer
+from tests import made_runs
 
 TASKS = ("generation", "translation", "commit", "summarization")
 SIZES = {"source_examples": 60, "target_examples": 12, "valid_examples": 15, "test_examples": 40}
@@ -98,6 +99,7 @@ def test_rows_survive_their_files(tmp_path):
     rows = copy.deepcopy(rows_of("generation"))
     rows["lua"]["train"][0] = replace(rows["lua"]["train"][0], stop=("\u2028 \U0001f600 \r\n",))
     data_rows.write_rows(tmp_path / "rows", rows)
+    made_runs.finish(tmp_path, "data", {"target": "lua"})
     assert all(
         data_rows.DataRun(tmp_path).rows(x, split) == rows[x][split] for x in rows for split in data_splits.SPLITS
     )

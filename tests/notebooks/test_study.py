@@ -225,7 +225,7 @@ gather: {similarity: [known, position, tokens, tokenizer, programs, syntax, outp
 base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
 data: {kinship: [1, 0.5, 0], source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
 adapter: {steps: 6, target_steps: 4, eval_every: 6, batch_size: 4}
-fusion: {steps: 4, eval_every: 2, batch_size: 4}
+fusion: {steps: 4, eval_every: 2, batch_size: 4, learning_rate: 0.1, keep: last}
 evaluate: {sources: [], max_new_tokens: 8, batch_check: 0}
 fusion_attention: {samples: 4}
 compare: {resamples: 2000}

@@ -307,7 +307,7 @@ def test_one_who_only_looks_at_a_lock_is_no_writer(home, capsys, seconds):
     closing = probed(home, seconds)
     with opened(wait=5):
         closing.join()
-    assert ("waiting for another process" in capsys.readouterr().out) == (seconds > locks.NOTICE_AFTER)
+    assert ("(another process); waiting for it" in capsys.readouterr().out) == (seconds > locks.NOTICE_AFTER)
 
 
 def test_a_lock_that_was_moved_away_is_not_waited_for(home):

@@ -60,7 +60,9 @@ def fusion_run(home, model, runs: dict, phases: tuple[str, ...]):
         fusions.save_fusion(model, place / phase)
         expected[phase] = logits(model.train().eval())
     fusions.save_members(place, members(runs))
-    made_runs.finish(place, "fusion", {"base": runs["base"], "placebo": "none"})
+    method = "advfusion" if "phase1" in expected else "adapterfusion"
+    params = {"members": members(runs), "target": "lua", "method": method, "head": "none", "placebo": "none"}
+    made_runs.finish(place, "fusion", {"base": runs["base"]} | params)
     return place, expected
 
 

@@ -169,7 +169,8 @@ def run_of(directory, quantization="none", **kind):
     return directory
 
 
-ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "seed": 0, "init_seed": "shared"}
+ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "seed": 0, "init_seed": "shared",
+           "train_embeddings": False}  # fmt: skip
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bf16 or not, whatever the CPU does")

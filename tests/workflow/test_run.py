@@ -237,7 +237,7 @@ def test_two_studies_of_one_name_are_refused(home, command):
     (home / "params/broken.yaml").write_text("study: [")
     for name in ("tiny", "copy"):
         (home / f"params/{name}.yaml").write_text(STUDY)
-    with pytest.raises(UserError, match=r"params/copy.yaml and params/tiny.yaml both have study: tiny"):
+    with pytest.raises(UserError, match=r"params/copy.yaml and params/tiny.yaml both have the name study: tiny"):
         command()
     assert not (home / "reports").exists()
     (home / "params/tiny.yaml").write_text(STUDY.replace("study: tiny", "study: tiny_2"))
