@@ -59,7 +59,7 @@ KINDS = ("Ctrl-C", "SIGTERM", "SIGKILL of the command", "SIGKILL of a kernel", "
 TRAINED = ("base_model", "adapter", "fusion")  # stages that are waited for
 TOGETHER = 5  # stops before the study is let to its end
 ENOUGH = 20  # stops that tell something; fewer, where more were asked for, are a failure
-ENDS = 90.0  # seconds in which a study must end by itself after a fault
+ENDS = 90.0  # seconds in which a study must end by itself after a fault, besides those that its other runs take
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ class Stop:
         if undo is None:
             undo = self._hit(command, below)
         try:
-            self.code = command.wait(ENDS)
+            self.code = command.wait(ENDS + 2 * most)
         finally:
             undo()
         asked, until = time.monotonic(), time.monotonic() + 10

@@ -176,7 +176,7 @@ def _tested(
     row_error = [] if clusters == 1 else [student.StandardError(over_rows.error, clusters - 1)]
     errors = [*row_error, student.over_seeds(by_seed)] if row_error and len(by_seed) > 1 else []
     rows_differ = over_rows.error > statistics.TIE
-    known = bool(errors) and rows_differ  # both errors: where no row differs, the error over rows is not
+    known = bool(errors) and rows_differ  # both errors: where all rows differ alike, as 0 and 100 %, theirs is not
     alpha, value = 1 - confidence, over_rows.value
     half = student.half_width(errors, alpha)
     return Contrast(
@@ -189,10 +189,8 @@ def _tested(
         clusters=over_rows.clusters,
         p=p,
         test=test,
-        p_overall=max(p, student.p_value(value, errors)) if errors else 1.0,
-        p_equivalent=(student.equivalence_p(value, margin, errors) if errors and rows_differ else 1.0)
-        if margin
-        else None,
+        p_overall=max(p, student.p_value(value, errors)) if known else 1.0,
+        p_equivalent=(student.equivalence_p(value, margin, errors) if known else 1.0) if margin else None,
         effect=effect[0],
         effect_name=effect[1],
         discordant=discordant,

@@ -388,3 +388,12 @@ def test_options_are_those_of_all_intervals():
     wide, narrow = (Resampling(confidence) for confidence in (0.99, 0.5))
     first, second = (comparison.summarize("x", "loss", STUDY["bottleneck"].checkpoints, o) for o in (wide, narrow))
     assert first.interval.low < second.interval.low < second.interval.high < first.interval.high
+
+
+def test_seeds_that_agree_to_the_last_digit_confirm_nothing():
+    """All rows fail with one method and pass with the other, in both of two trainings: no error can be estimated."""
+    of = {name: method(share, seeds=(0, 1)) for name, share in (("a", 1.0), ("b", 0.0))}
+    compared = comparison.compare(of, "pass_at_1", "b", 0.95, 2000)
+    contrast = compared.contrast("a", "b")
+    assert contrast.verdict.direction == "better" and not contrast.verdict.seeds_confirm
+    assert contrast.p_overall == 1.0 and contrast.overall_interval is None
