@@ -12,11 +12,13 @@ from studykit.evaluation.metrics.properties import format_score, less_is_better
 from studykit.evaluation.results import ComparisonResults, Contrast, MethodSummary, MetricComparison
 from studykit.report.verdicts import (
     brief,
+    difference_unit,
     interaction_sentence,
     metric_in_sentence,
     plain,
     score_interval,
     sentence,
+    signed,
     size,
     unbreakable,
 )
@@ -131,8 +133,9 @@ def hypotheses(results: ComparisonResults, target: str) -> list[str]:
 def answer(results: ComparisonResults, target: str) -> list[str]:
     """Returns the answer to the study's question in three plain sentences at most.
 
-    The first says what became of the hypothesis, by each metric that judges. The others are the difference between
-    fusing and one adapter, and what phase 2 changed, if the rows decide it.
+    The first says what became of the hypothesis, by each metric that judges, and what these seeds show if that is
+    unknown. The others are the difference between fusing and one adapter, and what the target's own adapter or phase 2
+    changed, if the rows decide it.
     """
     judged: dict[str, list[str]] = {}  # the metrics by what they say of the hypothesis
     for comparison in results.judged_by:
@@ -141,12 +144,27 @@ def answer(results: ComparisonResults, target: str) -> list[str]:
     lines = [f"**{text}**, judged by {' and by '.join(metrics)}." for text, metrics in judged.items()]
     main = results.main_comparison
     asked = by_question(main)
+    if judged and next(iter(judged)).startswith("We cannot tell"):
+        lines[0] += _seen_here(main)
     for contrast in asked.get(questions.FUSING, [] if lines else [c for some in asked.values() for c in some])[:1]:
         lines.append(plain(main, contrast))
     for comparison in results.judged_by:
-        later = by_question(comparison).get(questions.PHASE_2, [])
+        later = [
+            c for question in (questions.OWN, questions.PHASE_2) for c in by_question(comparison).get(question, [])
+        ]
         lines += [plain(comparison, contrast) for contrast in later if contrast.verdict.is_decided]
     return lines[:3]
+
+
+def _seen_here(comparison: MetricComparison) -> str:
+    """A sentence with the differences behind the hypothesis that hold on these seeds; "" where none is decided."""
+    seen: dict[str, list[str]] = {}
+    for contrast in _of_hypothesis(comparison)[0]:
+        if contrast.verdict.is_decided:
+            value = f"{contrast.method} {signed(contrast.value, comparison.metric)} {difference_unit(comparison)}"
+            seen.setdefault(contrast.against, []).append(value)
+    differences = "; ".join(f"{', '.join(values)} against {control}" for control, values in seen.items())
+    return f" On these seeds, which others could reverse: {differences}." if seen else ""
 
 
 def ranking(comparison: MetricComparison) -> str:

@@ -56,7 +56,7 @@ class Chip:
     difference: str  # with its sign
     unit: str  # of the difference
     verdict: str  # with its sign, see `forest.verdict_sign`
-    kind: str  # "better", "worse" or "undecided", the class in the style sheet
+    kind: str  # "better" or "worse" if other seeds are covered, else "undecided": the class in the style sheet
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def question_lines(results: ComparisonResults) -> list[QuestionLine]:
                         difference=verdicts.signed(contrast.value, comparison.metric),
                         unit=verdicts.difference_unit(comparison),
                         verdict=verdicts.verdict_sign(contrast.verdict),
-                        kind=contrast.verdict.direction,
+                        kind=contrast.verdict.direction if contrast.verdict.seeds_confirm else "undecided",
                     )
                 )
                 line.sentences.append(verdicts.sentence(comparison, contrast))

@@ -71,7 +71,9 @@ def forest(
     about = f"n = {baseline.n} test rows, {plural(compared.seeds, 'seed')}"
     values = "; ".join(_in_words(row, compared) for row in rows)
     alt = f"{compared.label} ({compared.unit}) of {len(rows)} methods, {about}: {values}."
-    phases = " Hollow: after phase 1; the arrow leads to the finished fusion." * (len(rows) < len(compared.summaries))
+    phases = " Hollow: after phase 1; dot: the target's adapter restored; the arrow leads to the finished fusion." * (
+        len(rows) < len(compared.summaries)
+    )
     caption = (
         f"{message} {compared.label}, {better} is better; the dotted line is {compared.baseline}. Lines are "
         f"{compared.confidence:.0%} intervals of the difference from it: thick over test rows, thin over rows and "
@@ -136,7 +138,8 @@ def _write_edge(axes: Axes, y: float, contrast: Contrast | None, compared: Metri
         return
     _write(axes, COLUMNS["difference"], y, signed(contrast.value, compared.metric))
     _write(axes, COLUMNS["p"], y, p_text(contrast.verdict.p_overall).removeprefix("= "))
-    colour = {"better": GOOD, "worse": BAD, "undecided": GREY}[contrast.verdict.direction]
+    sure = contrast.verdict.seeds_confirm
+    colour = {"better": GOOD, "worse": BAD}.get(contrast.verdict.direction, GREY) if sure else GREY
     _write(axes, COLUMNS["verdict"], y, verdict_sign(contrast.verdict), color=colour)
 
 
