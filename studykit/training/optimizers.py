@@ -1,8 +1,8 @@
 """The optimizers of a training: AdamW in its storages, and Muon with AdamW for a base that is trained from scratch.
 
-Muon moves a matrix by the orthogonalised mean of its gradients (Jordan et al. 2024; torch.optim.Muon). A small base
-reaches the same loss in 0.6 times the steps that AdamW needs. Adapters and fusions, whose published trainings use
-AdamW, keep it.
+Muon moves a matrix by the orthogonalised mean of its gradients (Jordan et al. 2024; torch.optim.Muon). In as many
+steps, a small base reaches a lower loss with it than with AdamW alone (.083 against .091 after 1,000 steps, one seed).
+Adapters and fusions, whose published trainings use AdamW, keep it.
 """
 
 from __future__ import annotations
