@@ -123,13 +123,9 @@ def test_docstrings_of_public_functions_begin_with_a_verb(name):
 
 
 def behind(notebook: str) -> set[str]:
-    """The library files on which the runs of a notebook depend; modules that hold a docstring alone decide nothing."""
-
-    def decides(file: Path) -> bool:
-        return file.suffix != ".py" or len(ast.parse(file.read_text(encoding="utf-8")).body) > 1
-
+    """The library files on which the runs of a notebook depend."""
     code = "\n".join(code_digest.code_cells(ROOT / "notebooks" / f"{notebook}.ipynb"))
-    return {str(file.relative_to(LIBRARY)) for file in code_digest.closure(code) if decides(file)}
+    return {str(file.relative_to(LIBRARY)) for file in code_digest.closure(code)}
 
 
 def test_few_files_decide_an_adapter():

@@ -16,10 +16,10 @@ from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from studykit.data.hub import HubRepository, commit_of
 from studykit.data.jsonl import BOM, ObjectDecoder, decoded, json_lines, parsed, refuse_foreign, require_file
 from studykit.data.rejects import BadRow, Refuse, refuse_all
 from studykit.errors import UserError, show
+from studykit.runs.hub import HubRepository, commit_of
 from studykit.study.data_files import FOLDERS_ABOVE, ROW_SUFFIXES
 
 HUB_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")

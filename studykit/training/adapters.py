@@ -1,4 +1,4 @@
-"""Adapters on a base: a new one to train, and those of finished adapter runs.
+"""Adapters on a base: a new one to train, one that starts from a trained one, and those of finished adapter runs.
 
 An adapter run holds `adapter/<language>/` in PEFT's format; with the method `full` the directory holds all weights of
 the trained base instead.
@@ -23,6 +23,8 @@ from studykit.data.rows import DataRun, Row, folds, halves, validation_rows
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.training_parameters import WITHOUT_FOLD, AdapterParams
+from studykit.training.batches import TokenSequence
+from studykit.training.train import train
 from studykit.tuners import PRESETS, BottleneckConfig, load_lora
 
 # PEFT still uses the name that transformers gave to gradient checkpointing before version 5.
@@ -97,6 +99,46 @@ def new_adapter(model: PreTrainedModel, p: AdapterParams) -> nn.Module:
     if getattr(model, "quantization_method", None):
         raise UserError("method full cannot train a quantized base; set quantization to none, or choose an adapter.")
     return model.float().requires_grad_(True)
+
+
+def start_adapter(
+    model: PreTrainedModel, tokenizer, p: AdapterParams, valid: list[TokenSequence], trainer_state_dir: Path
+) -> tuple[nn.Module, dict[str, float]]:
+    """Returns the base with a trainable adapter, and the validation loss of every candidate that it could start from.
+
+    The best candidate is taken. With no step to take it is the result: transfer without training on the target.
+
+    Args:
+        p: `start` names the candidates, which are finished adapter runs of the same kind on the same base; without any,
+            the adapter is a new one.
+        valid: rows of the target, from `encode_rows`.
+        trainer_state_dir: as for `train`.
+
+    Returns: the model, and losses in nats per completion token by run; none where there was nothing to choose.
+    Raises: UserError for a candidate of another base.
+    """
+    if not p.start:
+        return new_adapter(model, p), {}
+    require_base(p.base, p.start)
+    losses: dict[str, float] = {}
+    if len(p.start) > 1:
+        for run in p.start:
+            candidate = _load_start(model, run, p.language)
+            result, _ = train(
+                candidate, tokenizer, [], valid, p, steps=0, trainer_state_dir=trainer_state_dir, seed=p.seed
+            )
+            losses[run], model = result.validation_loss(), candidate.unload()
+    best = min(p.start, key=lambda run: losses.get(run, 0.0))
+    started = _load_start(model, best, p.language)
+    return (unfreeze_embeddings(started) if p.train_embeddings else started), losses
+
+
+def _load_start(model: PreTrainedModel, run: str, name: str) -> PeftModel:
+    """Returns the base with the adapter of a run, trainable and under another name."""
+    if not list(Path(run).glob("adapter/*/adapter_config.json")):
+        raise UserError(f"start names {run}, which holds no adapter that a training could go on from.")
+    use_head(model, trained_head(run))
+    return PeftModel.from_pretrained(model, adapter_directory(run), adapter_name=name, is_trainable=True)
 
 
 def unfreeze_embeddings(model: Any) -> Any:

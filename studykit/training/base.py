@@ -26,9 +26,9 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from studykit.data.hub import copy_of
 from studykit.errors import UserError
 from studykit.runs import files
+from studykit.runs.hub import copy_of
 from studykit.study.bases import HUB_ID
 
 

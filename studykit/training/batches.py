@@ -24,9 +24,7 @@ class TokenSequence(TypedDict):
 
     input_ids: list[int]
     labels: list[int]  # token ids, or -100 where no loss is counted
-    fold: NotRequired[
-        int
-    ]  # of cross-fitting: its fold, from 1, or 0 for a row of no fold; all examples have it or none
+    fold: NotRequired[int]  # of cross-fitting, from 1; 0: of none. All examples have it, or none has
 
 
 def encode_rows(rows: Sequence[Row], tokenizer, max_prompt_tokens: int, max_target_tokens: int) -> list[TokenSequence]:

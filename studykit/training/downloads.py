@@ -7,8 +7,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from studykit.data.hub import HubRepository, commit_of
 from studykit.data.ingest import open_data_set
+from studykit.runs.hub import HubRepository, commit_of
 from studykit.runs.text import format_bytes
 from studykit.study import plan
 from studykit.study.bases import HUB_ID

@@ -1,4 +1,4 @@
-"""The optimizers of a training: AdamW in its storages, and Muon with AdamW for a base that is trained from scratch.
+"""The optimizers of a training: AdamW, and Muon beside AdamW for a base that is trained from scratch.
 
 Muon moves a matrix by the orthogonalised mean of its gradients (Jordan et al. 2024; torch.optim.Muon). In as many
 steps, a small base reaches a lower loss with it than with AdamW alone (.083 against .091 after 1,000 steps, one seed).
@@ -12,19 +12,20 @@ from torch import nn
 
 from studykit.errors import UserError
 
-# The studies' words for Trainer's. In 8 bits, bitsandbytes keeps the state of tensors with fewer than 4096 entries
-# (biases, narrow adapters) in fp32.
+MUON = "muon"
+# Our words for Trainer's, which has none for MuonWithAdamW: `StudyTrainer` makes that one. In 8 bits, bitsandbytes
+# keeps the state of tensors with fewer than 4096 entries (biases, narrow adapters) in fp32.
 OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_8bit",
     "paged_adamw_32bit": "paged_adamw_32bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
+    MUON: "adamw_torch_fused",
 }
-MUON = "muon"  # the word for MuonWithAdamW, which Trainer does not know
 
 
 def require_optimizer(name: str) -> None:
-    """Raises UserError unless an optimizer, a key of OPTIMIZERS or MUON, works on this machine."""
+    """Raises UserError unless an optimizer, a key of OPTIMIZERS, works on this machine."""
     if name in ("adamw", MUON):
         return
     if name.startswith("paged") and not torch.cuda.is_available():

@@ -57,7 +57,7 @@ class TrainingSettings:
     batch_size: int = 16  # examples per forward pass
     gradient_accumulation: int = 1  # forward passes per optimizer step
     warmup_ratio: float = 0.03  # share of the steps in which the learning rate rises
-    optimizer: str = "adamw"  # a key of OPTIMIZERS, or MUON
+    optimizer: str = "adamw"  # a key of OPTIMIZERS
     weight_decay: float = 0.0
     eval_every: int = 20  # optimizer steps between evaluations
     patience: int = 0  # evaluations in a row without a better loss after which it stops; 0: it never stops early
@@ -176,7 +176,7 @@ def training_arguments(
         learning_rate=p.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=round(p.warmup_ratio * steps),
-        optim=OPTIMIZERS.get(p.optimizer, OPTIMIZERS["adamw"]),
+        optim=OPTIMIZERS[p.optimizer],
         weight_decay=p.weight_decay,
         max_grad_norm=p.max_grad_norm,
         adam_beta2=p.adam_beta2,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from studykit.data.hub import commit_of
+from studykit.runs.hub import commit_of
 from tests.data import published
 
 COMMIT = "c" * 40

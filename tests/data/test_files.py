@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from studykit.data import jsonl
 from studykit.data.files import open_source, raw_rows
-from studykit.data.hub import commit_of
 from studykit.data.jsonl import json_lines
 from studykit.data.rejects import refuse_all
 from studykit.errors import UserError
+from studykit.runs.hub import commit_of
 from tests.data.published import nichetrans, prepare, write
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))

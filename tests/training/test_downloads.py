@@ -8,9 +8,9 @@ import huggingface_hub
 import pytest
 
 from studykit import cli
-from studykit.data.hub import HubRepository, commit_of
 from studykit.data.prepare import prepare
 from studykit.errors import UserError
+from studykit.runs.hub import HubRepository, commit_of
 from studykit.study.family import load_plan
 from studykit.study.file import Study
 from studykit.study.parameters import check

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
-from studykit.data.hub import commit_of
+from studykit.runs.hub import commit_of
 from studykit.study.bases import PUBLISHED
 from studykit.study.family import load_plan
 from studykit.training import estimate, memory

@@ -8,7 +8,7 @@ import torch
 from studykit.data.rows import DataRun
 from studykit.errors import UserError
 from studykit.study.training_parameters import AdapterParams
-from studykit.training import adapters, batches, transfer
+from studykit.training import adapters, batches
 from studykit.training.base import load_base
 from studykit.training.train import train
 from tests import tiny
@@ -29,7 +29,7 @@ def logits(model) -> torch.Tensor:
 def started(home, p):
     base, tokens = load_base(p.base)
     valid = batches.encode_rows(DataRun(p.data).rows("lua", "valid"), tokens, *tiny.LIMITS)
-    return *transfer.start_adapter(base, tokens, p, valid, home / "checkpoints"), tokens, valid
+    return *adapters.start_adapter(base, tokens, p, valid, home / "checkpoints"), tokens, valid
 
 
 @pytest.mark.parametrize("kind", ["bottleneck", "compacterpp", "lora"])
