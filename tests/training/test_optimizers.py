@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from studykit.training.optimizers import MuonWithAdamW
+from studykit.training.optimizers import Muon, MuonWithAdamW, orthogonalize
 from tests.tuners.models import tiny
 
 BETAS = (0.9, 0.95)
@@ -28,6 +29,28 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40)])
+def test_muon_moves_as_torchs_does_up_to_its_rounding_to_bf16(shape):
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(shape, generator=generator) for _ in range(4)]
+    ours, theirs = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    optimizers = [
+        Muon([ours], 0.01),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_singular_values_become_alike():
+    matrices = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert ((values > 0.6) & (values < 1.3)).all() and torch.linalg.cond(matrices).min() > 2
+
+
 def test_matrices_move_by_muon_and_all_else_by_adamw():
     together, apart = tiny(), tiny()
     embedded = apart.get_input_embeddings().weight
@@ -36,7 +59,7 @@ def test_matrices_move_by_muon_and_all_else_by_adamw():
     if not apart.config.tie_word_embeddings:
         head = apart.get_output_embeddings().weight
         matrices, others = [*matrices, head], [p for p in others if p is not head]
-    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, 0.01)
     adamw = torch.optim.AdamW(others, lr=0.01, betas=BETAS, weight_decay=0.0, fused=True)
     start = copy.deepcopy(together)
     trained(together, [MuonWithAdamW(together, 0.01, BETAS)], 3)
