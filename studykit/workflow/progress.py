@@ -29,11 +29,9 @@ def describe_shares(planned: Iterable[Run], since: float) -> str:
     """
     spent: dict[str, float] = {}
     counts: Counter[str] = Counter()
-    for run in planned:
-        manifest = read_manifest(files.home() / run.dir)
-        if isinstance(manifest, Manifest) and modified(files.home() / run.dir / MANIFEST) >= since:
-            spent[run.stage] = spent.get(run.stage, 0.0) + manifest.seconds
-            counts[run.stage] += 1
+    for run, manifest in finished_since(planned, since):
+        spent[run.stage] = spent.get(run.stage, 0.0) + manifest.seconds
+        counts[run.stage] += 1
     total = sum(spent.values())
     if not total:
         return ""
@@ -43,6 +41,16 @@ def describe_shares(planned: Iterable[Run], since: float) -> str:
         for stage, seconds in sorted(spent.items(), key=lambda item: -item[1])
     ]
     return f"{format_duration(total, rounded=True)} of work: {', '.join(shares)}"
+
+
+def finished_since(planned: Iterable[Run], since: float) -> list[tuple[Run, Manifest]]:
+    """Returns the runs that were finished after `since`, a time of day, with their manifests."""
+    found = [(run, read_manifest(files.home() / run.dir)) for run in planned]
+    return [
+        (run, manifest)
+        for run, manifest in found
+        if isinstance(manifest, Manifest) and modified(files.home() / run.dir / MANIFEST) >= since
+    ]
 
 
 def blocked(planned: list[Run], failed: set[Run]) -> set[Run]:

@@ -96,6 +96,8 @@ def run(
             )
             return code
         index = pages.write_report(planned).relative_to(files.home()) if report else None  # also after a failure
+        if index and not code and (made := progress.finished_since(planned.runs, began)):
+            studies.keep_wall_time(file, len(made), time.time() - began)
     if _digest(file) != content:
         _print(
             f"studykit: {file} was edited meanwhile; the runs and the report are those of the study as it was when "

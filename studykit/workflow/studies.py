@@ -56,9 +56,24 @@ def gathering(files: Sequence[str], over: Sequence[str], covariate: str | None) 
     return str(file.relative_to(run_files.home()))
 
 
+def keep_wall_time(file: str, made: int, seconds: float) -> None:
+    """Keeps how long a command took that finished a study file and made some of its runs; the last such time stays.
+
+    Only the one command of a project may call it, while it holds the project's lock.
+    """
+    write = {**_wall_times(), file: {"made": made, "seconds": seconds}}
+    run_files.write_json(run_files.home() / "runs" / ".wall_times", write)
+
+
+def _wall_times() -> dict[str, dict[str, float]]:
+    file = run_files.home() / "runs" / ".wall_times"
+    return run_files.read_json(file) if file.is_file() else {}
+
+
 def listing() -> str:
-    """Returns the studies in params/ with their questions, how many of their runs are done, and how long these took."""
+    """Returns the studies in params/: what each asks, how many of its runs are done, and how long the last ones took."""
     lines = []
+    wall_times = _wall_times()
     for file in _here():
         planned = family.load_plan(file.relative_to(run_files.home()), run_files.home(), check_paths=False)
         manifests = [found for run in planned.runs if (found := read_manifest(run_files.home() / run.dir))]
@@ -66,6 +81,9 @@ def listing() -> str:
         many = f"{len(planned.members)} studies, " if planned.members else ""
         question = textwrap.fill(planned.study.question or "-", 80, initial_indent="    ", subsequent_indent="    ")
         lines.append(f"{planned.file}\n{question}\n    {many}{len(manifests)} of {len(planned.runs)} runs done{took}")
+        if last := wall_times.get(planned.file):
+            took = format_duration(last["seconds"], rounded=True)
+            lines.append(f"    the last command that finished it made {last['made']:.0f} runs in {took}")
     return "\n".join(lines) or "params/ holds no study file."
 
 

@@ -86,6 +86,10 @@ def test_a_second_call_runs_nothing(finished):
     done = studykit(finished, "run", "params/quickstart.yaml")
     assert done.returncode == 0, done.stdout[-2000:]
     assert stamps(finished) == before
+    every = len(before)
+    listed = studykit(finished, "studies").stdout
+    assert f"{every} of {every} runs done" in listed
+    assert f"the last command that finished it made {every} runs in" in listed, "not the one that made nothing"
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES.keys() - {"gather"}))
