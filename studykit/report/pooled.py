@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studykit.evaluation.gathered import Gathered, GatheredMetric, GatheredResults
+from studykit.evaluation.mechanisms import Mechanisms
 from studykit.evaluation.metrics.properties import decimals
 from studykit.report.verdicts import signed, signed_interval
 from studykit.runs.manifest import finished_run
@@ -98,6 +99,20 @@ def slope_table(results: GatheredResults, of_metric: GatheredMetric) -> list[dic
         }
         for one in of_metric.gathered
         if one.slope
+    ]
+
+
+def mechanism_table(found: Mechanisms) -> list[dict[str, Any]]:
+    """Returns a line per difference and candidate reason: its values, and their ranks against the difference."""
+    return [
+        {
+            "difference": f"{one.method} \u2212 {one.against}",
+            "candidate reason": one.name,
+            **{unit: f"{value:.3g}" for unit, value in one.by_unit.items()},
+            "rank correlation": "" if one.correlation is None else f"{one.correlation:+.2f}".replace("-", "\u2212"),
+            "p": _p(one.p) if one.correlation is not None else "",
+        }
+        for one in found.found
     ]
 
 

@@ -71,7 +71,7 @@ def _wall_times() -> dict[str, dict[str, float]]:
 
 
 def listing() -> str:
-    """Returns the studies in params/: what each asks, how many of its runs are done, and how long the last ones took."""
+    """Returns the studies in params/: what each asks, how many of its runs are done, and how long they took."""
     lines = []
     wall_times = _wall_times()
     for file in _here():
