@@ -9,6 +9,6 @@ benchmark's own solutions); then `results` (the content of compare.json), `compa
 `contrasts` (a difference, and where its verdict is decided), `statistics`, `student` and `effects` (intervals, tests
 and effect sizes), `power` (seeds and rows that a study needs), `costs` (time and memory), `tuning` (trials of
 values), `worth` (of a fusion's members), `muted_scores` and `without_members` (the same by scores of completions);
-`gathered`, `gathering`, `covariates` and `pooling` (many studies, one answer); `similarity` (of languages) and
-`kinship` (its ranks against attention and transfer).
+`gathered`, `gathering`, `covariates` and `pooling` (many studies, one answer), `mechanisms` (candidate reasons for a
+slope); `similarity` (of languages) and `kinship` (its ranks against attention and transfer).
 """
