@@ -14,28 +14,37 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
+from studykit.evaluation.calibration import calibrate
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.programs import runs_in
 from studykit.evaluation.execution.sandbox import NoSandboxError
 from studykit.evaluation.few_shot import END, room_for_prompt, with_examples
+from studykit.evaluation.instruments import Instruments
+from studykit.evaluation.losses import reference_losses
 from studykit.evaluation.samples import ReferenceLoss, write_samples
-from studykit.evaluation.scores import BatchConsistency, CheckpointScores, EvaluationScores, Score, Seconds
-from studykit.evaluation.scoring import can_run, score_predictions
+from studykit.evaluation.scores import (
+    BatchConsistency,
+    Calibration,
+    CheckpointScores,
+    EvaluationScores,
+    Score,
+    Seconds,
+)
+from studykit.evaluation.scoring import can_run
 from studykit.evaluation.trained import EvaluatedCheckpoint, evaluated_checkpoints, loaded
 from studykit.runs import code_digest, files, store
 from studykit.study.methods import FEW_SHOT
 from studykit.study.parameters import EvaluateParams
 from studykit.training.base import load_base
-from studykit.training.batches import Collator, encode_rows, token_losses
 from studykit.training.decoding import Decoding
 from studykit.training.generate import Prediction, batch_consistency, predict, settings_of
 from studykit.tuners import fusion_layers
@@ -55,10 +64,14 @@ class Task:
     run: store.OpenRun
     rows: list[Row]
     limits: tuple[int, int]  # tokens of a prompt and of a target, at most
-    program_language: str | None  # of the targets, if they are programs
-    first_line: bool  # whether text scores read first lines only
+    instruments: Instruments  # that score the completions
     decoding: Decoding
     not_executed: str | None  # why rows that have tests have no pass@k
+
+    @property
+    def runs_programs(self) -> bool:
+        """Returns whether there are rows whose completions are run."""
+        return not self.not_executed and any(map(can_run, self.rows))
 
     def predictions_file(self, checkpoint: EvaluatedCheckpoint) -> Path:
         """Returns the completions of a checkpoint until the run is published."""
@@ -90,31 +103,48 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
     data = DataRun(p.data)
     rows = data.rows(p.language, "test")[: p.limit]
     stop = None if p.stop is None else tuple(p.stop)
+
+    @cache
+    def base() -> tuple[PreTrainedModel, Any]:  # bare but while a checkpoint is loaded onto it
+        return load_base(p.base)
+
+    word = data.task_of(p.language)
+    instruments = Instruments(
+        p=p,
+        data=data.params,
+        limits=data.limits,
+        task=word,
+        programs=data.are_programs(p.language),
+        first_line=word == "commit" if p.first_line is None else p.first_line,
+        judged=run.checkpoints / "judge",
+        bare_base=base,
+    )
     task = Task(
         p=p,
         run=run,
         rows=rows,
         limits=data.limits,
-        program_language=rows[0].language if data.are_programs(p.language) else None,
-        first_line=data.task_of(p.language) == "commit" if p.first_line is None else p.first_line,
+        instruments=instruments,
         decoding=Decoding(p.max_new_tokens, p.temperature, p.top_p, p.samples, p.sampling_seed, stop, p.top_k),
         not_executed=why_not_executed(rows, p.execute, p.allow_unsandboxed),
     )
-    runs_programs = not task.not_executed and any(map(can_run, rows))
-    isolation = execute.isolation(p.allow_unsandboxed) if runs_programs else None
+    isolation = execute.isolation(p.allow_unsandboxed) if task.runs_programs else None
     checkpoints = evaluated_checkpoints(p)
-    base, scores = None, []
+    instruments.take_over_answers(run.dir)
+    scores = []
     for checkpoint in checkpoints:
         kept = run.checkpoints / f"{checkpoint.file_stem}.scores.json"
         if not kept.exists():
-            base = base or load_base(p.base)
-            completions = generate_completions(task, *base, checkpoint, check_batches=checkpoint is checkpoints[-1])
+            completions = generate_completions(task, *base(), checkpoint, check_batches=checkpoint is checkpoints[-1])
             files.write_json(kept, score_completions(task, checkpoint, completions).model_dump(mode="json"))
         scores.append(CheckpointScores.model_validate_json(kept.read_bytes()))
     for checkpoint in checkpoints:
         name = f"{checkpoint.file_stem}.jsonl"
         shutil.copyfile(task.predictions_file(checkpoint), run.path("predictions", name))
         shutil.copyfile(task.samples_file(checkpoint), run.path("samples", name))
+    calibration = calibrations(task, rows[0].language)
+    for file in files.files_below(instruments.judged) if p.judge else ():
+        shutil.copyfile(file, run.path("judge", file.name))
     return EvaluationScores(
         method=p.method,
         language=p.language,
@@ -123,7 +153,21 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
         isolation=isolation,
         not_executed=task.not_executed,
         checkpoints=scores,
+        calibration=calibration,
     )
+
+
+def calibrations(task: Task, language: str) -> list[Calibration]:
+    """Returns the calibration of the scores of this evaluation, which is computed once in a run."""
+    kept, p = task.run.checkpoints / "calibration.json", task.p
+    if not kept.exists():
+
+        def may_run(rows: Sequence[Row]) -> bool:
+            return task.runs_programs and not why_not_executed(rows, p.execute, p.allow_unsandboxed)
+
+        found = calibrate(task.instruments, language, p.calibrate, may_run) if p.calibrate else []
+        files.write_json(kept, [one.model_dump(mode="json") for one in found])
+    return [Calibration(**one) for one in files.read_json(kept)]
 
 
 def why_not_executed(
@@ -181,44 +225,10 @@ def generate_completions(
     return Completions(predictions, losses, folded, consistency, settings, shots, monotonic() - began)
 
 
-@torch.inference_mode()
-def reference_losses(
-    model: Any, tokenizer: Any, rows: Sequence[Row], limits: tuple[int, int], batch_size: int
-) -> list[ReferenceLoss]:
-    """Returns the loss of each row's target under its prompt, row by row.
-
-    sum(nats) / sum(tokens) is the validation loss of training. limits: max_prompt_tokens and max_target_tokens of the
-    data; longer texts are cut, as in training.
-    """
-    examples = encode_rows(rows, tokenizer, *limits)
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i]["input_ids"]))
-    collate, device = Collator(tokenizer.pad_token_id), model.get_input_embeddings().weight.device
-    losses: dict[int, ReferenceLoss] = {}
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch = collate([examples[i] for i in indices])
-        batch = {name: value.to(device) for name, value in batch.items()}
-        nats = token_losses(model, batch, batch["labels"]).double().sum(1).tolist()  # (B, T-1) -> (B,)
-        tokens = (batch["labels"][:, 1:] != -100).sum(1).tolist()  # (B,)
-        losses |= dict(zip(indices, map(ReferenceLoss, nats, tokens), strict=True))
-    return [losses[i] for i in range(len(examples))]
-
-
 def score_completions(task: Task, checkpoint: EvaluatedCheckpoint, completions: Completions) -> CheckpointScores:
     """Scores the completions of one checkpoint and writes its samples."""
     began, p = monotonic(), task.p
-    result = score_predictions(
-        task.rows,
-        completions.predictions,
-        language=task.program_language,
-        first_line=task.first_line,
-        run=not task.not_executed,
-        samples=p.samples,
-        pass_k=p.pass_k,
-        timeout=p.timeout,
-        memory_mb=p.memory_mb,
-        allow_unsandboxed=p.allow_unsandboxed,
-    )
+    result = task.instruments.score(task.rows, completions.predictions, samples=p.samples, run=not task.not_executed)
     scores = dict(result.scores)
     if completions.losses:
         scores["loss"] = loss_score(completions.losses)

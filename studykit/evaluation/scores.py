@@ -116,6 +116,23 @@ class CheckpointScores(Published):
         return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
 
 
+class Calibration(Published):
+    """How well a score tells the same meaning from another one, on built-in edits where both are known."""
+
+    metric: str  # key of the score, or "codebleu.syntax" and the like for a part of it
+    label: str
+    against: str  # what has the other meaning, see `calibration`
+    auc: float  # probability that the same meaning scores more, ties counting half: 0.5 is chance
+    low: float  # of a 95 % interval over the edits
+    high: float
+    n: int  # edits
+    mean_same: float  # the score of the same meaning in another form: what a perfect answer may get
+    language: str  # of the programs behind the edits
+
+    def __str__(self) -> str:
+        return f"{self.auc:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
 class EvaluationScores(Published):
     """The content of `scores.json`: one method on the test rows of one language."""
 
@@ -126,6 +143,7 @@ class EvaluationScores(Published):
     isolation: str | None  # of the programs that were run
     not_executed: str | None  # why rows that have tests have no pass@k
     checkpoints: list[CheckpointScores]  # seed by seed, the phases of a seed in their order
+    calibration: list[Calibration] = []  # of the scores, on built-in edits; []: none was asked for, or none fits
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from studykit.errors import UserError
 from studykit.evaluation.execution import execute
 from studykit.evaluation.execution.executable import ProgramResult
 from studykit.evaluation.execution.programs import executable, missing_package, runs_in
+from studykit.evaluation.metrics.messages import score_messages
 from studykit.evaluation.metrics.score import score_texts
 from studykit.evaluation.scores import ExecutionSummary, PredictionCounts, Score
 from studykit.evaluation.statistics import pass_at_k
@@ -37,6 +38,7 @@ class ProgramEnd:
     status: str  # passed, failed, error, timeout, memory or output, see `executable.ProgramResult`
     seconds: float
     stderr: str  # the last part of what it wrote there
+    tests: tuple[int, int] | None = None  # single tests passed, and all; None where they cannot be counted
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def score_predictions(
     *,
     language: str | None = None,
     first_line: bool = False,
+    diffs: bool = False,
     run: bool = True,
     samples: int = 1,
     pass_k: Sequence[int] = (1,),
@@ -73,6 +76,7 @@ def score_predictions(
     language: of the targets, if they are programs; None for natural language.
     first_line: whether text scores read the first line that is not empty of a prediction and of its target (a commit
         message is one line); their signatures then have `text:first_line`. Programs are run whole.
+    diffs: whether the bodies of the prompts are unified diffs, so that messages are compared with them too.
     run: whether programs are run where rows have tests.
 
     Raises UserError when the ids differ, a reference is empty, or programs cannot be run on this machine.
@@ -95,6 +99,9 @@ def score_predictions(
             entries = {name: _renamed(score, "|text:first_line") for name, score in entries.items()}
         else:
             entries = score_texts(texts, targets, language, contexts)
+        if diffs:
+            ours, theirs = ([first_line_of(text) for text in of_all] for of_all in (texts, targets))
+            entries |= score_messages(ours, theirs, [row.body_text for row in row_of_prediction], samples)
         scores = {name: average_samples(score, samples) for name, score in entries.items()}
     packages = [missing_package(row.language, row.check) for row in row_of_prediction]
     counts = PredictionCounts(
@@ -112,6 +119,7 @@ def score_predictions(
         tested = [index for index, row in enumerate(rows) if can_run(row)]
         covered = tested if len(tested) < len(rows) else None
         scores |= {f"pass_at_{k}": pass_at(k, execution, programs, samples, covered) for k in pass_k}
+        scores |= tests_passed(execution, programs, samples, tested, len(rows))
     return PredictionScores(scores, counts, execution, programs)
 
 
@@ -150,7 +158,7 @@ def _run_programs(
     programs = [executable(row.language, text, row.check) for row, text in checked if row.check]
     results = execute.execute(programs, allow_unsandboxed=allow_unsandboxed, workers=workers, **limits)
     ends = [
-        ProgramEnd(row.id, program_status(result), result.seconds, result.stderr_tail)
+        ProgramEnd(row.id, program_status(result), result.seconds, result.stderr_tail, result.tests)
         for (row, _), result in zip(checked, results, strict=True)
     ]
     languages = sorted({runs_in(row.language, row.check) for row, _ in checked})
@@ -184,14 +192,50 @@ def pass_at(
     """
     passed = np.reshape([program.status == "passed" for program in programs], (-1, samples)).sum(1)
     values = 100 * pass_at_k(samples, passed, k)
-    runtimes = ",".join(execution.runtimes.values())
-    limits = f"timeout:{execution.timeout:g}s|memory:{execution.memory_mb}MB|isolation:{execution.isolation}"
     return Score(
         label=f"pass@{k}",
         value=float(values.mean()),
-        signature=f"pass@{k}|samples:{samples}|unbiased|{limits}|version:{runtimes}|n:{len(values)}",
+        signature=f"pass@{k}|samples:{samples}|unbiased|{conditions(execution)}|n:{len(values)}",
         per_example=values.tolist(),
         n=len(values),
         empty=execution.empty,
         rows=rows,
     )
+
+
+def conditions(execution: ExecutionSummary) -> str:
+    """Returns the part of a signature that says under which conditions programs were run."""
+    limits = f"timeout:{execution.timeout:g}s|memory:{execution.memory_mb}MB|isolation:{execution.isolation}"
+    return f"{limits}|version:{','.join(execution.runtimes.values())}"
+
+
+def tests_passed(
+    execution: ExecutionSummary, programs: Sequence[ProgramEnd], samples: int, tested: Sequence[int], n: int
+) -> dict[str, Score]:
+    """Returns the mean share of single tests that a program passes, in percent, as the score `tests_passed`.
+
+    A program that crashes or runs out of time fails the calls after that one too. Rows whose tests are code of the
+    completion's language are left out, because only the end of all their tests is known; there is no score where no
+    other rows are.
+
+    programs: `samples` per tested row. tested: the indices of these among n rows.
+    """
+    per_row = [programs[start : start + samples] for start in range(0, len(programs), samples)]
+    shares, rows = [], []
+    for index, ends in zip(tested, per_row, strict=True):
+        counts = [end.tests for end in ends if end.tests]
+        if counts:
+            rows.append(index)
+            shares.append(100 * sum(right / of for right, of in counts) / len(counts))
+    if not rows:
+        return {}
+    score = Score(
+        label="Single tests passed",
+        value=float(np.mean(shares)),
+        signature=f"tests_passed|samples:{samples}|level:row|{conditions(execution)}|n:{len(rows)}",
+        per_example=shares,
+        n=len(rows),
+        empty=execution.empty,
+        rows=rows if len(rows) < n else None,
+    )
+    return {"tests_passed": score}

@@ -77,6 +77,41 @@ class EvaluateParams(Section):
     )
     timeout: float = Field(4.0, gt=0, le=3600, description="A program may run for this many seconds.")
     memory_mb: int = Field(512, ge=64, le=65536, description="A program may use this many MB of memory.")
+    inputs: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description=(
+            "A built-in program that passes its tests is called with this many generated inputs more, and a "
+            "translation without tests is compared with its reference by what both write; 0 does neither."
+        ),
+    )
+    identification: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description=(
+            "The base ranks the own prompt of each message among those of this many other rows, one forward pass each; "
+            "0 does not."
+        ),
+    )
+    embedding: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description=(
+            "Messages are compared with their references by the model in this directory or installed package; null "
+            "means by none."
+        ),
+    )
+    judge: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description=(
+            "This command judges completions against their references: it reads JSON lines and writes one verdict for "
+            "each; null means nobody does."
+        ),
+    )
+    calibrate: int = Field(
+        40, ge=0, le=1000, description="The scores are calibrated on this many built-in edits; 0 means not at all."
+    )
     out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")

@@ -290,19 +290,29 @@ def problem(language: str, wanted: Results, stdout: str, complete: bool = True) 
 
     complete: whether the program ended by itself, so that a missing result is a problem, too.
     """
-    lines = [line[len(MARK) :] for line in stdout.split("\n") if line.startswith(MARK)]
-    try:
-        results = json.loads(lines[-1]) if lines else []
-    except (ValueError, RecursionError):
-        results = [{}]
-    if not isinstance(results, list):
-        results = [{}]
+    results = _results(stdout)
     for call, expected, got in zip(wanted.calls, wanted.expected, results, strict=False):
         if not same(language, got, expected):
             return f"{call}: expected {json.dumps(expected)[:100]}, got {json.dumps(got)[:100]}\n"
     if complete and len(results) != len(wanted.expected):
         return f"the program ended after {len(results)} of {len(wanted.expected)} calls\n"
     return ""
+
+
+def count_right(language: str, wanted: Results, stdout: str) -> int:
+    """Returns how many of a script's results are those wanted; a call that crashes ends the script, so none follows."""
+    pairs = zip(_results(stdout), wanted.expected, strict=False)
+    return sum(same(language, got, expected) for got, expected in pairs)
+
+
+def _results(stdout: str) -> list:
+    """The results in the last line that has some; one that no call returns for a line that is no list."""
+    lines = [line[len(MARK) :] for line in stdout.split("\n") if line.startswith(MARK)]
+    try:
+        results = json.loads(lines[-1]) if lines else []
+    except (ValueError, RecursionError):
+        results = [{}]
+    return results if isinstance(results, list) else [{}]
 
 
 def same(language: str, got: Any, expected: Any) -> bool:

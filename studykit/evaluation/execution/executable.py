@@ -37,12 +37,17 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Stdout:
+    """Nothing is compared: the program has passed if it exits with 0, and its stdout comes back."""
+
+
+@dataclass(frozen=True)
 class Executable:
     """A source file, and what shows that it is right."""
 
     language: str  # any of its names
     source: str
-    shows: Outputs | Results | Token
+    shows: Outputs | Results | Stdout | Token
     timeout: float | None = None  # seconds per run, in place of the limit given to `execute`
     memory_mb: int | None = None  # likewise
 
@@ -52,6 +57,13 @@ class Executable:
             if value is not None and not 0 < value <= most:
                 raise UserError(f"the {name} of a program is {value:g}; accepted are numbers above 0, up to {most:g}.")
 
+    @property
+    def tests(self) -> int | None:
+        """Returns the number of single tests; None where only all of them together are known to pass."""
+        if isinstance(self.shows, Results):
+            return len(self.shows.expected)
+        return len(self.shows.tests) if isinstance(self.shows, Outputs) else None
+
 
 @dataclass(frozen=True)
 class ProgramResult:
@@ -60,6 +72,8 @@ class ProgramResult:
     status: str  # passed | failed (a wrong answer) | error (syntax, crash) | timeout | memory | output (over 8 MB)
     seconds: float  # wall time; of its longest run where it has several
     stderr_tail: str  # its last 2,000 bytes, or what was expected and what came
+    tests: tuple[int, int] | None = None  # single tests passed, and all; None where `Executable.tests` is
+    stdout: str = ""  # of a program that `Stdout` observes
 
     @property
     def passed(self) -> bool:

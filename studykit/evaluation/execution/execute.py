@@ -21,13 +21,14 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import cast
 
 from tqdm.auto import tqdm
 
 from studykit.errors import UserError
 from studykit.evaluation.execution import calls, runtimes, sandbox
-from studykit.evaluation.execution.executable import Executable, Outputs, ProgramResult, Results, Token
+from studykit.evaluation.execution.executable import Executable, Outputs, ProgramResult, Results, Stdout, Token
 from studykit.evaluation.execution.output import same_output
 from studykit.evaluation.execution.runner import Reply, Runner, RunnerDied, Sandbox
 
@@ -139,7 +140,9 @@ def _run(
 
 
 def judge(runner: Runner, program: Executable, timeout: float, memory_mb: int) -> ProgramResult:
-    """Builds a program, runs it until its first failure, and returns its result.
+    """Builds a program, runs it, and returns its result: that of the first test that fails, if one does.
+
+    Inputs after a failure are run too, to count the tests that pass, but none after an exceeded limit.
 
     RunnerDied when the runner does not survive it.
     """
@@ -148,33 +151,42 @@ def judge(runner: Runner, program: Executable, timeout: float, memory_mb: int) -
     limits = program.timeout or timeout, program.memory_mb or memory_mb
     built = runner.build(language, program.source, *limits, execeval)
     if built.status != "ok":
-        return ProgramResult(built.status, 0.0, built.stderr)
+        return ProgramResult(built.status, 0.0, built.stderr, (0, program.tests) if program.tests else None)
     stdout_bytes = runtimes.LANGUAGES[language].output_mb << 20
     if isinstance(shows, Results):
         reply = runner.run("", stdout_bytes)
         complete = reply.status == "ok"
+        tests = calls.count_right(language, shows, reply.stdout), len(shows.expected)
         if problem := calls.problem(language, shows, reply.stdout, complete):
-            return ProgramResult("failed", round(reply.seconds, 4), problem)
-        return _result(reply, reply.seconds, "")
+            return ProgramResult("failed", round(reply.seconds, 4), problem, tests)
+        return _result(reply, "", reply.seconds, tests)
+    if isinstance(shows, Stdout):
+        reply = runner.run("", stdout_bytes)
+        return replace(_result(reply, "", reply.seconds), stdout=reply.stdout)
     if isinstance(shows, Token):
         token = secrets.token_hex(16)
         reply = runner.run(token=token)
         last_line = reply.stdout.rstrip("\n").rpartition("\n")[2]
-        return _result(reply, reply.seconds, "" if last_line == token else reply.stderr or NOT_REACHED)
-    longest = 0.0
+        return _result(reply, "" if last_line == token else reply.stderr or NOT_REACHED, reply.seconds)
+    longest, right, failure = 0.0, 0, ""
     for number, (stdin, accepted) in enumerate(shows.tests, 1):
         reply = runner.run(stdin, stdout_bytes)
         longest = max(longest, reply.seconds)
-        if reply.status != "ok" or not any(same_output(reply.stdout, output) for output in accepted):
+        if reply.status == "ok" and any(same_output(reply.stdout, output) for output in accepted):
+            right += 1
+            continue
+        if not failure:
             wrong = f"test {number}: expected {accepted[0][:100]!r}, got {reply.stdout[:100]!r}\n"
-            return _result(reply, longest, reply.stderr or wrong)
-    return _result(reply, longest, "")
+            first, failure = reply, reply.stderr or wrong
+        if reply.status not in ("ok", "error"):
+            break
+    return _result(first if failure else reply, failure, longest, (right, len(shows.tests)))
 
 
 NOT_REACHED = "the program ended before all of its tests had run\n"
 
 
-def _result(reply: Reply, seconds: float, problem: str) -> ProgramResult:
-    """Returns the result of a program by the reply to its last run and, if it exited with 0, its `problem`."""
+def _result(reply: Reply, problem: str, seconds: float, tests: tuple[int, int] | None = None) -> ProgramResult:
+    """Returns the result of a program by the reply to a run and, if it exited with 0, its `problem`."""
     status = reply.status if reply.status != "ok" else "failed" if problem else "passed"
-    return ProgramResult(status, round(seconds, 4), problem or reply.stderr)
+    return ProgramResult(status, round(seconds, 4), problem or reply.stderr, tests)

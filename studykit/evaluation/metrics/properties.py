@@ -6,6 +6,8 @@ import re
 
 # Tables show pass@k before these, and metrics that are not listed after them, the loss last.
 TABLE_ORDER = (
+    "tests_passed",
+    "behaviour",
     "exact_match",
     "codebleu",
     "codebleu_compat",
@@ -20,8 +22,15 @@ TABLE_ORDER = (
     "rouge_l",
     "edit_similarity",
     "parse_ok",
+    "names_touched",
+    "names_real",
+    "verb",
+    "direction",
+    "identification",
+    "embedding",
+    "judge",
 )
-RATES = {"exact_match", "parse_ok"}  # shares of rows, as pass@k is
+RATES = {"exact_match", "parse_ok", "tests_passed", "behaviour", "verb"}  # shares of rows, as pass@k is
 
 
 def pass_k(metric: str) -> int | None:

@@ -1,0 +1,183 @@
+"""Equal behaviour: whether a program does what its reference does, on inputs that are not among its tests.
+
+- A built-in program is called with generated inputs, and its results are compared outside the sandbox with those of the
+  evaluator of the typed tree. Inputs where languages would differ (the remainder of a negative number) are left out. A
+  program that fails one of its tests does not behave like the reference, so only the others are run again.
+- A translation without tests whose language can be run here is a whole program: it passes if it exits with 0 and writes
+  what its reference writes. References that fail, write nothing, or write something else the next time are left out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from studykit.data.checks import Call, FunctionCheck
+from studykit.data.polyglot import PolyglotProgram, programs
+from studykit.data.polyglot.syntax import Undefined
+from studykit.data.rows import Row
+from studykit.errors import UserError
+from studykit.evaluation.execution import execute
+from studykit.evaluation.execution.executable import Executable, Outputs, Stdout
+from studykit.evaluation.execution.programs import executable
+from studykit.evaluation.execution.sandbox import NoSandboxError
+from studykit.evaluation.scores import Score
+from studykit.evaluation.scoring import ProgramEnd, can_run
+from studykit.study.languages import canonical
+
+DRAWS = 20  # per wanted input, at most: most draws are defined and new
+LETTERS = "abcdeXYZ-"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one program."""
+
+    timeout: float  # seconds
+    memory_mb: int
+    allow_unsandboxed: bool = False
+
+
+def builtin_checks(rows: Sequence[Row], data: Mapping[str, Any], inputs: int) -> list[FunctionCheck | None]:
+    """Returns the calls of each row's program with generated inputs; None for a row that is no built-in program.
+
+    data: the parameters of the data run, whose seed draws the programs again.
+    """
+    if data.get("path") or not any(isinstance(row.check, FunctionCheck) for row in rows):
+        return [None] * len(rows)
+    drawn = programs(len(rows), data["seed"], "test")
+    by_code = {(row.language, program.code(row.language)): program for row, program in zip(rows, drawn, strict=True)}
+    found = [by_code.get((row.language, row.target)) for row in rows]
+    return [generated_check(program, inputs) if program else None for program in found]
+
+
+def generated_check(program: PolyglotProgram, inputs: int) -> FunctionCheck | None:
+    """Returns a check of up to `inputs` calls that are not among the program's tests; None if no input is defined.
+
+    Half of the arguments are near those of the tests, the others are drawn anew; they follow from the program alone.
+    """
+    rng, tests = random.Random(f"behaviour {program.canonical!r}"), program.tests
+    calls: list[Call] = []
+    seen = [test.args for test in tests]
+    for _ in range(DRAWS * inputs):
+        near = rng.choice(tests).args if tests and rng.random() < 0.5 else None
+        args = [
+            varied(near[at], rng) if near else drawn_value(kind, rng)
+            for at, (_, kind) in enumerate(program.function.params)
+        ]
+        if args in seen:
+            continue
+        seen.append(args)
+        try:
+            calls.append(Call(args, program.evaluate(args)))
+        except Undefined:  # no language decides what is right there
+            continue
+        if len(calls) == inputs:
+            break
+    return FunctionCheck(program.name, calls) if calls else None
+
+
+def drawn_value(kind: str, rng: random.Random) -> Any:
+    """Draws an argument of a type: int, list (of ints) or string."""
+    if kind == "int":
+        return rng.randint(-25, 40)
+    if kind == "list":
+        return [rng.randint(-25, 40) for _ in range(rng.randint(0, 7))]
+    return "".join(rng.choice(LETTERS) for _ in range(rng.randint(0, 9)))
+
+
+def varied(value: Any, rng: random.Random) -> Any:
+    """Returns an argument near another one: one number, item or letter more, less or changed."""
+    if isinstance(value, int):
+        return value + rng.choice((-3, -2, -1, 0, 1, 2, 3))
+    items, at = list(value), rng.randint(0, len(value))
+    new = rng.choice(LETTERS) if isinstance(value, str) else rng.randint(-9, 20)
+    items[at : at + rng.randint(0, 1)] = [new] if rng.random() < 0.7 else []
+    return "".join(items) if isinstance(value, str) else items
+
+
+def behaviour_score(
+    rows: Sequence[Row],
+    texts: Sequence[str],
+    ends: Sequence[ProgramEnd],
+    checks: Sequence[FunctionCheck | None],
+    limits: Limits,
+    samples: int = 1,
+) -> Score | None:
+    """Returns the share of completions that behave like their references, in percent; None where no row allows it.
+
+    texts: `samples` per row. ends: of the completions whose rows have tests, in their order, as they were run.
+    checks: one per row, see `builtin_checks`.
+    """
+    covered = [index for index, check in enumerate(checks) if check]
+    if not covered:
+        return None
+    statuses = iter(ends)
+    passed = [can_run(row) and next(statuses).status == "passed" for row in rows for _ in range(samples)]
+    chosen = [i * samples + k for i in covered for k in range(samples) if passed[i * samples + k]]
+    again = [_called(rows[i // samples], texts[i], checks[i // samples]) for i in chosen]
+    equal = dict(zip(chosen, (result.passed for result in execute.execute(again, **vars(limits))), strict=True))
+    inputs = max(len(check.tests) for check in checks if check)
+    return _score(rows, equal, covered, samples, f"inputs:{inputs}", limits)
+
+
+def _called(row: Row, text: str, check: FunctionCheck | None) -> Executable:
+    assert check is not None  # of the covered rows only
+    return executable(row.language, text, check)
+
+
+def whole_program_score(rows: Sequence[Row], texts: Sequence[str], limits: Limits, samples: int = 1) -> Score | None:
+    """Returns the share of whole programs that write what their references write; None if no reference can be run."""
+    twice = [Executable(row.language, row.target, Stdout()) for row in rows for _ in range(2)]
+    results = execute.execute(twice, **vars(limits))
+    pairs = list(zip(results[::2], results[1::2], strict=True))
+    covered = [
+        index
+        for index, (one, other) in enumerate(pairs)
+        if one.passed and other.passed and one.stdout.strip() and one.stdout == other.stdout
+    ]
+    if not covered:
+        return None
+    chosen = [i * samples + k for i in covered for k in range(samples)]
+    written = [Outputs((("", (pairs[i // samples][0].stdout,)),)) for i in chosen]
+    again = [
+        Executable(rows[i // samples].language, texts[i], output) for i, output in zip(chosen, written, strict=True)
+    ]
+    equal = dict(zip(chosen, (result.passed for result in execute.execute(again, **vars(limits))), strict=True))
+    return _score(rows, equal, covered, samples, "inputs:none", limits)
+
+
+def why_no_whole_programs(language: str, languages: Sequence[str] | None, allow_unsandboxed: bool) -> str | None:
+    """Returns the reason why whole programs of a language are not run; None where they can be.
+
+    languages: those whose programs may be run; None: all that have a runtime on this machine.
+    """
+    if languages is not None and canonical(language) not in languages:
+        return f"evaluate.execute does not name {canonical(language)}."
+    try:
+        execute.runtime_version(language)
+        execute.isolation(allow_unsandboxed)
+    except (UserError, NoSandboxError) as error:
+        return str(error)
+    return None
+
+
+def _score(
+    rows: Sequence[Row], equal: Mapping[int, bool], covered: Sequence[int], samples: int, inputs: str, limits: Limits
+) -> Score:
+    values = [100.0 * float(np.mean([equal.get(i * samples + k, False) for k in range(samples)])) for i in covered]
+    languages = sorted({canonical(rows[i].language) for i in covered})
+    version = ",".join(execute.runtime_version(language) for language in languages)
+    return Score(
+        label="Equal behaviour",
+        value=float(np.mean(values)),
+        signature=f"behaviour|{inputs}|samples:{samples}|timeout:{limits.timeout:g}s|memory:{limits.memory_mb}MB|"
+        f"version:{version}|n:{len(values)}",
+        per_example=values,
+        n=len(values),
+        rows=list(covered) if len(covered) < len(rows) else None,
+    )
