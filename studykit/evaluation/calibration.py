@@ -23,13 +23,12 @@ from studykit.evaluation import edits
 from studykit.evaluation.instruments import Instruments
 from studykit.evaluation.metrics.codebleu import COMPONENTS, components
 from studykit.evaluation.metrics.score import corpus_value
-from studykit.evaluation.scores import Calibration, Score
+from studykit.evaluation.scores import ANOTHER, CHANGED, OPPOSITE, Calibration, Score
 from studykit.study.fields import POLYGLOT
 from studykit.study.templates import check_template
 
 RESAMPLES = 1000  # of edits, for the interval
 CONFIDENCE = 0.95
-ANOTHER, OPPOSITE, CHANGED = "another edit", "the opposite edit", "a changed program"
 
 
 def auc(same: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> tuple[float, float, float]:

@@ -59,10 +59,12 @@ def read_comparable(evaluations: Mapping[str, str]) -> dict[str, EvaluationScore
 
 
 def shared_metrics(scores: Sequence[EvaluationScores]) -> list[str]:
-    """Returns the metrics that every checkpoint of every method has a value for, in the order of tables."""
+    """Returns the metrics that every checkpoint of every method has a value for, on the same rows, in the order of
+    tables."""
     entries = [checkpoint.scores for of_method in scores for checkpoint in of_method.checkpoints]
     shared = [m for m in entries[0] if all(m in entry and entry[m].value is not None for entry in entries)]
-    return sorted(shared, key=sort_key)
+    same_rows = [m for m in shared if all(entry[m].rows == entries[0][m].rows for entry in entries)]
+    return sorted(same_rows, key=sort_key)
 
 
 def main_metric(scores: Sequence[EvaluationScores]) -> str:

@@ -116,12 +116,15 @@ class CheckpointScores(Published):
         return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
 
 
+ANOTHER, OPPOSITE, CHANGED = "another edit", "the opposite edit", "a changed program"  # what has another meaning
+
+
 class Calibration(Published):
     """How well a score tells the same meaning from another one, on built-in edits where both are known."""
 
     metric: str  # key of the score, or "codebleu.syntax" and the like for a part of it
     label: str
-    against: str  # what has the other meaning, see `calibration`
+    against: str  # ANOTHER, OPPOSITE or CHANGED
     auc: float  # probability that the same meaning scores more, ties counting half: 0.5 is chance
     low: float  # of a 95 % interval over the edits
     high: float

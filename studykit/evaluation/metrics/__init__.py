@@ -1,4 +1,5 @@
 """Metrics of text and of code: `score` computes all that fit a pair, `properties` holds what a metric's name decides.
 
-`bleu`, `overlap` and `codebleu` hold the metrics; `codebleu` depends on `syntax_trees`, `dataflow` and `keywords`.
+`bleu`, `overlap`, `codebleu` and `messages` (what a commit message says of its diff) hold the metrics; `codebleu`
+depends on `syntax_trees`, `dataflow` and `keywords`.
 """

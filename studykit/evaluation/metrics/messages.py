@@ -99,8 +99,8 @@ class Diff:
 
     @cached_property
     def names(self) -> set[str]:
-        """Returns every name in it, in lower case, those of context and file headers too."""
-        return {word.lower() for word in WORD.findall(self.text)}
+        """Returns every name in it, in lower case, those of context and file headers too, without the line numbers."""
+        return {word.lower() for word in WORD.findall(re.sub(r"^@@[^@]*@@", "", self.text, flags=re.M))}
 
     @cached_property
     def changed(self) -> tuple[Counter[str], Counter[str]]:
