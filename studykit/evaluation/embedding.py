@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from studykit.errors import UserError, show
 from studykit.evaluation.scores import Score
@@ -67,7 +68,7 @@ class Embedder:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
             model = AutoModel.from_pretrained(self.folder, use_safetensors=True, dtype=torch.float32, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"The model in {self.folder} (evaluate.embedding) cannot be loaded: {reason}") from error
         return model.eval(), tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel
 
 from studykit.errors import UserError
 from studykit.evaluation.embedding import Embedder, find_model
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(tokens), **sizes)).save_pretrained(place)
-    PreTrainedTokenizerFast(tokenizer_object=tokens.backend_tokenizer, pad_token="<pad>").save_pretrained(place)
+    tokens.save_pretrained(place)
     return place
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from studykit.data import rows as data_rows
 from studykit.data.checks import Call, FunctionCheck
 from studykit.errors import UserError
-from studykit.evaluation import comparison, evaluate, scoring, trained
+from studykit.evaluation import comparison, edits, evaluate, instruments, scoring, trained
 from studykit.evaluation.execution import execute
 from studykit.evaluation.samples import read_samples
 from studykit.evaluation.scores import EvaluationScores, read_scores
 from studykit.runs import files, store
 from studykit.study.parameters import EvaluateParams
+from studykit.study.templates import TEMPLATES
 from studykit.training import fusions, generate, phases
 from studykit.training.base import load_base
 from studykit.training.train import train
@@ -51,7 +53,7 @@ def advfusion(home):
 
 
 def parameters(p, runs_of_seeds: list[str], method: str = "bottleneck", **given) -> EvaluateParams:
-    usual = {"max_new_tokens": 8, "batch_size": 3, "out": f"runs/evaluate/{method}-0000000005"}
+    usual = {"max_new_tokens": 8, "batch_size": 3, "calibrate": 0, "out": f"runs/evaluate/{method}-0000000005"}
     return EvaluateParams(base=p.base, data=p.data, trained_runs=runs_of_seeds, method=method, language=p.target,
                           seeds=list(range(len(runs_of_seeds))), **{**usual, **given})  # fmt: skip
 
@@ -192,7 +194,7 @@ def test_a_killed_scoring_goes_on_with_the_next_checkpoint(advfusion, monkeypatc
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(evaluate, "score_predictions", fails_once)
+    monkeypatch.setattr(instruments, "score_predictions", fails_once)
     with pytest.raises(KeyboardInterrupt):
         evaluated(p)
     asked = written(monkeypatch)
@@ -213,7 +215,7 @@ def test_an_attempts_scores_are_made_again_when_an_input_was(advfusion, monkeypa
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(evaluate, "score_predictions", scored)
+    monkeypatch.setattr(instruments, "score_predictions", scored)
     with pytest.raises(KeyboardInterrupt):
         evaluated(p)
     file = files.home() / advfusion.out / "manifest.json"
@@ -247,6 +249,34 @@ def test_samples_are_drawn_scored_and_kept(advfusion):
     assert [(sample.id, sample.sample) for sample in samples] == [(x, i) for x in scores.ids for i in range(3)]
     assert scores.settings["decoding"] == "sampling" and scores.settings["temperature"] == 0.8
     assert scores.score("bleu_paper").n == 2 and scores.checkpoints[0].counts.n == 6
+
+
+def test_messages_are_scored_by_meaning_and_the_scores_calibrated(advfusion, home):
+    place, limits = home / "runs/data/commits-0000000013", {"max_prompt_tokens": 300, "max_target_tokens": 24}
+    rows = [edit.row for edit in edits.edits("lua", 4, TEMPLATES["commit"])]
+    data_rows.write_rows(place / "rows", {"lua": {"test": rows}})
+    params = {"task": "commit", "language": "", "path": "x", "template": None, "seed": 0, **limits}
+    (home / "judge.py").write_text(
+        "import json, sys\nfor line in sys.stdin: print(json.dumps({'id': json.loads(line)['id'], 'verdict': 'tie'}))"
+    )
+    given = {"identification": 2, "calibrate": 5, "judge": f"{sys.executable} judge.py"}
+    out = "runs/evaluate/meaning-0000000014"
+    p = parameters(advfusion, [], "base", out=out, **given).model_copy(
+        update={"data": tiny.finish(home, place, params)}
+    )
+    scores = evaluated(p)
+    meaning = ("names_touched", "names_real", "verb", "direction", "identification", "judge")
+    assert set(meaning) < set(comparison.shared_metrics([scores])) and "pass_at_1" not in scores.final[0].scores
+    assert scores.score("identification").n == 4 and "among:3" in scores.score("identification").signature
+    calibrated = {one.metric for one in scores.calibration}
+    assert {*meaning, "b_norm"} <= calibrated and "loss" not in calibrated
+    asked = (home / out / "judge" / "questions.jsonl").read_text().splitlines()
+    answered = (home / out / "judge" / "answers.jsonl").read_text().splitlines()
+    assert len(answered) == len({line.split('"')[3] for line in asked}) == 4 + 15  # and three texts for each edit
+    (home / "judge.py").write_text("raise SystemExit('asked again')")
+    for file in ("manifest.json", store.COPY):
+        (home / out / file).unlink()
+    assert timeless(evaluated(p)) == timeless(scores)
 
 
 @pytest.mark.parametrize("given, said", [
