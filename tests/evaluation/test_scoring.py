@@ -81,7 +81,7 @@ def test_rows_that_only_bring_tests_get_no_text_scores():
     rows, predictions = material(n=2)
     rows = [replace(row, target="", no_reference=True) for row in rows]
     found = score_predictions(rows, predictions, timeout=10, allow_unsandboxed=True)
-    assert list(found.scores) == ["pass_at_1"] and found.scores["pass_at_1"].value == 100
+    assert list(found.scores) == ["pass_at_1", "tests_passed"] and found.scores["pass_at_1"].value == 100
 
 
 def test_without_checks_nothing_is_executed(monkeypatch):
