@@ -19,7 +19,7 @@ def problem(study: Any) -> str:
             f"data.valid is 'k_fold', but methods names {pooled[0]!r}, whose first adapter has seen all folds; leave "
             "it out, or set data.valid to rows"
         )
-    if study.tune.adapter or study.tune.fusion:
+    if study.tune.tries_something:
         return (
             "data.valid is 'k_fold', but tune names values, which must be judged on validation rows that choose no "
             "step; set data.valid to rows"

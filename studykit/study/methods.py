@@ -9,7 +9,9 @@
                                             adapter that is best on the target's validation rows, as it is or trained on
     adapterfusion | advfusion_none | advfusion_zero | advfusion_exclude | average | scalar_mix
                                             a composition of one adapter per member
-    merge | xlora | arrow                   PEFT's own compositions of LoRAs
+    mhr                                     the same of LoRAs alone: weights per member and block of the input
+    task_arithmetic | ties | merge | arrow | xlora
+                                            LoRAs merged into one, or routed, by PEFT
 
 The adapter of `pooled` and `transfer` is a bottleneck, or of the kind after a hyphen: `pooled-lora`.
 
@@ -50,9 +52,11 @@ ATTENTIVE = {
     "advfusion_zero": ("advfusion", "zero"),
     "advfusion_exclude": ("advfusion", "exclude"),
 }
-COMPOSITIONS = (*ATTENTIVE, "average", "scalar_mix")
-PEFT_COMPOSITIONS = ("merge", "xlora", "arrow")
-UNTRAINED = ("average", "merge", "arrow")  # compositions that learn nothing
+COMPOSITIONS = (*ATTENTIVE, "average", "scalar_mix", "mhr")
+MERGES = ("task_arithmetic", "ties", "merge")  # the members' weights become those of one LoRA, times a factor
+PEFT_COMPOSITIONS = (*MERGES, "xlora", "arrow")
+OF_LORAS = ("mhr", *PEFT_COMPOSITIONS)  # compositions whose members are always LoRAs
+UNTRAINED = ("average", *MERGES, "arrow")  # compositions that learn nothing
 VARIANTS = ("static", "lowrank")
 PLACEBOS = ("random", "shuffled")
 ADVFUSION = {  # its titles, by the mask of phase 1
@@ -80,6 +84,9 @@ PHASES: dict[str, tuple[Phase, ...]] = {
     "adapterfusion": (Phase("fusion", "AdapterFusion", "adapterfusion"),),
     "average": (Phase("fusion", "average", "adapterfusion"),),
     "scalar_mix": (Phase("fusion", "scalar mix", "adapterfusion"),),
+    "mhr": (Phase("fusion", "multi-head routing", "adapterfusion"),),
+    "task_arithmetic": (Phase("fusion", "task arithmetic", "adapterfusion"),),
+    "ties": (Phase("fusion", "TIES", "adapterfusion"),),
     "merge": (Phase("fusion", "merge", "adapterfusion"),),
     "xlora": (Phase("fusion", "X-LoRA", "adapterfusion"),),
     "arrow": (Phase("fusion", "Arrow", "adapterfusion"),),
@@ -203,9 +210,9 @@ def _parse_plain(plain: str, word: str) -> Method:
     if head in ON_OTHER_ROWS:
         accepted = f"a kind of adapter ({', '.join(FUSABLE)})"
         raise ValueError(f"the method {word!r} is unknown: after {head} may come {accepted}, not {'-'.join(rest)!r}")
-    if head in PEFT_COMPOSITIONS and not rest:
+    if head in OF_LORAS and not rest:
         return Method(word, head, members="lora")
-    if head in COMPOSITIONS:
+    if head in COMPOSITIONS and head not in OF_LORAS:
         members = rest.pop(0) if rest and rest[0] in FUSABLE else "bottleneck"
         variant = rest.pop(0) if rest and rest[0] in VARIANTS and head in ATTENTIVE else "full"
         if not rest:
@@ -250,7 +257,7 @@ def title(word: str) -> str:
             "transfer_tuned": f"{kind} of the best source, trained on with the target's rows",
         }.get(method.training, kind)
     parts = [PHASES[method.name][0].title if method.name != "advfusion" else ADVFUSION[method.mask]]
-    parts += [f"{method.members} members"] * (method.members != "bottleneck" and method.name not in PEFT_COMPOSITIONS)
+    parts += [f"{method.members} members"] * (method.members != "bottleneck" and method.name not in OF_LORAS)
     parts += [{"static": "without a value matrix", "lowrank": "low rank", "full": ""}[method.variant]]
     parts += [f"{_member_title(method.masked_member)} hidden first"] * bool(method.masked_member)
     parts += [f"without {_member_title(name)}" for name in method.left_out]

@@ -33,7 +33,10 @@ def published(stage: str, values: dict[str, Any]) -> dict[str, float]:
         }
     if stage == "fusion":
         rate = 1e-4 if _kind_of_members(values["members"]) in COMPACTERS else 1e-5
-        return {"learning_rate": 5e-2 if values["method"] == "scalar_mix" else rate}
+        return {
+            "learning_rate": 5e-2 if values["method"] in ("scalar_mix", "mhr") else rate,
+            "factor": 1.0 if values["method"] == "ties" else 1 / len(values["members"] or [""]),
+        }
     return {}
 
 
@@ -93,10 +96,11 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
             silent |= {"late_regularizer"}
         if values["method"] not in ("adapterfusion", "advfusion"):
             silent |= {"scores", "temperature"}
+        of_one = {"density": ("ties",), "heads": ("mhr",), "top_k": ("arrow",), "factor": methods.MERGES}
+        silent |= {name for name, those in of_one.items() if values["method"] not in those}
         if values["method"] in methods.UNTRAINED:
-            silent |= (training_parameters.Training.model_fields.keys() | {"steps", "rows", "budget", "weights"}) - {
-                "batch_size"
-            }
+            trains = training_parameters.Training.model_fields.keys() | {"steps", "rows", "budget", "weights"}
+            silent |= trains - {"batch_size", "validation"}
     elif stage == "evaluate":
         silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
     return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}

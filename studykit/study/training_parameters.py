@@ -186,12 +186,13 @@ class FusionParams(Training):
     data: Planned[str] = run_dir("The rows come from this data run.")
     members: Planned[dict[str, str]] = run_dir("These adapter runs are fused, by language, the target last.")
     target: Planned[str] = role(None, "This is the low-resource language.")
-    method: Literal["adapterfusion", "advfusion", "average", "scalar_mix", "merge", "xlora", "arrow"] = role(
+    method: Literal[
+        "adapterfusion", "advfusion", "average", "scalar_mix", "mhr", "task_arithmetic", "ties", "merge", "xlora", "arrow"
+    ] = role(
         "adapterfusion",
         (
-            "The members are fused by attention in one phase (adapterfusion) or two "
-            "(advfusion), or by a composition without attention: average, scalar_mix, merge, "
-            "xlora or arrow."
+            "The members are fused by attention in one phase (adapterfusion) or two (advfusion), or by a composition "
+            "without attention: average, scalar_mix, mhr, task_arithmetic, ties, merge, xlora or arrow."
         ),
     )
     variant: Literal["full", "static", "lowrank"] = role(
@@ -223,7 +224,7 @@ class FusionParams(Training):
     learning_rate: Planned[float] = auto(
         (
             "The learning rate starts at this peak and decays linearly; null means the "
-            "published 1e-5, or 1e-4 over Compacter, and 0.05 for scalar_mix."
+            "published 1e-5, or 1e-4 over Compacter, and 0.05 for scalar_mix and mhr."
         ),
         gt=0,
         le=1,
@@ -310,6 +311,18 @@ class FusionParams(Training):
             "untrained weights have 90 % of the uniform entropy in every layer."
         ),
     )
+    factor: Planned[float] = auto(
+        (
+            "The sum of the members' updates is multiplied by this factor in task_arithmetic and merge, their mean in "
+            "ties; null means 1 / members, or 1 for ties."
+        ),
+        gt=0,
+    )
+    density: float = Field(
+        0.2, gt=0, le=1, description="Of each member's update, ties keeps this share, the largest entries."
+    )
+    heads: int = Field(8, ge=1, description="mhr cuts the members' input into so many blocks, each with its weights.")
+    top_k: int = Field(3, ge=1, description="arrow gives each token to so many members, or to all if they are fewer.")
     out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
 """The trials of a study: trainings with other values, of which the study takes the best for each method.
 
-Every kind of adapter, and every composition that trains, has the same number of trials, all with one seed that is none
-of the study's. Half of the validation rows select the steps of a trial and of its members; the loss on the other half
-judges it. So no row chooses both a step and a value.
+Every kind of adapter, every composition that trains, and every other one with values of its own has the same number of
+trials, all with one seed that is none of the study's. Half of the validation rows select the steps of a trial and of
+its members; the loss on the other half judges it. So no row chooses both a step and a value.
 """
 
 from __future__ import annotations
@@ -30,19 +30,26 @@ class Trial:
 def trials(study: Study) -> list[Trial]:
     """Returns the trials of a study, those of a method in the order of `TuneSection.combinations`.
 
-    Raises: UserError for a key that its section lacks, and for a seed of the study.
+    Raises: UserError for a key that its section lacks, for values of a method that the study cannot tune, and for a
+        seed of the study.
     """
-    if not (study.tune.adapter or study.tune.fusion):
+    if not study.tune.tries_something:
         return []
     if study.tune.seed in study.seeds:
         raise UserError(f"tune.seed is {study.tune.seed}, which is also among seeds; trials must have another one.")
+    tunable = [method for section in SECTIONS for method in tuned_methods(study, section)]
+    if foreign := [word for word in study.tune.by_method if word not in tunable]:
+        raise UserError(f"tune.by_method names {show(foreign[0])}; it may name {', '.join(tunable)}.")
     found = []
     for section in SECTIONS:
         known = type(getattr(study, section)).model_fields.keys() - {"by_method"}
-        if foreign := [key for key in getattr(study.tune, section) if key not in known]:
-            raise UserError(f"tune.{section} names {show(foreign[0])}; it may name {', '.join(sorted(known))}.")
+        tried = {f"tune.{section}": getattr(study.tune, section)}
+        tried |= {f"tune.by_method.{word}": study.tune.by_method.get(word, {}) for word in tuned_methods(study, section)}
+        for place, keys in tried.items():
+            if foreign := [key for key in keys if key not in known]:
+                raise UserError(f"{place} names {show(foreign[0])}; it may name {', '.join(sorted(known))}.")
         for method in tuned_methods(study, section):
-            for values in study.tune.combinations(section):
+            for values in study.tune.combinations(section, method):
                 changes = {"methods": [method], "seeds": [study.tune.seed], "tune": TuneSection()}
                 tried = with_values(study, section, {method: values}).model_copy(update=changes)
                 found.append(Trial(section, method, tried))
@@ -50,11 +57,11 @@ def trials(study: Study) -> list[Trial]:
 
 
 def tuned_methods(study: Study, section: str) -> list[str]:
-    """Returns the kinds of adapter of a study, alone or fused, or the words of its compositions that train."""
+    """Returns the kinds of adapter of a study, alone or fused, or the words of its compositions that try values."""
     asked = [methods.parse(word) for word in study.methods]
     if section == "adapter":
         return list(dict.fromkeys(kind for m in asked if (kind := m.name if m.is_adapter else m.members)))
-    return [m.word for m in asked if m.learns]
+    return [m.word for m in asked if m.learns or m.members and m.word in study.tune.by_method]
 
 
 def with_values(study: Study, section: str, values: dict[str, dict[str, Any]]) -> Study:

@@ -19,25 +19,34 @@ class TuneSection(Section):
 
     adapter: Tried = Field(default={}, description="Every kind of adapter tries these values of the section adapter.")
     fusion: Tried = Field(default={}, description="Every trained composition tries these values of the section fusion.")
+    by_method: dict[str, Tried] = Field(
+        default={},
+        description="A kind of adapter or a composition tries these values in place of those of its section.",
+    )
     seed: int = Field(
         default=1000, ge=0, lt=2**32, description="The trials have this seed, which is none of the study's."
     )
 
-    def combinations(self, section: str) -> list[dict[str, Any]]:
-        """Returns the values of each trial of a section, `adapter` or `fusion`; [] if it has nothing to try."""
-        tried: Tried = getattr(self, section)
+    @property
+    def tries_something(self) -> bool:
+        """Returns whether there are values to try."""
+        return bool(self.adapter or self.fusion or self.by_method)
+
+    def combinations(self, section: str, method: str) -> list[dict[str, Any]]:
+        """Returns the values of each trial of a method of a section, `adapter` or `fusion`; [] if it tries nothing."""
+        tried: Tried = self.by_method.get(method) or getattr(self, section)
         return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())] if tried else []
 
     @model_validator(mode="after")
     def _same_number_of_trials(self) -> Self:
-        for section in ("adapter", "fusion"):
-            for key, values in getattr(self, section).items():
+        parts = {"adapter": self.adapter, "fusion": self.fusion}
+        parts |= {f"by_method.{word}": tried for word, tried in self.by_method.items()}
+        for name, tried in parts.items():
+            for key, values in tried.items():
                 if repeated := [value for value in values if values.count(value) > 1]:
-                    raise ValueError(f"tune.{section}.{key} names {show(repeated[0])} twice; each may be named once")
-        of_adapters, of_fusions = (math.prod(map(len, part.values())) for part in (self.adapter, self.fusion))
-        if self.adapter and self.fusion and of_adapters != of_fusions:
-            raise ValueError(
-                f"tune gives an adapter {of_adapters} trials and a fusion {of_fusions}; every method must have the "
-                "same number"
-            )
+                    raise ValueError(f"tune.{name}.{key} names {show(repeated[0])} twice; each may be named once")
+        counts = {name: math.prod(map(len, tried.values())) for name, tried in parts.items() if tried}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(f"tune gives unlike numbers of trials ({listed}); every method must have the same number")
         return self

@@ -34,6 +34,7 @@ from studykit.training.peft_baselines import new_peft_composition
 from studykit.training.placebos import replace_members
 from studykit.training.rounding import round_to_bf16
 from studykit.tuners import CompositionModel, FusionConfig
+from studykit.tuners.config import KINDS
 
 FUSION = "fusion"  # name of the composition among the adapters of a model
 GATE_FILE = "trained.safetensors"  # what trained in a composition by PEFT; empty where nothing trains
@@ -72,7 +73,8 @@ def fusion_config(p: FusionParams) -> FusionConfig:
     """Returns the configuration that the parameters of notebook 03 describe; a temperature yet to be found is 1."""
     return FusionConfig(
         members=list(p.members),
-        kind=p.method if p.method in ("average", "scalar_mix") else "attention",
+        kind=p.method if p.method in KINDS else "attention",
+        heads=p.heads if p.method == "mhr" else None,
         temperature=1.0 if p.temperature == "auto" else p.temperature,
         scores=p.scores,
         value=p.variant != "static",
@@ -106,8 +108,7 @@ def new_fusion(model: PreTrainedModel, p: FusionParams) -> PeftModel:
     """
     if p.method in PEFT_COMPOSITIONS:
         set_seed(p.seed)
-        directories = {name: adapter_directory(run) for name, run in p.members.items()}
-        return new_peft_composition(model, p.method, directories, FUSION)
+        return new_peft_composition(model, p, FUSION)
     use_head(model, fusion_head(p.model_dump(), trained_phases(p.method)[0]))
     peft_model = _load_fused(model, p.members, p.model_dump())
     set_seed(p.seed)
@@ -169,13 +170,11 @@ def load_trained(model: PreTrainedModel, run: str | Path, phase: str | None = No
     phase = phase or phases[-1]
     directory = run / phase / FUSION
     finished_run(run).verify(phase)
+    params = finished_run(run).params
     if (directory / GATE_FILE).exists():
-        method = finished_run(run).params["method"]
-        directories = {member: adapter_directory(member_run) for member, member_run in members.items()}
-        peft_model = new_peft_composition(model, method, directories, FUSION)
+        peft_model = new_peft_composition(model, FusionParams.model_validate(params), FUSION)
         copy_parameters(peft_model, load_file(directory / GATE_FILE))
     else:
-        params = finished_run(run).params
         use_head(model, fusion_head(params, next(x for x in PHASES[params["method"]] if x.key == phase)))
         peft_model = _load_fused(model, members, params)
         peft_model.load_adapter(directory, adapter_name=FUSION)

@@ -1,48 +1,63 @@
 """PEFT's own compositions of LoRAs over the same frozen members, as baselines of the attention over outputs.
 
-merge   PEFT's `add_weighted_adapter` with equal weights 1/N and the type `linear`: the A and the B of all members
-        are summed, each with a factor of sqrt(scaling / N). The product has terms B_i A_j of different members, so
-        this is not the mean of the outputs, which is the method word `average`.
-arrow   Every token is routed to the LoRAs whose first singular direction fits it best; nothing is trained
-        (Ostapenko et al. 2024, arXiv 2405.11157).
-xlora   A small network reads a forward pass without adapters and scales every LoRA in every layer and token; only
-        it trains (Buehler and Buehler 2024, arXiv 2402.07148). It takes two passes per step and no KV cache.
+Three merge the members into one LoRA, once, and nothing is trained. With s_n B_n A_n the update of member n:
+
+task_arithmetic  factor * sum_n s_n B_n A_n, exactly (Ilharco et al. 2023, arXiv 2212.04089). PEFT's type `cat` puts
+                 the A and the B of all members side by side.
+ties             factor * the mean of the entries of s_n B_n A_n that are among the `density` largest of their member
+                 and have the sign of the sum of these (Yadav et al. 2023, arXiv 2306.01708). The paper trims a task's
+                 weights together, PEFT's function each matrix. It would trim A and B apart; here it gets their product.
+merge            PEFT's type `linear`: A and B are summed apart, each with a factor of sqrt(factor * s_n). The product
+                 has terms B_i A_j of different members, so this is no sum of the updates.
+
+Two route tokens through the members:
+
+arrow            Each token reads the `top_k` LoRAs whose first right singular vector it fits best, weighed by a softmax
+                 of that fit; nothing is trained (Ostapenko et al. 2024, arXiv 2405.11157).
+xlora            A linear gate reads the last states of a pass without adapters and gives each token one weight per
+                 LoRA, the same in all layers; only it trains (Buehler and Buehler 2024, arXiv 2402.07148). It takes
+                 two passes per step and no KV cache.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import ArrowConfig, PeftModel, XLoraConfig, create_arrow_model, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils.merge_utils import ties
 from torch import nn
 from transformers import PreTrainedModel
 
 from studykit.errors import UserError
+from studykit.study.training_parameters import FusionParams
+from studykit.training.adapters import adapter_directory
 
-ARROW_TOP_K = 3  # LoRAs per token; PEFT's default
+MERGED_BY = {"task_arithmetic": "cat", "ties": "cat", "merge": "linear"}  # types of PEFT's add_weighted_adapter
 
 
-def new_peft_composition(model: PreTrainedModel, method: str, members: Mapping[str, Path], name: str) -> PeftModel:
+def new_peft_composition(model: PreTrainedModel, p: FusionParams, name: str) -> PeftModel:
     """Returns the base with a composition of LoRAs, active and frozen, but for the gate of `xlora`, which trains.
 
     Args:
-        method: merge, xlora or arrow.
-        members: PEFT directories of LoRAs by name.
+        p: the method, the adapter runs of its members, and its factor, density or top_k.
         name: the name of the merged adapter.
     Raises: UserError for a member that is not a LoRA.
     """
+    members = {member: adapter_directory(run) for member, run in p.members.items()}
     for member, directory in members.items():
         kind = json.loads((Path(directory) / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")
         if kind != "LORA":
-            raise UserError(f"{method} composes LoRAs, but the member {member!r} in {directory} is a {kind} adapter.")
+            raise UserError(f"{p.method} composes LoRAs, but the member {member!r} in {directory} is a {kind} adapter.")
     paths = [str(directory) for directory in members.values()]
-    if method == "arrow":
-        top = min(ARROW_TOP_K, len(paths))
+    if p.method == "arrow":
+        top = min(p.top_k, len(paths))
         return create_arrow_model(model, paths, ArrowConfig(top_k=top, rng_seed=0)).requires_grad_(False)
-    if method == "xlora":
+    if p.method == "xlora":
         model.config.use_cache = False  # PEFT demands it: the gate must see the whole sequence at every step
         gate = XLoraConfig(
             task_type="CAUSAL_LM",
@@ -57,9 +72,31 @@ def new_peft_composition(model: PreTrainedModel, method: str, members: Mapping[s
         else:
             peft_model.load_adapter(path, adapter_name=member)
     assert peft_model is not None  # there are members
-    peft_model.add_weighted_adapter(list(members), [1 / len(paths)] * len(paths), name, combination_type="linear")
+    factors = [p.factor] * len(paths)
+    peft_model.add_weighted_adapter(list(members), factors, name, combination_type=MERGED_BY[p.method])
+    if p.method == "ties":
+        merge_by_sign(peft_model, list(members), name, p.factor, p.density)
     peft_model.set_adapter(name)
     return peft_model.requires_grad_(False)
+
+
+@torch.no_grad()
+def merge_by_sign(model: nn.Module, members: Sequence[str], name: str, factor: float, density: float) -> None:
+    """Replaces the adapter `name` by the TIES merge of LoRAs, a dense update for each module that they adapt.
+
+    The update (d_out, d_in) is one of the two matrices, and the other one the identity. PEFT's `ties_svd` would cut it
+    down to a rank instead.
+    """
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            updates = [layer.get_delta_weight(member) for member in members]  # type: ignore[operator]
+            merged = ties(updates, torch.full((len(members),), factor, device=updates[0].device), density)
+            rows, columns = merged.shape
+            narrow = torch.eye(min(rows, columns), device=merged.device, dtype=merged.dtype)
+            first, second = (narrow, merged) if columns <= rows else (merged, narrow)
+            for part, weight in ((layer.lora_A, first), (layer.lora_B, second)):
+                part[name].weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+            layer.scaling[name] = 1.0
 
 
 def unload(model: Any) -> nn.Module:

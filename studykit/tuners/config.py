@@ -12,7 +12,7 @@ from studykit.tuners.fusion import SCORES
 from studykit.tuners.placement import TARGETS, targets_in
 
 PEFT_TYPE = "ADAPTER_COMPOSITION"
-KINDS = ("attention", "average", "scalar_mix")
+KINDS = ("attention", "average", "scalar_mix", "mhr")
 
 # Names of the tuner's own submodules: an adapter of such a name could not be found in a state dict.
 RESERVED = {
@@ -108,7 +108,8 @@ class FusionConfig(PeftConfig):
     """A composition of adapters that the model already holds, at each of their sites.
 
     `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `scalar_mix` learns one number
-    per member and site, through a softmax.
+    per member and site, through a softmax; `mhr` (multi-head routing) learns one per member, site and block of the input
+    of linear members.
     """
 
     members: list[str] = field(default_factory=list, metadata={"help": "The names of the fused adapters, in order."})
@@ -128,6 +129,9 @@ class FusionConfig(PeftConfig):
     scores: str = field(
         default="dot",
         metadata={"help": f"How queries and keys are compared: one of {list(SCORES)}, see tuners/fusion.py."},
+    )
+    heads: int | None = field(
+        default=None, metadata={"help": "The number of blocks into which `mhr` cuts the input, at least 1; others: None."}
     )
     target_modules: str | None = field(default=None, metadata={"help": "Filled in: those of the members."})
 
@@ -150,6 +154,10 @@ class FusionConfig(PeftConfig):
                 f"kind={self.kind!r} has no attention; value, rank, temperature, dropout and scores must keep their "
                 "defaults."
             )
+        if self.kind == "mhr":
+            require_range(self, "heads", type(self.heads) is int and self.heads >= 1, "at least 1")
+        elif self.heads is not None:
+            raise ValueError(f"heads={self.heads!r} is only for kind='mhr'; leave it out.")
         require_range(self, "temperature", self.temperature > 0, "above 0")
         require_range(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
 

@@ -297,15 +297,20 @@ class Fusion(nn.Module):
 
 
 class ScalarMix(nn.Module):
-    """One weight per member and site, the same for every token: alpha = softmax(w), or 1/N if none is learned."""
+    """One weight per member and site, the same for every token: alpha = softmax(w), or 1/N if none is learned.
+
+    With `heads`, x is cut into so many blocks with weights of their own: sum_n U_n D_n (alpha_n * x), for linear members
+    (after Caccia et al. 2023, arXiv 2211.03831). It returns the means of the weights over the heads, and codes that are
+    divided by them, so that a weight times a norm is what a member adds.
+    """
 
     value = None
 
-    def __init__(self, members: int, learned: bool = True):
+    def __init__(self, members: int, learned: bool = True, heads: int | None = None):
         super().__init__()
-        self.learned = learned
+        self.learned, self.heads = learned, heads
         if learned:
-            self.weight = nn.Parameter(torch.zeros(members))
+            self.weight = nn.Parameter(torch.zeros(*([heads] if heads else []), members))
 
     def value_deviation(self) -> Tensor:
         """Returns 0: there is no value matrix."""
@@ -318,12 +323,19 @@ class ScalarMix(nn.Module):
 
         A masked member keeps its share in `zero`; in `exclude` the others get it.
         """
-        z = stack.codes(x)
         scores = self.weight if self.learned else x.new_zeros(len(stack.widths))
         flags = mask_flags(masked, len(stack.widths), x.device)
         scores = scores.masked_fill(flags, 0.0 if mode == "zero" else float("-inf"))
-        alpha = scores.softmax(-1).expand(*x.shape[:-1], -1)  # (B, T, N)
-        return stack.coefficients(z, alpha.masked_fill(flags, 0.0)) @ stack.outputs, alpha, z
+        alpha = scores.softmax(-1)  # (N,) or (H, N)
+        counted = alpha.masked_fill(flags, 0.0)
+        if self.heads:
+            by_code = counted.T.repeat_interleave(torch.tensor(stack.widths, device=x.device), 0)  # (R, H)
+            down = (stack.down.unflatten(1, (self.heads, -1)) * by_code[..., None]).flatten(1)  # (R, d_in)
+            z, alpha = F.linear(x, down), alpha.mean(0).expand(*x.shape[:-1], -1)  # (B, T, R), (B, T, N)
+            shares = alpha.clamp_min(torch.finfo(alpha.dtype).tiny)
+            return z @ stack.up.T, alpha, scale_per_member(z, 1 / shares, stack.widths)
+        z, shape = stack.codes(x), (*x.shape[:-1], -1)  # (B, T, R)
+        return stack.coefficients(z, counted.expand(shape)) @ stack.outputs, alpha.expand(shape), z
 
 
 @torch.no_grad()

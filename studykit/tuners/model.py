@@ -105,6 +105,8 @@ class CompositionModel(BaseTuner):
             if adapters[other].target_modules != first.target_modules:
                 modules = f"{first.target_modules} and {adapters[other].target_modules}"
                 raise ValueError(f"{name!r} and {other!r} adapt different modules: {modules}.")
+        if config.heads and any(adapters[name].activation != "identity" or adapters[name].biased for name in config.members):
+            raise ValueError("kind='mhr' weighs parts of its members' input, so all of them must be LoRAs.")
         return first
 
     def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:  # type: ignore[override]
@@ -126,7 +128,9 @@ class CompositionModel(BaseTuner):
                 scores = config.temperature, config.dropout, config.scores
                 module = Fusion(inputs, outputs, config.value, cast(int | None, config.rank), *scores)
             else:
-                module = ScalarMix(len(members), learned=config.kind == "scalar_mix")
+                if config.heads and inputs % config.heads:
+                    raise ValueError(f"heads={config.heads} does not divide the {inputs} inputs of the members evenly.")
+                module = ScalarMix(len(members), learned=config.kind != "average", heads=config.heads)
         else:
             module = self._bottleneck(config, adapter_name, inputs, outputs)
         layer.update_layer(adapter_name, module, placement, site, members)

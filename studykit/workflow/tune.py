@@ -28,7 +28,7 @@ def tune(planned: StudyPlan, cores: int | None, verbose: bool) -> int:
     study, file = planned.study, Path(planned.file)
     if planned.members:
         raise UserError(f"{file} makes several studies (`vary`), of which each would be tuned; name one study.")
-    if not (study.tune.adapter or study.tune.fusion):
+    if not study.tune.tries_something:
         raise UserError(
             f"{file} has no values to try; name some in `tune`, as in "
             "tune: {adapter: {learning_rate: [5e-5, 1e-4, 2e-4]}}."
@@ -46,7 +46,7 @@ def tune(planned: StudyPlan, cores: int | None, verbose: bool) -> int:
         f"# seed {study.tune.seed}, and every method has the same number of them.",
     ]
     for section in SECTIONS:
-        if not getattr(study.tune, section):
+        if not any(_trials(planned, section).values()):
             continue
         part_of_study = replace(planned, runs=_trial_runs(planned, section))
         code = workflow_run.run(part_of_study, cores, False, verbose, [], report=False)
@@ -67,7 +67,7 @@ def tune(planned: StudyPlan, cores: int | None, verbose: bool) -> int:
 def _trials(planned: StudyPlan, section: str) -> dict[str, list[str]]:
     """The trial runs of the methods of a section."""
     trials = planned.runs[-1].params["trials"]
-    return {method: trials[method] for method in tuned_methods(planned.study, section)}
+    return {method: trials[method] for method in tuned_methods(planned.study, section) if method in trials}
 
 
 def _trial_runs(planned: StudyPlan, section: str) -> list[Run]:
@@ -80,9 +80,9 @@ def _trial_runs(planned: StudyPlan, section: str) -> list[Run]:
 
 def _best(planned: StudyPlan, section: str) -> dict[str, tuple[dict[str, Any], list[str]]]:
     """The best values of each method of a section, and lines of comment on its trials."""
-    tried = planned.study.tune.combinations(section)
     found = {}
     for method, directories in _trials(planned, section).items():
+        tried = planned.study.tune.combinations(section, method)
         losses = [finished_run(directory).manifest.about["trial_loss"] for directory in directories]
         about = [f"# {method}:", *(f"#   {_text(v)}: loss {x:.4f}" for v, x in zip(tried, losses, strict=True))]
         found[method] = (tried[losses.index(min(losses))], about)
