@@ -90,7 +90,7 @@ def fusion_params(home: Path, **given) -> FusionParams:
     base = base_run(home)
     members = {language: adapter_run(home, base, language) for language in MEMBERS}
     usual = {"method": "advfusion", "mask": "exclude", "steps": 4, "eval_every": 2, "batch_size": 4,
-             "precision": "fp32", "learning_rate": 1e-2, "out": "runs/fusion/lua-advfusion-s0-0000000004"}  # fmt: skip
+             "precision": "fp32", "learning_rate": 1e-2, "factor": 0.5, "out": "runs/fusion/lua-advfusion-s0-0000000004"}  # fmt: skip
     return FusionParams(base=base, data=data_run(home), members=members, target=TARGET, **{**usual, **given})
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from studykit.errors import UserError, show
 from studykit.study import fields, methods, parameters
 from studykit.study.file import Study
 from studykit.study.methods import Method
@@ -235,12 +236,20 @@ class StudyRuns:
         return self.add("fusion_attention", **self.inputs, trained_runs=trained_runs, **options).dir
 
     def trials(self) -> dict[str, list[str]]:
-        """Plans the trainings that try values, with what they need, and returns their directories by method."""
+        """Plans the trainings that try values, with what they need, and returns their directories by method.
+
+        Raises: UserError for a method on which values that it should try have no effect.
+        """
         tried: dict[str, list[str]] = {}
         for trial in trials(self.study):
             *planned, comparison = plan(trial.study, "half")
             training = comparison.params[f"{trial.section}s"][trial.method][0]
-            tried.setdefault(trial.method, []).append(training)
+            if training in tried.setdefault(trial.method, []):
+                raise UserError(
+                    f"tune tries {show(self.study.tune.combinations(trial.section, trial.method))} for {trial.method}, "
+                    "of which two are the same training; tune.by_method must give it values that have an effect."
+                )
+            tried[trial.method].append(training)
             chain = {training}
             for earlier in reversed(planned):
                 chain |= {need.dir for need in earlier.needs} if earlier.dir in chain else set()

@@ -3,7 +3,8 @@
 This is the one table for the comparison, which tests the differences, and for the report, which puts them under their
 questions. A difference identifies a cause where its two sides differ in one thing only. So two fusions by attention are
 set against each other where their words differ in exactly one factor: the schedule with its mask, the kind of the
-members, the variant, the member that is hidden, those that are left out, or the placebo.
+members, the variant, the member that is hidden, those that are left out, or the placebo. AdapterFusion is set against
+every other composition of the same members.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ RESTORING = "Does restoring the hidden adapter help, before phase 2 takes a step
 PHASE_2 = "Do the steps of phase 2 help?"
 KIND = "Does another kind of members help?"
 VARIANT = "Is a fusion with fewer parameters as good?"
+RIVALS = "Does attention over the members' outputs beat mixing, merging or routing the same members?"
 # In the order of the report.
 QUESTIONS = (
     ADAPTER, FUSING, STRONGER, SOURCES, OWN, MEMBERS, SCHEDULE, MASK, PLACEBO_MASK, ADVFUSION, RESTORING, PHASE_2,
-    KIND, VARIANT,
+    KIND, VARIANT, RIVALS,
 )  # fmt: skip
 DRAWS_BEYOND = 10  # resamples that a p at Holm's first step must leave beyond the observed difference
 FACTORS = ("name", "mask", "members", "variant", "masked_member", "left_out", "placebo")
@@ -106,7 +108,10 @@ def _question(a: Method, b: Method, methods: Sequence[Method]) -> str | None:
         question = FUSING if b.training == "own" else STRONGER
         return question if a.name == "adapterfusion" and b.name == a.members and not changed else None
     if not _by_attention(b):
-        return None
+        alike = a.variant == "full" and all(
+            getattr(a, of) == getattr(b, of) for of in ("members", "left_out", "placebo")
+        )
+        return RIVALS if a.name == "adapterfusion" and b.members and alike else None
     differing = {factor for factor in FACTORS if getattr(a, factor) != getattr(b, factor)}
     if differing <= {"name", "mask"} and differing:
         return _question_of_schedules(a, b)

@@ -187,7 +187,16 @@ class FusionParams(Training):
     members: Planned[dict[str, str]] = run_dir("These adapter runs are fused, by language, the target last.")
     target: Planned[str] = role(None, "This is the low-resource language.")
     method: Literal[
-        "adapterfusion", "advfusion", "average", "scalar_mix", "mhr", "task_arithmetic", "ties", "merge", "xlora", "arrow"
+        "adapterfusion",
+        "advfusion",
+        "average",
+        "scalar_mix",
+        "mhr",
+        "task_arithmetic",
+        "ties",
+        "merge",
+        "xlora",
+        "arrow",
     ] = role(
         "adapterfusion",
         (
@@ -363,7 +372,7 @@ class FusionParams(Training):
             why = "packing is true" if self.packing else "method is 'xlora'"
             raise ValueError(
                 f"rows is 'cross_fit', but {why}; it needs rows apart, and a composition whose members can change from "
-                "row to row: adapterfusion, advfusion or scalar_mix"
+                "row to row: adapterfusion, advfusion, scalar_mix or mhr"
             )
         return self
 

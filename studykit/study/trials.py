@@ -44,7 +44,9 @@ def trials(study: Study) -> list[Trial]:
     for section in SECTIONS:
         known = type(getattr(study, section)).model_fields.keys() - {"by_method"}
         tried = {f"tune.{section}": getattr(study.tune, section)}
-        tried |= {f"tune.by_method.{word}": study.tune.by_method.get(word, {}) for word in tuned_methods(study, section)}
+        tried |= {
+            f"tune.by_method.{word}": study.tune.by_method.get(word, {}) for word in tuned_methods(study, section)
+        }
         for place, keys in tried.items():
             if foreign := [key for key in keys if key not in known]:
                 raise UserError(f"{place} names {show(foreign[0])}; it may name {', '.join(sorted(known))}.")

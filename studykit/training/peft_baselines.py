@@ -22,7 +22,7 @@ xlora            A linear gate reads the last states of a pass without adapters 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 

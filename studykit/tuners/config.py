@@ -108,8 +108,8 @@ class FusionConfig(PeftConfig):
     """A composition of adapters that the model already holds, at each of their sites.
 
     `attention` is AdapterFusion; `average` adds the members' mean and learns nothing; `scalar_mix` learns one number
-    per member and site, through a softmax; `mhr` (multi-head routing) learns one per member, site and block of the input
-    of linear members.
+    per member and site, through a softmax; `mhr` (multi-head routing) learns one per member, site and block of the
+    input of linear members.
     """
 
     members: list[str] = field(default_factory=list, metadata={"help": "The names of the fused adapters, in order."})
@@ -131,7 +131,8 @@ class FusionConfig(PeftConfig):
         metadata={"help": f"How queries and keys are compared: one of {list(SCORES)}, see tuners/fusion.py."},
     )
     heads: int | None = field(
-        default=None, metadata={"help": "The number of blocks into which `mhr` cuts the input, at least 1; others: None."}
+        default=None,
+        metadata={"help": "The number of blocks into which `mhr` cuts the input; others: None."},
     )
     target_modules: str | None = field(default=None, metadata={"help": "Filled in: those of the members."})
 

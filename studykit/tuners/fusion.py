@@ -299,9 +299,9 @@ class Fusion(nn.Module):
 class ScalarMix(nn.Module):
     """One weight per member and site, the same for every token: alpha = softmax(w), or 1/N if none is learned.
 
-    With `heads`, x is cut into so many blocks with weights of their own: sum_n U_n D_n (alpha_n * x), for linear members
-    (after Caccia et al. 2023, arXiv 2211.03831). It returns the means of the weights over the heads, and codes that are
-    divided by them, so that a weight times a norm is what a member adds.
+    With `heads`, x is cut into so many blocks with weights of their own: sum_n U_n D_n (alpha_n * x), for linear
+    members (after Caccia et al. 2023, arXiv 2211.03831). It returns the means of the weights over the heads, and codes
+    that are divided by them, so that a weight times a norm is what a member adds.
     """
 
     value = None
@@ -332,8 +332,7 @@ class ScalarMix(nn.Module):
             by_code = counted.T.repeat_interleave(torch.tensor(stack.widths, device=x.device), 0)  # (R, H)
             down = (stack.down.unflatten(1, (self.heads, -1)) * by_code[..., None]).flatten(1)  # (R, d_in)
             z, alpha = F.linear(x, down), alpha.mean(0).expand(*x.shape[:-1], -1)  # (B, T, R), (B, T, N)
-            shares = alpha.clamp_min(torch.finfo(alpha.dtype).tiny)
-            return z @ stack.up.T, alpha, scale_per_member(z, 1 / shares, stack.widths)
+            return z @ stack.up.T, alpha, scale_per_member(z, 1 / alpha.clamp_min(1e-30), stack.widths)
         z, shape = stack.codes(x), (*x.shape[:-1], -1)  # (B, T, R)
         return stack.coefficients(z, counted.expand(shape)) @ stack.outputs, alpha.expand(shape), z
 

@@ -105,7 +105,9 @@ class CompositionModel(BaseTuner):
             if adapters[other].target_modules != first.target_modules:
                 modules = f"{first.target_modules} and {adapters[other].target_modules}"
                 raise ValueError(f"{name!r} and {other!r} adapt different modules: {modules}.")
-        if config.heads and any(adapters[name].activation != "identity" or adapters[name].biased for name in config.members):
+        if config.heads and any(
+            adapters[name].activation != "identity" or adapters[name].biased for name in config.members
+        ):
             raise ValueError("kind='mhr' weighs parts of its members' input, so all of them must be LoRAs.")
         return first
 

@@ -36,7 +36,7 @@ def home(tmp_path, monkeypatch):
     "advfusion_exclude-lora-lowrank": ("advfusion", "exclude", "lora", "lowrank"),
     "adapterfusion-static": ("adapterfusion", "none", "bottleneck", "static"),
     "average-compacterpp": ("average", "none", "compacterpp", "full"),
-    "arrow": ("arrow", "none", "lora", "full"),
+    "arrow": ("arrow", "none", "lora", "full"), "mhr": ("mhr", "none", "lora", "full"),
 }.items())  # fmt: skip
 def test_a_word_says_what_is_done(word, parts):
     assert methods.parse(word)[:5] == (word, *parts)
@@ -93,7 +93,7 @@ def test_a_control_that_makes_no_sense_is_told_in_a_sentence(word, said):
 @pytest.mark.parametrize("word, said", {
     "lorra": "the nearest known is lora", "": "known are base", "base-lora": "the nearest known is base",
     "adapterfusion-full": "may come members .* then a variant .* not 'full'", "average-static": "not 'static'",
-    "merge-lora": "is unknown", "advfusion": "the nearest known is advfusion_",
+    "merge-lora": "is unknown", "mhr-houlsby": "'mhr-houlsby' is unknown", "advfusion": "the nearest known is advfusion_",
     "adapterfusion-lowrank-lora": "not 'lora'",
 }.items())  # fmt: skip
 def test_an_unknown_word_is_told_in_a_sentence(word, said):
@@ -147,9 +147,9 @@ def compose(home, word: str):
 
 @pytest.mark.parametrize("word", [
     *COMPOSED, *(f"advfusion_zero-{kind}" for kind in methods.FUSABLE[1:]), "average-lora",
-    "adapterfusion-lora-lowrank", *methods.PEFT_COMPOSITIONS, "advfusion_none", "advfusion_exclude@python",
+    "adapterfusion-lora-lowrank", *methods.OF_LORAS, "advfusion_none", "advfusion_exclude@python",
     "adapterfusion~target", "adapterfusion~sources", "adapterfusion-houlsby^shuffled", "adapterfusion-compacterpp^random",
-    "average-lora^shuffled", "merge~python",
+    "average-lora^shuffled", "merge~python", "mhr^random",
 ])  # fmt: skip
 def test_every_composition_trains_and_comes_back(home, word):
     p, trained = compose(home, word)

@@ -12,6 +12,7 @@ WORDS = [
     "base", "bottleneck", "compacter", "lora", "adapterfusion", "adapterfusion-lowrank", "advfusion_none",
     "advfusion_exclude", "advfusion_exclude@go", "adapterfusion~lua", "adapterfusion~go", "adapterfusion^random",
     "adapterfusion-compacter", "advfusion_exclude-compacter", "bottleneck_long", "pooled", "transfer-compacter",
+    "average", "scalar_mix-compacter", "average~go",
 ]  # fmt: skip
 
 
@@ -39,6 +40,9 @@ def test_every_question_has_the_pairs_that_answer_it():
         questions.KIND: [
             ("adapterfusion-compacter", "adapterfusion"), ("advfusion_exclude-compacter", "advfusion_exclude")],
         questions.VARIANT: [("adapterfusion-lowrank", "adapterfusion")],
+        questions.RIVALS: [
+            ("adapterfusion", "average"), ("adapterfusion~go", "average~go"),
+            ("adapterfusion-compacter", "scalar_mix-compacter")],
     }  # fmt: skip
 
 

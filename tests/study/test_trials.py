@@ -53,6 +53,20 @@ def test_trials_leave_the_runs_of_the_study_as_they_are_and_come_before_what_rea
         assert all(names.index(need.name) < names.index(run.name) for need in run.needs)
 
 
+def test_single_methods_try_values_of_their_own_and_those_that_do_not_train_some_too():
+    words = ["lora", "adapterfusion-lora", "mhr", "ties", "arrow", "average-lora"]
+    own = {"lora": {"learning_rate": [0.1, 0.2]}, "mhr": {"learning_rate": [0.3, 0.4]}, "ties": {"factor": [1, 2]},
+           "arrow": {"top_k": [1, 2]}}  # fmt: skip
+    tune = {"fusion": {"learning_rate": [1e-5, 2e-5]}, "by_method": own}
+    runs = {run.dir: run for run in planned(methods=words, tune=tune)}
+    tried = next(run for run in runs.values() if run.stage == "compare").params["trials"]
+    key = {"ties": "factor", "arrow": "top_k"}
+    values = {m: [runs[x].params[key.get(m, "learning_rate")] for x in of] for m, of in tried.items()}
+    expected = {m: next(iter(keys.values())) for m, keys in own.items()} | {"adapterfusion-lora": [1e-5, 2e-5]}
+    assert values == expected, "each has two trials, and average-lora, which has nothing to try, none"
+    assert all(runs[x].params["validation"] == "half" for of in tried.values() for x in of)
+
+
 def test_a_trial_with_the_values_of_the_study_is_shared_by_equal_studies():
     def trials(**changes):
         return {run.name for run in planned(**changes) if run.params.get("validation") == "half"}
@@ -68,8 +82,11 @@ def test_fusions_are_tried_over_members_with_the_values_of_the_study():
 
 
 BAD = {
-    "3 trials and a fusion 2; every method must have the same number": {
+    r"unlike numbers of trials \(adapter 3, fusion 2\); every method must have the same number": {
         "adapter": {"learning_rate": [0.1, 0.2, 0.3]}, "fusion": {"learning_rate": [0.1, 0.2]}},
+    r"unlike numbers of trials \(fusion 2, by_method.average 1\)": {
+        "fusion": {"learning_rate": [0.1, 0.2]}, "by_method": {"average": {"factor": [1]}}},
+    "tune.by_method.lora.steps names 3 twice": {"by_method": {"lora": {"steps": [3, 3]}}},
     "tune.adapter.steps names 3 twice": {"adapter": {"steps": [3, 3]}},
     "at least 1 item": {"adapter": {"steps": []}},
 }  # fmt: skip
@@ -86,6 +103,13 @@ def test_a_section_that_tunes_methods_unlike_is_refused(said):
     [
         ({"adapter": {"learning_rat": [0.1]}}, "tune.adapter names 'learning_rat'; it may name "),
         ({"fusion": {"by_method": [{}]}}, "tune.fusion names 'by_method'"),
+        (
+            {"by_method": {"average": {"learning_rat": [1]}}},
+            "tune.by_method.average names 'learning_rat'; it may name ",
+        ),
+        ({"by_method": {"ties": {"factor": [1]}}}, "tune.by_method names 'ties'; it may name lora, bottleneck, adapt"),
+        ({"by_method": {"average": {"density": [7]}}}, "density is 7; it must be at most 1"),
+        ({"by_method": {"average": {"density": [0.1, 0.2]}}}, "for average, of which two are the same training"),
         ({"adapter": {"learning_rate": [0.1]}, "seed": 1}, "tune.seed is 1, which is also among seeds"),
         ({"adapter": {"learning_rate": ["fast"]}}, "learning_rate is 'fast'; it must be a number"),
         ({"fusion": {"learning_rate": [3.0]}}, "learning_rate is 3.0; it must be at most 1"),

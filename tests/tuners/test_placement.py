@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from studykit.tuners import PRESETS, BottleneckConfig, FusionConfig, fusion_layers, load_lora, record_fusion
 from studykit.tuners.bottleneck import Bottleneck
-from studykit.tuners.fusion import Fusion, MemberStack, ScalarMix
+from studykit.tuners.fusion import Fusion, MemberStack, ScalarMix, member_norms
 from studykit.tuners.model import composition_layers
 from tests.tuners.models import FAMILIES, SIZES, randomise, tiny, tokens
 
@@ -139,6 +139,28 @@ def test_the_average_of_loras_is_pefts_merge_by_concatenation(tmp_path):
     theirs.add_weighted_adapter(["a", "b"], [0.5, 0.5], "merged", combination_type="cat")
     theirs.set_adapter("merged")
     torch.testing.assert_close(model.eval()(tokens()).logits, theirs.eval()(tokens()).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("masked, mode", [((), "zero"), ((1,), "zero"), ((1,), "exclude")])
+def test_heads_mix_the_updates_of_members_block_by_block(masked, mode):
+    torch.manual_seed(0)
+    members = [Bottleneck(8, 6, r, "identity", biased=False, scaling=0.5) for r in (2, 3, 4)]
+    mix, x = ScalarMix(3, heads=4), torch.randn(2, 5, 8)
+    torch.nn.init.normal_(mix.weight)
+    with torch.no_grad():
+        context, alpha, z = mix(x, MemberStack.from_members(members), masked, mode)
+        scores = mix.weight.clone()
+        scores[:, list(masked)] = 0.0 if mode == "zero" else float("-inf")
+        by_head = scores.softmax(-1)  # (heads, members)
+        norms = member_norms(mix, MemberStack.from_members(members), z, masked)
+    expected = []
+    for n, member in enumerate(members):
+        update = 0.5 * member.up.weight @ member.down.weight  # (d_out, d_in)
+        weights = by_head[:, n].repeat_interleave(2) * (n not in masked)
+        expected.append(x @ (update * weights).T)
+    torch.testing.assert_close(context, sum(expected))
+    torch.testing.assert_close(alpha, by_head.mean(0).expand(2, 5, 3))
+    torch.testing.assert_close(alpha * norms, torch.stack([part.norm(dim=-1) for part in expected], -1))
 
 
 @settings(max_examples=25, deadline=None)
