@@ -103,7 +103,8 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
             silent |= trains - {"batch_size", "validation"}
     elif stage == "evaluate":
         silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
-    return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
+    unused = {n: STAGES[stage].model.model_fields[n].default for n in silent}
+    return values | unused | ({"factor": 1.0} if "factor" in unused else {})  # a plan leaves nothing to be filled in
 
 
 def _keys(value: Any) -> Any:

@@ -330,8 +330,10 @@ class FusionParams(Training):
     density: float = Field(
         0.2, gt=0, le=1, description="Of each member's update, ties keeps this share, the largest entries."
     )
-    heads: int = Field(8, ge=1, description="mhr cuts the members' input into so many blocks, each with its weights.")
-    top_k: int = Field(3, ge=1, description="arrow gives each token to so many members, or to all if they are fewer.")
+    heads: int = Field(
+        8, ge=1, description="The members' input is cut into so many blocks by mhr, each with its weights."
+    )
+    top_k: int = Field(3, ge=1, description="Each token reads so many members in arrow, or all if they are fewer.")
     out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")

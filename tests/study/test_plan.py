@@ -291,7 +291,7 @@ FIELDS = [(s, f) for s in SECTIONS for f in type(getattr(file.Study.model_valida
 
 @pytest.mark.parametrize("stage, name", FIELDS, ids=[f"{s}.{f}" for s, f in FIELDS])
 def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
-    wide = {"methods": [*METHODS, "full", "compacter", "scalar_mix", "adapterfusion-lowrank"]}
+    wide = {"methods": [*METHODS, "full", "compacter", "scalar_mix", "adapterfusion-lowrank", "ties", "mhr", "arrow"]}
     on = {}
     if stage == "data" and name in {*run_names.FILE_PARAMETERS, "test_path"}:  # these say nothing of built-in programs
         task = "summarization" if name == "reference" else "commit"
@@ -320,7 +320,8 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     assert own, "it changes runs of its stage"
     assert changed == below(old, own), "and what stands on them, nothing else"
     only = {"target_steps": "lua-", "steps": ("python-", "go-"), "reduction_factor": ("bottleneck", "compacter"), "lora_": "-lora-",
-            "carry_optimizer": "advfusion", "phase1_data": "advfusion"}  # fmt: skip
+            "carry_optimizer": "advfusion", "phase1_data": "advfusion", "factor": "-ties", "density": "-ties",
+            "heads": "-mhr", "top_k": "-arrow"}  # fmt: skip
     if stage in ("adapter", "fusion"):
         for start, wanted in only.items():
             if name.startswith(start) and (stage, name) != ("fusion", "steps"):
