@@ -330,9 +330,7 @@ class FusionParams(Training):
     density: float = Field(
         0.2, gt=0, le=1, description="Of each member's update, ties keeps this share, the largest entries."
     )
-    heads: int = Field(
-        8, ge=1, description="The members' input is cut into so many blocks by mhr, each with its weights."
-    )
+    heads: int = Field(8, ge=1, description="The members' input has so many blocks in mhr, each with its weights.")
     top_k: int = Field(3, ge=1, description="Each token reads so many members in arrow, or all if they are fewer.")
     out: Planned[str] = run_dir("The run is published in this directory.")
 
