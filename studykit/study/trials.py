@@ -43,11 +43,9 @@ def trials(study: Study) -> list[Trial]:
     found = []
     for section in SECTIONS:
         known = type(getattr(study, section)).model_fields.keys() - {"by_method"}
-        tried = {f"tune.{section}": getattr(study.tune, section)}
-        tried |= {
-            f"tune.by_method.{word}": study.tune.by_method.get(word, {}) for word in tuned_methods(study, section)
-        }
-        for place, keys in tried.items():
+        named = {f"tune.{section}": getattr(study.tune, section)}
+        named |= {f"tune.by_method.{m}": study.tune.by_method.get(m, {}) for m in tuned_methods(study, section)}
+        for place, keys in named.items():
             if foreign := [key for key in keys if key not in known]:
                 raise UserError(f"{place} names {show(foreign[0])}; it may name {', '.join(sorted(known))}.")
         for method in tuned_methods(study, section):
