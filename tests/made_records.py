@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from studykit.attention.record import POOLS, FusionRecord, RecordedSample, mean_weights, token_marks
+from studykit.attention.summary import AttentionSummary
 from studykit.attention.token_kinds import token_kinds
 
 MEMBERS = ("python", "ruby", "lua")
@@ -58,6 +59,22 @@ def made_record(
     record.seed, record.mask, record.masked = seed, mask, [target] if mask != "none" else []
     record.checkpoint, record.base = checkpoint or f"{target}-made-s{seed}", "made-base"
     return record
+
+
+def made_summary(seeds: int = 2, groups: Sequence[str | None] | None = None) -> AttentionSummary:
+    """The summary of an AdvFusion in its four states, of three texts."""
+    states = {
+        "initialisation": "init",
+        "phase 1, masked": "phase 1",
+        "phase 1, restored": "phase 1",
+        "phase 2": "phase 2",
+    }
+    masks = {"phase 1, masked": "exclude"}
+    records = {
+        title: [made_record(seed=seed, phase=phase, mask=masks.get(title, "none")) for seed in range(seeds)]
+        for title, phase in states.items()
+    }
+    return AttentionSummary.from_records("advfusion_exclude", records, "completion", groups)
 
 
 def large_record(layers: int, tokens: int, members: int, samples: int = 1) -> FusionRecord:

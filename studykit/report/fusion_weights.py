@@ -101,17 +101,21 @@ def change_table(summary: AttentionSummary, since: str, until: str, confidence: 
 
 
 def change_sentences(summary: AttentionSummary, confidence: float = 0.95) -> list[str]:
-    """Returns what training did to the own adapter's weight, and which other member changed most."""
+    """Returns what training did to the own adapter's weight, by layer too, and which other member changed most."""
     states = list(summary.unmasked)
     first, last = states[0], states[-1]
     change = summary.last.own_weight - summary.first.own_weight
     rows = _over_rows(summary, change.mean(), float(summary.last.own_change_error), confidence)
     sentences = [f"The {summary.target} adapter is not among the members."]
     if summary.own:
+        uniform = 1 / len(summary.members)
+        above = [(state.weights.mean(0)[:, summary.own] > uniform).sum() for state in (summary.first, summary.last)]
         sentences = [
             f"From {first} to {last}, the weight of the {summary.target} adapter changed by **{_spread(change)}**, "
             f"from {summary.first.own_weight.mean():.1%} to {summary.last.own_weight.mean():.1%}; over the test rows "
-            f"{interval(rows)} points."
+            f"{interval(rows)} points.",
+            f"In {last}, {above[1]} of {len(summary.layers)} layers give the {summary.target} adapter more than a "
+            f"uniform weight; before training it was {above[0]}.",
         ]
     for since in states[:-1]:
         changes = np.delete(summary.change(last, since).mean(1), summary.own, axis=1)  # (S, others), mean over layers
@@ -123,6 +127,54 @@ def change_sentences(summary: AttentionSummary, confidence: float = 0.95) -> lis
                 f"{_spread(changes[:, most])}."
             )
     return sentences
+
+
+def answer(summary: AttentionSummary, worth: Worth | None) -> list[str]:
+    """Returns the answer of notebook 05 in two or three sentences: the member that a fusion attends to, and its worth.
+
+    Without `worth` (members were not muted) there is no sentence on muting.
+    """
+    last, own = summary.last.weights.mean(1), summary.own  # (S, A)
+    mean = last.mean(0)
+    order = np.argsort(-mean, kind="stable")
+    names = [_adapter(summary, member) for member in summary.members]
+    first, second = order[0], order[1] if len(order) > 1 else None
+    seeds = int((last.argmax(1) == first).sum())
+    other = own[0] if own and first not in own else second
+    beside = f" {names[other]} gets {mean[other]:.0%}." if other is not None else ""
+    alone = "" if len(last) == 1 else f", the most in {seeds} of {len(last)} seeds"
+    sentences = [
+        f"**{summary.method} attends most to {names[first]}: {mean[first]:.0%} of the weight**{alone}.{beside}"
+    ]
+    followed = own[0] if own else first
+    start, *later = summary.unmasked
+    names_of = {start: "before training"} | {state: f"after {state.replace(', restored', '')}" for state in later}
+    if len(later) == 1:
+        names_of[later[0]] = "after training"
+    path = [
+        f"{state.weights.mean((0, 1))[followed]:.0%} {names_of[title]}" for title, state in summary.unmasked.items()
+    ]
+    sentences.append(f"The weight of {names[followed]} went from {', to '.join(path)}.")
+    if worth and worth.finished:
+        sentences.append(_muting_sentence(worth, summary, summary.members[first]))
+    return sentences
+
+
+def _adapter(summary: AttentionSummary, member: str) -> str:
+    name = display_name(member)
+    return f"{name}'s own adapter" if member == summary.target else name
+
+
+def _muting_sentence(worth: Worth, summary: AttentionSummary, heaviest: str) -> str:
+    most = max(worth.finished, key=lambda row: row.value)
+    if most.value <= 0:
+        return "Muting a single member does not raise the loss: this fusion can do without any one of them."
+    rows = f" ({most.interval.low:+.3f} to {most.interval.high:+.3f} over test rows)" if most.interval else ""
+    text = f"Muting {_adapter(summary, most.member)} costs most: {most.value:+.3f} nats per token{rows}"
+    weight = next(row for row in worth.finished if row.member == heaviest)
+    if most.member == heaviest:
+        return f"{text}."
+    return f"{text}; muting {_adapter(summary, heaviest)}, which gets most weight, costs {weight.value:+.3f}."
 
 
 def worth_table(rows: Sequence[MemberWorth]) -> list[dict[str, str]]:

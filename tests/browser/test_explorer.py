@@ -522,6 +522,38 @@ def test_members_are_sorted_and_hidden_and_layers_grouped(show):
         assert {row["member"] for row in page.rows()} == {"member 0", "member 2", "member 3"}
 
 
+def test_layers_are_hidden_one_by_one_alone_and_in_groups(show):
+    record = large_record(layers=12, tokens=6, members=3)
+    mean = mean_weights(record)
+    with show({"phase 1": record, "phase 2": record}, view="layers") as page:
+        page.frame.click("#choose-arrangement")
+        for hidden in (1, 10):
+            page.frame.uncheck(f"#choose-layer-{hidden}")
+        left = [layer for layer in range(12) if layer not in (1, 10)]
+        rows = page.rows()
+        assert list(dict.fromkeys(row["layer"] for row in rows)) == [f"L{layer + 1}" for layer in left[::-1]]
+        of_third = [row["weight"] for row in rows if row["layer"] == "L3"]
+        np.testing.assert_allclose(of_third, mean[2], atol=1e-6, err_msg="a row keeps its own numbers")
+        page.choose(group="4")
+        rows = page.rows()
+        assert list(dict.fromkeys(row["layer"] for row in rows)) == [
+            "L9 to L12 (3 layers)", "L5 to L8", "L1 to L4 (3 layers)"]  # fmt: skip
+        first = [row["weight"] for row in rows if row["layer"].startswith("L1 ")]
+        np.testing.assert_allclose(first, mean[[0, 2, 3]].mean(0), atol=1e-6, err_msg="hidden layers are in no mean")
+        page.choose(group="alike")
+        rows = page.rows()
+        assert len({row["layer"] for row in rows}) == 8
+        page.choose(group="1")
+        page.view("kinds")
+        rows = page.rows(kind="every kind")
+        np.testing.assert_allclose([row["weight"] for row in rows], mean[left].mean(0), atol=1e-6)
+        assert "mean of 10 layers" in page.caption()
+        page.view("layers")
+        for hidden in left:
+            page.frame.uncheck(f"#choose-layer-{hidden}")
+        assert len({row["layer"] for row in page.rows()}) == 12, "there is always something to see"
+
+
 def test_series_are_chips_that_show_and_hide(show):
     with show(PAIR, view="all") as page:
         assert {row["series"] for row in page.rows()} == set(PAIR)

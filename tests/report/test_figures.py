@@ -33,9 +33,11 @@ from studykit.evaluation.results import (
 from studykit.evaluation.worth import MemberWorth, Worth
 from studykit.report.figures import comparison, fusion, heatmaps, style, training
 from studykit.report.figures import tokens as figures_tokens
+from studykit.report.figures import worth as figures_worth
 from studykit.report.figures.forest import forest
 from studykit.report.figures.tokens import COLUMNS, wrap
 from studykit.report.html import render_notebook
+from tests.made_records import made_summary
 
 MEMBERS, TARGET, N = ["python", "ruby", "lua"], "lua", 37
 PUBLISHED = Path(__file__).with_name("rq2_attention.csv")  # read off the bars of the authors' figures, ± 0.3 points
@@ -145,6 +147,7 @@ WORTHS = {
     method: Worth(method=method, target=TARGET, samples=N, seeds=2, members=WORTH, correlations=[])
     for method in ("adapterfusion", "advfusion_zero")
 }
+SUMMARY = dataclasses.replace(made_summary(), samples=N)
 LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"train": [7] * 5}}
 
 FIGURES = {
@@ -165,7 +168,9 @@ FIGURES = {
     "target_share_per_layer": lambda: fusion.target_share_per_layer(
         {"a": SEEDS[..., 2]}, target=TARGET, members=3, samples=N
     ),
-    "weight_against_worth": lambda: fusion.weight_against_worth(WORTH, TARGET, samples=N),
+    "weight_against_worth": lambda: figures_worth.weight_against_worth(WORTH, TARGET, samples=N),
+    "weight_and_worth": lambda: figures_worth.weight_and_worth(SUMMARY, WORTHS["advfusion_zero"], message="Lua."),
+    "weight_and_worth without muting": lambda: figures_worth.weight_and_worth(SUMMARY, None),
     "member_worth": lambda: comparison.member_worth(WORTHS),
     "saturation_per_layer": lambda: fusion.saturation_per_layer({"a": SEEDS[..., 2]}, samples=N),
     "stacked_bars": lambda: fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N),
@@ -490,6 +495,20 @@ def test_members_are_worth_what_was_measured_in_the_look_of_their_method():
         assert (line.get_color(), line.get_marker()) == (looks[method].colour, looks[method].marker)
         np.testing.assert_allclose(line.get_xdata(), [row.value for row in WORTH])
     assert figure.caption.startswith("adapterfusion, advfusion_zero need python most."), "the message comes first"
+
+
+def test_weight_and_worth_has_a_row_per_member_with_the_numbers_of_the_summary():
+    figure = figures_worth.weight_and_worth(SUMMARY, WORTHS["advfusion_zero"], message="It attends to Lua.")
+    weights, costs = figure.axes
+    finished = weights.collections[0].get_offsets()
+    np.testing.assert_allclose(finished[:, 0], 100 * SUMMARY.last.weights.mean((0, 1)))
+    before = {line.get_label(): line.get_xdata() for line in weights.lines}
+    for state in ("initialisation", "phase 1, restored"):
+        np.testing.assert_allclose(before[state], 100 * SUMMARY.phases[state].weights.mean((0, 1)))
+    assert "phase 1, masked" not in before, "a mask moves weight by itself"
+    assert [line.get_xdata()[0] for line in costs.lines if line.get_marker() == "o"] == [row.value for row in WORTH]
+    assert figure.caption.startswith("It attends to Lua. Left:"), "the message comes first"
+    assert len(figures_worth.weight_and_worth(SUMMARY, None).axes) == 1
 
 
 def test_overlong_samples_are_counted_not_dropped():

@@ -12,22 +12,7 @@ from studykit.errors import UserError
 from studykit.evaluation.results import Interval, OwnAttention
 from studykit.evaluation.worth import MemberWorth, Worth, WorthCorrelation
 from studykit.report import fusion_weights
-from tests.made_records import made_record
-
-
-def made_summary(seeds: int = 2, groups=None) -> AttentionSummary:
-    states = {
-        "initialisation": "init",
-        "phase 1, masked": "phase 1",
-        "phase 1, restored": "phase 1",
-        "phase 2": "phase 2",
-    }
-    masks = {"phase 1, masked": "exclude"}
-    records = {
-        title: [made_record(seed=seed, phase=phase, mask=masks.get(title, "none")) for seed in range(seeds)]
-        for title, phase in states.items()
-    }
-    return AttentionSummary.from_records("advfusion_exclude", records, "completion", groups)
+from tests.made_records import made_record, made_summary
 
 
 def test_shares_of_attention_say_what_they_are_means_of():
@@ -82,12 +67,43 @@ def test_a_summary_needs_the_initialisation():
         AttentionSummary.from_records("adapterfusion", {"AdapterFusion": [made_record()]}, "completion")
 
 
-def test_the_sentences_on_worth_name_who_is_needed_who_harms_and_what_attention_tells():
-    def row(member, value, weight, low, high):
-        bounds = Interval(low=low, high=high)
-        return MemberWorth(member=member, state="phase 2", mode="exclude", value=value, interval=bounds, weight=weight,
-                           by_seed=[value, value], seed_interval=None, share=weight)  # fmt: skip
+def row(member, value, weight, low, high) -> MemberWorth:
+    bounds = Interval(low=low, high=high)
+    return MemberWorth(member=member, state="phase 2", mode="exclude", value=value, interval=bounds, weight=weight,
+                       by_seed=[value, value], seed_interval=None, share=weight)  # fmt: skip
 
+
+def test_the_answer_names_the_heaviest_member_its_way_through_the_phases_and_what_muting_costs():
+    summary = made_summary(seeds=3)
+    mean = {title: state.weights.mean((0, 1)) for title, state in summary.phases.items()}
+    heaviest = summary.members[mean["phase 2"].argmax()]
+    assert heaviest == "lua", "the made weights of the target are the largest"
+    wins = (summary.last.weights.mean(1).argmax(1) == 2).sum()
+    others = [row("python", 0.2, 0.3, 0.1, 0.3), row("ruby", -0.1, 0.1, -0.2, -0.05)]
+    worth = Worth(method="x", target="lua", samples=4, seeds=3, members=[*others, row("lua", 0.01, 0.4, -0.1, 0.1)],
+                  correlations=[])  # fmt: skip
+    attends, way, muting = fusion_weights.answer(summary, worth)
+    assert attends.startswith(
+        f"**advfusion_exclude attends most to Lua's own adapter: {mean['phase 2'][2]:.0%} of the weight**, the most in "
+        f"{wins} of 3 seeds. Ruby gets {mean['phase 2'][1]:.0%}."
+    )
+    assert way == (
+        f"The weight of Lua's own adapter went from {mean['initialisation'][2]:.0%} before training, to "
+        f"{mean['phase 1, restored'][2]:.0%} after phase 1, to {mean['phase 2'][2]:.0%} after phase 2."
+    )
+    assert muting == (
+        "Muting Python costs most: +0.200 nats per token (+0.100 to +0.300 over test rows); muting Lua's own adapter, "
+        "which gets most weight, costs +0.010."
+    )
+    assert fusion_weights.answer(summary, None) == [attends, way], "nothing is said of what was not measured"
+    none = worth.model_copy(update={"members": [row("python", -0.1, 0.3, -0.2, 0.0), row("lua", 0.0, 0.4, 0.0, 0.0)]})
+    assert fusion_weights.answer(summary, none)[2].startswith("Muting a single member does not raise the loss")
+    sources = replace(summary, members=["python", "ruby", "go"])
+    attends, way = fusion_weights.answer(sources, None)
+    assert "attends most to Go" in attends and way.startswith("The weight of Go went from"), "no own adapter, no claim"
+
+
+def test_the_sentences_on_worth_name_who_is_needed_who_harms_and_what_attention_tells():
     found = WorthCorrelation(state="phase 2", measure="weight", over="members x kinds of token", points=9,
                              by_seed=[0.1], mean=0.1, sd=None)  # fmt: skip
     members = [row("go", 0.2, 0.3, 0.1, 0.3), row("ruby", -0.1, 0.1, -0.2, -0.05), row("lua", 0.0, 0.6, -0.1, 0.1)]

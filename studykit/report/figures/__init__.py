@@ -2,8 +2,8 @@
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
 `training` draws losses and lengths, `forest` all methods of a comparison, `comparison` scores and costs, `gathered`
-many studies, `heatmaps` and `fusion` weights by layer and member, `tokens` the weights of single tokens, `tuning`
-trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
+many studies, `heatmaps` and `fusion` weights by layer and member, `worth` members with what muting them costs, `tokens`
+the weights of single tokens, `tuning` trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, member_worth, own_weight_slopes, scores
@@ -14,7 +14,6 @@ from studykit.report.figures.fusion import (
     saturation_per_layer,
     stacked_bars,
     target_share_per_layer,
-    weight_against_worth,
 )
 from studykit.report.figures.gathered import forest_of_studies, slope
 from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusion_panels, phase_comparison
@@ -22,6 +21,7 @@ from studykit.report.figures.style import figure_html, method_looks, save, show,
 from studykit.report.figures.tokens import token_strip
 from studykit.report.figures.training import attention_curves, length_histograms, loss_curves
 from studykit.report.figures.tuning import expected_losses
+from studykit.report.figures.worth import weight_against_worth, weight_and_worth
 
 __all__ = [
     "attention_by_phase",
@@ -51,4 +51,5 @@ __all__ = [
     "target_share_per_layer",
     "token_strip",
     "weight_against_worth",
+    "weight_and_worth",
 ]

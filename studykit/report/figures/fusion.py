@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studykit.attention.record import SATURATED
-from studykit.evaluation.worth import MemberWorth
 from studykit.report.figures.style import COLOURS, GREY, category_style, ink_on, legend_above, new_figure, styled
 from studykit.runs.text import plural
 
@@ -146,43 +145,6 @@ def target_share_per_layer(
     what = f"Mean fusion weight on the target's own adapter ({target}) per layer"
     levels = _levels(members, lines, lambda count: 100 / count)
     return _per_layer(percent, f"weight on {target} (%)", what, levels, samples, tokens, layers)
-
-
-@styled
-def weight_against_worth(
-    members: Sequence[MemberWorth], target: str, *, samples: int, tokens: str = "completion"
-) -> tuple[Figure, str, str]:
-    """Draws what each member is worth against its weight and against its norm-weighted share.
-
-    members: the worth of the members of one fusion in one state, all muted in one mode.
-    """
-    figure, axes = new_figure(1, 2, width=7.5, height=3.4, sharey=True)
-    for panel, measure, label in zip(
-        axes[0], ("weight", "share"), ("weight (%)", "norm-weighted share (%)"), strict=True
-    ):
-        for i, row in enumerate(members):
-            style = category_style(i) | {"linestyle": "none", "markersize": 9 if row.member == target else 6}
-            x, name = 100 * getattr(row, measure), f"{row.member} (target)" if row.member == target else row.member
-            panel.plot([x] * len(row.by_seed), row.by_seed, ".", color=style["color"], alpha=0.5, markersize=4)
-            if row.interval:
-                bounds = [row.interval.low, row.interval.high]
-                panel.plot([x, x], bounds, color=style["color"], linewidth=1.2)
-            panel.plot([x], [row.value], label=name if measure == "weight" else None, **style)
-        panel.axhline(0, color=GREY, linewidth=0.8)
-        panel.set(xlabel=label)
-        panel.grid(axis="y")
-    axes[0, 0].set_ylabel("loss without it \u2212 with it\n(nats per token)")
-    legend_above(figure, axes[0, 0])
-    seeds = max(len(row.by_seed) for row in members)
-    worths = ", ".join(f"{row.member} {row.value:+.3f} at {row.weight:.0%} of the weight" for row in members)
-    how = "excluded from the softmax" if members[0].mode == "exclude" else "its output set to zero"
-    what = f"What each member is worth (the loss with the member {how}, minus the loss with it) against its weight"
-    alt = f"{what} and its norm-weighted share, n = {samples} samples: {worths}."
-    caption = (
-        f"{what} and its norm-weighted share, {members[0].state}. Above 0 the member helps. Bars: intervals over the "
-        f"test rows; dots: seeds. {samples_text(samples, tokens, seeds)}."
-    )
-    return figure, alt, caption
 
 
 @styled

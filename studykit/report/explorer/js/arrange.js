@@ -1,4 +1,4 @@
-// Arrangement: the members of a panel in the order that is chosen, without those that are hidden, and layers in groups
+// Arrangement: the members of a panel in the order that is chosen, and layers in groups, without those that are hidden
 
 function shownMembers(series) { // the indices of the members that are shown, in their order
   const shown = series.members.map((_, m) => m).filter(m => !S.hidden.includes(MEMBERS.indexOf(series.members[m])));
@@ -18,24 +18,32 @@ function shownMembers(series) { // the indices of the members that are shown, in
   return chain;
 }
 const MOST_GROUPS = 8; // of layers that are alike
-function layerGroups(series) { // [first, last] of each group of layers
-  const L = series.layers.length, A = series.members.length;
-  if (S.group !== "alike") return Array.from({length: Math.ceil(L / S.group)}, (_, i) =>
-    [i * S.group, Math.min((i + 1) * S.group, L) - 1]);
-  const m = mean(series), groups = Array.from({length: L}, (_, l) => [l, l]);
-  const middle = ([from, to], c) => {
-    let sum = 0;
-    for (let l = from; l <= to; l++) sum += m.w[l * A + c];
-    return sum / (to - from + 1);
-  };
+function shownLayers(series) { // the indices of the layers that are shown; a reader who hides all gets all
+  const every = series.layers.map((_, l) => l), shown = every.filter(l => !S.hiddenLayers.includes(l));
+  return shown.length ? shown : every;
+}
+function layerGroups(series) { // the layers that are shown, a list for each row
+  const shown = shownLayers(series), A = series.members.length;
+  if (S.group !== "alike") {
+    const rows = series.layers.map(() => []);
+    for (const l of shown) rows[Math.floor(l / S.group)].push(l);
+    return rows.filter(row => row.length);
+  }
+  const m = mean(series), groups = shown.map(l => [l]);
+  const middle = (group, c) => average(group.map(l => m.w[l * A + c]));
   const apart = (one, two) => average(series.members.map((_, c) => Math.abs(middle(one, c) - middle(two, c))));
   while (m && groups.length > MOST_GROUPS) { // joins the two neighbours that are most alike
     let least = 0;
     for (let i = 1; i < groups.length - 1; i++)
       if (apart(groups[i], groups[i + 1]) < apart(groups[least], groups[least + 1])) least = i;
-    groups.splice(least, 2, [groups[least][0], groups[least + 1][1]]);
+    groups.splice(least, 2, [...groups[least], ...groups[least + 1]]);
   }
   return groups;
+}
+function groupName(layers, group) { // as "L3", "L1 to L4" or "L1 to L4 (3 layers)" where one between them is hidden
+  const first = group[0], last = group.at(-1), gaps = last - first + 1 > group.length;
+  return first === last ? layers[first] :
+    `${layers[first]} to ${layers[last]}${gaps ? ` (${group.length} layers)` : ""}`;
 }
 function arranged(panel, series) { // a panel of a series, as `heatmap` takes it
   const columns = shownMembers(series), of = what => panel[what] && ((l, c) => panel[what](l, columns[c]));
@@ -43,17 +51,15 @@ function arranged(panel, series) { // a panel of a series, as `heatmap` takes it
     value: of("value"), label: of("label"), row: of("row"), act: of("act"), hatched: of("hatched")},
   layerGroups(series));
 }
-function grouped(panel, groups) { // a panel whose cells are means over groups of layers
-  if (groups.length === panel.layers.length) return panel;
-  const spans = groups.map(([from, to]) => Array.from({length: to - from + 1}, (_, i) => from + i));
-  const layers = groups.map(([from, to]) => from === to ? panel.layers[from] :
-    `${panel.layers[from]} to ${panel.layers[to]}`);
+function grouped(panel, spans) { // a panel whose cells are means over groups of layers
+  if (spans.length === panel.layers.length) return panel;
+  const layers = spans.map(group => groupName(panel.layers, group));
   const value = (l, c) => average(spans[l].map(k => panel.value(k, c))), one = l => spans[l].length < 2;
   const asText = v => panel.scale.signed ? points(v) : pct(v), first = l => spans[l][0];
   const meanRow = (l, c) => Object.fromEntries(Object.entries(panel.row(first(l), c)).map(([name, v]) =>
     [name, name === "layer" ? layers[l] : name === "sd_over_seeds" || name === "seeds_disagree" ? null :
       typeof v === "number" && isQuantity(name) ? average(spans[l].map(k => panel.row(k, c)[name])) : v]));
-  return {...panel, layers, value, marked: groups.findIndex(([from, to]) => from <= panel.marked && panel.marked <= to),
+  return {...panel, layers, value, marked: spans.findIndex(group => group.includes(panel.marked)),
     label: (l, c) => one(l) ? panel.label(first(l), c) :
       `${panel.head} · ${layers[l]} · ${panel.columns[c]}: ${asText(value(l, c))}, mean of ${spans[l].length} layers`,
     hatched: (l, c) => one(l) && !!panel.hatched?.(first(l), c), act: panel.act && ((l, c) => panel.act(first(l), c)),

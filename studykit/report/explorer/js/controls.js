@@ -32,14 +32,15 @@ function chips() {
     make("span", {class: "of", title: D.series[members[0]].title}, of, ...members.map(i =>
       chip(i, of ? D.series[i].label.slice(of.length + 3) : D.series[i].label)))));
 }
-function arrangement() { // which members are shown, in which order, and how layers are grouped
-  const boxes = MEMBERS.map((name, i) => {
-    const box = make("input", {type: "checkbox", id: `choose-member-${i}`,
-      onchange: () => { S.hidden = toggled(S.hidden, i); refresh(true); }});
-    box.checked = !S.hidden.includes(i);
-    return make("label", {class: "tick"}, box, name);
-  });
-  const deep = Math.max(...D.series.map(series => series.layers.length));
+function tick(id, name, key, i) { // a box that hides one of a list, by its index in the choice of this key
+  const box = make("input", {type: "checkbox", id, onchange: () => { S[key] = toggled(S[key], i); refresh(true); }});
+  box.checked = !S[key].includes(i);
+  return make("label", {class: "tick"}, box, name);
+}
+function arrangement() { // which members and layers are shown, the order of the members, and how layers are grouped
+  const boxes = MEMBERS.map((name, i) => tick(`choose-member-${i}`, name, "hidden", i));
+  const deepest = D.series.reduce((most, {layers}) => layers.length > most.length ? layers : most, []);
+  const deep = deepest.length, layers = deepest.map((name, l) => tick(`choose-layer-${l}`, name, "hiddenLayers", l));
   const sizes = [2, 4, 8].filter(n => n < deep).map(n => [n, `in groups of ${n}`]);
   const menu = make("details", {class: "menu", ontoggle: () => {
     menuOpen = menu.open;
@@ -50,7 +51,8 @@ function arrangement() { // which members are shown, in which order, and how lay
       select("order", "Order of members",
         [["fused", "as fused"], ["weight", "by weight"], ["alike", "alike together"]]),
       select("group", "Layers",
-        [["1", "each"], ...sizes, ...deep > MOST_GROUPS ? [["alike", "alike together"]] : []])));
+        [["1", "each"], ...sizes, ...deep > MOST_GROUPS ? [["alike", "alike together"]] : []]),
+      make("div", {class: "layers", role: "group", "aria-label": "Layers that are shown"}, ...layers)));
   menu.open = menuOpen;
   return menu;
 }

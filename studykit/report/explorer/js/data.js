@@ -18,12 +18,12 @@ const several = D.series.length > 1;
 
 const MEMBERS = [...new Set(D.series.flatMap(series => series.members))];
 
-// The reader's choices. a, b: indices into D.series; off: the series and hidden: the members that are not shown, by
-// index; sample, kind and band (a layer of the kinds): -1 for all; run: an index into
+// The reader's choices. a, b: indices into D.series; off: the series, hidden: the members and hiddenLayers: the layers
+// that are not shown, by index; sample, kind and band (a layer of the kinds): -1 for all; run: an index into
 // TRAININGS; look: a validation of it; pinned: indices of tokens; cursor: id of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
   pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", sort: "order", layer: 0, colour: "winner",
-  off: [], hidden: [], order: "fused", group: "1", band: -1, less: "none",
+  off: [], hidden: [], hiddenLayers: [], order: "fused", group: "1", band: -1, less: "none",
   run: 0, look: Infinity,
   show: several ? "stack" : "a", pinned: [], query: "", theme: "auto", cursor: null};
 

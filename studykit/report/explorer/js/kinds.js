@@ -2,14 +2,14 @@
 
 DRAW.kinds = (pen, w, out) => {
   const series = focus(), A = series.members.length, L = series.layers.length, band = Math.min(S.band, L - 1);
-  const every = {...ofKind(series, -1, A, L, band), name: "every kind"};
+  const every = {...ofKind(series, -1, A, band), name: "every kind"};
   if (!every.m) return drawMessage(pen, out, absenceReason(series));
-  const found = D.kinds.map((name, k) => ({...ofKind(series, k, A, L, band), name, k})).filter(one => one.m);
+  const found = D.kinds.map((name, k) => ({...ofKind(series, k, A, band), name, k})).filter(one => one.m);
   const rows = [every, ...found].map(one => S.less === "kinds" ? lessThan(one, every) : one).reverse();
   const signed = S.less === "kinds" || isRelative();
   const values = rows.flatMap(one => one.values).filter(v => !Number.isNaN(v));
   const scale = signed ? scaleOf(largest(values.map(Math.abs)), true) : sharedScale([values]);
-  const where = band < 0 ? `mean of ${plural(L, "layer")}` : series.layers[band];
+  const where = band < 0 ? `mean of ${plural(shownLayers(series).length, "layer")}` : series.layers[band];
   const words = quantity() + (S.less === "kinds" ? " less every kind, points" :
     isRelative() ? ` ${REFERENCES[S.scale]}, points` : "");
   const asText = v => Number.isNaN(v) ? "–" : signed ? points(v) : pct(v);
@@ -32,12 +32,12 @@ DRAW.kinds = (pen, w, out) => {
     target: columns.indexOf(panel.target), value: of("value"), label: of("label"), row: of("row"),
     hatched: of("hatched")});
 };
-function ofKind(series, kind, A, L, band) { // {m, values, sd, each} of a kind by member; m is null where there are none
+function ofKind(series, kind, A, band) { // {m, values, sd, each} of a kind by member; m is null where there are none
   return withKind(kind, () => {
     const m = mean(series), shown = m && isRelative() ? relative(series, m) : m;
     if (!m) return {m};
     const byMember = w => series.members.map((_, c) => band >= 0 ? w[band * A + c] :
-      average(Array.from({length: L}, (_, l) => w[l * A + c])));
+      average(shownLayers(series).map(l => w[l * A + c])));
     if (!shown) return {m, each: [], values: series.members.map(() => NaN), sd: series.members.map(() => NaN)};
     const each = shown.each.map(one => ({w: byMember(one.w), record: one.record}));
     return {m, each, values: byMember(shown.w), sd: series.members.map((_, c) => spread(each.map(one => one.w[c])))};

@@ -13,6 +13,7 @@ const ACCEPTED = { // by choice: whether a value can be chosen
   colour: v => v === "winner" || isIndex({length: SIZES.member})(+v), show: oneOf("stack", "a", "b", "diff"),
   pinned: v => v.every(isIndex({length: Math.max(0, ...D.texts.map(text => text.tokens.length))})),
   off: v => v.every(isIndex(D.series)), hidden: v => v.every(isIndex(MEMBERS)),
+  hiddenLayers: v => v.every(isIndex({length: SIZES.layer})),
   order: oneOf("fused", "weight", "alike"),
   group: oneOf("1", "2", "4", "8", "alike"), band: i => i === -1 || isIndex({length: SIZES.layer})(i),
   less: oneOf("none", "kinds"), run: isIndex(TRAININGS), look: i => Number.isInteger(i) && i >= 0,
