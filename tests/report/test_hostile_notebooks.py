@@ -116,7 +116,10 @@ def notebooks() -> dict[str, dict]:
 
 @pytest.fixture
 def visit(browser):
-    """A function that opens a document, touches everything in it, and returns what ran or was asked for."""
+    """A function that opens a document, touches everything in it, and returns what ran or was asked for.
+
+    With `patience` it looks that many times more while nothing has happened: a busy machine runs an event late.
+    """
     page = browser.new_page()
     events: list[str] = []
     shown = [""]
@@ -132,11 +135,14 @@ def visit(browser):
     page.add_init_script("addEventListener('message', event => console.log('RAN'))")
     page.on("console", lambda message: events.append("RAN") if message.text == "RAN" else None)
 
-    def visit(document: str) -> list[str]:
+    def visit(document: str, patience: int = 0) -> list[str]:
         events.clear()
         shown[0] = document
         page.goto(ADDRESS)
         page.evaluate(TOUCH, OUTSIDE)
+        while patience and not events:
+            page.wait_for_timeout(20)
+            patience -= 1
         return list(events)
 
     yield visit
@@ -145,8 +151,12 @@ def visit(browser):
 
 def test_the_test_sees_what_a_page_does(visit):
     """Without either border most of these notebooks run something."""
-    seen = [name for name, text in HTML.items() if visit(f"<!DOCTYPE html><body>{text}</body>")]
-    assert len(seen) > len(HTML) / 2 and {"script", "details", "form", "style of an element"} <= set(seen)
+    seen: set[str] = set()
+    for patience in (0, 5, 100):  # most happens at once; only what is not seen yet is visited again
+        if len(seen) <= len(HTML) / 2 or not {"script", "details", "form", "style of an element"} <= seen:
+            seen |= {name for name, text in HTML.items() if name not in seen
+                     and visit(f"<!DOCTYPE html><body>{text}</body>", patience)}  # fmt: skip
+    assert len(seen) > len(HTML) / 2 and {"script", "details", "form", "style of an element"} <= seen
 
 
 def test_nothing_in_a_cleaned_notebook_runs_or_loads(visit):

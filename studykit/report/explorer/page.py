@@ -39,6 +39,13 @@ SCRIPT_END = """})().catch(error => {
 SANDBOX = "allow-scripts allow-downloads"
 HEIGHT = 640, 900  # pixels of the frame: of one method without layers, and at most
 VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
+# The page has the system's theme, which need not be JupyterLab's: then its light colours become dark, or the reverse. A
+# report drops the style; it has the system's theme itself.
+IN_JUPYTERLAB = (
+    "<style>@media (prefers-color-scheme: light) {[data-jp-theme-light=false] .explorer-frame "
+    "{filter: invert(1) hue-rotate(180deg)}} @media (prefers-color-scheme: dark) {[data-jp-theme-light=true] "
+    ".explorer-frame {filter: invert(1) hue-rotate(180deg)}}</style>"
+)
 BUDGET = 3_000_000  # compressed bytes of single tokens and their weights, which are at most 4 MB in a page
 
 
@@ -56,8 +63,9 @@ class Explorer:
     def frame(self) -> str:
         """Returns the document in an `<iframe>` that cannot reach the page around it."""
         return (
-            f'<iframe title="{html.escape(self.title)}. {html.escape(self.summary)}" sandbox="{SANDBOX}" '
-            f'style="width: 100%; height: {self.height}px; border: 0" srcdoc="{html.escape(self.html)}"></iframe>'
+            f'<iframe class="explorer-frame" title="{html.escape(self.title)}. {html.escape(self.summary)}" '
+            f'sandbox="{SANDBOX}" style="width: 100%; height: {self.height}px; border: 0" '
+            f'srcdoc="{html.escape(self.html)}"></iframe>'
         )
 
     @property
@@ -87,7 +95,7 @@ class Explorer:
         return Path(path)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        html_text = self.frame + (self.untrusted if self.series else "")
+        html_text = IN_JUPYTERLAB + self.frame + (self.untrusted if self.series else "")
         return {"text/html": html_text, "text/plain": f"[{self.title}] {self.summary}"}
 
 

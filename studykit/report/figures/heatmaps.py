@@ -19,6 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from studykit.report.figures.fusion import layer_labels, own_weight, samples_text
 from studykit.report.figures.style import DIVERGING, SEQUENTIAL, colour_bar, ink_on, new_figure, styled
 
+TITLE_CHARACTER = 0.08  # inches of width
 SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be compared with each other
 
 
@@ -140,13 +141,14 @@ def fusion_panels(
     target = dict.fromkeys(panels, targets) if isinstance(targets, str) else targets
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows, width = -(-len(panels) // columns), 1.4 + columns * (0.3 + 0.3 * len(members))
-    height = 0.3 + rows * (1.0 + _depth(max(map(len, panels.values()))))
+    narrow = max(map(len, panels)) * TITLE_CHARACTER > 0.3 + 0.3 * len(members)  # two titles side by side would overlap
+    height = 0.3 + rows * (1.0 + 0.16 * narrow + _depth(max(map(len, panels.values()))))
     figure, axes = new_figure(rows, columns, width=width, height=height, sharey=True)
     for spare in axes.flat[len(panels) :]:
         spare.set_visible(False)
     for panel, (title, weights) in zip(axes.flat, panels.items(), strict=False):
         mesh = _heatmap(panel, weights, members, target[title], layers, 0.3)
-        panel.set_title(title)
+        panel.set_title(title.replace(", ", ",\n") if narrow else title)
     for panel in axes[:, 0]:
         panel.set_ylabel("layer")
     _bar(figure, mesh, axes, f"{quantity} (%)")

@@ -47,7 +47,8 @@ def _draw_completion_loss(axes: Axes, log: Log, best: Mapping[str, int] | None =
             before, after = losses[-1], points[0][1]
             arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", xy=(start, after), xytext=(start, before), arrowprops=arrow)
-            axes.annotate(f"  {after - before:+.3f}", (start, (before + after) / 2), va="center", fontsize=8.5)
+            label: dict[str, Any] = {"xytext": (-7, 9), "textcoords": "offset points", "ha": "right", "fontsize": 8.5}
+            axes.annotate(f"restored: {after - before:+.3f}", (start, max(before, after)), **label)
         if points:
             axes.plot(*zip(*points, strict=True), **COMPLETION)
         losses += [loss for _, loss in points]
@@ -131,6 +132,7 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
         panel.set_ylim(0, None)
         panel.grid(axis="y")
     _draw_borders(grid[:, 0], logs)
+    grid[0, 0].set_xlim(-0.015 * steps[-1], 1.015 * steps[-1])  # no marker is cut at an end
     if axes[2, 0].lines:
         axes[2, 0].legend(frameon=False, fontsize=8)
     axes[2, 0].set(xlabel="optimizer step")

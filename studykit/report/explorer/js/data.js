@@ -8,7 +8,11 @@ const VIEWS = {layers: "Layers", compare: "Compare", all: "All", depth: "Depth",
 
 // Data: sums by pool and kind as floats, then the weights of tokens as bytes
 
-const bytesOf = text => Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
+function bytesOf(text) { // a loop, as a function called for every byte of a large page takes a noticeable time
+  const signs = atob(text), bytes = new Uint8Array(signs.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = signs.charCodeAt(i);
+  return bytes;
+}
 const inflate = bytes => new Response(
   new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).arrayBuffer();
 const raw = await inflate(bytesOf(D.blob));

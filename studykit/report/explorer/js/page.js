@@ -96,15 +96,16 @@ function tabulate() { // the first rows, for screen readers
     drawn.rows.length > shown.length ? `… ${number(drawn.rows.length - shown.length)} more rows in the CSV` : "");
 }
 
-let waiting = false;
-function drawSoon() {
+let waiting = false, known; // known: the height of the view, if all that asked for a drawing know it
+function drawSoon(height) { // height: of the view where nothing has changed it, as measuring takes as long as drawing all
+  known = waiting && known === undefined ? undefined : height;
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => { waiting = false; draw(); });
+  requestAnimationFrame(() => { waiting = false; draw(known); });
 }
-stage.addEventListener("scroll", drawSoon);
-new ResizeObserver(drawSoon).observe(stage);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawSoon);
+stage.addEventListener("scroll", () => drawSoon(drawn.height));
+new ResizeObserver(() => drawSoon()).observe(stage);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawSoon());
 addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; draw(undefined, true); });
 addEventListener("afterprint", () => { document.documentElement.dataset.theme = S.theme; draw(); });
 function nextTheme() {

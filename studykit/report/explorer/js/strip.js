@@ -106,7 +106,9 @@ function strip(pen, out, y, w, tracks, layer, clip) { // the text; each of its l
   let x = left;
   letters();
   text.tokens.forEach((token, t) => {
-    const words = fitted(visible(token), w - left - em, style), wide = cachedWidth(words, style) + 0.34 * em;
+    const sign = visible(token), room = w - left - em;
+    const words = cachedWidth(sign, style) <= room ? sign : fitted(sign, room, style); // measured once, not at each layer
+    const wide = cachedWidth(words, style) + 0.34 * em;
     if (x > left && x + wide > w) { x = left; y += step; letters(); }
     tracks.forEach((track, k) => {
       const top = y + k * tall;
