@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from xml.dom import minidom
 
 import numpy as np
@@ -290,6 +291,15 @@ def test_weights_against_uniform_and_against_the_initialisation(show):
         page.choose(by="member")
         ruby = [row["against_init"] for row in page.rows(member="ruby", series="phase 2")]
         np.testing.assert_allclose(ruby[::-1], change[:, 1], atol=1e-6)  # the last layer comes first
+
+
+def test_a_change_that_only_some_seeds_have_is_hatched(show):
+    same, moved = PAIR["phase 2"][0], made_record(seed=7)
+    with show({"before": PAIR["phase 2"], "after": [same, replace(moved, seed=1)]}, view="compare") as page:
+        assert "hatched: the seeds differ in sign" in page.caption()
+        assert {row["seeds_disagree"] for row in page.rows() if "seeds_disagree" in row} == {True}
+        page.choose(a="1")
+        assert {row["seeds_disagree"] for row in page.rows() if "seeds_disagree" in row} == {False}, "no seed changed"
 
 
 def test_what_a_view_cannot_show_is_named(show):

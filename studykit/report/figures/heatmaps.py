@@ -193,7 +193,7 @@ def change_panels(
     for place, (title, one) in zip(sorted(used), panels, strict=True):
         norm = Normalize(-limit, limit)
         mesh = _heatmap(axes[place], one.mean(0), members, target, layers, cell, norm, DIVERGING)
-        agree = (np.abs(np.sign(one).sum(0)) == len(one))[~np.isnan(one.mean(0))]
+        agree = (np.sign(one) == np.sign(one[0])).all(0)[~np.isnan(one.mean(0))]
         for text, is_sure in zip(axes[place].texts, agree, strict=True):
             text.set_text(text.get_text() if is_sure else f"({text.get_text()})")
         axes[place].set_title(title, fontsize=8.5)
@@ -206,7 +206,7 @@ def change_panels(
     about = samples_text(samples, tokens, seeds)
     names = ", ".join(dict.fromkeys(method for by in changes.values() for method in by))
     alt = f"Heatmaps of fusion weights of {names}, {' and '.join(changes)}, by layer and member, n = {samples} samples."
-    brackets = f" In brackets: the {seeds} seeds differ in the direction." * (seeds > 1)
+    brackets = f" In brackets: the {seeds} seeds differ in sign." * (seeds > 1)
     caption = (
         f"Weights of the finished fusions, {' and '.join(changes)}, by layer and member (points, colour centred at 0); "
         f"target {target} framed.{brackets} {about}."
@@ -231,7 +231,7 @@ def phase_comparison(
     Cells are means over the S seeds. A change whose sign differs between seeds stands in brackets.
     """
     changes, seeds = second - first, len(first)
-    agree = np.abs(np.sign(changes).sum(0)) == seeds  # (L, A)
+    agree = (np.sign(changes) == np.sign(changes[0])).all(0)  # (L, A)
     first, second, change = first.mean(0), second.mean(0), changes.mean(0)
     limit = max(np.abs(change).max(), 0.05)
     width = np.clip(2.0 + 3 * (0.3 + 0.28 * len(members)), 7.0, 11.0)
@@ -248,7 +248,7 @@ def phase_comparison(
     axes[0, 2].set_title("difference")
     axes[0, 0].set_ylabel("layer")
     _bar(figure, mesh, axes[0, 2], "difference (points)")
-    brackets = f" In brackets: the {seeds} seeds differ in the direction." if seeds > 1 else ""
+    brackets = f" In brackets: the {seeds} seeds differ in sign." if seeds > 1 else ""
     alt = (
         f"Heatmaps of fusion weights by layer and member, {names[0]} and {names[1]}, and their difference, on the "
         f"same n = {samples} samples. The weight of the target {target} goes from "

@@ -129,8 +129,8 @@ function relative(series, m) { // a mean less the reference of the scale, by see
   const less = one => ({...one, w: one.w.map((v, i) => v - reference[i % A])});
   return {...less(m), each: m.each.map(less)};
 }
-function disagree({each}, i) { // whether the differences of single seeds have both signs
-  return each.some(one => one.w[i] > 0) && each.some(one => one.w[i] < 0);
+function disagree({each}, i) { // whether the differences of single seeds have different signs, or only some are 0
+  return new Set(each.map(one => Math.sign(one.w[i]))).size > 1;
 }
 
 function faults() { // one sentence per record whose weights cannot be right

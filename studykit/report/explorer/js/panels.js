@@ -7,11 +7,12 @@ function titleLines(title, w) { // the lines of a title, which breaks after its 
 }
 function heatmap(pen, out, x, y, w, o) {
   // o: id, title, heads (lines of the longest title in a row of panels), columns, target (a column), layers, marked (a
-  // layer), value(l, c), label(l, c), row(l, c), act(l, c), hatched(l, c), scale, room (maximum height)
+  // layer), value(l, c), label(l, c), row(l, c), act(l, c), hatched(l, c), scale, room (maximum height), roomy (a view of
+  // few panels has larger cells)
   const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, bold = {size: 0.8, bold: true};
   const marked = o.marked ?? -1, left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
-  const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em;
-  const cw = Math.min(7.5 * em, (w - left) / A), ch = Math.max(3, Math.min(tall, (o.room || Infinity) / L));
+  const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em, more = o.roomy && L <= 12 ? 1.6 : 1;
+  const cw = Math.min(7.5 * more * em, (w - left) / A), ch = Math.max(3, Math.min(tall * more, (o.room || Infinity) / L));
   const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71), bold));
   const widest = Math.max(...labels.map(name => widthOf(name, bold))), flat = widest < cw - 0.3 * em;
   const heads = titleLines(o.title, w), top = y + (0.5 + 1.2 * Math.max(heads.length, o.heads || 1)) * em;
@@ -128,5 +129,5 @@ function scaleText(shown) { // the sentence of a caption on a scale against a re
   const names = without.map(series => series.label).join(", ");
   return `Colours and numbers are ${REFERENCES[S.scale]}, in points` +
     (S.scale === "uniform" ? " (1 / the number of members that take part)" : ", seed by seed") +
-    `; hatched: the seeds have both signs. ${names && `Without an initialisation: ${names}. `}`;
+    `; hatched: the seeds differ in sign. ${names && `Without an initialisation: ${names}. `}`;
 }

@@ -43,12 +43,12 @@ DRAW.training = (pen, w, out) => {
   out.caption = `${run.label}: mean weight per layer and member at step ${look.step} (${look.phase}), on the first ` +
     "validation rows, under the mask of the phase, if it has one; above, the loss at every validation. Click a " +
     "point, move the slider or press Play.";
-  return y + heatmap(pen, out, 0, y, w, arranged({id: "training", title: `${look.phase}, step ${look.step}`,
+  return y + heatmap(pen, out, 0, y, w, {...arranged({id: "training", title: `${look.phase}, step ${look.step}`,
     head: run.label, columns: run.members, layers: run.layers, target: run.members.indexOf(run.target), scale,
     value: at,
     label: (l, c) => `${run.label} · ${run.layers[l]} · ${run.members[c]}: ${pct(at(l, c))} at step ${look.step}`,
     row: (l, c) => ({series: run.label, phase: look.phase, step: look.step, loss: look.loss, layer: run.layers[l],
-      member: run.members[c], weight: at(l, c)})}, series));
+      member: run.members[c], weight: at(l, c)})}, series), roomy: true});
 };
 let playing = 0; // a timer
 function play() { // from look to look, from the first if the last is shown; a second press pauses

@@ -9,7 +9,7 @@ const DRAW = {
     out.caption = `Mean ${quantity()} per layer and member, in percent; the frame marks the target, ` +
       `${series.target}. ${scaleText(shown)}${provenanceText(shown)}` +
       (heldSamples().length ? " Click a cell, or press Enter, to see its tokens." : "");
-    return y + heatmap(pen, out, 0, y, w, arranged(panels[0], series));
+    return y + heatmap(pen, out, 0, y, w, {...arranged(panels[0], series), roomy: true});
   },
 
   compare(pen, w, out) {
@@ -27,12 +27,13 @@ const DRAW = {
     const start = y;
     panels.forEach((panel, i) => {
       if (!wide && i === 2) y += legend(pen, 0, y, w, panel.scale, "difference, points");
-      const placed = {...arranged(panel, i ? two : one), heads, id: "ab-"[i]};
+      const placed = {...arranged(panel, i ? two : one), heads, roomy: wide, id: "ab-"[i]};
       const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, placed);
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
     out.caption = `Mean ${quantity()} in percent` +
-      (change ? `, and the difference, ${two.label} less ${one.label}. ` :
+      (change ? `, and the difference, ${two.label} less ${one.label}` +
+        (change.each.length > 1 ? " (hatched: the seeds differ in sign). " : ". ") :
         "; there is no difference, as members or layers differ. ") + scaleText(shown) +
       (S.sample >= 0 ? "" : one.same === two.same ? "Both have the same samples. " : "The samples are NOT the same. ") +
       (fewer ? "Only seeds that both have are counted. " : "") + provenanceText(shown);
