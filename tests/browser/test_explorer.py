@@ -890,6 +890,21 @@ def test_phone_projector_and_dark(show, tmp_path, width, height, scheme):
         assert page.frame.get_attribute("html", "data-theme") == "dark"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("lab", ["light", "dark"])
+def test_in_jupyterlab_the_page_has_its_theme_and_not_the_systems(browser, tmp_path, scheme, lab):
+    page = browser.new_page(viewport={"width": 1100, "height": 900}, color_scheme=scheme)
+    output = studykit.explore(PAIR)._repr_mimebundle_()["text/html"]
+    file = tmp_path / "lab.html"
+    file.write_text(f'<body data-jp-theme-light="{str(lab == "light").lower()}">{output}</body>', encoding="utf-8")
+    page.goto(file.as_uri())
+    frame = page.wait_for_selector("iframe")
+    frame.content_frame().wait_for_selector("html[data-ready]")
+    image = Image.open(io.BytesIO(frame.screenshot())).convert("L")
+    assert (np.median(image) > 200) == (lab == "light") and (np.median(image) < 60) == (lab == "dark")
+    page.close()
+
+
 def contrast(frame) -> float:
     """Of the smallest text to its paper, as WCAG counts it."""
     colours = frame.evaluate("""() => { const s = getComputedStyle(document.documentElement);
