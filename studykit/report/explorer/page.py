@@ -95,7 +95,7 @@ class Explorer:
         return Path(path)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        html_text = IN_JUPYTERLAB + self.frame + (self.untrusted if self.series else "")
+        html_text = self.frame + (self.untrusted if self.series else "") + IN_JUPYTERLAB
         return {"text/html": html_text, "text/plain": f"[{self.title}] {self.summary}"}
 
 
