@@ -292,7 +292,7 @@ def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None
     frame.clear()
     frame.attrs = {"title": title, "style": str(frame.get("style", "")), "srcdoc": embedded.lift(page)}
     on_paper = soup.new_tag("p", attrs={"class": "on-paper"})
-    on_paper.string = f"Interactive on a screen, not printed: {title}"
+    on_paper.string = f"Interactive on a screen, not printed: {str(title).partition('. ')[0]}."
     frame.insert_before(on_paper)
 
 

@@ -241,8 +241,8 @@ def limits(comparison: MetricComparison) -> list[str]:
         sentences.append(
             f"With {seeds} seeds and Holm's correction over {plural(tests, 'difference')}, a true difference is found "
             f"for other seeds with a probability of 80 % only if it is at least {needed:.1f} times as large as the sd "
-            "of the differences over seeds, however many rows there are. `studykit power` says what more seeds or "
-            "rows would change."
+            "of the differences over seeds, however many rows there are. The command studykit power says what more "
+            "seeds or rows would change."
         )
     return sentences
 
