@@ -21,6 +21,7 @@ from studykit.runs.manifest import finished_run
 from studykit.study.methods import BEFORE_TRAINING, parse
 from studykit.study.parameters import FusionAttentionParams
 from studykit.study.training_parameters import FusionParams
+from studykit.training.adapters import require_base
 from studykit.training.fusions import load_trained, new_fusion
 from studykit.training.phases import training_phases
 from studykit.training.result import read_phase_results
@@ -69,6 +70,7 @@ def require_method(p: FusionAttentionParams) -> dict[str, Any]:
                     f"{run} has {key} {found!r}, not {value!r}; trained_runs must be runs of {p.method} on "
                     f"one base and target, in the order of seeds."
                 )
+    require_base(p.base, p.trained_runs, p.trained_quantization or p.quantization)
     return all_params[0]
 
 

@@ -9,8 +9,8 @@ benchmark's own solutions); `instruments` (scores of meaning: `behaviour`, `iden
 `judge`) and `calibration` (what scores can tell apart, on built-in `edits`); then `results` (the content of
 compare.json), `comparison` (methods side by side), `contrasts` (a difference, and where its verdict is decided),
 `statistics`, `student` and `effects` (intervals, tests and effect sizes), `power` (seeds and rows that a study needs),
-`costs` (time and memory), `tuning` (trials of values), `worth` (of a fusion's members), `muted_scores` and
-`without_members` (the same by scores of completions); `gathered`, `gathering`, `covariates` and `pooling` (many
-studies, one answer), `mechanisms` (candidate reasons for a slope); `similarity` (of languages) and `kinship` (its ranks
-against attention and transfer).
+`costs` (time and memory), `arms` (how steadily they trained), `tuning` (trials of values), `worth` (of a fusion's
+members), `muted_scores` and `without_members` (the same by scores of completions); `gathered`, `gathering`,
+`level_interactions`, `covariates` and `pooling` (many studies, one answer), `mechanisms` (candidate reasons for a
+slope); `similarity` (of languages) and `kinship` (its ranks against attention and transfer).
 """

@@ -106,7 +106,7 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
 
     @cache
     def base() -> tuple[PreTrainedModel, Any]:  # bare but while a checkpoint is loaded onto it
-        return load_base(p.base)
+        return load_base(p.base, p.quantization)
 
     word = data.task_of(p.language)
     instruments = Instruments(

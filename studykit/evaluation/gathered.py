@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studykit.evaluation.results import Direction, Interval
+from studykit.evaluation.results import Contrast, Direction, Interval
 from studykit.evaluation.scores import Published
 from studykit.runs import files
 
@@ -63,6 +63,18 @@ class Gathered(Published):
     slope: Slope | None
 
 
+class LevelInteraction(Published):
+    """A difference in differences: a difference between two methods at one level of a key, less that at its first."""
+
+    factor: str  # the key
+    level: str
+    reference: str  # the key's first level
+    elsewhere: dict[str, str]  # what the studies have in common of the other keys that vary
+    method: str
+    against: str
+    contrast: Contrast
+
+
 class GatheredMetric(Published):
     """All differences in one metric."""
 
@@ -70,6 +82,7 @@ class GatheredMetric(Published):
     label: str
     unit: str
     gathered: list[Gathered]
+    interactions: list[LevelInteraction] = []
 
 
 class GatheredResults(Published):

@@ -21,6 +21,7 @@ from studykit.errors import UserError, show
 from studykit.evaluation import pooling, statistics, student
 from studykit.evaluation.covariates import Covariate, covariates
 from studykit.evaluation.gathered import Gathered, GatheredMetric, GatheredResults, Slope, StudyDifference, Unit
+from studykit.evaluation.level_interactions import level_interactions
 from studykit.evaluation.metrics.properties import less_is_better
 from studykit.evaluation.results import ComparisonResults, Contrast, Direction, Interval, read_results
 from studykit.evaluation.student import StandardError
@@ -75,6 +76,7 @@ def gather(p: GatherParams) -> GatheredResults:
                 label=of_metric.label,
                 unit=of_metric.unit,
                 gathered=_decided(found, metric, p.confidence),
+                interactions=level_interactions(p, metric, pairs),
             )
         )
     name = p.covariate and (f"log10 {p.covariate}" if p.logarithm else p.covariate)

@@ -89,7 +89,7 @@ def sources_of(p: GatherParams, attended: Callable[[str], Mapping[str, Mapping[s
 
     Raises UserError for a study without a fusion, and for `known` where languages are not made.
     """
-    bases: dict[str, Any] = {}
+    bases: dict[tuple[str, str | None], Any] = {}
     found = []
     for study, compared in p.compares.items():
         params = finished_run(compared).params
@@ -120,7 +120,12 @@ def _complete(of: Mapping[str, Mapping[str, float | None]], names: Sequence[str]
 
 
 def _similarities(
-    p: GatherParams, study: str, names: Sequence[str], target: str, fusion: str, bases: dict[str, Any]
+    p: GatherParams,
+    study: str,
+    names: Sequence[str],
+    target: str,
+    fusion: str,
+    bases: dict[tuple[str, str | None], Any],
 ) -> dict[str, Mapping[str, float | None]]:
     """The similarities of the sources to the target, by measure and name."""
     rows = {name: DataRun(p.data[study]).rows(name, "test")[: similarity.ROWS] for name in [*names, target]}
@@ -138,9 +143,10 @@ def _similarities(
         if measure == "known":
             found[measure] = _known(p.data[study], study)
         elif measure == "outputs":
-            if base_run not in bases:
-                bases[base_run] = load_base(base_run)
-            base, tokenizer = bases[base_run]
+            kept = finished_run(fusion).params.get("quantization")  # as the fusion was trained
+            if (base_run, kept) not in bases:
+                bases[base_run, kept] = load_base(base_run, kept)
+            base, tokenizer = bases[base_run, kept]
             found[measure] = similarity.outputs(base, tokenizer, fusion)
         else:
             found[measure] = {name: pairwise[measure](name) for name in names}

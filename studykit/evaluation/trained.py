@@ -46,9 +46,10 @@ class EvaluatedCheckpoint:
 def evaluated_checkpoints(p: EvaluateParams) -> list[EvaluatedCheckpoint]:
     """Returns the checkpoints that the parameters of notebook 04 name: seed by seed, the phases in their order.
 
-    Raises UserError for a run that is unfinished or was trained on another base.
+    Raises UserError for a run that is unfinished, or was trained on another base or on a base in other numbers than the
+    parameters say.
     """
-    require_base(p.base, p.trained_runs)
+    require_base(p.base, p.trained_runs, p.trained_quantization or p.quantization)
     checkpoints = [] if p.trained_runs else [EvaluatedCheckpoint("base")]
     for seed, run in zip(p.seeds, p.trained_runs, strict=True):
         params = finished_run(run).params

@@ -7,6 +7,7 @@ from typing import Any
 from studykit.evaluation.gathered import Gathered, GatheredMetric, GatheredResults
 from studykit.evaluation.mechanisms import Mechanisms
 from studykit.evaluation.metrics.properties import decimals
+from studykit.evaluation.results import Contrast
 from studykit.report.verdicts import signed, signed_interval
 from studykit.runs.manifest import finished_run
 from studykit.runs.text import plural
@@ -88,6 +89,24 @@ def sentences(results: GatheredResults, of_metric: GatheredMetric) -> list[str]:
     return found
 
 
+def interaction_table(of_metric: GatheredMetric) -> list[dict[str, Any]]:
+    """Returns a line per difference in differences, with its interval over rows and seeds and its verdict."""
+    return [
+        {
+            "difference": f"{one.method} \u2212 {one.against}",
+            "key": one.factor,
+            "levels": f"{one.level} \u2212 {one.reference}",
+            "elsewhere": ", ".join(f"{key} {level}" for key, level in one.elsewhere.items()) or "\u2013",
+            "difference in differences": signed(one.contrast.value, of_metric.metric),
+            "interval over rows and seeds": signed_interval(one.contrast.overall_interval, of_metric.metric),
+            "interval over rows": signed_interval(one.contrast.interval, of_metric.metric),
+            "p (Holm)": _p(one.contrast.verdict.p_overall),
+            "verdict": _larger(one.contrast),
+        }
+        for one in of_metric.interactions
+    ]
+
+
 def slope_table(results: GatheredResults, of_metric: GatheredMetric) -> list[dict[str, Any]]:
     """Returns a line per difference: its slope on the covariate with interval and p."""
     return [
@@ -163,6 +182,14 @@ def _sentence(results: GatheredResults, of_metric: GatheredMetric, one: Gathered
         f"{of_metric.label}: **{one.method}** {words[one.direction]} **{one.against}** over {over} "
         f"({signed(one.value, metric)} {_unit(of_metric)}{interval}{predicted}); {same} of {len(one.studies)} studies "
         "differ in this direction."
+    )
+
+
+def _larger(contrast: Contrast) -> str:
+    if not contrast.verdict.is_decided:
+        return "undecided"
+    return ("larger" if contrast.value > 0 else "smaller") + " on these seeds only" * (
+        not contrast.verdict.seeds_confirm
     )
 
 

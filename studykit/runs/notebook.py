@@ -36,11 +36,13 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     missing. Raises UserError when the study has no such run.
     """
     model = STAGES[stage].model
-    missing = [n for n in values if values[n] is None and kind(model, n) is not None and n != "out"]
+    asked = [n for n in values if n != "out" and kind(model, n) not in (None, "plan_only")]
+    missing = [n for n in asked if values[n] is None]
     missing = [n for n in missing if n != "steps" or values["epochs"] is None]
     if missing:
         lent = _lent(stage, values, study)
-        values = values | {n: lent[n] for n in missing}
+        said_of_inputs = [n for n in values if values[n] is None and kind(model, n) == "plan_only"]
+        values = values | {n: lent[n] for n in (*missing, *said_of_inputs)}
     values = reset_unused(stage, values)
     if values["out"] is None:
         values = values | {"out": directory(stage, values)}

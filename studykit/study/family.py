@@ -162,6 +162,11 @@ def _gathering(
             for factor in dict.fromkeys([*over, *family.vary])
         },
     }
+    if foreign := [key for key in section["interactions"] if key not in family.vary]:
+        raise UserError(
+            f"{file}: gather.interactions names {show(foreign[0])}; it may name what the studies vary "
+            f"({', '.join(family.vary)})."
+        )
     values = parameters.check("gather", values, f"{file}, gather").model_dump()
     for pair in values["contrasts"] or []:
         for name in pair:

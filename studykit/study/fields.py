@@ -76,8 +76,13 @@ def auto(description: str, **limits: Any) -> Any:
     return Field(None, description=description, json_schema_extra={"plan": "auto"}, **limits)
 
 
+def plan_only(description: str) -> Any:
+    """Returns a field that the plan alone sets, whose None is a value: no study is asked for it alone."""
+    return Field(None, description=description, json_schema_extra={"plan": "plan_only"})
+
+
 def kind(model: type[BaseModel], field: str) -> str | None:
-    """Returns how the plan sets a field: 'role', 'path' or 'auto'; None for a field that the reader alone sets."""
+    """Returns how the plan sets a field: role, path, auto or plan_only; None for a field that the reader alone sets."""
     extra = model.model_fields[field].json_schema_extra
     plan = extra.get("plan") if isinstance(extra, dict) else None
     return plan if isinstance(plan, str) else None

@@ -238,10 +238,7 @@ class Study(Section):
             raise ValueError(f"members_on is 'code', but the targets of {self.task} are not code; leave it at 'task'")
         if self.task == "naming" and self.data.path is None:
             raise ValueError("task is 'naming', which has no built-in rows; set data.path")
-        if "full" in self.methods and self.quantization != "none":
-            raise ValueError(
-                f"quantization is {self.quantization!r}; the method full trains every weight and needs 'none'"
-            )
+        self._full_is_whole()
         built_in = self.data.path is None or (self.base == "scratch" and self.base_model.corpus == "polyglot")
         native = self.language is None and self.data.kinship is None
         if native and built_in and (foreign := [x for x in self.all_members if x not in POLYGLOT]):
@@ -276,6 +273,16 @@ class Study(Section):
 
     def _key_of(self, member: str) -> str:
         return "target" if member == self.target else "members"
+
+    def _full_is_whole(self) -> None:
+        """Raises ValueError for the method full where its base would be quantized."""
+        own = self.adapter.by_method.get("full", {}).get("quantization", self.adapter.quantization)
+        sections = {"adapter.quantization": own, "evaluate.quantization": self.evaluate.quantization}
+        kept = {key: value for key, value in sections.items() if value is not None}
+        if len(kept) < len(sections):
+            kept = {"quantization": self.quantization} | kept
+        if "full" in self.methods and (wrong := [key for key, value in kept.items() if value != "none"]):
+            raise ValueError(f"{wrong[0]} is {kept[wrong[0]]!r}; the method full trains every weight and needs 'none'")
 
     def _template_fits(self) -> None:
         """Rows of files may be of a benchmark, whose template has other fields than the task's."""

@@ -38,6 +38,13 @@ class GatherSection(Section):
     contrasts: list[list[str]] | None = Field(
         None, description="These pairs of methods are gathered; null means all that the studies compare."
     )
+    interactions: list[str] = Field(
+        [],
+        description=(
+            "For each of these keys of vary, the differences between methods at its further levels are compared with "
+            "those at its first one, in studies that differ in nothing else."
+        ),
+    )
     similarity: list[Similarity] | None = Field(
         None,
         description=(

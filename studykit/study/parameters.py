@@ -1,10 +1,10 @@
 """The parameters of every notebook: one strict pydantic model each, with errors of one sentence.
 
 - Types are strict: an integer is accepted where a number is wanted, `true` never is; numbers are finite and in range.
-- A field is set either by the reader (a number, a word) or by the plan. The plan's fields are of three kinds: a
+- A field is set either by the reader (a number, a word) or by the plan. The plan's fields are of four kinds: a
   **role** says which run it is (language, method, seed), a **path** names the runs that it reads, an **auto** value
-  follows from the study. In a notebook run by hand a path or auto value of None is taken from a study (see
-  `runs.notebook.resolve`).
+  follows from the study, and what is **plan_only** says something of the runs that are read. In a notebook run by hand
+  a path or auto value of None is taken from a study (see `runs.notebook.resolve`).
 - A study's sections are made from the same models (see `file`), so that a key has one definition.
 """
 
@@ -17,10 +17,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from studykit.errors import UserError, show
 from studykit.study import methods
 from studykit.study.data_parameters import BaseModelParams, DataParams
-from studykit.study.fields import Method, Planned, Runnable, Section, auto, role, run_dir
+from studykit.study.fields import Method, Planned, Quantization, Runnable, Section, auto, plan_only, role, run_dir
 from studykit.study.gather_parameters import GatherParams
 from studykit.study.messages import sentence
 from studykit.study.training_parameters import AdapterParams, FusionParams
+
+TRAINED_QUANTIZATION: Any = plan_only(
+    "The runs were trained on a base that was kept so (none, nf4, int8); null means as it is kept here."
+)
 
 
 class EvaluateParams(Section):
@@ -112,6 +116,14 @@ class EvaluateParams(Section):
     calibrate: int = Field(
         40, ge=0, le=1000, description="The scores are calibrated on this many built-in edits; 0 means not at all."
     )
+    quantization: Quantization | None = Field(
+        None,
+        description=(
+            "While completions are generated and attention is read, the base is kept in memory as it is (none), in 4 "
+            "bits (nf4) or in 8 bits (int8); null means as the study's own quantization says."
+        ),
+    )
+    trained_quantization: Quantization | None = TRAINED_QUANTIZATION
     out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")
@@ -156,6 +168,10 @@ class FusionAttentionParams(Section):
             "(none)."
         ),
     )
+    quantization: Quantization | None = plan_only(
+        "The base is kept in memory so (none, nf4, int8); null means as the base run says."
+    )
+    trained_quantization: Quantization | None = TRAINED_QUANTIZATION
     out: Planned[str] = run_dir("The run is published in this directory.")
 
 

@@ -119,6 +119,8 @@ class StudyRuns:
         given |= {"validation": self.validation} if "validation" in model.model_fields else {}
         values = {k: v for k, v in settings(self.study, stage, word).items() if k in model.model_fields} | given
         values |= {name: value for name, value in published(stage, values).items() if values[name] is None}
+        if stage != "base_model" and values.get("quantization") == self.study.quantization:
+            values["quantization"] = None
         values = parameters.check(stage, values, f"study {self.study.study}, {stage}").model_dump()
         planned = named(stage, reset_unused(stage, values), self.by_dir)
         return self.by_dir.setdefault(planned.dir, planned)
@@ -206,6 +208,7 @@ class StudyRuns:
             target=self.study.target,
             method=m.name,
             left_out=list(m.left_out),
+            members_quantization=self.trained_in(kind, stored_in(self.study, "fusion", m.word)),
             seed=self.study.seeds[n],
             fold=fold,
             fold_members=[of_seeds[n].dir for of_seeds in self.by_fold[kind]] if self.is_cross_fit(m) else [],
@@ -224,15 +227,26 @@ class StudyRuns:
         fused = [m for m in self.asked if m.members]
         return trained | {m.word: [self.fusion(m, n) for n in range(len(study.seeds))] for m in fused}, evaluated
 
+    def trained_in(self, word: str, here: str) -> str | None:
+        """Returns how the base of a method's trainings was kept in memory; None where it is kept so here, too."""
+        method = methods.parse(word)
+        stage, known_by = ("adapter", method.name) if method.is_adapter else ("fusion", word)
+        stored = stored_in(self.study, stage, known_by)
+        return None if stored == here else stored
+
     def evaluation(self, method: str, language: str, trained_runs: list[str]) -> str:
         """Returns the directory of the run that evaluates trainings of a method, or the base, on one language."""
         seeds = self.study.seeds if trained_runs else []
         options: dict[str, Any] = {"method": method, "language": language, "seeds": seeds}
+        if trained_runs:
+            options["trained_quantization"] = self.trained_in(method, stored_in(self.study, "evaluate"))
         return self.add("evaluate", **self.inputs, trained_runs=trained_runs, **options).dir
 
     def attention(self, method: str, trained_runs: list[str]) -> str:
         """Returns the directory of the run that records the attention of a method's fusions."""
-        options: dict[str, Any] = {"method": method, "seeds": self.study.seeds}
+        here = stored_in(self.study, "evaluate")
+        options: dict[str, Any] = {"method": method, "seeds": self.study.seeds, "quantization": here}
+        options["trained_quantization"] = self.trained_in(method, here)
         return self.add("fusion_attention", **self.inputs, trained_runs=trained_runs, **options).dir
 
     def trials(self) -> dict[str, list[str]]:
@@ -263,6 +277,11 @@ def named(stage: str, values: dict[str, Any], made: Mapping[str, Run]) -> Run:
     label, _, key = PurePosixPath(out).name.rpartition("-")
     needs = tuple(dict.fromkeys(made[p] for p in inputs(stage, values) if p in made))
     return Run(stage, label, key, values | {"out": out}, needs)
+
+
+def stored_in(study: Study, stage: str, word: str = "") -> str:
+    """Returns how a stage keeps the base in memory for a method: none, nf4 or int8."""
+    return settings(study, stage, word)["quantization"] or study.quantization
 
 
 def settings(study: Study, stage: str, word: str) -> dict[str, Any]:

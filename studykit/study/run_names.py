@@ -17,6 +17,15 @@ from studykit.study import methods, training_parameters
 from studykit.study.fields import kind
 from studykit.study.parameters import STAGES
 
+# Parameters that came after the first runs: at its default, such a one is no part of a run's key, so that the runs that
+# were made before it keep their names.
+LATER = {
+    "adapter": {"quantization"},
+    "fusion": {"quantization", "members_quantization", "probe_every", "float32_matmul_precision", "keep_trainer_state"},
+    "evaluate": {"quantization", "trained_quantization"},
+    "fusion_attention": {"quantization", "trained_quantization"},
+    "gather": {"interactions"},
+}
 COMPACTERS = ("compacter", "compacterpp")
 FILE_PARAMETERS = {  # of data that come from files
     "format", "diff_context", "split_by", "reference", "shares", "near_duplicates", "bad_rows",
@@ -55,7 +64,8 @@ def key(stage: str, values: dict[str, Any]) -> str:
     """Returns ten hex digits of the hash of the parameters that decide what the run computes."""
     model = STAGES[stage].model
     identity: dict[str, Any] = {}
-    for name in sorted(values.keys() - {"out"}):
+    later = {n for n in LATER.get(stage, ()) if values.get(n) == model.model_fields[n].default}
+    for name in sorted(values.keys() - {"out"} - later):
         identity[name] = _keys(values[name]) if kind(model, name) == "path" else values[name]
     text = json.dumps([stage, identity], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -82,7 +92,7 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         silent |= {"steps"} if values["epochs"] is not None else set()
         silent |= {"train_embeddings"} if values["method"] == "full" else set()
         if values["steps"] == 0:
-            silent |= training_parameters.Training.model_fields.keys() - {"batch_size"}
+            silent |= training_parameters.Training.model_fields.keys() - {"batch_size", "quantization"}
     elif stage == "fusion":
         of_two = {"phase1_data", "carry_optimizer", "same_order"}
         silent = of_two if values["method"] != "advfusion" else {"budget"}
@@ -99,8 +109,9 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
         of_one = {"density": ("ties",), "heads": ("mhr",), "top_k": ("arrow",), "factor": methods.MERGES}
         silent |= {name for name, those in of_one.items() if values["method"] not in those}
         if values["method"] in methods.UNTRAINED:
-            trains = training_parameters.Training.model_fields.keys() | {"steps", "rows", "budget", "weights"}
-            silent |= trains - {"batch_size", "validation"}
+            idle = {"steps", "rows", "budget", "weights", "probe_every", "keep_trainer_state"}
+            idle |= training_parameters.Training.model_fields.keys() | {"float32_matmul_precision"}
+            silent |= idle - {"batch_size", "validation", "quantization"}
     elif stage == "evaluate":
         silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
     unused = {n: STAGES[stage].model.model_fields[n].default for n in silent}
@@ -123,19 +134,21 @@ def _label(stage: str, values: dict[str, Any]) -> str:
     seed, target = f"s{values.get('seed')}", values.get("target")
     method = values.get("method", "")
     mask = f"_{values['mask']}" if method == "advfusion" else ""
+    stored = [word for word in (values.get("quantization"),) if word and stage != "base_model"]
     kinds = []  # what a fusion is besides its method, where that is not usual
     if stage == "fusion":
         words_of_kind = (_kind_of_members(values["members"]), values["variant"])
         kinds = [word for word in words_of_kind if word not in (None, "bottleneck", "full")]
         kinds += [methods.label(changes).removeprefix("-")] if (changes := methods.changes(values)) else []
         kinds += [f"without-fold-{values['fold']}"] if values["fold"] else []
+        kinds += stored
     words = {
         "base_model": [values.get("base"), seed if values.get("base") == "scratch" else values.get("quantization")],
         "data": [values.get("task"), target],
-        "adapter": [values.get("language"), method, *_training_label(values), seed],
+        "adapter": [values.get("language"), method, *_training_label(values), *stored, seed],
         "fusion": [target, f"{method}{mask}", *kinds, seed],
-        "evaluate": [values.get("language"), methods.label(method)],
-        "fusion_attention": [methods.label(method)],
+        "evaluate": [values.get("language"), methods.label(method), *stored],
+        "fusion_attention": [methods.label(method), *stored],
         "compare": [target],
         "gather": ["over", *(values.get("over") or [])],
     }[stage]

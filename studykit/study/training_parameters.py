@@ -7,7 +7,18 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from studykit.errors import show
-from studykit.study.fields import Optimizer, Planned, Rank, Section, Temperature, auto, role, run_dir
+from studykit.study.fields import (
+    Optimizer,
+    Planned,
+    Quantization,
+    Rank,
+    Section,
+    Temperature,
+    auto,
+    plan_only,
+    role,
+    run_dir,
+)
 from studykit.study.methods import PHASES, UNTRAINED
 
 WITHOUT_FOLD = ("without_fold_1", "without_fold_2", "without_fold_3")  # values of `rows` of an adapter, see `cross_fit`
@@ -66,6 +77,13 @@ class Training(Section):
         description="The forward pass computes in fp32, in bf16, or in whichever the hardware is fast with (auto).",
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    quantization: Quantization | None = Field(
+        None,
+        description=(
+            "While this trains, the base is kept in memory as it is (none), in 4 bits (nf4) or in 8 bits (int8); null "
+            "means as the study's own quantization says."
+        ),
+    )
     validation: Literal["all", "half"] = role(
         "all",
         (
@@ -255,6 +273,28 @@ class FusionParams(Training):
         "fp32",
         description="The fusion's weights stay in fp32, or are rounded to bf16 after every step, as published.",
     )
+    probe_every: int = Field(
+        0,
+        ge=0,
+        description=(
+            "Every so many steps the gradient is compared with that on the base in full precision, which is then "
+            "loaded beside, and its noise is measured; 0 means never."
+        ),
+    )
+    float32_matmul_precision: Literal["highest", "high"] = Field(
+        "highest",
+        description=(
+            "On a GPU, products of fp32 matrices are exact (highest), or computed in TF32 (high), which is faster and "
+            "has 10 bits of mantissa; a CPU always computes them exactly."
+        ),
+    )
+    keep_trainer_state: bool = Field(
+        False,
+        description=(
+            "The optimizer's state at the end of each phase is published with the run; otherwise it is removed as soon "
+            "as it is not needed."
+        ),
+    )
     late_regularizer: bool = Field(
         False, description="The first step of a phase lacks the value penalty, whose gradient comes late, as published."
     )
@@ -293,6 +333,9 @@ class FusionParams(Training):
         "means that it trains on all.",
         ge=0,
         le=len(WITHOUT_FOLD),
+    )
+    members_quantization: Quantization | None = plan_only(
+        "The members were trained on a base that was kept so (none, nf4, int8); null means as the fusion's own.",
     )
     steps_from: Planned[list[str]] = run_dir(
         "Each phase ends at the step at which the mean loss of these runs, one per fold, is best; an empty list means "

@@ -23,6 +23,7 @@ from studykit.data.rows import DataRun, Row, folds, halves, validation_rows
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
 from studykit.study.training_parameters import WITHOUT_FOLD, AdapterParams
+from studykit.training.base import kept_in
 from studykit.training.batches import TokenSequence
 from studykit.training.train import train
 from studykit.tuners import PRESETS, BottleneckConfig, load_lora
@@ -119,7 +120,7 @@ def start_adapter(
     """
     if not p.start:
         return new_adapter(model, p), {}
-    require_base(p.base, p.start)
+    require_base(p.base, p.start, p.quantization)
     losses: dict[str, float] = {}
     if len(p.start) > 1:
         for run in p.start:
@@ -182,12 +183,26 @@ def adapter_directory(run: str | Path) -> Path:
     return configs[0].parent
 
 
-def require_base(base: str | Path, trained_runs: Iterable[str | Path]) -> None:
-    """Raises UserError unless finished runs were trained on this base run; on another their weights mean nothing."""
+def require_base(base: str | Path, trained_runs: Iterable[str | Path], quantization: str | None = None) -> None:
+    """Raises UserError unless finished runs were trained on this base run, kept in memory as is said.
+
+    On another base their weights mean nothing. On the same base in other numbers they mean something else, which may be
+    the question of a study, but must not happen unnoticed.
+
+    Args:
+        quantization: none, nf4 or int8, in which the base was kept in memory in these trainings; None: as in its run.
+    """
     for run in trained_runs:
-        run_base = finished_run(run).params.get("base")
+        params = finished_run(run).params
+        run_base, found = params.get("base"), params.get("quantization")
         if run_base is None or Path(run_base).name != Path(base).name:
             raise UserError(f"{run} was trained on {run_base}, not on {base}; give runs of one base.")
+        if found != quantization and kept_in(base, found) != kept_in(base, quantization):
+            raise UserError(
+                f"{run} was trained on its base in {kept_in(base, found)}, not in {kept_in(base, quantization)}; to "
+                "mix them, a study names them in adapter.quantization, fusion.quantization and evaluate.quantization, "
+                "a notebook in members_quantization or trained_quantization."
+            )
 
 
 def load_members(model: PreTrainedModel | PeftModel, members: Mapping[str, str]) -> PeftModel:

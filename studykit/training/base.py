@@ -99,6 +99,19 @@ class BaseDescription:
         files.write_json(file, asdict(self))
 
 
+def kept_in(base_run: str | Path, quantization: str | None) -> str:
+    """Returns how a base is kept in memory, none, nf4 or int8: as a run's parameter says, or else as its base run."""
+    return quantization or BaseDescription.read(base_run).quantization
+
+
+def quantization_of(model: Any) -> str:
+    """Returns how a loaded model's weights are kept in memory: none, nf4 or int8."""
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
+        return "none"
+    return "nf4" if config.load_in_4bit else "int8"
+
+
 def load_tokenizer(base_run: str | Path) -> PreTrainedTokenizerFast:
     """Returns the tokenizer of a base run; without a padding token it pads with the end-of-text token."""
     return open_tokenizer(base_weights(base_run))

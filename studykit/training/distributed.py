@@ -82,7 +82,7 @@ def _train(p: parameters.AdapterParams | parameters.FusionParams, dirs: Training
     from studykit.training.temperature import settle_temperature
 
     data = DataRun(p.data)
-    base, tokenizer = load_base(p.base)
+    base, tokenizer = load_base(p.base, p.quantization)
     if isinstance(p, parameters.AdapterParams):
         splits = adapters.training_rows(p), adapters.selecting_rows(p)[0]
         train_examples, valid_examples = (batches.encode_rows(rows, tokenizer, *data.limits) for rows in splits)

@@ -33,6 +33,7 @@ from studykit.training.pretraining import model_config
 MIN_8BIT = 4096  # entries; bitsandbytes keeps the state of smaller tensors in fp32
 BLOCK_8BIT = 256  # entries per scale
 DEPTHS = (4, 6)  # layers of the two models from which deeper ones are extrapolated
+PROBED = 5  # copies of what trains that a probe keeps beside: the last weights, and the gradients that it compares
 PROBE = (2, 80)  # prompts per language of a checkpoint's probe, new tokens: see `pretraining`
 
 
@@ -72,6 +73,8 @@ class Job:
     full: bool = False  # all weights of the base train, in fp32
     counted: int = 0  # tokens per row that count in the loss of a step, or of an evaluation; 0: all
     scored: int = 0  # tokens per row whose loss is measured besides generation
+    keeps_state: bool = False  # the optimizer's state is published with the run
+    probed: bool = False  # probes keep gradients and weights beside, and the base in full precision if it is quantized
 
     @property
     def memory_key(self) -> str:
@@ -87,6 +90,10 @@ class Job:
         state = sum(state_bytes(p.numel(), self.optimizer) for p in trained)
         alive = self._alive()
         peak = max(alive["early"], alive["late"], alive["passing"])
+        if self.probed:
+            peak += PROBED * sum(p.nbytes for p in trained)
+            if self.quantization != "none":
+                base, adapters = base + memory.weight_bytes(memory.skeleton(self.config, model.dtype)), 2 * adapters
         return Need(
             parameters=sum(p.numel() for p in model.parameters()),
             trainable=sum(p.numel() for p in trained),
@@ -191,11 +198,11 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
     by_directory: dict[str, Job] = {}
     unknown: list[str] = []
     half_base = half if study.base_dtype == "auto" else study.base_dtype == "bf16"
-    on = {"config": config, "half": half_base, "quantization": study.quantization}
     for run in runs:
         if run.stage not in ("base_model", "adapter", "fusion", "evaluate"):
             continue
         p = check(run.stage, run.params)
+        on = {"config": config, "half": half_base, "quantization": p.quantization or study.quantization}
         trains = {}
         if run.stage in ("adapter", "fusion"):
             trains = {
@@ -232,7 +239,9 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
             kinds = sorted({by_directory[directory].label for directory in p.members.values()} - {"bottleneck"})
             label = " ".join([f"{p.method}{variant} of {len(p.members)}", *kinds])
             composed = members | {FUSION: fusion_config(p)}
-            job = Job(run.stage, label, adapters=composed, value_penalty=p.value_regularizer > 0, **on, **trains)
+            more = {"value_penalty": p.value_regularizer > 0, "probed": p.probe_every > 0}
+            more["keeps_state"] = p.keep_trainer_state
+            job = Job(run.stage, label, adapters=composed, **more, **on, **trains)
         else:
             trained = [by_directory[directory] for directory in p.trained_runs or [] if directory in by_directory]
             if p.trained_runs and not trained:
@@ -253,7 +262,9 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
     kinds_of_jobs: dict[str, Job] = {}
     for job in by_directory.values():
         known = kinds_of_jobs.get(job.memory_key)
-        labels = list(dict.fromkeys([*(known.label.split(", ") if known else []), job.label]))
+        own = job.stage == "base_model" or job.quantization == study.quantization
+        label = job.label if own else f"{job.label} in {job.quantization}"
+        labels = list(dict.fromkeys([*(known.label.split(", ") if known else []), label]))
         kinds_of_jobs[job.memory_key] = replace(job, label=", ".join(labels))
     return list(kinds_of_jobs.values()), list(dict.fromkeys(unknown))
 

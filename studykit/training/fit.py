@@ -107,7 +107,8 @@ def report(study: Study, gpu: str | None = None, say: Say = lambda text: None) -
     weights = [["stage", "parameters", "trainable", "disk", "checkpoint"]]
     memory = [["memory", "base", "adapters", "gradients", "optimizer", "activations", "peak", "fits"]]
     for number, (job, need) in enumerate(zip(planned, needs, strict=True), start=1):
-        sizes = (need.gradients, need.gradients + need.optimizer)
+        state = need.gradients + need.optimizer
+        sizes = (state if job.keeps_state else need.gradients, state)
         disk = [format_bytes(size) if need.trainable else "-" for size in sizes]
         weights.append([f"{number} {job.stage}: {job.label}", f"{need.parameters:,}", f"{need.trainable:,}", *disk])
         parts = (need.base, need.adapters, need.gradients, need.optimizer, need.activations, need.peak)
@@ -118,8 +119,10 @@ def report(study: Study, gpu: str | None = None, say: Say = lambda text: None) -
     if on_gpu:
         counted = f"the peak, {FRAGMENTS - 1:.0%} for fragments and {format_bytes(CUDA_CONTEXT)} for CUDA itself"
     notes = [
-        "disk: trained weights that a run publishes, those of a fusion once per phase",
-        "checkpoint: weights and optimizer state; up to two per phase lie on disk until the run is published",
+        "disk: what a run publishes, a fusion once per phase: trained weights, with the optimizer's state if "
+        "keep_trainer_state is true",
+        "checkpoint: weights and optimizer state; up to two lie on disk while a training runs, and of a phase that has "
+        "ended only its weights, unless carry_optimizer or keep_trainer_state is true",
         "activations: memory that a step keeps for its backward pass; where nothing trains, the peak of a pass",
         f"fits: {counted}",
     ]

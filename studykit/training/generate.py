@@ -26,6 +26,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from studykit.data.encoding import decode_continuation, encode_prompt, encode_text, start_tokens
 from studykit.data.rows import Row
 from studykit.errors import UserError
+from studykit.training.base import quantization_of
 from studykit.training.batches import pad
 from studykit.training.decoding import Decoding, GumbelDraw, StopStrings, configured_end_tokens, cut, end_tokens
 
@@ -316,6 +317,7 @@ def settings_of(model, decoding: Decoding, batch_size: int, max_prompt_tokens: i
         "max_prompt_tokens": max_prompt_tokens,
         "end_tokens": configured_end_tokens(model),
         "batch_size": batch_size,
+        "quantization": quantization_of(model),
         "dtype": str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
         "device": model.get_input_embeddings().weight.device.type,

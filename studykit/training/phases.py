@@ -7,6 +7,7 @@ AdvFusion twice the steps. `phases` gives each phase a mask, steps, rate, rows a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,13 +20,14 @@ from studykit.runs.manifest import finished_run
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
 from studykit.study.training_parameters import WITHOUT_FOLD, FusionParams, PhaseParams
 from studykit.training.adapters import use_head
-from studykit.training.batches import encode_rows
+from studykit.training.batches import Collator, encode_rows
 from studykit.training.cross_fit import fold_switch, with_folds
 from studykit.training.cross_validation import fold_curve
 from studykit.training.fusions import fusion_head, masked_members, save_fusion, trained_phases
+from studykit.training.probes import GradientProbe, full_precision_twin
 from studykit.training.result import TrainingResult
 from studykit.training.rounding import RoundedWeights
-from studykit.training.train import TrainingSettings, optimizer_steps, train
+from studykit.training.train import TrainingSettings, free_state, last_checkpoint, optimizer_steps, train
 from studykit.training.trainer import AdamState
 from studykit.tuners import fusion_members
 
@@ -89,11 +91,12 @@ def train_phases(
         run: the open run; its checkpoints survive a kill, and the files in its path are published.
         callbacks: take part in the training of every phase.
     """
-    adam_state = None
+    adam_state, twin = None, full_precision_twin(model, p)
     for phase in training_phases(p):
-        result, moments = train_phase(model, tokenizer, phase, p, limits, run, adam_state, callbacks)
+        result, moments = train_phase(model, tokenizer, phase, p, limits, run, adam_state, callbacks, twin)
         if p.carry_optimizer:
             adam_state = moments or adam_state  # a phase without steps has none
+        del moments  # the memory of the optimizer's state is free before the next phase begins
         yield phase, result
 
 
@@ -142,20 +145,27 @@ def train_phase(
     run,
     adam_state: AdamState | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    twin: PeftModel | None = None,
 ) -> tuple[TrainingResult, AdamState]:
     """Trains one phase and saves it to `<run>/<phase>/`.
 
     Args:
         adam_state: AdamW's state at the end of phase 1, for `carry_optimizer`: the published behaviour, in which one
             Trainer ran both phases.
+        twin: the same fusion on the base in full precision, with which probes compare; None: there is none.
 
     Returns: the result of the training, and AdamW's state at its end.
     """
-    if p.method not in PEFT_COMPOSITIONS:
-        fusion_members(model, masked=list(phase.masked), mode=phase.mode)
-    use_head(model, fusion_head(p.model_dump(), phase.phase))
+    for one in (model, twin) if twin else (model,):
+        if p.method not in PEFT_COMPOSITIONS:
+            fusion_members(one, masked=list(phase.masked), mode=phase.mode)
+        use_head(one, fusion_head(p.model_dump(), phase.phase))
     rows = phase_rows(p, phase.languages)
     examples = encode_rows(rows, tokenizer, *limits)
+    if p.probe_every and phase.steps:
+        step = {"rows": p.batch_size * p.gradient_accumulation, "batch_size": p.batch_size, "seed": phase.seed}
+        collate = Collator(tokenizer.pad_token_id, p.loss_on)
+        callbacks = [*callbacks, GradientProbe(examples, collate, every=p.probe_every, twin=twin, **step)]
     use_fold = fold_switch(model, p)
     result, adam_state = train(
         model,
@@ -172,7 +182,13 @@ def train_phase(
         callbacks=[*callbacks, *([RoundedWeights()] if p.weights == "bf16" else [])],
         use_fold=use_fold,
         curve=fold_curve(p.steps_from, phase.phase.key),
+        records_divergence=p.probe_every > 0,
     )
+    state_dir = run.checkpoints / phase.phase.key
+    if p.keep_trainer_state and (last := last_checkpoint(state_dir)):
+        shutil.copyfile(last / "optimizer.pt", run.path(phase.phase.key, "optimizer.pt"))
+    elif not p.carry_optimizer:
+        free_state(state_dir)
     save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))
     return result, adam_state

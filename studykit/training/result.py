@@ -21,6 +21,17 @@ class AttentionLook(TypedDict):
     key_gradient: list[float]  # likewise at W_k
 
 
+class ProbeLook(TypedDict):
+    """What a probe of a fusion in training found, see `probes`."""
+
+    rows: int  # that were drawn
+    norm: float  # of the gradient of the mean loss per token, on the base as it is kept in the training
+    cosine: float | None  # with the gradient on the base in full precision; None where the base is kept so
+    noise: float  # estimate of tr(S), the noise of one row's gradient
+    signal: float  # estimate of |G|^2; it may be negative
+    changed: float | None  # share of the trained numbers that differ from the last probe; None: there was none
+
+
 class LogEntry(TypedDict, total=False):
     """One entry of a training's log: training quantities, or validation losses, at a step."""
 
@@ -29,10 +40,13 @@ class LogEntry(TypedDict, total=False):
     loss: float  # nats per token, mean over the steps since the last entry; the value penalty is part of it
     value_penalty: float  # value_regularizer * sum_l ||W_v - I||_F^2 at this step, for a fusion
     grad_norm: float  # before clipping
+    grad_norms: list[float | None]  # the same at each step since the last entry; None: it was not finite
     learning_rate: float
     eval_loss: float  # nats per completion token, over the validation rows
     eval_exact_match: float  # share of validation rows whose completion is exact, where `select_on` asks for it
     eval_sequence_loss: float  # nats per token of prompt and completion, over the validation rows
+    diverged: float  # 1: the loss was not finite, and the training was ended; only of one that is probed
+    probe: ProbeLook  # of a fusion that is probed
     attention: AttentionLook  # of a fusion, beside the validation losses
 
 

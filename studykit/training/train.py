@@ -12,7 +12,8 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from studykit.errors import Interrupted, UserError
+from studykit.runs.files import fsync
 from studykit.study.data_parameters import BaseModelParams
 from studykit.study.training_parameters import Training
 from studykit.training.base import fast_precision, half_precision
@@ -43,6 +45,7 @@ from studykit.training.trainer import (
     step_of,
 )
 
+ENDED_FILE = "ended"  # in the last checkpoint of a training of which only the log and the kept weights are left
 CHECKPOINTING_ARGUMENTS: dict[str, Any] = {
     "gradient_checkpointing": True,
     "gradient_checkpointing_kwargs": {"use_reentrant": False},
@@ -69,6 +72,7 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0  # gradients are clipped to this norm
     adam_beta2: float = 0.999
+    float32_matmul_precision: str = "highest"  # highest | high: whether products of fp32 matrices on a GPU may use TF32
 
     @classmethod
     def of(cls, p: TrainingSettings | Training | BaseModelParams, **overrides) -> TrainingSettings:
@@ -116,19 +120,40 @@ def is_whole(checkpoint: Path) -> bool:
     The weights to keep until then lie in this checkpoint or in an older one.
     """
     try:
-        for step in {step_of(checkpoint), kept_step(checkpoint)}:
+        ended = (checkpoint / ENDED_FILE).exists()
+        for step in {kept_step(checkpoint)} | (set() if ended else {step_of(checkpoint)}):
             with safe_open(checkpoint.with_name(f"checkpoint-{step}") / TRAINED_WEIGHTS_FILE, "pt"):
                 pass  # opening it reads the header and compares it with the size of the file
     except (OSError, ValueError, SafetensorError):
         return False
+    if ended:
+        return True
     states = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
     return all(zipfile.is_zipfile(file) for file in states)  # a zip file has its directory at its end
+
+
+def free_state(directory: Path) -> None:
+    """Removes from the disk what an ended training does not need any more: all but its log and the kept weights.
+
+    A fusion's optimizer state is twice as large as its weights, and would stay until the run is published.
+    """
+    last = last_checkpoint(directory)
+    if last is None:
+        return
+    (last / ENDED_FILE).touch()
+    fsync(last)
+    kept = kept_step(last)
+    for path in directory.glob("checkpoint-*/*"):
+        needed = path.name == TRAINED_WEIGHTS_FILE and step_of(path.parent) == kept
+        if not needed and not (path.parent == last and path.name in (ENDED_FILE, "trainer_state.json")):
+            path.unlink(missing_ok=True)  # several processes may do this at once
 
 
 def has_ended(checkpoint: Path, steps: int, p: TrainingSettings) -> bool:
     """Returns whether a training of this many steps had nothing left to do at this checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= steps or is_exhausted(state["log_history"], p.patience, p.keep, p.select_on)
+    ended = (checkpoint / ENDED_FILE).exists() or any("diverged" in entry for entry in state["log_history"])
+    return ended or state["global_step"] >= steps or is_exhausted(state["log_history"], p.patience, p.keep, p.select_on)
 
 
 def process_count() -> int:
@@ -217,6 +242,7 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     use_fold: Callable[[int], None] | None = None,
     curve: Sequence[LogEntry] = (),
+    records_divergence: bool = False,
 ) -> tuple[TrainingResult, AdamState]:
     """Trains the trainable parameters of `model` in place; afterwards it has the weights that `keep` asks for.
 
@@ -231,6 +257,8 @@ def train(
             learning-rate schedule is always a new one.
         callbacks: take part in the training; they may add to the newest entry of the log.
         use_fold: prepares the model for the rows of a fold, see `cross_fit`; None: the examples have no folds.
+        records_divergence: whether a loss that is not finite ends the training, whose log says so; otherwise it is an
+            error.
         curve: losses that choose the step at which the training ends, see `cross_validation`; none: its own ones do.
 
     Returns: the result, and AdamW's state after the last step.
@@ -266,9 +294,12 @@ def train(
         select_on=p.select_on,
         use_fold=use_fold,
         muon=p.optimizer == MUON,
+        records_divergence=records_divergence,
     )
     trainer.remove_callback(PrinterCallback)
-    run_to_end(trainer, resumed, end, p)
+    with matrix_products(p.float32_matmul_precision):
+        run_to_end(trainer, resumed, end, p)
+        used = torch.get_float32_matmul_precision()
     trainer.load_kept_weights()
     ended: Any = trainer.state
     log = [entry for entry in ended.log_history if "train_runtime" not in entry]
@@ -278,13 +309,24 @@ def train(
         steps=ended.global_step,
         trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         precision="bf16" if trainer.args.bf16 else "fp32",
-        matrix_products=torch.get_float32_matmul_precision(),
+        matrix_products=used,
         **meter.read(),
     )
     model.eval()
     assert trainer.optimizer is not None
     state = trainer.optimizer.state
     return result, {name: state[parameter] for name, parameter in model.named_parameters() if parameter in state}
+
+
+@contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Sets torch's `float32_matmul_precision` meanwhile: `highest`, exact, or `high`, TF32 where a GPU has it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def run_to_end(trainer: StudyTrainer, resumed: Path | None, end: int, p: TrainingSettings) -> None:

@@ -46,6 +46,8 @@ class StudyTrainer(Trainer):
         select_on: the measure by which a step is better: loss or exact_match.
         use_fold: prepares the model for the rows of a fold, see `cross_fit`; 0: for all rows.
         muon: whether the optimizer is `MuonWithAdamW`.
+        records_divergence: whether a loss that is not finite ends the training, which keeps what it has; otherwise it
+            is an error.
     """
 
     model: Any  # Trainer takes it for optional
@@ -61,12 +63,15 @@ class StudyTrainer(Trainer):
         select_on: str = "loss",
         use_fold: Callable[[int], None] | None = None,
         muon: bool = False,
+        records_divergence: bool = False,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.value_regularizer, self.adam_state = value_regularizer, adam_state or {}
         self.late_regularizer = late_regularizer
         self.keep, self.select_on, self.muon = keep, select_on, muon
+        self.records_divergence = records_divergence
+        self.step_norms: list[Any] = []  # of the gradients since the last entry of the log
         self.use_fold, self.parts = use_fold, 1  # parts: of the batch, one for each fold in it
         # Trainer then counts the items of all micro-batches, by which `compute_loss` divides.
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
@@ -113,16 +118,38 @@ class StudyTrainer(Trainer):
         return (loss, {"losses": losses}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds the value penalty to an entry of the log; raises UserError for a loss that is not finite."""
-        for name in ("loss", "eval_loss"):
+        """Adds value penalty and gradient norms to an entry of the log.
+
+        Raises UserError for a loss or a gradient that is not finite, or ends the training, see `records_divergence`.
+        """
+        for name in ("loss", "eval_loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
+                if self._can_end():
+                    self.state.log_history.append({"step": self.state.global_step, "diverged": 1.0})
+                    self.control.should_training_stop = True
+                    return
                 raise UserError(
                     f"The {name} is {logs[name]} after step {self.state.global_step}, with learning_rate="
                     f"{self.args.learning_rate}; try a lower one, or precision: fp32."
                 )
         if "loss" in logs and self.last_value_penalty is not None:
             logs = {**logs, "value_penalty": self.last_value_penalty}
+        if "loss" in logs and self.step_norms:
+            norms = [float(norm) for norm in self.step_norms]
+            entry: Any = {**logs, "grad_norms": [norm if math.isfinite(norm) else None for norm in norms]}
+            logs, self.step_norms = entry, []
         super().log(logs, *args, **kwargs)
+
+    def _can_end(self) -> bool:
+        """Returns whether a divergence is to be recorded, and there are weights from before that can be kept."""
+        best = self._checkpoint(self.state.best_global_step) / TRAINED_WEIGHTS_FILE
+        return self.records_divergence and self.state.global_step > 0 and best.exists()
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Returns the norm of the gradient before clipping and notes it for the log."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.step_norms.append(norm)
+        return norm
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -153,6 +180,8 @@ class StudyTrainer(Trainer):
         if self.select_on == "exact_match":
             metrics[f"{metric_key_prefix}_exact_match"] = exact / len(rows)
         self.log(metrics)
+        if not math.isfinite(metrics[f"{metric_key_prefix}_loss"]):
+            return metrics
         self._select()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -213,10 +242,14 @@ class StudyTrainer(Trainer):
         load_trained_weights(self.model, self._checkpoint(self.state.best_global_step))
 
     def restore_end(self, checkpoint: Path) -> None:
-        """Restores state and optimizer of a training that had ended at this, its last, checkpoint."""
+        """Restores state and optimizer of a training that had ended at this, its last, checkpoint.
+
+        Where the optimizer's state is no longer kept, see `train.free_state`, it is a new one.
+        """
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self.create_optimizer_and_scheduler(self.args.max_steps)
-        self._load_optimizer_and_scheduler(str(checkpoint))
+        if (checkpoint / "optimizer.pt").exists():
+            self._load_optimizer_and_scheduler(str(checkpoint))
 
 
 def step_of(checkpoint: Path) -> int:

@@ -137,6 +137,10 @@ MEANS = {row.method: row.mean for row in SCORES}
 SEEDS = np.stack([shares(seed=seed) for seed in range(3)])  # (seeds, L, A)
 LOOK = {"weights": shares().tolist(), "saturated": [0.1] * 4, "query_gradient": [0.2] * 4, "key_gradient": [0.3] * 4}
 TRACE = [{"step": step, "eval_loss": 1.0, "attention": LOOK} for step in (0, 10)]
+STEADY = [
+    {"step": 0, "probe": {"cosine": 0.97}}, {"step": 20, "loss": 1.0, "grad_norms": [1.0, 1.1] * 10 + [9.0]},
+    {"step": 20, "probe": {"cosine": 0.95}},
+]  # fmt: skip
 NAMES = ("initialisation", "phase 2")
 WORTH = [
     MemberWorth(member=member, state="phase 2", mode="exclude", value=0.1, interval=Interval(low=0.05, high=0.2),
@@ -152,6 +156,7 @@ LENGTHS = {"python": {"train": list(range(10, 40)), "test": [5, 60]}, "lua": {"t
 
 FIGURES = {
     "loss_curves": lambda: training.loss_curves({"phase 1": LOG, "phase 2": LOG}, samples=N, best={"phase 2": 5}),
+    "stability_curves": lambda: training.stability_curves({"phase 1": STEADY, "phase 2": STEADY}),
     "attention_curves": lambda: training.attention_curves(
         {"phase 1": TRACE, "phase 2": TRACE}, MEMBERS, TARGET, samples=N
     ),

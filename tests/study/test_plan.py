@@ -303,6 +303,8 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
         wide |= {"base": "owner/name", "methods": [*METHODS, "fewshot"]}
     if stage == "evaluate" and name in ("samples", "pass_k"):
         on, wide = {"samples": 4, "temperature": 0.8}, wide | {"evaluate": {"samples": 4, "temperature": 0.8}}
+    if name == "quantization":  # the method full has none
+        wide |= {"methods": [word for word in wide["methods"] if word != "full"]}
     before = file.Study.model_validate(SMALL | wide)
     section = getattr(before, stage)
     fixed = {"by_method": {"bottleneck" if stage == "adapter" else "advfusion": {"learning_rate": 0.3}},
@@ -310,13 +312,15 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
              "shares": [0.6, 0.2, 0.2], "format": "prepared", "split_by": "file", "pass_k": [2],
              "truncation": "end", "end_of_target": "newline_eos", "budget": "single", "weights": "bf16", "head": "source",
              "kinship": [1, 0.25], "kinship_in": "structure", "reference": "docstring", "mute": "none", "contrasts": [["base", "lora"]],
-             "interactions": [["lora", "base", "bottleneck", "base"]]}  # fmt: skip
+             "interactions": [["lora", "base", "bottleneck", "base"]], "quantization": "nf4",
+             "float32_matmul_precision": "high"}  # fmt: skip
     value = fixed[name] if name in fixed else other(getattr(section, name), type(section).model_fields[name])
     if (stage, name) in {("base_model", "corpus"), ("evaluate", "sources")}:
         pytest.skip("changes which runs there are")
     old, new = plan.plan(before), planned(**wide | {stage: on | {name: value}})
     changed = names(old) - names(new)
-    own = {run.name for run in old if run.stage == stage and run.name in changed}
+    stages = {stage, "fusion_attention"} if (stage, name) == ("evaluate", "quantization") else {stage}
+    own = {run.name for run in old if run.stage in stages and run.name in changed}
     assert own, "it changes runs of its stage"
     assert changed == below(old, own), "and what stands on them, nothing else"
     only = {"target_steps": "lua-", "steps": ("python-", "go-"), "reduction_factor": ("bottleneck", "compacter"), "lora_": "-lora-",
@@ -530,7 +534,8 @@ def test_every_planned_notebook_runs_without_asking_a_study():
     words = [w for w in study_methods.WORDS if w != study_methods.FEW_SHOT]
     for run in planned(methods=[*words, "adapterfusion-lora-lowrank", "bottleneck_long", "advfusion_zero@go~lua"]):
         model = STAGES[run.stage].model
-        missing = [n for n in model.model_fields if fields.kind(model, n) and run.params[n] is None]
+        asked = [n for n in model.model_fields if fields.kind(model, n) not in (None, "plan_only")]
+        missing = [n for n in asked if run.params[n] is None]
         assert not missing, run.name
 
 

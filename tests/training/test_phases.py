@@ -89,6 +89,31 @@ def test_the_fusion_trains_in_every_phase_and_nothing_else_ever_changes(home, me
             before = {name: weight.clone() for name, weight in now.items()}
 
 
+@pytest.mark.parametrize("given, left", [
+    ({}, {"trainer_state.json", "ended", "trained.safetensors"}),
+    ({"carry_optimizer": True}, {"optimizer.pt", "trainer_state.json"}),
+])  # fmt: skip
+def test_of_an_ended_phase_no_more_stays_than_is_needed(home, given, left):
+    p = tiny.fusion_params(home, **given)
+    model, tokens = start(p)
+    with store.open_run(p.out, stage="fusion", params=p) as run:
+        _, first = next(phases.train_phases(model, tokens, p, tiny.LIMITS, run))
+        files = {file.name for file in (run.checkpoints / "phase1").glob("checkpoint-*/*")}
+        assert left <= files and (files == left or given)
+        weights = {name: weight.clone() for name, weight in trainer.trained_weights(model).items()}
+        again, _ = start(p)  # a killed run that goes on
+        _, second = next(phases.train_phases(again, tokens, p, tiny.LIMITS, run))
+    assert first.log == second.log and first.best_step == second.best_step
+    assert all(torch.equal(weight, weights[name]) for name, weight in trainer.trained_weights(again).items())
+
+
+def test_the_optimizers_state_is_published_where_it_is_asked_for(home):
+    p = tiny.fusion_params(home, keep_trainer_state=True)
+    fuse(p)
+    state = torch.load(home / p.out / "phase1/optimizer.pt", weights_only=True)
+    assert all(moments["exp_avg"].abs().sum() > 0 for moments in state["state"].values() if "exp_avg" in moments)
+
+
 def test_phase_1_learns_nothing_from_the_masked_member(home):
     """Under `exclude` the target's adapter has no say in phase 1: another in its place leads to the same weights."""
     p = tiny.fusion_params(home, phase1_data="target")

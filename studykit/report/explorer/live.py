@@ -52,6 +52,7 @@ class Bench:
         self.params = {Path(run).name: finished_run(run).params for run in fusion_runs}
         self.runs = {Path(run).name: run for run in fusion_runs}
         self._base_and_tokenizer: tuple[Any, Any] | None = None
+        self._kept: str | None = None
         self._model: Any = None
         self._loaded_phase: tuple[str, str] | None = None
 
@@ -127,9 +128,11 @@ class Bench:
         from studykit.training.base import load_base
         from studykit.training.fusions import load_trained
 
-        if self._base_and_tokenizer is None:
+        kept = self.params[checkpoint].get("quantization")  # the base is kept in memory as in the fusion's training
+        if self._base_and_tokenizer is None or self._kept != kept:
             tell(f"Loading the base {Path(self.base).name}")
-            self._base_and_tokenizer = load_base(self.base)
+            self._model = self._loaded_phase = None
+            self._base_and_tokenizer, self._kept = load_base(self.base, kept), kept
             positions = getattr(self._base_and_tokenizer[0].config, "max_position_embeddings", 0)
             # a prompt of one's own may be as long as the model accepts: a cut would remove its end
             self.limits = max(self.limits[0], positions - self.limits[1]), self.limits[1]

@@ -19,7 +19,7 @@ from studykit.report.figures.gathered import forest_of_studies, slope
 from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusion_panels, phase_comparison
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
-from studykit.report.figures.training import attention_curves, length_histograms, loss_curves
+from studykit.report.figures.training import attention_curves, length_histograms, loss_curves, stability_curves
 from studykit.report.figures.tuning import expected_losses
 from studykit.report.figures.worth import weight_against_worth, weight_and_worth
 
@@ -46,6 +46,7 @@ __all__ = [
     "scores",
     "show",
     "slope",
+    "stability_curves",
     "stacked_bars",
     "svg",
     "target_share_per_layer",

@@ -19,6 +19,7 @@ from studykit.report.figures.style import (
     styled,
 )
 from studykit.runs.text import plural
+from studykit.training.stability import gradient_norms, spikes
 
 # Looks of the curves beside the completion loss of validation, by the key of a training log.
 OTHER_LOSSES: dict[str, dict[str, Any]] = {
@@ -29,7 +30,7 @@ COMPLETION: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "marker": "s
 Log = Mapping[str, Sequence[Mapping[str, Any]]]  # `TrainingResult.log` by phase, in order
 
 
-def _phases(log: Log) -> list[tuple[float, str, Sequence[Mapping[str, Any]]]]:
+def _phases(log: Log) -> list[tuple[float, str, Any]]:
     """Returns the step at which each phase begins, its title and its log: a later phase goes on where one ended."""
     starts = np.cumsum([0, *(max((row["step"] for row in rows), default=0) for rows in log.values())])
     return [(float(start), phase, rows) for start, (phase, rows) in zip(starts, log.items(), strict=False)]
@@ -151,6 +152,39 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
         f"least to the largest layer; vertical line: next phase. n = {samples} validation samples, completion tokens."
     )
     return figure, alt, caption
+
+
+@styled
+def stability_curves(logs: Log, *, title: str = "") -> tuple[Figure, str, str]:
+    """Draws the gradient norm of every step with its spikes and, of a probed fusion, the cosines of its probes.
+
+    Args:
+        logs: `TrainingResult.log` by phase, in order; steps of a later phase go on where the earlier one ended.
+    """
+    probed = any(row["probe"]["cosine"] is not None for rows in logs.values() for row in rows if "probe" in row)
+    figure, axes = new_figure(1 + probed, 1, width=8.4, height=2.6 + 1.6 * probed, sharex=True)
+    count, cosines = 0, []
+    for start, _, rows in _phases(logs):
+        norms = gradient_norms(rows)
+        steps, found = start + 1 + np.arange(len(norms)), spikes(norms)
+        count += len(found)
+        axes[0, 0].plot(steps, norms, color="#0072B2", linewidth=1.0)
+        axes[0, 0].plot([start + step for step in found], [norms[step - 1] for step in found], "v", color="#D55E00")
+        looks = [(start + row["step"], row["probe"]["cosine"]) for row in rows if "probe" in row]
+        looks = [(step, value) for step, value in looks if value is not None]
+        cosines += [value for _, value in looks]
+        if looks:
+            axes[1, 0].plot(*zip(*looks, strict=True), **COMPLETION)
+    _draw_borders(axes[:, 0], logs)
+    axes[0, 0].set(ylabel="gradient norm", yscale="log", title=title)
+    axes[-1, 0].set(xlabel="optimizer step")
+    for panel in axes[:, 0]:
+        panel.grid(axis="y")
+    if probed:
+        axes[1, 0].set(ylabel="cosine with the\nfull-precision gradient")
+    about = f" Cosines at {len(cosines)} probes, from {min(cosines):.4f} to {max(cosines):.4f}." if cosines else ""
+    caption = f"Norm of the gradient at every step, before clipping; triangles: {plural(count, 'spike')}.{about}"
+    return figure, caption, caption
 
 
 @styled
