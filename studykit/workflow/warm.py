@@ -21,6 +21,7 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -83,6 +84,7 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int], socket.so
                 continue
             request, descriptors = received
             import_for(request["arguments"], Path(request["directory"]))
+            gc.freeze()  # or each collection in a fork would read, and so copy, the half million objects of the libraries
             if not lost_threads() and os.fork() == 0:
                 return request, descriptors, connection.dup()
             for descriptor in descriptors:

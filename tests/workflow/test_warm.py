@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 
 # Whatever a fork could take over from the process that it comes from.
 CELL = """
-import json, os, random, sys
+import gc, json, os, random, sys
 import numpy, torch
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
@@ -39,6 +39,7 @@ about = {
     "environment": {k: v for k, v in os.environ.items() if not k.startswith("JPY_")},
 }
 drawn = {"draws": [random.random(), numpy.random.rand()], "name": open("/proc/self/comm").read().strip()}
+drawn["frozen"] = gc.get_freeze_count()
 json.dump(about, open("{LABEL}.about.json", "w"))
 json.dump(drawn, open("{LABEL}.drawn.json", "w"))
 """
@@ -111,6 +112,8 @@ def test_a_warm_kernel_is_a_cold_one_that_starts_sooner(home):
         assert second.wait(120) == 0, (home / "second.txt").read_text()
     names = [read(home, label, "drawn")["name"] for label in ("cold", "first", "second")]
     assert names == ["python", "studykit-kernel", "studykit-kernel"]
+    frozen = [read(home, label, "drawn")["frozen"] for label in ("cold", "first", "second")]
+    assert frozen[0] == 0 and min(frozen[1:]) > 100_000, "no collection in a fork reads the libraries"
     assert read(home, "first", "about") == read(home, "cold", "about"), "bit for bit, and with two threads"
     assert read(home, "second", "about")["threads"] == 1
     assert "Executing" in (home / "first.txt").read_text(), "what papermill writes goes where the client's would"
