@@ -75,6 +75,8 @@ for stage, (notebook, _) in STAGES.items():
         message: f"{stage} {{wildcards.run}}"
         log: nb=f"logs/{stage}/{{run}}.ipynb", text=f"logs/{stage}/{{run}}.txt"
         params: given=given(stage), code=code_digest.digest(Path("notebooks", f"{notebook}.ipynb"))
+        # What most others wait for comes first: no core is left without work while the last fusion trains.
+        priority: list(reversed(STAGES)).index(stage)
         threads: 2 if stage == "base_model" else 1
         resources: **({"gpu": 1} if GPUS and stage in process.GPU_STAGES else {})
         shell:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from markupsafe import Markup
@@ -137,6 +138,7 @@ def run_page(run: Run, status: Status, study: Study, pages: dict[Run, str], log:
         prose: the notebook as it is now; empty if there is none.
         mark: a digest of what the page is made from.
     """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # it takes seconds: see workflow.papermill
     import nbformat  # slow to import, as is nbconvert, and needed only where a notebook has changed
 
     from studykit.report.html import RenderedNotebook, render_notebook

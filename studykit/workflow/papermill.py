@@ -15,11 +15,13 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
+from typing import Any
 
 ADDRESS = "STUDYKIT_WARM_ADDRESS"  # of the server that forks, for its clients: an abstract socket of Linux
 KILLED = 128 + signal.SIGKILL
@@ -57,6 +59,36 @@ def execute(arguments: list[str]) -> int | None:
         return KILLED
 
 
+def save_sparingly() -> None:
+    """Lets papermill save a notebook when a code cell begins, every few seconds within it, and at the end.
+
+    papermill itself saves it at both ends of every cell, and of prose too: for a notebook with figures that adds up to
+    a second, in which its kernel waits. What a cell has written is saved when the next one begins, an instant later.
+    """
+    engines: Any = importlib.import_module("papermill.engines")
+
+    class SparingManager(engines.NotebookExecutionManager):
+        """papermill's record of a notebook that is executed; it does not save while `waits`."""
+
+        waits = False
+
+        def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+            self.waits = cell.cell_type != "code"
+            super().cell_start(cell, cell_index, **kwargs)
+            self.waits = False
+
+        def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+            self.waits = True
+            super().cell_complete(cell, cell_index, **kwargs)
+            self.waits = False
+
+        def save(self, **kwargs: Any) -> None:
+            if not self.waits:
+                super().save(**kwargs)
+
+    engines.NotebookExecutionManager = SparingManager
+
+
 def is_mine(connection: socket.socket) -> bool:
     """Returns whether the process at the other end of a connection is of the same user."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
@@ -73,4 +105,5 @@ if __name__ == "__main__":
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     from papermill.__main__ import papermill
 
+    save_sparingly()
     papermill()

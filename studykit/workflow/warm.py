@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from studykit.runs import code_digest, process
-from studykit.workflow.papermill import ADDRESS, is_mine
+from studykit.workflow.papermill import ADDRESS, is_mine, save_sparingly
 
 SWITCH = "STUDYKIT_WARM"  # 0: every notebook starts cold
 KERNEL = "studykit-kernel"  # what a forked kernel is called in `ps`, which shows 15 characters
@@ -84,7 +84,7 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int], socket.so
                 continue
             request, descriptors = received
             import_for(request["arguments"], Path(request["directory"]))
-            gc.freeze()  # or each collection in a fork would read, and so copy, the half million objects of the libraries
+            gc.freeze()  # else each collection in a fork reads, and so copies, half a million objects of the libraries
             if not lost_threads() and os.fork() == 0:
                 return request, descriptors, connection.dup()
             for descriptor in descriptors:
@@ -165,6 +165,7 @@ def run_papermill(request: dict[str, Any], descriptors: list[int], client: socke
     cold_start, local_provisioner.launch_kernel = local_provisioner.launch_kernel, kernel.launch
     kernel.cold_start = cold_start
     sys.argv = ["papermill", *request["arguments"]]
+    save_sparingly()
     try:
         importlib.import_module("papermill.__main__").papermill()
     except SystemExit as ended:

@@ -122,6 +122,20 @@ def test_a_warm_kernel_is_a_cold_one_that_starts_sooner(home):
 
 
 @linux
+def test_what_earlier_cells_wrote_is_on_the_disk_while_a_cell_runs(home):
+    with server():
+        client = begin(home, "a", "print('earlier')", WAITING)
+        waiting_kernel(home)
+        saved = nbformat.read(home / "a.out.ipynb", as_version=4)
+        (home / "go").touch()
+        assert client.wait(60) == 0
+    ended = nbformat.read(home / "a.out.ipynb", as_version=4)
+    assert [cell.metadata.papermill.status for cell in saved.cells] == ["completed", "running"]
+    assert saved.cells[0].outputs[0].text == "earlier\n"
+    assert [cell.metadata.papermill.status for cell in ended.cells] == ["completed"] * 2
+
+
+@linux
 def test_a_failure_is_the_clients(home):
     with server():
         failing = begin(home, "a", "1 / 0")
