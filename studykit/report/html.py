@@ -17,6 +17,7 @@ import base64
 import json
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -65,10 +66,11 @@ SHOWN_MIMES = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/ma
 
 @dataclass(frozen=True)
 class RenderedNotebook:
-    """A notebook as two pieces of clean HTML."""
+    """A notebook as two pieces of clean HTML, and its contents as text."""
 
     title: Markup  # the content of its first heading; empty for a notebook without one
     content: Markup  # everything else
+    contents: Sequence[tuple[str, str]] = ()  # id and text of each heading of a part
 
 
 def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None) -> RenderedNotebook:
@@ -100,7 +102,8 @@ def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None)
     first = soup.find("h1")
     title = first.extract().decode_contents() if first else ""
     clean = [embedded.put_back(_clean(text, embedded)) for text in (title, str(soup))]
-    return RenderedNotebook(*clean)
+    parts_of_page = [(str(part["id"]), part.get_text().strip()) for part in soup.find_all("h2")]
+    return RenderedNotebook(*clean, parts_of_page)
 
 
 class _Embedded:
@@ -264,6 +267,8 @@ def _standard_error(text: str) -> Markup:
 
 def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
+    for n, part in enumerate(soup.find_all("h2"), start=1):
+        part["id"] = f"part-{n}"
     glossary.explain(soup)
     for replaced in soup.select(".untrusted"):
         replaced.decompose()  # a report shows the page that this picture stands for

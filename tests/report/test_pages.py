@@ -441,11 +441,34 @@ def test_links_work_where_the_zip_is_unpacked(report, tmp_path):
     unpacked = tmp_path / "elsewhere" / report.name
     assert {file.name for file in unpacked.iterdir()} == {file.name for file in report.iterdir()}
     for page in unpacked.glob("*.html"):
-        for link in BeautifulSoup(page.read_text(), "html.parser").select("a[href]"):
-            assert (page.parent / link["href"]).is_file() or link["href"].startswith("http"), link
+        shown = BeautifulSoup(page.read_text(), "html.parser")
+        for link in shown.select("a[href]"):
+            inside = link["href"].startswith("#") and len(shown.select(link["href"])) == 1
+            assert inside or (page.parent / link["href"]).is_file() or link["href"].startswith("http"), link
 
 
 # In a real browser
+
+
+def test_a_wide_screen_has_the_contents_beside_the_page(home, browser):
+    texts = [f"## Part {n} & more\n\n" + "x\n\n" * 60 for n in range(3)]
+    notebook = new_notebook(cells=[new_markdown_cell(text) for text in ("# T", *texts)])
+    study = study_file.load_study("params/tiny.yaml", home)
+    log, done = nbformat.writes(notebook).encode(), runs_status.Status("done")
+    file = home / "page.html"
+    file.write_text(pages.run_page(plan.plan(study)[0], done, study, {}, log, b"", "mark"), encoding="utf-8")
+    for width, seen in ((1280, True), (1000, False)):
+        page = browser.new_page(viewport={"width": width, "height": 600})
+        page.goto(file.as_uri())
+        contents = page.locator("nav.contents")
+        assert contents.is_visible() == seen
+        if seen:
+            assert contents.locator("a").all_text_contents() == [f"Part {n} & more" for n in range(3)]
+            box, main = contents.bounding_box(), page.locator("main").bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= main["x"], "it covers no text"
+            page.click("nav.contents >> text=Part 2")
+            assert 0 <= page.locator("#part-3").bounding_box()["y"] < 600 and contents.bounding_box() == box
+        page.close()
 
 
 @pytest.mark.parametrize("width, scheme", [(1100, "light"), (375, "dark")])
