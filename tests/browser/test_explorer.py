@@ -358,6 +358,15 @@ def test_small_multiples_by_run_and_by_member(show):
         assert {row["weight"] for row in page.rows(member="go", series="lua")} == {None}, "no such member there"
 
 
+@pytest.mark.parametrize("layers", [3, 12])
+def test_the_frame_of_all_series_cuts_no_panel(show, layers):
+    states = ("init", "phase 1", "phase 2")
+    what = {f"method {i} · {state}": made_record(layers=layers, phase=state) for i in range(4) for state in states}
+    with show(what, width=1280, view="all") as page:
+        shown, whole = page.frame.evaluate("(s => [s.clientHeight, s.scrollHeight])(document.querySelector('.stage'))")
+        assert len(page.cells()) == 12 * layers * 3 and whole <= shown, "nothing has to be scrolled"
+
+
 def test_depth_has_entropy_target_share_and_the_spread_of_seeds(show):
     with show(PAIR, view="depth") as page:
         records = PAIR["phase 2"]

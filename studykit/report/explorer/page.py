@@ -38,6 +38,7 @@ SCRIPT_END = """})().catch(error => {
 """
 SANDBOX = "allow-scripts allow-downloads"
 HEIGHT = 640, 900  # pixels of the frame: of one method without layers, and at most
+AROUND_PANELS, TALLEST = 280, 1300  # pixels: of controls and caption around all panels, and of a frame at most
 VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
 # The page has the system's theme, which need not be JupyterLab's: then its light colours become dark, or the reverse. A
 # report drops the style; it has the system's theme itself.
@@ -140,7 +141,15 @@ def explore(
     deepest = max(len(one.records[0].layers) for one in series)
     methods = len({one.label.split(" · ")[0] for one in series})  # each has a line of chips
     tall = min(HEIGHT[0] + 24 * deepest + 28 * (methods - 1), HEIGHT[1])
+    if view == "all":  # no panel is cut at the lower end, unless there are very many
+        tall = max(tall, min(AROUND_PANELS + 28 * methods + -(-len(series) // 6) * _panel_height(deepest), TALLEST))
     return Explorer(title, summary, document(data, summary), height or tall, series)
+
+
+def _panel_height(layers: int) -> int:
+    """Returns the pixels of a panel in the view of all series, as `panels.js` draws it on a wide page."""
+    row = next(height for most, height in ((6, 40), (12, 31), (24, 23), (50, 18), (layers, 13)) if layers <= most)
+    return 90 + row * layers
 
 
 def _summary(series: Series, tokens: str) -> str:
