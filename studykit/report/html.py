@@ -100,10 +100,10 @@ def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None)
     soup = BeautifulSoup("\n".join(parts), "html.parser")
     _finish(soup, embedded)
     first = soup.find("h1")
-    title = first.extract().decode_contents() if first else ""
-    clean = [embedded.put_back(_clean(text, embedded)) for text in (title, str(soup))]
-    parts_of_page = [(str(part["id"]), part.get_text().strip()) for part in soup.find_all("h2")]
-    return RenderedNotebook(*clean, parts_of_page)
+    heading = first.extract().decode_contents() if first else ""
+    title, content = (embedded.put_back(_clean(text, embedded)) for text in (heading, str(soup)))
+    contents = [(str(part["id"]), part.get_text().strip()) for part in soup.find_all("h2")]
+    return RenderedNotebook(title, content, contents)
 
 
 class _Embedded:
