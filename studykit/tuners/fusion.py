@@ -329,9 +329,10 @@ class ScalarMix(nn.Module):
         alpha = scores.softmax(-1)  # (N,) or (H, N)
         counted = alpha.masked_fill(flags, 0.0)
         if self.heads:
-            by_code = counted.T.repeat_interleave(torch.tensor(stack.widths, device=x.device), 0)  # (R, H)
-            down = (stack.down.unflatten(1, (self.heads, -1)) * by_code[..., None]).flatten(1)  # (R, d_in)
-            z, alpha = F.linear(x, down), alpha.mean(0).expand(*x.shape[:-1], -1)  # (B, T, R), (B, T, N)
+            weights = zip(counted.T, stack.widths, strict=True)
+            by_code = torch.cat([of_heads.expand(width, -1) for of_heads, width in weights])  # (R, H)
+            down = stack.down.unflatten(1, (self.heads, -1)) * by_code[..., None]  # (R, H, d_in / H)
+            z, alpha = F.linear(x, down.flatten(1)), alpha.mean(0).expand(*x.shape[:-1], -1)  # (B, T, R), (B, T, N)
             return z @ stack.up.T, alpha, scale_per_member(z, 1 / alpha.clamp_min(1e-30), stack.widths)
         z, shape = stack.codes(x), (*x.shape[:-1], -1)  # (B, T, R)
         return stack.coefficients(z, counted.expand(shape)) @ stack.outputs, alpha.expand(shape), z

@@ -173,6 +173,14 @@ def test_the_report_of_a_study(tmp_path):
     assert first.split("\n")[-1].split()[-2:] == ["-", "-"], "an evaluation leaves nothing"
 
 
+def test_what_the_rivals_of_attention_take(tmp_path):
+    (tmp_path / "small.yaml").write_text(GOOD.replace("[base, bottleneck]", "[lora, mhr, ties]"))
+    said = fit.as_data(load_study("small.yaml", tmp_path), "24GB")
+    (mixed,) = [one for one in said["stages"] if one["stage"] == "fusion"]
+    assert mixed["label"] == "mhr of 3 lora" and mixed["trainable"] == 3 * 2 * 8 * 3, "layers, sites, heads, members"
+    assert said["not_estimated"] == ["ties"]
+
+
 def test_the_members_of_folds_take_room_beside_the_others(tmp_path):
     def fusion(rows: str) -> dict:
         planned = fit.as_data(study(tmp_path, f"fusion: {{rows: {rows}}}"), "24GB")["stages"]
