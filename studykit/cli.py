@@ -253,6 +253,32 @@ def power(study: str, run: str | None, difference: float | None) -> None:
     print(power.report(place, pairs, seeds, confidence, difference))
 
 
+@_command("rate quickstart --pairs 60")
+@_study
+@click.argument("answers", nargs=-1, metavar="[FILE]...")
+@click.option("--pairs", type=click.IntRange(min=2), default=60, show_default=True)
+@click.option("--method", "methods", multiple=True, help="To be compared; may be repeated (default: all).")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another one draws other pairs.")
+@click.option("--output", metavar="PAGE", help="The file of the page (default: one below ratings/).")
+@click.option("--read", is_flag=True, help="Read the files that raters have saved instead.")
+@click.option("--unfinished", is_flag=True, help="Read files that leave pairs without an answer, too.")
+def rate(study: str, answers: tuple[str, ...], read: bool, unfinished: bool, **options: Any) -> None:
+    """Lets people compare completions, blind, and reads it back.
+
+    Writes a page for raters; with --read, each FILE is what it saved, and notebook 06 shows what people prefer.
+    """
+    from studykit.report.rating import session  # numpy and matplotlib: other commands do without
+
+    if read != bool(answers):
+        raise UserError(f"--read and the files that raters saved go together: `studykit rate {study} --read FILE`.")
+    here, planned = Path.cwd(), _load(study, check_paths=False)
+    if read:
+        lines = session.read_back(planned, [here / file for file in answers], unfinished)
+    else:
+        lines = session.write_page(planned, here, **options)
+    print("\n".join(lines))
+
+
 @_command("explore advfusion_zero adapterfusion --out weights.html")
 @click.argument("runs", nargs=-1, required=True, shell_complete=_complete_run)
 @click.option("--out", default="explorer.html", show_default=True, metavar="FILE")

@@ -60,6 +60,12 @@ def test_version(capsys):
     (["plan", "quikstart"], "quikstart is no study file; did you mean params/quickstart.yaml?"),
     (["run", "params/quikstart.yaml"], "params/quikstart.yaml is no study file; did you mean params/quickstart.yaml?"),
     (["plan", "other"], "other cannot be read (No such file or directory); name a file like params/quickstart.yaml."),
+    (["rate", "tiny", "a.json"], "--read and the files that raters saved go together: `studykit rate tiny --read FILE`."),
+    (["rate", "tiny", "--method", "lora"], "--method 'lora' is no method of params/tiny.yaml; it has base, bottleneck."),
+    (["rate", "tiny", "--method", "base"],
+     "params/tiny.yaml would be rated with 1 method; a page compares at least two."),
+    (["rate", "tiny", "--read", "a.json"],
+     "a.json cannot be read (No such file or directory); name a file that a rating page saved."),
     (["open", "tiny"], "tiny has no report yet; `studykit report tiny` renders one of what has run."),
 ])  # fmt: skip
 def test_a_mistake_is_explained_in_a_sentence(home, capsys, arguments, said):

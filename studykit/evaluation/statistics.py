@@ -152,7 +152,7 @@ def bootstrap(
     counts, aggregate = _prepare(examples, aggregate)
     sums, clustered = _clustered(counts, clusters)
     draws = _resample(sums, aggregate, resamples, seed)
-    low, high = map(float, _percentiles(draws, confidence, len(sums)))
+    low, high = map(float, percentiles(draws, confidence, len(sums)))
     value = float(aggregate(counts.sum(axis=0)))
     method = f"expanded percentile bootstrap, {resamples} resamples, seed {seed}{_cluster_note(clustered)}"
     return Estimate(value, low, high, confidence, method, len(counts), clusters=clustered)
@@ -199,14 +199,14 @@ def paired_bootstrap(
     sums, clustered = _clustered(both, clusters)
     draws = _resample(sums, difference, resamples, seed)
     value = float(difference(both.sum(axis=0)))
-    low, high = map(float, _percentiles(draws, confidence, len(sums)))
+    low, high = map(float, percentiles(draws, confidence, len(sums)))
     m = len(sums)
     exact = 1 < m < FEW_CLUSTERS
     if exact:
         p = _swapped(sums, difference, value)
     else:  # Systems that score the same differ by rounding errors alone; the tolerance makes their p value 1.
         extreme = np.sum(np.abs(draws - draws.mean()) >= abs(value) - TIE)
-        p = _widened(float((extreme + 1) / (resamples + 1)), m)
+        p = widened(float((extreme + 1) / (resamples + 1)), m)
     error = float(draws.std()) * math.sqrt(m / (m - 1)) if m > 1 else math.nan
     method = f"paired expanded percentile bootstrap, {resamples} resamples, seed {seed}{_cluster_note(clustered)}"
     return Difference(value, low, high, confidence, method, len(both), p, exact, error, clusters=clustered)
@@ -314,7 +314,7 @@ def _swapped(sums: np.ndarray, difference: Aggregate, value: float) -> float:
     return extreme / 2 ** (m - 1)
 
 
-def _percentiles(draws: np.ndarray, confidence: float, m: int) -> np.ndarray:
+def percentiles(draws: np.ndarray, confidence: float, m: int) -> np.ndarray:
     """Returns the two expanded percentiles (2, ...) of the draws (resamples, ...).
 
     Of m clusters, the variance of the draws is too small by the factor (m - 1) / m, and as uncertain as Student's t
@@ -326,7 +326,7 @@ def _percentiles(draws: np.ndarray, confidence: float, m: int) -> np.ndarray:
     return np.quantile(draws, [beyond, 1 - beyond], axis=0)
 
 
-def _widened(p: float, m: int) -> float:
+def widened(p: float, m: int) -> float:
     """Returns a p value of m resampled clusters, expanded as the percentiles are; 1 for a single cluster."""
     return two_sided(NORMAL.inv_cdf(p / 2) * math.sqrt((m - 1) / m), m - 1) if m > 1 and p < 1 else 1.0
 

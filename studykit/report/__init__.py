@@ -9,4 +9,6 @@ To read, in this order: `verdicts` (a difference in words), `conclusions` (the a
 weights as one interactive page), `exports` (CSV, Markdown, LaTeX), `glossary` (terms in tooltips), `html` (a notebook
 as clean HTML), `documents` (templates and content policy), `summary` (the findings), `index` (the first page) and
 `pages` (the report of a study, with the templates in `templates/`).
+
+Of people: `rating/` (the page on which they compare completions) and `preferences` (what they prefer, in words).
 """

@@ -59,11 +59,14 @@ def _digest(code: list[str], without: Collection[str] = WITHOUT) -> str:
 
 
 def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
-    """Returns the user's own files that a run reads: rows, a corpus, or a base in a directory; none of the hub."""
+    """Returns the user's own files that a run reads: rows, a corpus, a base in a directory, or ratings; none of the
+    hub."""
     if stage == "data":
         paths = [_row_files(params, name, home) for name in ("path", "test_path") if _is_local(params.get(name))]
     elif stage == "base_model":
         paths = [_base_files(params, home), _corpus_files(params, home)]
+    elif stage == "compare" and params.get("ratings"):
+        paths = [sorted((home / expanduser(params["ratings"])).glob("rated-*.json"))]
     else:
         return []
     return [file for files in paths for file in files if file.is_file()]

@@ -216,6 +216,9 @@ class CompareParams(Section):
             "null means that equivalence is not tested."
         ),
     )
+    ratings: str | None = auto(
+        "People's ratings are read from this directory, where `studykit rate` puts them; null means ratings/<study>."
+    )
     out: Planned[str] = run_dir("The run is published in this directory.")
 
     @model_validator(mode="after")

@@ -75,6 +75,7 @@ def plan(study: Study, validation: str = "all") -> list[Run]:
         adapters={word: paths[word] for word in trained if methods.parse(word).is_adapter},
         fusions={m.word: paths[m.word] for m in asked if m.members},
         baseline=study.baseline,
+        ratings=study.compare.ratings or f"ratings/{study.study}",
     )
     return list(runs.by_dir.values())
 

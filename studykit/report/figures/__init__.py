@@ -2,8 +2,9 @@
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
 `training` draws losses and lengths, `forest` all methods of a comparison, `comparison` scores and costs, `gathered`
-many studies, `heatmaps` and `fusion` weights by layer and member, `worth` members with what muting them costs, `tokens`
-the weights of single tokens, `tuning` trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
+many studies, `preferences` what people preferred, `heatmaps` and `fusion` weights by layer and member, `worth` members
+with what muting them costs, `tokens` the weights of single tokens, `tuning` trials; `style` holds colours and markers,
+and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, member_worth, own_weight_slopes, scores
@@ -17,6 +18,7 @@ from studykit.report.figures.fusion import (
 )
 from studykit.report.figures.gathered import forest_of_studies, slope
 from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusion_panels, phase_comparison
+from studykit.report.figures.preferences import preferences
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
 from studykit.report.figures.training import attention_curves, length_histograms, loss_curves, stability_curves
@@ -41,6 +43,7 @@ __all__ = [
     "method_looks",
     "own_weight_slopes",
     "phase_comparison",
+    "preferences",
     "saturation_per_layer",
     "save",
     "scores",
