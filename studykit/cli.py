@@ -263,7 +263,7 @@ def power(study: str, run: str | None, difference: float | None) -> None:
 @click.option("--read", is_flag=True, help="Read the files that raters have saved instead.")
 @click.option("--unfinished", is_flag=True, help="Read files that leave pairs without an answer, too.")
 def rate(study: str, answers: tuple[str, ...], read: bool, unfinished: bool, **options: Any) -> None:
-    """Lets people compare completions, blind, and reads it back.
+    """Lets people compare completions, without names.
 
     Writes a page for raters; with --read, each FILE is what it saved, and notebook 06 shows what people prefer.
     """
@@ -273,7 +273,7 @@ def rate(study: str, answers: tuple[str, ...], read: bool, unfinished: bool, **o
         raise UserError(f"--read and the files that raters saved go together: `studykit rate {study} --read FILE`.")
     here, planned = Path.cwd(), _load(study, check_paths=False)
     if read:
-        lines = session.read_back(planned, [here / file for file in answers], unfinished)
+        lines = session.read_back(planned, [Path(os.path.relpath(here / file)) for file in answers], unfinished)
     else:
         lines = session.write_page(planned, here, **options)
     print("\n".join(lines))
