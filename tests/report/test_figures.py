@@ -194,7 +194,12 @@ FIGURES = {
         record(HOSTILE), layers=1, member="lua", weighted=True
     ),
 }
-COUNTED = {"length_histograms": "n = 37", "token_strip": "n = 1 ", "token_strip of a member": "n = 1 "}
+COUNTED = {
+    "stability_curves": "n = 42 steps",
+    "length_histograms": "n = 37",
+    "token_strip": "n = 1 ",
+    "token_strip of a member": "n = 1 ",
+}
 
 
 def labelled(figure: Figure) -> list[mpl.axes.Axes]:

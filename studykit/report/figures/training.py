@@ -163,9 +163,10 @@ def stability_curves(logs: Log, *, title: str = "") -> tuple[Figure, str, str]:
     """
     probed = any(row["probe"]["cosine"] is not None for rows in logs.values() for row in rows if "probe" in row)
     figure, axes = new_figure(1 + probed, 1, width=8.4, height=2.6 + 1.6 * probed, sharex=True)
-    count, cosines = 0, []
+    count, total, cosines = 0, 0, []
     for start, _, rows in _phases(logs):
         norms = gradient_norms(rows)
+        total += len(norms)
         steps, found = start + 1 + np.arange(len(norms)), spikes(norms)
         count += len(found)
         axes[0, 0].plot(steps, norms, color="#0072B2", linewidth=1.0)
@@ -183,7 +184,7 @@ def stability_curves(logs: Log, *, title: str = "") -> tuple[Figure, str, str]:
     if probed:
         axes[1, 0].set(ylabel="cosine with the\nfull-precision gradient")
     about = f" Cosines at {len(cosines)} probes, from {min(cosines):.4f} to {max(cosines):.4f}." if cosines else ""
-    caption = f"Norm of the gradient at every step, before clipping; triangles: {plural(count, 'spike')}.{about}"
+    caption = f"Norm of the gradient before clipping, n = {total} steps; triangles: {plural(count, 'spike')}.{about}"
     return figure, caption, caption
 
 
