@@ -19,6 +19,7 @@ import ast
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Collection, Iterator
 from functools import cache
 from os.path import expanduser
@@ -59,17 +60,28 @@ def _digest(code: list[str], without: Collection[str] = WITHOUT) -> str:
 
 
 def data_files(stage: str, params: dict[str, Any], home: Path = Path()) -> list[Path]:
-    """Returns the user's own files that a run reads: rows, a corpus, a base in a directory, or ratings; none of the
-    hub."""
+    """Returns the user's own files that a run reads: rows, a corpus, a base in a directory, a judge, a model of
+    embeddings, or ratings; none of the hub."""
     if stage == "data":
         paths = [_row_files(params, name, home) for name in ("path", "test_path") if _is_local(params.get(name))]
     elif stage == "base_model":
         paths = [_base_files(params, home), _corpus_files(params, home)]
     elif stage == "compare" and params.get("ratings"):
         paths = [sorted((home / expanduser(params["ratings"])).glob("rated-*.json"))]
+    elif stage == "evaluate":
+        paths = [_judging_files(params, home)]
     else:
         return []
     return [file for files in paths for file in files if file.is_file()]
+
+
+def _judging_files(params: dict[str, Any], home: Path) -> list[Path]:
+    """The files that the words of the judge's command name, and those of a directory with a model of embeddings."""
+    words = shlex.split(params.get("judge") or "")
+    model = params.get("embedding")
+    folder = home / expanduser(model) if model else None
+    in_directory = sorted(folder.glob("[!.]*")) + sorted(folder.glob("[!.]*/**/[!.]*")) if folder else []
+    return [*(home / expanduser(word) for word in words), *in_directory]
 
 
 def _is_local(address: str | None) -> bool:

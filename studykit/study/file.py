@@ -356,7 +356,6 @@ def check_study(raw: dict, file: str | os.PathLike, home: Path | None = None, ch
         raise UserError(f"{file}: {sentence(error, Study, PLANNED)}") from None
     if check_paths:
         named = {"data.path": study.data.path, "data.test_path": study.data.test_path, "base": study.base}
-        named["compare.ratings"] = study.compare.ratings
         if study.base == "scratch" and study.base_model.corpus != "polyglot":
             named["base_model.corpus"] = study.base_model.corpus
         require_files(named, file, home)

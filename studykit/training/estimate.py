@@ -88,7 +88,8 @@ class Job:
         adapters = sum(p.nbytes for p in added) + memory.stack_bytes(model)
         trained = [] if self.new else [p for p in model.parameters() if p.requires_grad]
         state = sum(state_bytes(p.numel(), self.optimizer) for p in trained)
-        alive = self._alive()
+        # A probe evaluates the model, which recomputes no activations.
+        alive = (replace(self, checkpointing=False) if self.probed else self)._alive()
         peak = max(alive["early"], alive["late"], alive["passing"])
         if self.probed:
             peak += PROBED * sum(p.nbytes for p in trained)

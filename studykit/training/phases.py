@@ -187,8 +187,8 @@ def train_phase(
     state_dir = run.checkpoints / phase.phase.key
     if p.keep_trainer_state and (last := last_checkpoint(state_dir)):
         shutil.copyfile(last / "optimizer.pt", run.path(phase.phase.key, "optimizer.pt"))
-    elif not p.carry_optimizer:
-        free_state(state_dir)
+    elif not p.carry_optimizer and not any("diverged" in entry for entry in result.log):
+        free_state(state_dir)  # a resumed attempt has to diverge again, so that it is recorded again
     save_fusion(model, run.path(phase.phase.key))
     result.write(run.path(phase.phase.key, "training.json"))
     return result, adam_state

@@ -28,7 +28,7 @@ class Stability:
     steps: int
     spikes: int  # steps whose gradient norm is far above those before, see `spikes`
     not_finite: bool  # whether a loss that is not finite ended it; only a probed training is ended so
-    ended_higher: bool  # whether the training loss at the end of a phase is above that at its start
+    ended_higher: bool  # whether the last logged training loss of all phases is above the first
     cosine: float | None  # mean over probes, with the gradient on the base in full precision; None: not probed
     least_cosine: float | None
     noise_scale: (
@@ -51,7 +51,7 @@ class Stability:
             steps=sum(phase.steps for phase in phases),
             spikes=sum(len(spikes(gradient_norms(phase.log))) for phase in phases),
             not_finite=any("diverged" in entry for phase in phases for entry in phase.log),
-            ended_higher=any(_ended_higher(phase.log) for phase in phases),
+            ended_higher=_ended_higher([entry for phase in phases for entry in phase.log]),
             cosine=statistics.fmean(cosines) if cosines else None,
             least_cosine=min(cosines, default=None),
             noise_scale=noise_scale(probes),

@@ -125,7 +125,8 @@ class StudyTrainer(Trainer):
         for name in ("loss", "eval_loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
                 if self._can_end():
-                    self.state.log_history.append({"step": self.state.global_step, "diverged": 1.0})
+                    last: Any = {"step": self.state.global_step, "diverged": 1.0, "grad_norms": self._taken_norms()}
+                    self.state.log_history.append(last)
                     self.control.should_training_stop = True
                     return
                 raise UserError(
@@ -135,10 +136,14 @@ class StudyTrainer(Trainer):
         if "loss" in logs and self.last_value_penalty is not None:
             logs = {**logs, "value_penalty": self.last_value_penalty}
         if "loss" in logs and self.step_norms:
-            norms = [float(norm) for norm in self.step_norms]
-            entry: Any = {**logs, "grad_norms": [norm if math.isfinite(norm) else None for norm in norms]}
-            logs, self.step_norms = entry, []
+            entry: Any = {**logs, "grad_norms": self._taken_norms()}
+            logs = entry
         super().log(logs, *args, **kwargs)
+
+    def _taken_norms(self) -> list[float | None]:
+        """Returns the gradient norms since the last entry of the log, None for one that is not finite."""
+        norms, self.step_norms = [float(norm) for norm in self.step_norms], []
+        return [norm if math.isfinite(norm) else None for norm in norms]
 
     def _can_end(self) -> bool:
         """Returns whether a divergence is to be recorded, and there are weights from before that can be kept."""

@@ -287,3 +287,15 @@ def test_a_base_depends_on_the_corpus_files_of_its_languages(tmp_path):
     values = {"base": "scratch", "corpus": str(tmp_path), "languages": ["c++", "go"]}
     read = [file.name for file in code_digest.data_files("base_model", values)]
     assert read == ["cpp.jsonl", "go.jsonl"]
+
+
+def test_an_evaluation_depends_on_its_judge_and_its_model_of_embeddings(tmp_path):
+    (tmp_path / "judge.py").write_text("print()")
+    for name in ("config.json", "model.safetensors", ".cache/lock"):
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_text("x")
+    values = {"judge": "python judge.py --strict", "embedding": "model"}
+    read = [file.relative_to(tmp_path).as_posix() for file in code_digest.data_files("evaluate", values, tmp_path)]
+    assert read == ["judge.py", "model/config.json", "model/model.safetensors"]
+    packaged = {"judge": None, "embedding": "a_package"}
+    assert code_digest.data_files("evaluate", packaged, tmp_path) == []
