@@ -21,7 +21,7 @@ PAGES = (
     *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
 )
 # What commands and readers make, and placeholders.
-MADE = ("site/", "my/", "params/mine.yaml", "work/", "reports/", "logs/", "runs/", "path/to/", "/")
+MADE = ("site/", "my/", "params/mine.yaml", "work/", "reports/", "logs/", "runs/", "ratings/", "path/to/", "/")
 READING_PATH = 2_000  # lines, at most
 
 

@@ -54,8 +54,11 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(family, loss_on):
         found.append((losses.sum().item(), gradients, batch["input_ids"].numel()))
     (loss, gradients, tokens), (packed_loss, packed_gradients, packed_tokens) = found
     assert packed_loss == pytest.approx(loss, rel=1e-5) and gradients.keys() == packed_gradients.keys() != set()
+    # A bias of keys moves no attention weight, so its gradient is nothing but rounding.
+    rounding = 1e-7 * max(gradient.abs().max().item() for gradient in gradients.values())
     for name, gradient in gradients.items():
-        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+        atol = max(1e-4 * gradient.abs().max().item(), rounding)
+        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=atol)
     assert packed_tokens < 0.6 * tokens
 
 

@@ -130,6 +130,6 @@ def test_a_base_that_is_not_there(tmp_path):
 def test_muon_trains_the_matrices_of_a_base_and_adamw_the_rest(made):
     model, _, _, run = made
     saved = torch.load(run.checkpoints / f"checkpoint-{SMALL['steps']}/optimizer.pt")["state"].values()
-    moved_by_muon = [state["momentum_buffer"].shape for state in saved if "momentum_buffer" in state]
+    moved_by_muon = [state["mean"].shape for state in saved if "mean" in state]
     assert len(moved_by_muon) == 7 * SMALL["layers"], "the matrices of each layer"
     assert sum("exp_avg" in state for state in saved) == len(list(model.parameters())) - len(moved_by_muon)
