@@ -46,7 +46,9 @@ def test_a_training_is_steady_or_diverges():
     calm = Stability.of([result([2.0, 1.0], probes=[probe(), probe(cosine=0.7, signal=4.0, changed=0.5)])])
     assert (calm.diverged, calm.cosine, calm.least_cosine, calm.changed) == (False, pytest.approx(0.8), 0.7, 0.5)
     assert calm.noise_scale == pytest.approx((6 + 6) / (2 + 4)), "noise and signal are averaged before they are divided"
-    assert not Stability.of([result([2.0, 1.0]), result([1.0, 1.1])]).diverged, "phase 2 starts where it can hardly fall"
+    assert not Stability.of([result([2.0, 1.0]), result([1.0, 1.1])]).diverged, (
+        "phase 2 starts where it can hardly fall"
+    )
     higher = Stability.of([result([2.0, 1.0]), result([1.0, 2.5])])
     assert higher.diverged and higher.ended_higher and not higher.not_finite and higher.cosine is None
     ended = Stability.of([result([2.0, 1.0], entries=[{"step": 2, "diverged": 1.0}])])
