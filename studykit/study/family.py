@@ -204,7 +204,8 @@ def combine(files: Sequence[str], over: Sequence[str], covariate: str | None = N
             if name in levels:
                 raise UserError(f"{file} and another file both have study: {study.study}; give one another name.")
             levels[name] = study.model_dump(exclude={"study", "question"})
-            levels[name]["compare"]["ratings"] = study.compare.ratings or f"ratings/{study.study}"
+            compared = levels[name]["compare"]
+            compared["ratings"] = compared["ratings"] or f"ratings/{study.study}"
     names = "_".join(dict.fromkeys(name.split()[0] for name in levels))
     first = next(iter(levels.values()))
     gather = {"over": [*over], "covariate": covariate}
