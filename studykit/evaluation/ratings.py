@@ -57,7 +57,7 @@ class PageKey(Published):
     pairs: list[Pair]  # as shown
     repeats: dict[str, str]  # pairs that come a second time, with the sides exchanged: id -> id of the first time
     # Pairs of equal texts were drawn too, but are not shown: they are ties. They lie under the shown pair that was
-    # drawn next, with which they count, or under "" where none was left.
+    # drawn next, with which they count, or under "" where none was left: these count once all shown pairs are answered.
     alike: dict[str, list[Pair]]
 
 
@@ -95,7 +95,7 @@ class Judgements(NamedTuple):
     """Ratings as arrays: J judgements by R raters of rows in C clusters."""
 
     methods: list[str]
-    raters: list[str]
+    raters: list[str]  # those of at least one judgement: a rater without any would be drawn in resamples, and be empty
     first: np.ndarray  # (J,) indices of methods
     second: np.ndarray  # (J,)
     worth: np.ndarray  # (J,) 1 where the first was preferred, 0.5 for a tie, 0 where the second was
@@ -213,7 +213,6 @@ def collect(
     tested = next(iter(scores.values()))
     groups = {row: group or f"row {row}" for row, group in zip(tested.ids, tested.groups, strict=True)}
     clusters = {group: n for n, group in enumerate(dict.fromkeys(groups.values()))}
-    raters = list(dict.fromkeys(one.rater for one in ratings))
 
     def counts(pair: Pair) -> bool:
         sides = (pair.first, pair.second)
@@ -221,23 +220,26 @@ def collect(
 
     lines: list[tuple] = []
     units: dict[str, dict[str, str]] = {}
-    repeated: dict[str, list[tuple[str, str]]] = {rater: [] for rater in raters}
+    repeated: dict[str, list[tuple[str, str]]] = {one.rater: [] for one in ratings}
     outdated: set[str] = set()
     for one in ratings:
         choices = {answer.pair: answer.choice for answer in one.answers}
         outdated |= {f"{one.key.page} {pair.id}" for pair in one.key.pairs if not counts(pair)}
         current = {pair.id: pair for pair in one.key.pairs if pair.id in choices and counts(pair)}
-        alike = {pair.id: pair for id in (*current, "") for pair in one.key.alike.get(id, ()) if counts(pair)}
+        whole = [""] if all(pair.id in choices for pair in one.key.pairs) else []
+        alike = {pair.id: pair for id in (*current, *whole) for pair in one.key.alike.get(id, ()) if counts(pair)}
         for id, pair in (current | alike).items():
             choice = choices[id] if id in current else "tie"
             names, cluster = (pair.first.method, pair.second.method), clusters[groups[pair.row]]
-            lines.append((*names, WORTH[choice], cluster, raters.index(one.rater), id in current))
+            lines.append((*names, WORTH[choice], cluster, one.rater, id in current))
             if id in current:
                 units.setdefault(f"{one.key.page} {id}", {})[one.rater] = choice
         again = [(id, of) for id, of in one.key.repeats.items() if id in choices and of in current]
         repeated[one.rater] += [(choices[of], choices[id]) for id, of in again]
-    firsts, seconds, *rest = zip(*lines, strict=True) if lines else ((),) * 6
+    firsts, seconds, worth, of_rows, by, shown = zip(*lines, strict=True) if lines else ((),) * 6
     methods = [method for method in scores if method in {*firsts, *seconds}]
+    raters = list(dict.fromkeys(by))
     first, second = (np.array([methods.index(method) for method in names], int) for names in (firsts, seconds))
-    worth, of_rows, of_rater, shown = map(np.array, rest)
-    return Judgements(methods, raters, first, second, worth, of_rows, of_rater, shown, units, repeated, len(outdated))
+    of_rater = np.array([raters.index(rater) for rater in by], int)
+    columns = first, second, np.array(worth), np.array(of_rows), of_rater, np.array(shown)
+    return Judgements(methods, raters, *columns, units, repeated, len(outdated))

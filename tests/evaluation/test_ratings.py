@@ -187,6 +187,30 @@ def test_a_tie_of_equal_texts_counts_with_the_pair_drawn_after_it(tmp_path, monk
     assert sum(one.alike for one in found(planned).tallies) == sum(map(len, key.alike.values()))
 
 
+def test_ties_after_the_last_pair_count_once_all_pairs_are_answered(study):
+    planned, folder, key = study
+    *shown, last = key.pairs
+    key = key.model_copy(update={"pairs": shown, "repeats": {}, "alike": {"": [last]}})
+    (folder / f"key-{key.page}.json").write_text(key.model_dump_json())
+    answers = answered(key, "lora")
+    for left, ties in ((1, 0), (0, 1)):
+        few = answers | {"answers": answers["answers"][left:]}
+        save_ratings(join_answers(saved(folder, few), folder, "tiny", unfinished=True), folder)
+        assert sum(one.alike for one in found(planned).tallies) == ties
+        for file in folder.glob("rated-*"):
+            file.unlink()
+
+
+def test_a_rater_without_an_answer_that_counts_changes_nothing(study):
+    """Else half of the resamples would draw nobody but this rater, and every interval would hold almost all shares."""
+    planned, folder, key = study
+    save_ratings(join_answers(saved(folder, answered(key, "lora")), folder, "tiny"), folder)
+    alone = found(planned)
+    empty = answered(key, "lora", "Bob", answers=[])
+    save_ratings(join_answers(saved(folder, empty), folder, "tiny", unfinished=True), folder)
+    assert found(planned) == alone and [one.rater for one in alone.raters] == ["alice"]
+
+
 def test_each_damage_has_its_sentence(study):
     _, folder, key = study
     good = answered(key, "lora")
