@@ -26,6 +26,8 @@ from studykit.runs import files
 
 BATCH = 64  # texts
 MOST_TOKENS = 256  # of a text
+# What libraries raise for a model that is damaged or makes no vectors.
+CANNOT = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError)
 
 
 def find_model(word: str) -> Path:
@@ -64,31 +66,25 @@ class Embedder:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
+        doing = "be loaded"
         try:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
-            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, dtype=torch.float32, **options)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, dtype=torch.float32, **options).eval()
+            doing = "make a vector of a text"
+            _unit_vectors(model, tokenizer, ["a"])  # some tokenizers cannot pad, some models want a decoder's text
+        except CANNOT as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"The model in {self.folder} (evaluate.embedding) cannot be loaded: {reason}") from error
-        return model.eval(), tokenizer
+            raise UserError(f"The model in {self.folder} (evaluate.embedding) cannot {doing}: {reason}") from error
+        return model, tokenizer
 
-    @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Returns unit vectors (n, d) of n texts; a text without any token has the vector 0."""
         model, tokenizer = self._loaded
         new = sorted(set(texts) - self.vectors.keys(), key=lambda text: (len(text), text))
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
-            batch = tokenizer(part, padding=True, truncation=True, max_length=MOST_TOKENS, return_tensors="pt")
-            if not batch["input_ids"].numel():
-                self.vectors |= {text: np.zeros(model.config.hidden_size) for text in part}
-                continue
-            states = model(**batch).last_hidden_state  # (B, T, d)
-            mask = batch["attention_mask"].unsqueeze(-1)  # (B, T, 1)
-            mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)  # (B, d)
-            unit = torch.nn.functional.normalize(mean, dim=-1).double().numpy()
-            self.vectors |= dict(zip(part, unit, strict=True))
+            self.vectors |= dict(zip(part, _unit_vectors(model, tokenizer, part), strict=True))
         return np.stack([self.vectors[text] for text in texts])
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Score:
@@ -102,3 +98,15 @@ class Embedder:
             n=len(cosines),
             empty=sum(not text.strip() for text in predictions),
         )
+
+
+@torch.inference_mode()
+def _unit_vectors(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
+    """Returns the normalised means (B, d) of the last layer over the tokens of B texts."""
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=MOST_TOKENS, return_tensors="pt")
+    if not batch["input_ids"].numel():
+        return np.zeros((len(texts), model.config.hidden_size))
+    states = model(**batch).last_hidden_state  # (B, T, d)
+    mask = batch["attention_mask"].unsqueeze(-1)  # (B, T, 1)
+    mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)  # (B, d)
+    return torch.nn.functional.normalize(mean, dim=-1).double().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, T5Config, T5Model
 
 from studykit.errors import UserError
 from studykit.evaluation.embedding import Embedder, find_model
@@ -53,5 +53,20 @@ def test_what_holds_no_model_is_refused_in_one_sentence(word):
 def test_a_damaged_model_is_refused(folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "model.safetensors").write_bytes(b"?")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="evaluate.embedding. cannot be loaded"):
         Embedder(str(tmp_path)).embed(["a"])
+
+
+@pytest.mark.parametrize("lacks", ["padding", "encoder alone"])
+def test_a_model_that_makes_no_vector_is_refused_in_one_sentence(folder, tmp_path, lacks):
+    tokens, (bert, _) = train_tokenizer(["rename a to b"], 280), Embedder(str(folder))._loaded
+    if lacks == "padding":
+        tokens.pad_token = None
+        bert.save_pretrained(tmp_path)
+    else:
+        sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+        T5Model(T5Config(vocab_size=len(tokens), **sizes)).save_pretrained(tmp_path)
+    tokens.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="evaluate.embedding. cannot make a vector of a text: ") as failure:
+        Embedder(str(tmp_path)).embed(["a"])
+    assert "\n" not in str(failure.value)
