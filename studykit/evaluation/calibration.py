@@ -53,6 +53,8 @@ def calibrate(
 ) -> list[Calibration]:
     """Returns the calibration of every score that these instruments compute, on n edits or programs.
 
+    The judge is not asked: its questions may cost money, three for each edit in every evaluation.
+
     language: of the target. may_run: tells whether the programs of rows may be run here. A task whose targets are
     neither commit messages nor programs has no calibration.
     """
@@ -76,7 +78,7 @@ def calibrate(
 
     def scores_of(texts: Sequence[str]) -> dict[str, Score]:
         predictions = [{"id": row.id, "text": text, "finished": True} for row, text in zip(rows, texts, strict=True)]
-        scores = instruments.score(rows, predictions, run=run, inputs=inputs).scores
+        scores = instruments.score(rows, predictions, run=run, judge=False, inputs=inputs).scores
         return {metric: score for metric, score in scores.items() if score.value is not None}
 
     right = scores_of(same)

@@ -130,6 +130,7 @@ def evaluate_method(p: EvaluateParams, run: store.OpenRun) -> EvaluationScores:
     )
     isolation = execute.isolation(p.allow_unsandboxed) if task.runs_programs else None
     checkpoints = evaluated_checkpoints(p)
+    instruments.look_up()
     instruments.take_over_answers(run.dir)
     scores = []
     for checkpoint in checkpoints:

@@ -19,7 +19,7 @@ from studykit.evaluation.behaviour import (
 )
 from studykit.evaluation.embedding import Embedder
 from studykit.evaluation.identification import identification_score
-from studykit.evaluation.judge import Judge
+from studykit.evaluation.judge import Judge, words_of
 from studykit.evaluation.scores import Score
 from studykit.evaluation.scoring import PredictionScores, average_samples, first_line_of, score_predictions
 from studykit.runs import files
@@ -43,6 +43,16 @@ class Instruments:
     def _embedder(self) -> Embedder | None:
         return Embedder(self.p.embedding) if self.p.embedding and not self.programs else None
 
+    def look_up(self) -> None:
+        """Finds and tries the embedding model, and finds the judge's command, before the first completion is paid for.
+
+        Raises: UserError if one is missing, or the model makes no vectors.
+        """
+        if self._embedder:
+            self._embedder.embed(["a"])
+        if self.p.judge:
+            words_of(self.p.judge)
+
     def score(
         self,
         rows: Sequence[Row],
@@ -50,11 +60,13 @@ class Instruments:
         *,
         samples: int = 1,
         run: bool = True,
+        judge: bool = True,
         inputs: Sequence[FunctionCheck | None] | None = None,
     ) -> PredictionScores:
         """Returns all scores of predictions, `samples` per row (see `scoring.score_predictions`).
 
-        run: whether programs are run. inputs: one check per row, see `behaviour`; None: those of the built-in programs.
+        run: whether programs are run. judge: whether the judge is asked.
+        inputs: one check per row, see `behaviour`; None: those of the built-in programs.
         """
         p = self.p
         result = score_predictions(
@@ -74,7 +86,7 @@ class Instruments:
         if self.programs and run:
             result.scores.update(self._behaviour(rows, texts, result, samples, inputs))
         if not any(row.no_reference for row in rows):
-            result.scores.update(self._beyond_overlap(rows, texts, samples))
+            result.scores.update(self._beyond_overlap(rows, texts, samples, judge))
         return result
 
     def _behaviour(
@@ -97,7 +109,7 @@ class Instruments:
             score = whole_program_score(rows, texts, limits, samples)
         return {"behaviour": score} if score else {}
 
-    def _beyond_overlap(self, rows: Sequence[Row], texts: Sequence[str], samples: int) -> dict[str, Score]:
+    def _beyond_overlap(self, rows: Sequence[Row], texts: Sequence[str], samples: int, judge: bool) -> dict[str, Score]:
         p = self.p
         scores: dict[str, Score] = {}
         if self.first_line:
@@ -120,12 +132,13 @@ class Instruments:
             scores |= {"identification": found} if found else {}
         if self._embedder:
             scores["embedding"] = self._embedder.score(texts, references)
-        if p.judge:
+        if p.judge and judge:
             scores["judge"] = Judge(p.judge, self.judged).score(of_texts, texts, references)
         return {name: average_samples(score, samples) for name, score in scores.items()}
 
     def take_over_answers(self, run_dir: Path) -> None:
-        """Copies the judge's answers of an earlier run of the same directory, so that none is asked again."""
-        earlier, own = run_dir / "judge" / "answers.jsonl", self.judged / "answers.jsonl"
-        if self.p.judge and earlier.is_file() and not own.exists():
-            files.write_text(own, earlier.read_text(encoding="utf-8"))
+        """Copies the judge's salt and answers of an earlier run of the same directory, so that none is asked again."""
+        for name in ("salt", "questions.jsonl", "answers.jsonl") if self.p.judge else ():
+            earlier, own = run_dir / "judge" / name, self.judged / name
+            if earlier.is_file() and not own.exists():
+                files.write_text(own, earlier.read_text(encoding="utf-8"))

@@ -269,14 +269,24 @@ def test_messages_are_scored_by_meaning_and_the_scores_calibrated(advfusion, hom
     assert set(meaning) < set(comparison.shared_metrics([scores])) and "pass_at_1" not in scores.final[0].scores
     assert scores.score("identification").n == 4 and "among:3" in scores.score("identification").signature
     calibrated = {one.metric for one in scores.calibration}
-    assert {*meaning, "b_norm"} <= calibrated and "loss" not in calibrated
+    assert {*meaning, "b_norm"} - calibrated == {"judge"} and "loss" not in calibrated
     asked = (home / out / "judge" / "questions.jsonl").read_text().splitlines()
     answered = (home / out / "judge" / "answers.jsonl").read_text().splitlines()
-    assert len(answered) == len({line.split('"')[3] for line in asked}) == 4 + 15  # and three texts for each edit
+    assert len(answered) == len({line.split('"')[3] for line in asked}) == 4  # none of them for the calibration
     (home / "judge.py").write_text("raise SystemExit('asked again')")
     for file in ("manifest.json", store.COPY):
         (home / out / file).unlink()
     assert timeless(evaluated(p)) == timeless(scores)
+
+
+@pytest.mark.parametrize("key", ["judge", "embedding"])
+def test_a_misspelt_judge_or_model_is_refused_before_anything_is_generated(advfusion, monkeypatch, key):
+    asked = written(monkeypatch)
+    p = parameters(advfusion, [], "base", out="runs/evaluate/misspelt-0000000015", **{key: "no-such-word"})
+    monkeypatch.setattr(data_rows.DataRun, "are_programs", lambda *_: False)
+    with pytest.raises(UserError, match=f"evaluate.{key}.*no-such-word|no-such-word.*evaluate.{key}"):
+        evaluated(p)
+    assert not asked
 
 
 @pytest.mark.parametrize("given, said", [
