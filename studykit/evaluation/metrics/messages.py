@@ -10,8 +10,9 @@ real one. Four scores look at what the message claims:
   on a changed line. An invented name that looks like prose is therefore not noticed.
 - `verb`: whether the message begins with a verb of the same class as the reference does (`delete` and `drop` are one).
 - `direction`: 100 if the message says rightly what is new and what is old, or adds what was added; 0 if it says the
-  opposite; 50 if it says neither although the reference does. What is right follows from the names on added and removed
-  lines, or else from the words that the reference uses for the new and the old.
+  opposite; 50 if it says neither. What is right follows from the names on added and removed lines, or else from the
+  words that the reference uses for the new and the old. Rows whose reference says no direction are left out, because
+  there a message could say nothing wrong.
 
 The name `a` is left out everywhere, because nothing tells it from the article.
 
@@ -130,18 +131,22 @@ class Diff:
 def score_messages(
     predictions: Sequence[str], references: Sequence[str], diffs: Sequence[str], samples: int = 1
 ) -> dict[str, Score]:
-    """Returns the four scores of n messages by key; `names_touched` covers the rows whose diff touches a name.
+    """Returns the four scores of n messages by key.
+
+    `names_touched` covers the rows whose diff touches a name, `direction` those whose reference says one.
 
     predictions, references, diffs: n first lines and n unified diffs; `samples` predictions of a row follow each other.
     """
     read = [Diff(text) for text in diffs]
     triples = list(zip(predictions, references, read, strict=True))
-    covered = [index for index, diff in enumerate(read) if diff.touched]
+    touched = [index for index, diff in enumerate(read) if diff.touched]
+    directed = [index for index, (_, reference, diff) in enumerate(triples) if says_direction(reference, diff)]
+    covered = {"names_touched": touched, "direction": directed}
     values = {
-        "names_touched": [share_named(predictions[i], read[i]) for i in covered],
+        "names_touched": [share_named(predictions[i], read[i]) for i in touched],
         "names_real": [share_real(message, diff) for message, _, diff in triples],
         "verb": [100.0 * same_verb(message, reference) for message, reference, _ in triples],
-        "direction": [direction(*triple) for triple in triples],
+        "direction": [direction(*triples[i]) for i in directed],
     }
     empty = sum(not message.strip() for message in predictions)
     scores = {}
@@ -149,7 +154,7 @@ def score_messages(
         if not per_example:
             continue
         n = len(per_example)
-        rows = covered[::samples] if name == "names_touched" and n < len(triples) else None
+        rows = covered[name][::samples] if n < len(triples) else None
         scores[name] = Score(
             label=LABELS[name],
             value=float(np.mean(per_example)),
@@ -230,14 +235,22 @@ def evidence(message: str, come: set[str], gone: set[str]) -> int:
     return len(new & come) + len(old & gone) - len(new & gone) - len(old & come)
 
 
+def verb_direction(verb: str, diff: Diff) -> int:
+    """Returns 1 if a class of verbs fits a diff that only adds or only removes, -1 if it is the opposite, 0 else."""
+    removed, added = map(bool, diff.lines)
+    return {"add": added - removed, "remove": removed - added}.get(verb, 0)
+
+
+def says_direction(reference: str, diff: Diff) -> bool:
+    """Returns whether a reference says what is new and what is old, or adds or removes what its diff does."""
+    return any(claim(reference) or ()) or verb_direction(verb_class(reference), diff) > 0
+
+
 def direction(message: str, reference: str, diff: Diff) -> float:
-    """Returns 100 for the right direction of a change, 0 for the opposite, 50 if only the reference says one."""
+    """Returns 100 for the direction of a change that the reference says, 0 for the opposite, 50 for neither."""
     by_diff = evidence(reference, diff.come, diff.gone)
     found = 0 if by_diff < 0 else evidence(message, diff.come, diff.gone)  # a reference may use words in its own way
     if not found and (sides := claim(reference)):
         found = evidence(message, *sides)
-    if not found:
-        removed, added = map(bool, diff.lines)
-        found = {"add": added - removed, "remove": removed - added}.get(verb_class(message), 0)
-    says_one = by_diff != 0 or claim(reference) is not None
-    return 100.0 if found > 0 else 0.0 if found < 0 else 50.0 if says_one else 100.0
+    found = found or verb_direction(verb_class(message), diff)
+    return 100.0 if found > 0 else 0.0 if found < 0 else 50.0

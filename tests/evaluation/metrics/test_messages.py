@@ -85,7 +85,21 @@ def test_the_direction_follows_from_the_names_on_changed_lines(message, right):
 def test_what_only_adds_removes_nothing():
     added = Diff("@@\n x = 1\n+y = 2")
     assert direction("Add y", "Add y", added) == 100 and direction("Remove y", "Add y", added) == 0
-    assert direction("Explain y", "Add y", added) == 100  # the reference says nothing of new and old either
+    assert direction("Explain y", "Add y", added) == 50
+
+
+def test_the_direction_covers_the_rows_whose_reference_says_one():
+    """Elsewhere an empty message would be as right as any other."""
+    added = "@@\n x = 1\n+y = 2"
+    references = ["Fix y", "Use limit instead of count", "Add y", "Add y", "Remove y"]
+    texts = [added, DIFF, added, DIFF, added]
+    for message in ("", "garbage"):
+        score = score_messages([message] * 5, references, texts)["direction"]
+        assert score.rows == [1, 2] and score.per_example == [50, 50] and score.signature.endswith("n:2")
+    doubled = [[text for text in of_all for _ in range(2)] for of_all in (references, references, texts)]
+    score = score_messages(*doubled, 2)["direction"]
+    assert score.rows == [1, 2] and score.per_example == [100] * 4
+    assert "direction" not in score_messages([""], ["Fix y"], [added])
 
 
 def test_operators_are_told_apart_by_the_words_of_the_reference():
