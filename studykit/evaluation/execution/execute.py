@@ -136,7 +136,8 @@ def _run(
             reason = str(death)
             runner.close()
             runner = None
-    return None, ProgramResult("error", 0.0, f"the sandbox did not survive this program: {reason}")
+    tests = (0, program.tests) if program.tests else None
+    return None, ProgramResult("error", 0.0, f"the sandbox did not survive this program: {reason}", tests)
 
 
 def judge(runner: Runner, program: Executable, timeout: float, memory_mb: int) -> ProgramResult:

@@ -12,7 +12,7 @@ import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation.execution import execute, mounts, runtimes, sandbox
-from studykit.evaluation.execution.executable import Executable, Outputs, ProgramResult
+from studykit.evaluation.execution.executable import Executable, Outputs, ProgramResult, Token
 from studykit.evaluation.execution.runner import Runner, RunnerDied, Sandbox, is_root
 
 GOOD = "print('NONCE')"
@@ -332,6 +332,17 @@ def test_a_slow_sandbox_is_tried_again_and_never_left_for_a_weaker_one(monkeypat
     with pytest.raises(UserError, match="bwrap did not answer in time in any of 3 attempts"):
         sandbox.choose(allow_unsandboxed=True)
     assert tried == ["bwrap"] * 3
+
+
+def test_a_program_that_ends_its_sandbox_twice_passes_none_of_its_tests(monkeypatch):
+    def dies(*_):
+        raise RunnerDied("it was killed")
+
+    monkeypatch.setattr(execute, "judge", dies)
+    counted = Executable("python", "", Outputs((("1", ("1",)), ("2", ("2",)))))
+    results = execute.execute([counted, Executable("python", "", Token())], allow_unsandboxed=True)
+    assert [(result.status, result.tests) for result in results] == [("error", (0, 2)), ("error", None)]
+    assert "did not survive this program: it was killed" in results[0].stderr_tail
 
 
 @pytest.mark.parametrize("named, message", [
