@@ -27,7 +27,7 @@ RESAMPLES = 10_000  # bootstrap draws
 def level_interactions(p: GatherParams, metric: str, pairs: Sequence[Sequence[str]]) -> list[LevelInteraction]:
     """Returns the differences in differences of pairs of methods for the keys in `p.interactions`, decided together.
 
-    Raises UserError for studies whose test rows differ, and for more comparisons than the resamples can decide.
+    Raises UserError for studies whose scored rows differ, and for more comparisons than the resamples can decide.
     """
     changes = [change for factor in p.interactions for change in changes_of(factor, p.levels)]
     tests = len(changes) * len(pairs)
@@ -37,7 +37,7 @@ def level_interactions(p: GatherParams, metric: str, pairs: Sequence[Sequence[st
     for factor, study, other in changes:
         for method, against in pairs:
             words, scores = (method, against), [_scores(p.compares[one], (method, against)) for one in (other, study)]
-            _require_same_rows(study, other, [of for of_study in scores for of in of_study])
+            _require_same_rows(study, other, metric, [of for of_study in scores for of in of_study])
             levels = [p.levels[factor][one] for one in (other, study)]
             names = [f"{word} ({level})" for level in levels for word in words]
             checkpoints = {
@@ -84,10 +84,16 @@ def _scores(compare_run: str, words: Sequence[str]) -> list[EvaluationScores]:
     return [read_scores(evaluations[word]) for word in words]
 
 
-def _require_same_rows(study: str, other: str, scores: Sequence[EvaluationScores]) -> None:
-    """Raises UserError unless all evaluations are of the same test rows."""
+def _require_same_rows(study: str, other: str, metric: str, scores: Sequence[EvaluationScores]) -> None:
+    """Raises UserError unless all evaluations are of the same test rows and the metric covers the same ones of them."""
     if any((of.language, of.ids, of.groups) != (scores[0].language, scores[0].ids, scores[0].groups) for of in scores):
         raise UserError(
             f"gather.interactions compares the studies {show(study)} and {show(other)}, whose test rows differ; it may "
             "name keys that leave the data as they are."
+        )
+    covered = [checkpoint.scores[metric].rows for of in scores for checkpoint in of.final]
+    if any(rows != covered[0] for rows in covered):
+        raise UserError(
+            f"gather.interactions compares the studies {show(study)} and {show(other)}, whose evaluations have the "
+            f"score {scores[0].score(metric).label} on different rows; evaluate both with the same code and runtimes."
         )

@@ -12,7 +12,7 @@ from studykit.report import pooled
 from studykit.runs.files import write_json
 from studykit.study.gather_parameters import GatherParams
 from tests import made_runs
-from tests.made_scores import changed, method
+from tests.made_scores import changed, method, rescored
 
 CROSSED = {
     "adapter": {"a": "none", "b": "none", "c": "nf4", "d": "nf4"},
@@ -71,6 +71,12 @@ def test_a_difference_in_differences_is_that_of_four_methods(tmp_path):
     )
 
 
+def only_half(scores):
+    """The scores with a pass@1 of the second half of the rows."""
+    half = scores["pass_at_1"].model_copy(update={"rows": list(range(30, 60)), "n": 30})
+    return scores | {"pass_at_1": half.model_copy(update={"per_example": half.per_example[30:]})}
+
+
 def test_studies_of_other_rows_do_not_meet(tmp_path):
     shares = {study: {"adv": (0.5, 0.0), "plain": (0.4, 0.0)} for study in "ab"}
     runs = made(tmp_path, shares, lambda study, of: changed(of, ids=[f"{study}{n}" for n in range(60)]))
@@ -78,5 +84,9 @@ def test_studies_of_other_rows_do_not_meet(tmp_path):
         compares=runs, levels={"data.seed": {"a": 0, "b": 1}}, over=["data.seed"], interactions=["data.seed"]
     )
     with pytest.raises(UserError, match="the studies 'a' and 'b', whose test rows differ"):
+        module.level_interactions(p, "pass_at_1", [("adv", "plain")])
+    runs = made(tmp_path / "covered", shares, lambda study, of: of if study == "a" else rescored(of, only_half))
+    p = p.model_copy(update={"compares": runs})
+    with pytest.raises(UserError, match="'a' and 'b', whose evaluations have the score pass@1 on different rows"):
         module.level_interactions(p, "pass_at_1", [("adv", "plain")])
     assert module.level_interactions(p.model_copy(update={"interactions": []}), "pass_at_1", [("adv", "plain")]) == []
