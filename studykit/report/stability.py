@@ -14,7 +14,7 @@ CAPTION = (
     "Sd: of the validation loss of the kept weights over seeds, in nats per token. Spikes: steps, per hundred, whose "
     "gradient norm is more than three deviations above the median of the twenty before. Diverged: the training loss "
     "was not finite, or ended above its start. p: Fisher's exact test of this count against the first line, two-sided. "
-    "Cosine, noise scale and changed numbers are measured where a fusion is probed (fusion.probe_every)."
+    "Cosine, noise scale and trained weights that changed are measured where a fusion is probed (fusion.probe_every)."
 )
 
 
@@ -27,7 +27,7 @@ def facts_of(steady: Stability) -> dict[str, Any]:
         "cosine with the full-precision gradient": _number(steady.cosine, 4),
         "least cosine": _number(steady.least_cosine, 4),
         "gradient noise scale (rows)": _number(steady.noise_scale, 1),
-        "numbers changed between probes": _percent(steady.changed),
+        "trained weights that changed": _percent(steady.changed),
     }
 
 
