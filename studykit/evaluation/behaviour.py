@@ -5,16 +5,21 @@
   program that fails one of its tests does not behave like the reference, so only the others are run again.
 - A translation without tests whose language can be run here is a whole program: it passes if it exits with 0 and writes
   what its reference writes. References that fail, write nothing, or write something else the next time are left out.
+  Which ones these are is found once and kept in `runs/.cache`, so that all methods are scored on the same rows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from studykit.data.checks import Call, FunctionCheck
 from studykit.data.polyglot import PolyglotProgram, programs
@@ -27,10 +32,13 @@ from studykit.evaluation.execution.programs import executable
 from studykit.evaluation.execution.sandbox import NoSandboxError
 from studykit.evaluation.scores import Score
 from studykit.evaluation.scoring import ProgramEnd, can_run
+from studykit.runs import code_digest, files
+from studykit.runs.locks import locked
 from studykit.study.languages import canonical
 
 DRAWS = 20  # per wanted input, at most: most draws are defined and new
 LETTERS = "abcdeXYZ-"
+WAIT = 3600.0  # seconds for another process that runs the same references, at most
 
 
 @dataclass(frozen=True)
@@ -130,22 +138,61 @@ def _called(row: Row, text: str, check: FunctionCheck | None) -> Executable:
     return executable(row.language, text, check)
 
 
-def whole_program_score(rows: Sequence[Row], texts: Sequence[str], limits: Limits, samples: int = 1) -> Score | None:
-    """Returns the share of whole programs that write what their references write; None if no reference can be run."""
+def reference_outputs(rows: Sequence[Row], limits: Limits) -> list[str | None]:
+    """Returns what the whole program in each row's target writes; None where it fails, writes nothing, or writes
+    something else when it is run again."""
     twice = [Executable(row.language, row.target, Stdout()) for row in rows for _ in range(2)]
     results = execute.execute(twice, **vars(limits))
-    pairs = list(zip(results[::2], results[1::2], strict=True))
-    covered = [
-        index
-        for index, (one, other) in enumerate(pairs)
-        if one.passed and other.passed and one.stdout.strip() and one.stdout == other.stdout
+    return [
+        one.stdout if one.passed and other.passed and one.stdout.strip() and one.stdout == other.stdout else None
+        for one, other in zip(results[::2], results[1::2], strict=True)
     ]
+
+
+def kept_outputs(rows: Sequence[Row], limits: Limits) -> list[str | None]:
+    """Returns `reference_outputs`, which are found once for the same references, limits, runtimes and code.
+
+    They are kept in `runs/.cache`: what writes something else only now and then would otherwise be left out of some
+    evaluations and not of others. A damaged file is written again. Raises UserError if another process takes too long.
+    """
+    about = {
+        "references": [(canonical(row.language), row.target) for row in rows],
+        "limits": vars(limits),
+        "runtimes": [execute.runtime_version(name) for name in sorted({canonical(row.language) for row in rows})],
+        "isolation": execute.isolation(limits.allow_unsandboxed),
+        "code": code_digest.digest_modules("evaluation.execution.execute"),
+    }
+    name = f"references-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}"
+    file = files.home() / "runs" / ".cache" / name / "written.json"
+    with locked(file.parent, name, WAIT):
+        kept = _read_outputs(file)
+        if kept is None or len(kept) != len(rows):
+            files.write_json(file, kept := reference_outputs(rows, limits))
+    return kept
+
+
+def _read_outputs(file: Path) -> list[str | None] | None:
+    """The outputs in a file of `kept_outputs`; None if there is none that can be read."""
+    try:
+        return TypeAdapter(list[str | None]).validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def whole_program_score(
+    rows: Sequence[Row], texts: Sequence[str], written: Sequence[str | None], limits: Limits, samples: int = 1
+) -> Score | None:
+    """Returns the share of whole programs that write what their references write; None if no reference can be run.
+
+    texts: `samples` per row. written: by each row's reference, see `reference_outputs`.
+    """
+    covered = [index for index, output in enumerate(written) if output is not None]
     if not covered:
         return None
     chosen = [i * samples + k for i in covered for k in range(samples)]
-    written = [Outputs((("", (pairs[i // samples][0].stdout,)),)) for i in chosen]
     again = [
-        Executable(rows[i // samples].language, texts[i], output) for i, output in zip(chosen, written, strict=True)
+        Executable(rows[i // samples].language, texts[i], Outputs((("", (written[i // samples] or "",)),)))
+        for i in chosen
     ]
     equal = dict(zip(chosen, (result.passed for result in execute.execute(again, **vars(limits))), strict=True))
     return _score(rows, equal, covered, samples, "inputs:none", limits)
@@ -176,7 +223,7 @@ def _score(
         label="Equal behaviour",
         value=float(np.mean(values)),
         signature=f"behaviour|{inputs}|samples:{samples}|timeout:{limits.timeout:g}s|memory:{limits.memory_mb}MB|"
-        f"version:{version}|n:{len(values)}",
+        f"isolation:{execute.isolation(limits.allow_unsandboxed)}|version:{version}|n:{len(values)}",
         per_example=values,
         n=len(values),
         rows=list(covered) if len(covered) < len(rows) else None,

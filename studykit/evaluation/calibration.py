@@ -6,7 +6,9 @@ of another meaning, ties counting half: 1 tells them apart, 0.5 says nothing, an
 
 - Messages. The same edit in other words against another edit in other words, and against the opposite edit, which has
   nearly the same words.
-- Programs. The same program with other names and turned operands, against one that a small change makes fail a test.
+- Programs. The same program with other names and swapped operands, against one that a small change makes fail a test.
+  Scores that run programs have no AUC: the changed programs are chosen by a failing test, so it would be 1 by
+  construction.
 
 The built-in language of the target is used, or else Python. The edits are small and their words few, so a score that
 fails here cannot be trusted, while one that succeeds has passed an easy examination.
@@ -14,11 +16,10 @@ fails here cannot be trusted, while one that succeeds has passed an easy examina
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from studykit.data.rows import Row
 from studykit.evaluation import edits
 from studykit.evaluation.instruments import Instruments
 from studykit.evaluation.metrics.codebleu import COMPONENTS, components
@@ -48,20 +49,16 @@ def auc(same: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray)
     return float(order.mean()), float(low), float(high)
 
 
-def calibrate(
-    instruments: Instruments, language: str, n: int, may_run: Callable[[Sequence[Row]], bool]
-) -> list[Calibration]:
-    """Returns the calibration of every score that these instruments compute, on n edits or programs.
+def calibrate(instruments: Instruments, language: str, n: int) -> list[Calibration]:
+    """Returns the calibration of every score of texts that these instruments compute, on n edits or programs.
 
-    The judge is not asked: its questions may cost money, three for each edit in every evaluation.
+    No program is run. The judge is not asked: its questions may cost money, three for each edit in every evaluation.
 
-    language: of the target. may_run: tells whether the programs of rows may be run here. A task whose targets are
-    neither commit messages nor programs has no calibration.
+    language: of the target. A task whose targets are neither commit messages nor programs has no calibration.
     """
-    language, inputs = language if language in POLYGLOT else "python", None
+    language = language if language in POLYGLOT else "python"
     if instruments.programs:
-        made = edits.variants(language, n, instruments.p.inputs)
-        inputs = [one.inputs for one in made]
+        made = edits.variants(language, n)
         rows, same = [one.row for one in made], [one.rewritten for one in made]
         against = {CHANGED: [one.mutated for one in made]}
     elif instruments.task == "commit":
@@ -74,11 +71,10 @@ def calibrate(
         }
     else:
         return []
-    run = may_run(rows)
 
     def scores_of(texts: Sequence[str]) -> dict[str, Score]:
         predictions = [{"id": row.id, "text": text, "finished": True} for row, text in zip(rows, texts, strict=True)]
-        scores = instruments.score(rows, predictions, run=run, judge=False, inputs=inputs).scores
+        scores = instruments.score(rows, predictions, run=False, judge=False).scores
         return {metric: score for metric, score in scores.items() if score.value is not None}
 
     right = scores_of(same)

@@ -23,7 +23,6 @@ from studykit.data.polyglot.commits import NAMES, commit
 from studykit.data.polyglot.syntax import Bin, Cmp, Undefined
 from studykit.data.prompts import render_prompt
 from studykit.data.rows import Row
-from studykit.evaluation.behaviour import generated_check
 
 SEED = 1_000_003  # of the drawn programs: no study is likely to have it
 OPPOSITE = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
@@ -50,7 +49,6 @@ class Variant:
     """A built-in program written in another way, and changed in what it does."""
 
     row: Row  # with its tests; the target is the reference
-    inputs: FunctionCheck | None  # calls with generated inputs, see `behaviour`
     rewritten: str  # equal behaviour
     mutated: str  # a test tells it from the reference
 
@@ -113,11 +111,8 @@ def others(made: Sequence[Edit]) -> list[Edit]:
     return found
 
 
-def variants(language: str, n: int, inputs: int) -> list[Variant]:
-    """Returns up to n programs in a language of the built-in data, each with a rewritten and a mutated version.
-
-    inputs: number of generated ones per program.
-    """
+def variants(language: str, n: int) -> list[Variant]:
+    """Returns up to n programs in a language of the built-in data, each with a rewritten and a mutated version."""
     made = []
     for index, program in enumerate(programs(n, SEED, "test")):
         mutant = _mutant(program, index)
@@ -130,8 +125,7 @@ def variants(language: str, n: int, inputs: int) -> list[Variant]:
             program.code(language),
             check=FunctionCheck(program.name, program.tests),
         )
-        check = generated_check(program, inputs)
-        made.append(Variant(row, check, rewritten(program).code(language), mutant.code(language)))
+        made.append(Variant(row, rewritten(program).code(language), mutant.code(language)))
     return made
 
 

@@ -70,8 +70,10 @@ class Task:
 
     @property
     def runs_programs(self) -> bool:
-        """Returns whether there are rows whose completions are run."""
-        return not self.not_executed and any(map(can_run, self.rows))
+        """Returns whether there are rows whose completions are run, with tests or as whole programs without them."""
+        return not self.not_executed and (
+            any(map(can_run, self.rows)) or self.instruments.runs_whole_programs(self.rows)
+        )
 
     def predictions_file(self, checkpoint: EvaluatedCheckpoint) -> Path:
         """Returns the completions of a checkpoint until the run is published."""
@@ -162,11 +164,7 @@ def calibrations(task: Task, language: str) -> list[Calibration]:
     """Returns the calibration of the scores of this evaluation, which is computed once in a run."""
     kept, p = task.run.checkpoints / "calibration.json", task.p
     if not kept.exists():
-
-        def may_run(rows: Sequence[Row]) -> bool:
-            return task.runs_programs and not why_not_executed(rows, p.execute, p.allow_unsandboxed)
-
-        found = calibrate(task.instruments, language, p.calibrate, may_run) if p.calibrate else []
+        found = calibrate(task.instruments, language, p.calibrate) if p.calibrate else []
         files.write_json(kept, [one.model_dump(mode="json") for one in found])
     return [Calibration(**one) for one in files.read_json(kept)]
 

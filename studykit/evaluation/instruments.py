@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from studykit.data.checks import FunctionCheck
 from studykit.data.rows import Row
 from studykit.evaluation.behaviour import (
     Limits,
     behaviour_score,
     builtin_checks,
+    kept_outputs,
     whole_program_score,
     why_no_whole_programs,
 )
@@ -61,12 +61,10 @@ class Instruments:
         samples: int = 1,
         run: bool = True,
         judge: bool = True,
-        inputs: Sequence[FunctionCheck | None] | None = None,
     ) -> PredictionScores:
         """Returns all scores of predictions, `samples` per row (see `scoring.score_predictions`).
 
         run: whether programs are run. judge: whether the judge is asked.
-        inputs: one check per row, see `behaviour`; None: those of the built-in programs.
         """
         p = self.p
         result = score_predictions(
@@ -84,29 +82,33 @@ class Instruments:
         )
         texts = [prediction["text"] for prediction in predictions]
         if self.programs and run:
-            result.scores.update(self._behaviour(rows, texts, result, samples, inputs))
+            result.scores.update(self._behaviour(rows, texts, result, samples))
         if not any(row.no_reference for row in rows):
             result.scores.update(self._beyond_overlap(rows, texts, samples, judge))
         return result
 
+    def runs_whole_programs(self, rows: Sequence[Row]) -> bool:
+        """Returns whether the completions of these rows are run as whole programs, without tests."""
+        return self._are_whole_programs(rows) and not self._why_no_whole_programs(rows)
+
+    def _are_whole_programs(self, rows: Sequence[Row]) -> bool:
+        return self.programs and self.p.inputs > 0 and self.task == "translation" and not any(row.check for row in rows)
+
+    def _why_no_whole_programs(self, rows: Sequence[Row]) -> str | None:
+        return why_no_whole_programs(rows[0].language, self.p.execute, self.p.allow_unsandboxed)
+
     def _behaviour(
-        self,
-        rows: Sequence[Row],
-        texts: Sequence[str],
-        result: PredictionScores,
-        samples: int,
-        inputs: Sequence[FunctionCheck | None] | None,
+        self, rows: Sequence[Row], texts: Sequence[str], result: PredictionScores, samples: int
     ) -> dict[str, Score]:
         p, score = self.p, None
         limits = Limits(p.timeout, p.memory_mb, p.allow_unsandboxed)
         if p.inputs and result.programs:
-            checks = builtin_checks(rows, self.data, p.inputs) if inputs is None else inputs
+            checks = builtin_checks(rows, self.data, p.inputs)
             score = behaviour_score(rows, texts, result.programs, checks, limits, samples)
-        elif p.inputs and self.task == "translation" and not any(row.check for row in rows):
-            reason = why_no_whole_programs(rows[0].language, p.execute, p.allow_unsandboxed)
-            if reason:
+        elif self._are_whole_programs(rows):
+            if reason := self._why_no_whole_programs(rows):
                 return {"behaviour": Score(label="Equal behaviour", value=None, reason=reason, n=len(rows))}
-            score = whole_program_score(rows, texts, limits, samples)
+            score = whole_program_score(rows, texts, kept_outputs(rows, limits), limits, samples)
         return {"behaviour": score} if score else {}
 
     def _beyond_overlap(self, rows: Sequence[Row], texts: Sequence[str], samples: int, judge: bool) -> dict[str, Score]:

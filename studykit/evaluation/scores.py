@@ -143,7 +143,7 @@ class EvaluationScores(Published):
     language: str
     ids: list[str]  # of the test rows
     groups: list[str | None]  # of the test rows: rows of one group (a problem, a repository) are dependent
-    isolation: str | None  # of the programs that were run
+    isolation: str | None  # of the programs that were run; None: none was
     not_executed: str | None  # why rows that have tests have no pass@k
     checkpoints: list[CheckpointScores]  # seed by seed, the phases of a seed in their order
     calibration: list[Calibration] = []  # of the scores, on built-in edits; []: none was asked for, or none fits

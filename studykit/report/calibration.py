@@ -23,16 +23,23 @@ def calibration_caption(calibrations: Sequence[Calibration]) -> str:
     """Returns what the table shows, with the number of edits and their language; "" for none."""
     if not calibrations:
         return ""
-    first = calibrations[0]
+    first, n = calibrations[0], max(one.n for one in calibrations)
     what = (
-        "the same program, written with other names and turned operands"
+        "the same program, written with other names and swapped operands"
         if first.against == CHANGED
         else "a message that says the same edit in other words"
     )
+    fewer = {one.label: one.n for one in calibrations if one.n < n}
+    covered = "".join(f" {label} covers {of_score} of them." for label, of_score in fewer.items())
+    executed = (
+        " Scores that run programs have no AUC: what fails a test has been chosen as the other meaning."
+        if first.against == CHANGED
+        else ""
+    )
     return (
         f"AUC: the probability that {what}, scores more than one of another meaning (ties count half; 0.5 is chance, "
-        f"below it the score prefers the wrong one), with its 95 % interval over n = {first.n} built-in edits in "
-        f"{first.language}."
+        f"below it the score prefers the wrong one), with its 95 % interval over n = {n} built-in edits in "
+        f"{first.language}.{covered}{executed}"
     )
 
 

@@ -7,11 +7,14 @@ import pytest
 from studykit.data.checks import Call, FunctionCheck
 from studykit.data.polyglot import programs
 from studykit.data.rows import Row
+from studykit.evaluation import behaviour
 from studykit.evaluation.behaviour import (
     Limits,
     behaviour_score,
     builtin_checks,
     generated_check,
+    kept_outputs,
+    reference_outputs,
     whole_program_score,
     why_no_whole_programs,
 )
@@ -92,11 +95,29 @@ def test_whole_programs_are_compared_by_what_they_write():
     targets = ["print(1 + 1)", "print('a')", "import os; print(os.urandom(9))", "raise ValueError", "pass"]
     rows = [Row(f"{i}", "python", "p", target) for i, target in enumerate(targets)]
     texts = ["print('2')", "print('b')", *targets[2:]]
-    score = whole_program_score(rows, texts, LIMITS)
-    assert score.rows == [0, 1] and score.per_example == [100, 0]  # the other references cannot be compared
-    assert whole_program_score(rows[2:], texts[2:], LIMITS) is None
+    written = reference_outputs(rows, LIMITS)
+    assert written == ["2\n", "a\n", None, None, None]  # the other references cannot be compared
+    score = whole_program_score(rows, texts, written, LIMITS)
+    assert score.rows == [0, 1] and score.per_example == [100, 0]
+    assert f"|isolation:{execute.isolation(True)}|" in score.signature
+    assert whole_program_score(rows[2:], texts[2:], written[2:], LIMITS) is None
     (seen,) = execute.execute([Executable("python", "print(5)", Stdout())], allow_unsandboxed=True)
     assert (seen.status, seen.stdout, seen.tests) == ("passed", "5\n", None)
+
+
+@needs_python
+def test_what_references_write_is_found_once_for_all_evaluations(tmp_path, monkeypatch):
+    """An unstable reference would otherwise be left out of some of them and not of others."""
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    rows = [Row("a", "python", "p", "print(1)"), Row("b", "python", "p", "print(2)")]
+    answers = iter([["1", None], [None, "2"], [None, "3"], [None, "4"], ["5", "6"], ["7"]])
+    monkeypatch.setattr(behaviour, "reference_outputs", lambda *_: next(answers))
+    assert kept_outputs(rows, LIMITS) == kept_outputs(rows, LIMITS) == ["1", None]
+    (file,) = tmp_path.glob("runs/.cache/references-*/written.json")
+    for damaged, number in (('["1"', "2"), ("[1, 2]", "3"), ('["1"]', "4")):
+        file.write_text(damaged)
+        assert kept_outputs(rows, LIMITS) == kept_outputs(rows, LIMITS) == [None, number]
+    assert kept_outputs(rows, Limits(9, 512, True)) == ["5", "6"] and kept_outputs(rows[:1], LIMITS) == ["7"]
 
 
 def test_why_whole_programs_are_not_run_is_told():

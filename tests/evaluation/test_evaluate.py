@@ -11,7 +11,7 @@ import torch
 from studykit.data import rows as data_rows
 from studykit.data.checks import Call, FunctionCheck
 from studykit.errors import UserError
-from studykit.evaluation import comparison, edits, evaluate, instruments, scoring, trained
+from studykit.evaluation import behaviour, comparison, edits, evaluate, instruments, scoring, trained
 from studykit.evaluation.execution import execute
 from studykit.evaluation.samples import read_samples
 from studykit.evaluation.scores import EvaluationScores, read_scores
@@ -287,6 +287,28 @@ def test_a_misspelt_judge_or_model_is_refused_before_anything_is_generated(advfu
     with pytest.raises(UserError, match=f"evaluate.{key}.*no-such-word|no-such-word.*evaluate.{key}"):
         evaluated(p)
     assert not asked
+
+
+@pytest.mark.skipif(not execute.runtimes.find("python"), reason="no python here")
+def test_translations_without_tests_are_run_and_the_scores_say_how_they_were_isolated(advfusion, home, monkeypatch):
+    place, limits = home / "runs/data/translations-0000000015", {"max_prompt_tokens": 24, "max_target_tokens": 24}
+    targets = ["print(1)", "import os; print(os.urandom(9))", "print(3)"]
+    rows = [data_rows.Row(f"{i}", "python", f"translate {i}\n", target) for i, target in enumerate(targets)]
+    data_rows.write_rows(place / "rows", {"python": {"test": rows}})
+    params = {"task": "translation", "language": "", "path": "x", "template": None, "seed": 0, **limits}
+    given = {"allow_unsandboxed": True, "timeout": 10, "out": "runs/evaluate/translated-0000000016"}
+    of_data = {"data": tiny.finish(home, place, params), "language": "python"}
+    p = parameters(advfusion, [], "base", **given).model_copy(update=of_data)
+    scores = evaluated(p)
+    assert scores.isolation == execute.isolation(True) and scores.final[0].execution is None
+    score = scores.score("behaviour")
+    assert score.rows == [0, 2] and f"|isolation:{scores.isolation}|" in score.signature
+    assert "pass_at_1" not in scores.final[0].scores and scores.not_executed is None
+    unstable = p.model_copy(update={"out": "runs/evaluate/unstable-0000000016"})
+    monkeypatch.setattr(behaviour, "reference_outputs", lambda *_: pytest.fail("the references are run again"))
+    assert evaluated(unstable).score("behaviour").rows == [0, 2]
+    none = evaluated(p.model_copy(update={"execute": ["lua"], "out": "runs/evaluate/unrun-0000000016"}))
+    assert none.isolation is None and "does not name python" in none.score("behaviour").reason
 
 
 @pytest.mark.parametrize("given, said", [
