@@ -34,7 +34,7 @@ FUSED = 2  # completions of a fusion take about so many times as long as those o
 LONGEST_DRAWING = 600  # seconds
 MIN_SHARE = 0.1  # share of a training from which its own speed tells when it ends, and how fast the others are
 PRIORS = {  # seconds per unit of work, of the order of a quickstart on two cores; earlier runs replace them
-    "base_model": 0.0036, "data": 5.0, "adapter": 0.0059, "fusion": 0.0070, "evaluate": 3.4, "fusion_attention": 0.009,
+    "base_model": 0.0090, "data": 5.0, "adapter": 0.0059, "fusion": 0.0070, "evaluate": 3.4, "fusion_attention": 0.009,
     "compare": 10.0, "gather": 10.0,
 }  # fmt: skip
 
