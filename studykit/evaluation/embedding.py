@@ -68,9 +68,10 @@ class Embedder:
 
         doing = "be loaded"
         try:
-            options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
-            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, dtype=torch.float32, **options).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+            model = AutoModel.from_pretrained(
+                self.folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            ).eval()
             doing = "make a vector of a text"
             _unit_vectors(model, tokenizer, ["a"])  # some tokenizers cannot pad, some models want a decoder's text
         except CANNOT as error:
