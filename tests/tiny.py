@@ -8,7 +8,8 @@ import torch
 
 from studykit.data.rows import Row, write_rows
 from studykit.runs.files import write_json
-from studykit.study.training_parameters import AdapterParams, FusionParams
+from studykit.study.fusion_parameters import FusionParams
+from studykit.study.training_parameters import AdapterParams
 from studykit.training.adapters import new_adapter, save_adapter
 from studykit.training.base import load_base
 from studykit.training.batches import encode_rows

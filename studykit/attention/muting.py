@@ -27,7 +27,7 @@ from studykit.data.rows import Row
 from studykit.runs.files import atomic_write
 from studykit.runs.manifest import finished_run
 from studykit.runs.store import OpenRun
-from studykit.study.training_parameters import FusionParams
+from studykit.study.fusion_parameters import FusionParams
 from studykit.training.batches import Collator, TokenSequence, pad, token_losses
 from studykit.training.fusions import load_trained
 from studykit.training.generate import complete

@@ -18,9 +18,9 @@ from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.runs import store
 from studykit.runs.manifest import finished_run
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.methods import BEFORE_TRAINING, parse
 from studykit.study.parameters import FusionAttentionParams
-from studykit.study.training_parameters import FusionParams
 from studykit.training.adapters import require_base
 from studykit.training.fusions import load_trained, new_fusion
 from studykit.training.phases import training_phases

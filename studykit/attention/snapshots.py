@@ -22,8 +22,8 @@ from studykit.attention.capture import capture
 from studykit.attention.record import FusionRecord, Origin
 from studykit.data.rows import DataRun
 from studykit.runs import files, store
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.methods import BEFORE_TRAINING, PEFT_COMPOSITIONS, PHASES, changes
-from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import encode_rows
 from studykit.training.fusions import FUSION
 from studykit.training.generate import complete

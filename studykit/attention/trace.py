@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from studykit.attention.record import SATURATED
 from studykit.data.rows import DataRun
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.methods import PEFT_COMPOSITIONS
-from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import Collator, TokenSequence, encode_rows, token_losses
 from studykit.training.result import AttentionLook
 from studykit.tuners import record_fusion

@@ -31,7 +31,7 @@ from studykit.evaluation.execution.executable import Executable, Outputs, Stdout
 from studykit.evaluation.execution.programs import executable
 from studykit.evaluation.execution.sandbox import NoSandboxError
 from studykit.evaluation.scores import Score
-from studykit.evaluation.scoring import ProgramEnd, can_run
+from studykit.evaluation.scoring import ProgramEnd, can_run, conditions
 from studykit.runs import code_digest, files
 from studykit.runs.locks import locked
 from studykit.study.languages import canonical
@@ -218,12 +218,12 @@ def _score(
 ) -> Score:
     values = [100.0 * float(np.mean([equal.get(i * samples + k, False) for k in range(samples)])) for i in covered]
     languages = sorted({canonical(rows[i].language) for i in covered})
-    version = ",".join(execute.runtime_version(language) for language in languages)
+    isolation, versions = execute.isolation(limits.allow_unsandboxed), map(execute.runtime_version, languages)
     return Score(
         label="Equal behaviour",
         value=float(np.mean(values)),
-        signature=f"behaviour|{inputs}|samples:{samples}|timeout:{limits.timeout:g}s|memory:{limits.memory_mb}MB|"
-        f"isolation:{execute.isolation(limits.allow_unsandboxed)}|version:{version}|n:{len(values)}",
+        signature=f"behaviour|{inputs}|samples:{samples}|"
+        f"{conditions(limits.timeout, limits.memory_mb, isolation, versions)}|n:{len(values)}",
         per_example=values,
         n=len(values),
         rows=list(covered) if len(covered) < len(rows) else None,

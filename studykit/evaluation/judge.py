@@ -77,11 +77,8 @@ def words_of(command: str) -> list[str]:
 
     Raises: UserError if its first word is no program, neither on the PATH nor as a path from the project's directory.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UserError(f"The judge {show(command)} (evaluate.judge) is no command: {error}.") from error
-    program = str(files.project_path(words[0])) if words and "/" in words[0] else "".join(words[:1])
+    words = shlex.split(command)
+    program = str(files.project_path(words[0])) if "/" in words[0] else words[0]
     if not shutil.which(program):
         raise UserError(
             f"The judge {show(command)} (evaluate.judge) cannot be started; its first word has to be a program on the "

@@ -47,11 +47,7 @@ class Mechanisms(Published):
 
 def mechanisms(p: GatherParams, results: GatheredResults) -> Mechanisms:
     """Returns the candidate reasons for each difference of the main score, of those that all studies know."""
-    studies: dict[str, ComparisonResults] = {}
-    for study, run in p.compares.items():
-        result = read_results(run)
-        if result is not None:
-            studies[study] = result
+    studies = {study: result for study, run in p.compares.items() if (result := read_results(run))}
     found = []
     for one in results.main.gathered:
         of_studies = {study: _numbers(p, study, result, one) for study, result in studies.items()}

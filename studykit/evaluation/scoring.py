@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +195,7 @@ def pass_at(
     return Score(
         label=f"pass@{k}",
         value=float(values.mean()),
-        signature=f"pass@{k}|samples:{samples}|unbiased|{conditions(execution)}|n:{len(values)}",
+        signature=f"pass@{k}|samples:{samples}|unbiased|{conditions_of(execution)}|n:{len(values)}",
         per_example=values.tolist(),
         n=len(values),
         empty=execution.empty,
@@ -203,10 +203,14 @@ def pass_at(
     )
 
 
-def conditions(execution: ExecutionSummary) -> str:
+def conditions_of(execution: ExecutionSummary) -> str:
     """Returns the part of a signature that says under which conditions programs were run."""
-    limits = f"timeout:{execution.timeout:g}s|memory:{execution.memory_mb}MB|isolation:{execution.isolation}"
-    return f"{limits}|version:{','.join(execution.runtimes.values())}"
+    return conditions(execution.timeout, execution.memory_mb, execution.isolation, execution.runtimes.values())
+
+
+def conditions(timeout: float, memory_mb: int, isolation: str, versions: Iterable[str]) -> str:
+    """Returns the same of seconds and MB that a program may use, the kind of isolation, and versions of runtimes."""
+    return f"timeout:{timeout:g}s|memory:{memory_mb}MB|isolation:{isolation}|version:{','.join(versions)}"
 
 
 def tests_passed(
@@ -232,7 +236,7 @@ def tests_passed(
     score = Score(
         label="Single tests passed",
         value=float(np.mean(shares)),
-        signature=f"tests_passed|samples:{samples}|level:row|{conditions(execution)}|n:{len(rows)}",
+        signature=f"tests_passed|samples:{samples}|level:row|{conditions_of(execution)}|n:{len(rows)}",
         per_example=shares,
         n=len(rows),
         empty=execution.empty,

@@ -28,8 +28,8 @@ from transformers import PreTrainedTokenizerFast
 from studykit.data.rows import DataRun, Row
 from studykit.evaluation.metrics import syntax_trees
 from studykit.runs.manifest import finished_run
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.languages import canonical
-from studykit.study.training_parameters import FusionParams
 from studykit.training.batches import Collator, encode_rows
 from studykit.training.fusions import load_trained
 from studykit.training.phases import training_phases

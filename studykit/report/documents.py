@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from studykit.report.sealed import content_hash
 from studykit.runs import files as run_files
 from studykit.runs import status as runs_status
 from studykit.runs.text import format_bytes, format_duration, format_value, plural
@@ -64,7 +65,7 @@ def document(title: str, content: Markup, mark: str) -> str:
     """
     scripts, script = "'none'", ""
     if "<iframe" in content:
-        from studykit.report.explorer.page import content_hash, link_script, page_script  # imports matplotlib
+        from studykit.report.explorer.page import link_script, page_script  # imports matplotlib
 
         script = link_script()
         scripts = f"'{content_hash(page_script())}' '{content_hash(script)}'"

@@ -21,7 +21,7 @@ from studykit.study.file import Study, load_study
 from studykit.study.methods import ATTENTIVE, changes
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run, plan
-from studykit.study.run_names import directory, published, reset_unused
+from studykit.study.run_names import directory, reset_unused
 
 QUICKSTART = "params/quickstart.yaml"
 KERNEL_NAMES = {"In", "Out"}  # what IPython itself puts among a notebook's names
@@ -36,8 +36,6 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     missing. Raises UserError when the study has no such run.
     """
     model = STAGES[stage].model
-    if stage == "fusion" and values["members"] and values["factor"] is None:
-        values = values | {"factor": published(stage, values)["factor"]}  # it depends on their number
     asked = [n for n in values if n != "out" and kind(model, n) not in (None, "plan_only")]
     missing = [n for n in asked if values[n] is None]
     missing = [n for n in missing if n != "steps" or values["epochs"] is None]

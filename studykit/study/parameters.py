@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -18,13 +19,25 @@ from studykit.errors import UserError, show
 from studykit.study import methods
 from studykit.study.data_parameters import BaseModelParams, DataParams
 from studykit.study.fields import Method, Planned, Quantization, Runnable, Section, auto, plan_only, role, run_dir
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.gather_parameters import GatherParams
 from studykit.study.messages import sentence
-from studykit.study.training_parameters import AdapterParams, FusionParams
+from studykit.study.training_parameters import AdapterParams
 
 TRAINED_QUANTIZATION: Any = plan_only(
     "The runs were trained on a base that was kept so (none, nf4, int8); null means as it is kept here."
 )
+
+
+def _command(text: str) -> str:
+    """Returns the text of a command; raises ValueError unless it falls apart into words as in a shell."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"the command {show(text)} cannot be read as words: {error}") from None
+    if not words:
+        raise ValueError(f"the command {show(text)} has no words")
+    return text
 
 
 class EvaluateParams(Section):
@@ -106,7 +119,7 @@ class EvaluateParams(Section):
             "means by none."
         ),
     )
-    judge: Annotated[str, Field(min_length=1)] | None = Field(
+    judge: Annotated[str, AfterValidator(_command)] | None = Field(
         None,
         description=(
             "This command judges completions against their references: it reads JSON lines and writes one verdict for "

@@ -21,7 +21,17 @@ from studykit.study.parameters import STAGES
 # were made before it keep their names.
 LATER = {
     "adapter": {"quantization"},
-    "fusion": {"quantization", "members_quantization", "probe_every", "float32_matmul_precision", "keep_trainer_state"},
+    "fusion": {
+        "quantization",
+        "members_quantization",
+        "probe_every",
+        "float32_matmul_precision",
+        "keep_trainer_state",
+        "factor",
+        "density",
+        "heads",
+        "top_k",
+    },
     "evaluate": {"quantization", "trained_quantization"},
     "fusion_attention": {"quantization", "trained_quantization"},
     "gather": {"interactions"},
@@ -42,10 +52,7 @@ def published(stage: str, values: dict[str, Any]) -> dict[str, float]:
         }
     if stage == "fusion":
         rate = 1e-4 if _kind_of_members(values["members"]) in COMPACTERS else 1e-5
-        return {
-            "learning_rate": 5e-2 if values["method"] in ("scalar_mix", "mhr") else rate,
-            "factor": 1.0 if values["method"] == "ties" else 1 / len(values["members"] or [""]),
-        }
+        return {"learning_rate": 5e-2 if values["method"] in ("scalar_mix", "mhr") else rate}
     return {}
 
 
@@ -114,8 +121,7 @@ def reset_unused(stage: str, values: dict[str, Any]) -> dict[str, Any]:
             silent |= idle - {"batch_size", "validation", "quantization"}
     elif stage == "evaluate":
         silent = {"shots"} if values["method"] != methods.FEW_SHOT else set()
-    unused = {n: STAGES[stage].model.model_fields[n].default for n in silent}
-    return values | unused | ({"factor": 1.0} if "factor" in unused else {})  # a plan leaves nothing to be filled in
+    return values | {n: STAGES[stage].model.model_fields[n].default for n in silent}
 
 
 def _keys(value: Any) -> Any:

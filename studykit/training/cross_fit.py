@@ -20,7 +20,8 @@ from peft import PeftModel
 from studykit.data.rows import DataRun, folds
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
-from studykit.study.training_parameters import WITHOUT_FOLD, FusionParams
+from studykit.study.fusion_parameters import FusionParams
+from studykit.study.training_parameters import WITHOUT_FOLD
 from studykit.training.adapters import load_members
 from studykit.training.batches import TokenSequence
 from studykit.tuners.model import active_fusions

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, set_seed
 from studykit.errors import UserError
 from studykit.runs.files import write_json
 from studykit.runs.manifest import finished_run
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASES, Phase
-from studykit.study.training_parameters import FusionParams
 from studykit.training.adapters import (
     FullWeights,
     adapter_directory,

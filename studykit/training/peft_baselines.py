@@ -34,7 +34,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from studykit.errors import UserError
-from studykit.study.training_parameters import FusionParams
+from studykit.study.fusion_parameters import FusionParams
 from studykit.training.adapters import adapter_directory
 
 MERGED_BY = {"task_arithmetic": "cat", "ties": "cat", "merge": "linear"}  # types of PEFT's add_weighted_adapter
@@ -72,10 +72,10 @@ def new_peft_composition(model: PreTrainedModel, p: FusionParams, name: str) -> 
         else:
             peft_model.load_adapter(path, adapter_name=member)
     assert peft_model is not None  # there are members
-    factors = [p.factor] * len(paths)
+    factors = [p.merge_factor] * len(paths)
     peft_model.add_weighted_adapter(list(members), factors, name, combination_type=MERGED_BY[p.method])
     if p.method == "ties":
-        merge_by_sign(peft_model, list(members), name, p.factor, p.density)
+        merge_by_sign(peft_model, list(members), name, p.merge_factor, p.density)
     peft_model.set_adapter(name)
     return peft_model.requires_grad_(False)
 

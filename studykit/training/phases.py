@@ -17,8 +17,9 @@ from transformers import TrainerCallback
 from studykit.data.rows import DataRun, Row, folds, halves, validation_rows
 from studykit.errors import UserError
 from studykit.runs.manifest import finished_run
+from studykit.study.fusion_parameters import FusionParams, PhaseParams
 from studykit.study.methods import PEFT_COMPOSITIONS, UNTRAINED, Phase, has_value_matrix
-from studykit.study.training_parameters import WITHOUT_FOLD, FusionParams, PhaseParams
+from studykit.study.training_parameters import WITHOUT_FOLD
 from studykit.training.adapters import use_head
 from studykit.training.batches import Collator, encode_rows
 from studykit.training.cross_fit import fold_switch, with_folds

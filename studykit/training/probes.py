@@ -24,8 +24,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import TrainerCallback
 
+from studykit.study.fusion_parameters import FusionParams
 from studykit.study.methods import PEFT_COMPOSITIONS
-from studykit.study.training_parameters import FusionParams
 from studykit.training.adapters import copy_parameters
 from studykit.training.base import kept_in, load_base
 from studykit.training.batches import Collator, TokenSequence, token_losses

@@ -15,7 +15,7 @@ import torch
 
 from studykit.data.rows import DataRun
 from studykit.errors import UserError
-from studykit.study.training_parameters import FusionParams
+from studykit.study.fusion_parameters import FusionParams
 from studykit.training.batches import Collator, encode_rows, forward
 from studykit.training.fusions import FUSION
 from studykit.tuners import FusionConfig, record_fusion, set_temperature

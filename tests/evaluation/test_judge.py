@@ -8,11 +8,13 @@ import sys
 import time
 
 import pytest
+from pydantic import ValidationError
 
 from studykit.data.rows import Row
 from studykit.errors import UserError
 from studykit.evaluation import judge as judges
 from studykit.evaluation.judge import Judge, Question, words_of
+from studykit.study.parameters import EvaluateParams
 
 PREFERS_LONGER = """
 import json, sys
@@ -144,10 +146,16 @@ def test_a_judge_that_takes_too_long_is_stopped_and_its_answers_are_kept(judge, 
     assert len((tmp_path / "judge/answers.jsonl").read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["no-such-judge", "./judge.sh --x", "/nowhere/judge", " ", "judge 'open"])
+@pytest.mark.parametrize("command, why", [("judge 'open", "No closing quotation"), (" ", "has no words")])
+def test_what_is_no_command_is_refused_with_the_study(command, why):
+    with pytest.raises(ValidationError, match=why):
+        EvaluateParams(judge=command)
+
+
+@pytest.mark.parametrize("command", ["no-such-judge", "./judge.sh --x", "/nowhere/judge"])
 def test_a_command_that_does_not_exist_is_named(tmp_path, monkeypatch, command):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="evaluate.judge. (cannot be started; its first word|is no command)"):
+    with pytest.raises(UserError, match="evaluate.judge. cannot be started; its first word"):
         Judge(command, tmp_path).score(ROWS, ["x"] * 8, REFERENCES)
     (tmp_path / "judge.sh").write_text("#!/bin/sh")
     (tmp_path / "judge.sh").chmod(0o755)

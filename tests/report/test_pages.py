@@ -18,7 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import studykit
 from studykit.report import documents, glossary, html, pages
-from studykit.report.explorer.page import content_hash, link_script, page_script
+from studykit.report.explorer.page import link_script, page_script
+from studykit.report.sealed import content_hash
 from studykit.runs import files, store
 from studykit.runs import status as runs_status
 from studykit.study import family, plan

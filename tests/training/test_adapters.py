@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 
 from studykit.errors import UserError
-from studykit.study.training_parameters import AdapterParams, FusionParams
+from studykit.study.fusion_parameters import FusionParams
+from studykit.study.training_parameters import AdapterParams
 from studykit.training import adapters, fusions
 from studykit.training.base import load_base
 from studykit.tuners import fusion_members

@@ -31,13 +31,6 @@ GOOD = {"study": "small", "task": "generation", "members": ["python", "go"], "ta
         "methods": ["lora", "bottleneck", "adapterfusion", "advfusion_zero"]}  # fmt: skip
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def study(**changes) -> Study:
     return Study.model_validate(GOOD | {"preset": "as_published"} | changes)
 

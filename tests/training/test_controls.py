@@ -18,13 +18,6 @@ from tests import tiny
 SOURCES = tiny.MEMBERS[:-1]
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def members(p):
     return load_members(load_base(p.base)[0], p.members)
 

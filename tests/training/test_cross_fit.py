@@ -17,13 +17,6 @@ from studykit.tuners.model import active_fusions
 from tests import tiny
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def fold_members(home, p, kind="bottleneck", seeds=(0, 0, 0)) -> list[str]:
     """Adapters of the target that stand for those without a fold; of seed 0 they have the weights of the member."""
     made = []

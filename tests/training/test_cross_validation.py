@@ -22,13 +22,6 @@ from studykit.training.train import train
 from tests import tiny
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def curve(losses: dict[int, float]) -> list:
     return [{"step": step, "eval_loss": loss, "eval_sequence_loss": 2 * loss} for step, loss in losses.items()]
 

@@ -22,13 +22,6 @@ from tests import tiny
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="4 bits on a GPU are tested where models are trained")
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def say_trained_in(run: str, quantization: str) -> None:
     """Rewrites the manifest of a made run as that of a training on a base in these numbers."""
     file = Path(run, "manifest.json")

@@ -26,13 +26,6 @@ from studykit.tuners import fusion_layers, set_temperature
 from tests import tiny
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def start(p):
     base, tokens = load_base(p.base)
     return fusions.new_fusion(base, p), tokens

@@ -18,13 +18,6 @@ from tests import tiny
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="4 bits on a GPU are tested where models are trained")
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 class Broken(TrainerCallback):
     """Makes the weights not finite after the third step."""
 

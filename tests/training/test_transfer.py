@@ -14,13 +14,6 @@ from studykit.training.train import train
 from tests import tiny
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(input_ids=torch.arange(5, 12)[None]).logits

@@ -1,16 +1,11 @@
 """The explorer's page: one HTML document that holds its data, style and script, shown in a sandboxed frame.
 
-JupyterLab, a report and a file show the same bytes. Tokens, names and titles come from data sets and models: they are
-JSON in a tag that is no script, without any character that HTML interprets, and reach the page as text only. The frame
-has no origin, and its content policy lets no script run except its own, and nothing load at all.
+JupyterLab, a report and a file show the same bytes. The page is sealed (see `sealed`), and the frame has no origin.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +18,7 @@ from studykit.errors import UserError
 from studykit.report.explorer.payload import Series, payload, series_of
 from studykit.report.explorer.training import training_of
 from studykit.report.figures.style import Look
+from studykit.report.sealed import sealed_page
 from studykit.runs.files import write_text
 
 # Scripts in the order in which they are joined: each uses those before it.
@@ -164,21 +160,8 @@ def _summary(series: Series, tokens: str) -> str:
 def document(data: dict[str, Any], summary: str) -> str:
     """Returns the whole HTML document of a payload."""
     style = (Path(__file__).parent / "explorer.css").read_text(encoding="utf-8")
-    script = page_script()
-    title = html.escape(data["title"])
-    policy = (
-        f"default-src 'none'; script-src '{content_hash(script)}'; style-src '{content_hash(style)}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{style}</style></head>\n"
-        f'<body><main id="explorer"><h1>{title}</h1><p>{html.escape(summary)}</p></main>\n'
-        f'<script type="application/json" id="data">{as_json(data)}</script>\n<script>{script}</script>\n'
-        "</body></html>\n"
-    )
+    content = f"<p>{html.escape(summary)}</p>"
+    return sealed_page("explorer", data["title"], content, style, page_script(), data)
 
 
 def page_script() -> str:
@@ -191,14 +174,3 @@ def page_script() -> str:
 def link_script() -> str:
     """Returns the script of a report that holds explorers, with which its address may name a view of one of them."""
     return (Path(__file__).parent / "js/report.js").read_text(encoding="utf-8")
-
-
-def as_json(data: Any) -> str:
-    """Returns JSON without any character that HTML interprets, so that nothing in it can end the tag around it."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def content_hash(text: str) -> str:
-    """Returns the source expression with which a content policy allows an inline script or style of this text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,13 +1,10 @@
 """The rating page: one HTML file in which a person compares two completions at a time and saves the answers.
 
-It requests nothing: its content policy lets nothing load, and no script run but its own. All texts come from data sets
-and models; they are JSON in a tag that is no script, and the script shows them as text alone. The page holds no name of
-a method, of a study or of a row.
+It is sealed (see `sealed`), and holds no name of a method, of a study or of a row.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 from studykit.attention.token_kinds import KINDS, character_kinds
 from studykit.evaluation.pairing import Shown
 from studykit.evaluation.ratings import FORMAT, PageKey
-from studykit.report.explorer.page import as_json, content_hash
+from studykit.report.sealed import sealed_page
 from studykit.study.fields import Task
 from studykit.study.languages import canonical, display_name
 
@@ -51,20 +48,8 @@ def rating_page(key: PageKey, texts: Mapping[str, Shown], task: Task, language: 
         "repeats": key.repeats,
     }
     title = f"Compare {display_name(language) + ' programs' if written_in else 'texts'}"
-    policy = (
-        f"default-src 'none'; script-src '{content_hash(script)}'; style-src '{content_hash(style)}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{style}</style></head>\n"
-        f'<body><main id="rating"><h1>{html.escape(title)}</h1>'
-        "<noscript>This page needs JavaScript.</noscript></main>\n"
-        f'<script type="application/json" id="data">{as_json(data)}</script>\n<script>{script}</script>\n'
-        "</body></html>\n"
-    )
+    content = "<noscript>This page needs JavaScript.</noscript>"
+    return sealed_page("rating", title, content, style, script, data)
 
 
 def _pair(id: str, shown: Shown, language: str | None) -> dict[str, Any]:
