@@ -77,8 +77,7 @@ for stage, (notebook, _) in STAGES.items():
         params: given=given(stage), code=code_digest.digest(Path("notebooks", f"{notebook}.ipynb"))
         # What most others wait for comes first: no core is left without work while the last fusion trains.
         priority: list(reversed(STAGES)).index(stage)
-        # More threads make a small base no faster: they wait for each other, and may not spin beside other work.
-        threads: 1
+        threads: 1  # more make a small base no faster: they wait for each other, and may not spin beside other work
         resources: **({"gpu": 1} if GPUS and stage in process.GPU_STAGES else {})
         shell:
             "{PAPERMILL} {input[0]} {log.nb} -y {params.given:q} > {log.text} 2>&1"

@@ -93,7 +93,7 @@ def test_threads_are_the_jobs_own(home):
     threads = {
         m["stage"]: m["threads"] for m in (json.loads(f.read_text()) for f in home.glob("runs/*/*/manifest.json"))
     }
-    assert threads["base_model"] == 2 and threads["adapter"] == 1
+    assert threads["base_model"] == 1 and threads["adapter"] == 1
 
 
 def test_a_second_run_does_nothing(home):
