@@ -48,6 +48,12 @@ def make(home: Path, study: str = STUDY) -> Path:
     return home
 
 
+def quickstart(home: Path) -> None:
+    """Copy the quickstart's study file and base into `home`."""
+    shutil.copytree(ROOT / "params/tiny_base", home / "params/tiny_base")
+    shutil.copy(ROOT / "params/quickstart.yaml", home / "params")
+
+
 def notebook(home: Path, stage: str, work: str | None = None, after: str = "") -> None:
     """Write a stage's notebook; `work` computes `value`, `after` follows the publishing."""
     head = "\n".join(f"{name} = None" for name in STAGES[stage].model.model_fields if name == "out")

@@ -13,7 +13,7 @@ from studykit import cli
 from studykit.study.family import load_plan
 from studykit.workflow import names
 from tests import made_runs
-from tests.project import ROOT, STUDY
+from tests.project import ROOT, STUDY, quickstart
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params").mkdir()
     (tmp_path / "params/tiny.yaml").write_text(STUDY)
-    shutil.copy(ROOT / "params/quickstart.yaml", tmp_path / "params")
+    quickstart(tmp_path)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     return tmp_path

@@ -15,6 +15,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,19 @@ def builtin_checks(rows: Sequence[Row], data: Mapping[str, Any], inputs: int) ->
     """
     if data.get("path") or not any(isinstance(row.check, FunctionCheck) for row in rows):
         return [None] * len(rows)
-    drawn = programs(len(rows), data["seed"], "test")
+    drawn = programs_of_rows(len(rows), data["seed"])
     by_code = {(row.language, program.code(row.language)): program for row, program in zip(rows, drawn, strict=True)}
     found = [by_code.get((row.language, row.target)) for row in rows]
     return [generated_check(program, inputs) if program else None for program in found]
 
 
+@lru_cache(maxsize=4)  # as below
+def programs_of_rows(n: int, seed: int) -> list[PolyglotProgram]:
+    """Returns the programs of a data run's test rows, drawn again from its seed."""
+    return programs(n, seed, "test")
+
+
+@lru_cache(maxsize=4096)  # the completions of every seed and phase are compared on the same rows
 def generated_check(program: PolyglotProgram, inputs: int) -> FunctionCheck | None:
     """Returns a check of up to `inputs` calls that are not among the program's tests; None if no input is defined.
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]{1,96}(?:/[\w.-]{1,96})?)(?:@(?P<revision>[\w.-]{1,96}))?")
 
+TINY_BASE = "./params/tiny_base"  # comes with the kit, see the README there
+
 
 class PublishedBase(NamedTuple):
     """A base of the published study and the values with which it was trained."""

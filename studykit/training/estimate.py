@@ -26,7 +26,7 @@ from studykit.study.parameters import BaseModelParams, check
 from studykit.study.training_parameters import WITHOUT_FOLD
 from studykit.training import memory
 from studykit.training.adapters import adapter_config, unfreeze_embeddings
-from studykit.training.base import at_revision
+from studykit.training.base import WIDE, at_revision
 from studykit.training.fusions import FUSION, fusion_config
 from studykit.training.pretraining import model_config
 
@@ -192,7 +192,7 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
 
     Args:
         half: whether the base is in bf16, as on a GPU.
-        fast_cpu: whether trainings of a pretrained base run on a CPU that is fast with bf16.
+        fast_cpu: whether trainings of a wide base run on a CPU that is fast with bf16.
     """
     config, limits = read_config(study), (study.data.max_prompt_tokens, study.data.max_target_tokens)
     runs = plan.plan(study)
@@ -215,7 +215,7 @@ def jobs(study: Study, half: bool, fast_cpu: bool = False) -> tuple[list[Job], l
                 "optimizer": p.optimizer,
                 "embeddings": run.stage == "adapter" and p.train_embeddings,
                 "bf16": p.precision == "bf16"
-                or (p.precision == "auto" and (half or fast_cpu and study.base != "scratch")),
+                or (p.precision == "auto" and (half or fast_cpu and config.hidden_size >= WIDE)),
             }
         if run.stage == "base_model" and study.base == "scratch":
             job = Job(run.stage, "from scratch", config, {}, half, p.batch_size, p.context, full=True, bf16=half)

@@ -7,8 +7,8 @@ A run costs its amount of work (see `work`) times the seconds that a unit of it 
 3. that of the same stage in other studies on the same base;
 4. the prior of the stage, times how much slower or faster than its prior the work that is known was.
 
-Where nothing is known of any stage, priors hold for a base that the study trains itself, such as the quickstart's; how
-long a published base takes is then unknown. The runs are then laid out in time as Snakemake would start them: each
+Where nothing is known of any stage, priors hold for the quickstart's tiny base and one that the study trains itself;
+how long a published base takes is then unknown. The runs are then laid out in time as Snakemake would start them: each
 when its inputs are there and a place is free.
 """
 
@@ -26,6 +26,7 @@ from studykit.runs.manifest import MANIFEST, read_attempt, read_manifest
 from studykit.runs.store import COPY
 from studykit.runs.text import format_duration
 from studykit.study import methods
+from studykit.study.bases import TINY_BASE
 from studykit.study.plan import Run
 from studykit.workflow.steps import modified, training_step
 
@@ -138,15 +139,16 @@ def unit_seconds(planned: Iterable[Run], running: Mapping[Run, float] | None = N
             found = [measured for measured in others if measured and measured[2] == _base(runs[0].params)]
         if found:
             known[stage] = sum(seconds for seconds, _, _ in found) / sum(amount for _, amount, _ in found)
-    is_trained = any(run.params["base"] == "scratch" for run in by_stage.get("base_model", ()))
+    bases = {run.params["base"] for run in by_stage.get("base_model", ())}
+    is_trained, is_tiny = "scratch" in bases, bool(bases & {"scratch", TINY_BASE})
     amounts = {
         stage: sum(work(stage, run.params) for run in runs)
         for stage, runs in by_stage.items()
         if stage in process.GPU_STAGES and (stage != "base_model" or is_trained)
     }
-    ratio = _ratio(known, amounts) or (1.0 if is_trained else None)
+    ratio = _ratio(known, amounts) or (1.0 if is_tiny else None)
     for stage in by_stage:
-        scale = ratio if is_trained or stage in process.GPU_STAGES else 1.0  # the others do not use a published base
+        scale = ratio if is_tiny or stage in process.GPU_STAGES else 1.0  # the others do not use a published base
         if stage not in known and scale is not None:
             known[stage] = scale * PRIORS[stage]
     return known

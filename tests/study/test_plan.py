@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from studykit.study import methods as study_methods
 from studykit.study.fields import POLYGLOT
 from studykit.study.parameters import STAGES
 from tests import made_runs
+from tests.project import quickstart
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("base", "bottleneck", "lora", "adapterfusion", "advfusion_zero", "advfusion_exclude")
@@ -410,6 +410,7 @@ def test_the_target_needs_no_steps_of_its_own():
 def test_a_notebook_by_hand_says_which_run_its_parameters_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     monkeypatch.delenv("STUDYKIT_COMMAND", raising=False)
+    quickstart(tmp_path)
     values = QUICKSTART[0].params | {"out": "runs/base_model/mine-0123456789"}
 
     def said() -> str:
@@ -436,8 +437,7 @@ def test_a_new_seed_stands_on_the_same_data():
 
 def test_a_fusion_of_a_new_seed_finds_the_adapters_that_were_made_by_hand(tmp_path, monkeypatch):
     """Each is named by its content, so the fusion knows them as soon as they are finished."""
-    (tmp_path / "params").mkdir()
-    shutil.copy(ROOT / "params/quickstart.yaml", tmp_path / "params")
+    quickstart(tmp_path)
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     languages = ["python", "javascript", "ruby", "lua"]
@@ -541,7 +541,7 @@ def test_every_planned_notebook_runs_without_asking_a_study():
 
 @pytest.mark.parametrize("stage, given, rate", [
     ("adapter", {"language": "lua", "method": "full"}, 1e-3), ("adapter", {"language": "lua"}, 5e-3),
-    ("fusion", {"method": "scalar_mix"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 2e-3),
+    ("fusion", {"method": "scalar_mix"}, 5e-2), ("fusion", {"method": "adapterfusion"}, 5e-4),
 ])  # fmt: skip
 def test_by_hand_a_method_gets_its_own_rate_whatever_the_study_runs(stage, given, rate):
     assert notebook.resolve(

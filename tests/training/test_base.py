@@ -174,12 +174,11 @@ ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bf16 or not, whatever the CPU does")
-@pytest.mark.parametrize("amx, weights, precision", [
-    (True, "owner/name@0", "bf16"), (True, "model", "fp32"), (False, "owner/name@0", "fp32"),
-])  # fmt: skip
-def test_auto_is_bf16_for_pretrained_bases_on_cpus_with_amx(tmp_path, monkeypatch, amx, weights, precision):
+@pytest.mark.parametrize("amx, width, precision", [(True, 576, "bf16"), (True, 96, "fp32"), (False, 576, "fp32")])
+def test_auto_is_bf16_for_wide_bases_on_cpus_with_amx(tmp_path, monkeypatch, amx, width, precision):
     monkeypatch.setattr(base, "cpu_computes_bf16", lambda: amx)
-    (tmp_path / "base.json").write_text(json.dumps({"weights": weights, "quantization": "none"}))
+    described = {"weights": "./models/mine", "quantization": "none", "hidden_size": width}
+    (tmp_path / "base.json").write_text(json.dumps(described))
     p = check("adapter", {"base": str(tmp_path)})
     settings = TrainingSettings.of(p)
     assert settings.precision == TrainingSettings.of(settings).precision == precision

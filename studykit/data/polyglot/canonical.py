@@ -24,16 +24,16 @@ Form = tuple[str, tuple]  # skeleton, constants in the skeleton's order
 
 def _nodes(nodes: Sequence[Node], names: dict[str, str]) -> Form:
     forms = [_form(node, names) for node in nodes]
-    return ";".join(form[0] for form in forms), tuple(constant for form in forms for constant in form[1])
+    return ";".join([form[0] for form in forms]), sum([form[1] for form in forms], ())
 
 
 def _form(node: Node, names: dict[str, str]) -> Form:
     """The skeleton and constants of a node; `names` maps bound names to neutral ones and grows with new locals."""
-    if isinstance(node, Var):
+    if isinstance(node, Var):  # one class at a time: this is called some twenty times per program
         return names[node.name], ()
-    if isinstance(node, Num | Str):
-        return "k" if isinstance(node, Num) else "t", (node.value,)
-    if isinstance(node, Bin | Cmp):
+    if isinstance(node, Num):
+        return "k", (node.value,)
+    if isinstance(node, (Bin, Cmp)):
         op, left, right = node.op, _form(node.left, names), _form(node.right, names)
         if op in MIRROR:
             op, left, right = MIRROR[op], right, left
@@ -43,6 +43,8 @@ def _form(node: Node, names: dict[str, str]) -> Form:
     if isinstance(node, Fn):  # as below, but frequent
         text, more = _form(node.arg, names)
         return f"{node.op}({text})", more
+    if isinstance(node, Str):
+        return "t", (node.value,)
     parts: list[str] = []
     constants: tuple = ()
     for field in node.__slots__:

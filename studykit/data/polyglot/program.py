@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -70,10 +70,10 @@ class PolyglotProgram:
     @cached_property
     def tests(self) -> list[Call]:
         """Returns six calls at most, which meet comparisons below, at and above their boundary as far as possible."""
-        rng = random.Random(repr(self.canonical))
+        draw = _draws(self, random.Random(repr(self.canonical)))
         pool: list[tuple[Call, set]] = []  # with what a call touches
         for _ in range(CANDIDATES):
-            args, evaluator = _arguments(self, rng), Evaluator(self.function)
+            args, evaluator = draw(), Evaluator(self.function)
             try:
                 expected = evaluator.call(args)
             except Undefined:
@@ -95,8 +95,8 @@ class PolyglotProgram:
         return FunctionCheck(self.name, self.tests)
 
 
-def _arguments(program: PolyglotProgram, rng: random.Random) -> list:
-    """Random arguments, many of them near the program's constants or equal to each other."""
+def _draws(program: PolyglotProgram, rng: random.Random) -> Callable[[], list]:
+    """A function that draws arguments, many of them near the program's constants or equal to each other."""
     nodes = list(walk(program.function))
     near = sorted({node.value + shift for node in nodes if type(node) is Num for shift in (-1, 0, 1)}) or [0]
     sizes = [value for value in near if 0 <= value <= 9] or [1]
@@ -122,7 +122,11 @@ def _arguments(program: PolyglotProgram, rng: random.Random) -> list:
             return rng.choice(texts)
         return "".join(rng.choice("abcdeXYZ") for _ in range(length()))
 
-    return [argument(kind) for _, kind in program.function.params]
+    def arguments() -> list:
+        drawn.clear()
+        return [argument(kind) for _, kind in program.function.params]
+
+    return arguments
 
 
 def with_names(node: AnyNode, names: Mapping[str, str]) -> AnyNode:
