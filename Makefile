@@ -32,8 +32,8 @@ quickstart: setup  ## run the embedded study; its reports land in reports/quicks
 studies: setup  ## list the studies in params/, what they ask, and how long they took
 	@$(BIN)/studykit studies
 
-test: setup  ## run all tests, on as many cores as CORES says
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+test: setup  ## run all tests, one more at a time than CORES says, since many wait for a browser or a notebook
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 test-slurm: setup  ## run a study on a real Slurm of one node; needs root and Debian's slurm packages
 	$(BIN)/python -m pytest -m slurm -rsP tests/workflow/test_slurm.py

@@ -66,6 +66,8 @@ def _lent(stage: str, values: dict[str, Any], file: str) -> dict[str, Any]:
     """
     lending = load_plan(file, files.home())
     study, planned = lending.study, lending.runs
+    if stage == "base_model" and values["base"] not in (None, study.base):  # what a base reads depends on which it is
+        planned = plan(study.model_copy(update={"base": values["base"]}))
     required, preferred = ROLES.get(stage, ((), ()))
     roles = {name: values[name] for name in required if values[name] is not None}
     wanted = roles | {name: values[name] for name in preferred if values.get(name) is not None}

@@ -430,6 +430,13 @@ def test_a_notebook_by_hand_says_which_run_its_parameters_name(tmp_path, monkeyp
     assert said() == "", "under the command"
 
 
+def test_a_base_from_scratch_by_hand_reads_the_languages_of_the_study():
+    cell = notebook.defaults("base_model")
+    new = notebook.resolve("base_model", cell | {"base": "scratch"}, "params/quickstart.yaml")
+    assert new["languages"] == ["python", "javascript", "ruby", "lua"] and new["target"] == "lua"
+    assert notebook.resolve("base_model", cell, "params/quickstart.yaml")["languages"] is None, "it reads nothing"
+
+
 def test_a_new_seed_stands_on_the_same_data():
     new = by_hand("adapter", language="lua", seed=99)
     assert new.data == QUICKSTART[1].dir and new.out.startswith("runs/adapter/lua-bottleneck-s99-")
