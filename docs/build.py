@@ -31,6 +31,7 @@ PAGES = {
     "docs/faq.md": "Questions",
     "docs/method.md": "Method",
     "docs/evaluation.md": "Statistics",
+    "docs/findings.md": "Findings",
     "docs/reproduction.md": "Published results",
     "docs/clusters.md": "Clusters",
     "docs/extending.md": "Extending",
