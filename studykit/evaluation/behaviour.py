@@ -64,13 +64,13 @@ def builtin_checks(rows: Sequence[Row], data: Mapping[str, Any], inputs: int) ->
     return [generated_check(program, inputs) if program else None for program in found]
 
 
-@lru_cache(maxsize=4)  # as below
+@lru_cache(maxsize=4)  # an evaluation asks for the same rows once per seed and phase
 def programs_of_rows(n: int, seed: int) -> list[PolyglotProgram]:
     """Returns the programs of a data run's test rows, drawn again from its seed."""
     return programs(n, seed, "test")
 
 
-@lru_cache(maxsize=4096)  # the completions of every seed and phase are compared on the same rows
+@lru_cache(maxsize=4096)  # as above
 def generated_check(program: PolyglotProgram, inputs: int) -> FunctionCheck | None:
     """Returns a check of up to `inputs` calls that are not among the program's tests; None if no input is defined.
 

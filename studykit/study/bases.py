@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 HUB_ID = re.compile(r"(?P<repo>[\w.-]{1,96}(?:/[\w.-]{1,96})?)(?:@(?P<revision>[\w.-]{1,96}))?")
 
 TINY_BASE = "./params/tiny_base"  # comes with the kit, see the README there
+TINY_BASES = ("scratch", TINY_BASE)  # what the quickstart's values and times were found on
 
 
 class PublishedBase(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from studykit.study.bases import TINY_BASE
+from studykit.study.bases import TINY_BASES
 from studykit.study.file import Study
 
 TINY_VALUES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
@@ -16,7 +16,7 @@ TINY_VALUES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
 
 def warnings(study: Study) -> list[str]:
     """Returns a sentence for every value that fits the quickstart's tiny base, in a study of a pretrained one."""
-    if study.base in ("scratch", TINY_BASE):
+    if study.base in TINY_BASES:
         return []
     return [
         f"base is {study.base}, which is pretrained, but {section}.{key} is {value:g}, as for the quickstart's tiny "

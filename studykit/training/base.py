@@ -54,7 +54,7 @@ def fast_precision(base_run: str | Path) -> str:
     """
     if half_precision():
         return "bf16"
-    wide = cpu_computes_bf16() and (BaseDescription.read(base_run).hidden_size or 0) >= WIDE
+    wide = cpu_computes_bf16() and BaseDescription.read(base_run).hidden_size >= WIDE
     return "bf16" if wide else "fp32"
 
 

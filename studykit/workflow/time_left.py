@@ -26,7 +26,7 @@ from studykit.runs.manifest import MANIFEST, read_attempt, read_manifest
 from studykit.runs.store import COPY
 from studykit.runs.text import format_duration
 from studykit.study import methods
-from studykit.study.bases import TINY_BASE
+from studykit.study.bases import TINY_BASES
 from studykit.study.plan import Run
 from studykit.workflow.steps import modified, training_step
 
@@ -140,7 +140,7 @@ def unit_seconds(planned: Iterable[Run], running: Mapping[Run, float] | None = N
         if found:
             known[stage] = sum(seconds for seconds, _, _ in found) / sum(amount for _, amount, _ in found)
     bases = {run.params["base"] for run in by_stage.get("base_model", ())}
-    is_trained, is_tiny = "scratch" in bases, bool(bases & {"scratch", TINY_BASE})
+    is_trained, is_tiny = "scratch" in bases, not bases.isdisjoint(TINY_BASES)
     amounts = {
         stage: sum(work(stage, run.params) for run in runs)
         for stage, runs in by_stage.items()

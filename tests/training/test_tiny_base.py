@@ -1,22 +1,23 @@
-"""The base that comes with the kit is what notebook 00 would train: it writes described programs, but none in Lua."""
+"""The base that comes with the kit has the sizes that notebook 00 would train, and writes described programs, none in Lua."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from studykit.study.bases import TINY_BASE
 from studykit.study.file import load_study
 from studykit.study.tiny_values import warnings
 from studykit.training import pretraining
+from studykit.training.base import open_model
 from tests.project import ROOT
 
 
 @pytest.fixture(scope="module")
 def base():
     place = ROOT / TINY_BASE
-    return AutoModelForCausalLM.from_pretrained(place).eval(), AutoTokenizer.from_pretrained(place)
+    return open_model(str(place)), AutoTokenizer.from_pretrained(place)
 
 
 def test_it_has_the_sizes_that_the_quickstart_would_train(base):
