@@ -210,8 +210,7 @@ def clear(home: Path) -> None:
 
 def soak(home: Path, kinds: list[str], draw: random.Random, until: float, tell=print) -> tuple[list[str], int]:
     """Stop the study once for each kind, or as often as time allows; what went wrong, a sentence each, and how many
-    stops were made."""
-    os.environ["STUDYKIT_HOME"] = str(home)
+    stops were made. STUDYKIT_HOME must name `home`."""
     wrong: list[str] = []
     began = time.monotonic()
     done = studykit(home, "run", FILE, "--cores", "2")
@@ -307,6 +306,7 @@ def main() -> int:
             rounds = -(-args.kills // len(possible))
             kinds = [kind for _ in range(rounds) for kind in draw.sample(possible, len(possible))]
             home = copy_project(folder / "disk" / "project", STUDY)
+            os.environ["STUDYKIT_HOME"] = str(home)
             until = time.monotonic() + 60 * args.minutes
             wrong, made = soak(home, kinds[: args.kills], draw, until, lambda line: print(line, flush=True))
     finally:

@@ -19,9 +19,10 @@ pytestmark = pytest.mark.notebooks
 STUDY = soak.STUDY.replace("bottleneck, advfusion_zero", "base").replace("steps: 12,", "steps: 60,")
 
 
-def test_stopped_at_random_points_the_same_command_comes_to_the_same_end(tmp_path):
+def test_stopped_at_random_points_the_same_command_comes_to_the_same_end(tmp_path, monkeypatch):
     with soak.small_disk(tmp_path / "disk") as mounted:
         home = copy_project(tmp_path / "disk/project", STUDY)
+        monkeypatch.setenv("STUDYKIT_HOME", str(home))
         kinds = ["disk full", "read-only"] if mounted else ["SIGKILL of a kernel", "out of memory"]
         assert soak.soak(home, kinds, random.Random(3), time.monotonic() + 600) == ([], len(kinds))
 
