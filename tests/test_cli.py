@@ -74,6 +74,14 @@ def test_a_mistake_is_explained_in_a_sentence(home, capsys, arguments, said):
     assert (shown.out, shown.err) == ("", f"studykit: {said}\n")
 
 
+def test_a_home_that_is_gone_is_said_so(home, monkeypatch, capsys):
+    monkeypatch.setenv("STUDYKIT_HOME", "/gone")
+    assert cli.main(["plan", "tiny"]) == 2
+    assert capsys.readouterr().err == (
+        "studykit: STUDYKIT_HOME is /gone, which is no directory; it must name the project's.\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["tiny", "tiny.yaml", "params/tiny.yaml", "{home}/params/tiny.yaml"])
 def test_a_study_is_found_by_its_file_or_its_name(home, name):
     assert names.find_study(name.format(home=home)) == "params/tiny.yaml"

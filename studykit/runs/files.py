@@ -16,6 +16,8 @@ from studykit.errors import UserError
 def home() -> Path:
     """Returns the project's directory: STUDYKIT_HOME, else the nearest directory above with a Snakefile."""
     if named := os.environ.get("STUDYKIT_HOME"):
+        if not Path(named).is_dir():
+            raise UserError(f"STUDYKIT_HOME is {named}, which is no directory; it must name the project's.")
         return Path(named).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
