@@ -6,11 +6,15 @@ a method owes to its number of trials: of two methods with equal curves, neither
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from studykit.errors import UserError
+from studykit.evaluation.statistics import Estimate
+from studykit.evaluation.student import half_width, over_seeds
 from studykit.runs.manifest import finished_run
 
 
@@ -19,41 +23,65 @@ class MethodTrials:
     """The trials of one method, in the order of the study file."""
 
     method: str  # kind of adapter, or word of a composition
-    runs: list[str]  # directories
+    runs: list[list[str]]  # directories, by trial and seed
     values: list[dict[str, Any]]  # by trial: the parameters in which the trials differ
-    losses: list[float]  # by trial: nats per token of the completions that judge it
+    losses: list[list[float]]  # by trial and seed: nats per token of the completions that judge it
     rows: int  # validation rows that judge
     used: dict[str, Any] | None  # the values of the study's own run of this method; None if it has none
 
     @property
+    def means(self) -> list[float]:
+        """Returns the mean loss over seeds, by trial."""
+        return [fmean(of_seeds) for of_seeds in self.losses]
+
+    @property
     def best(self) -> int:
-        """Returns the number of the trial with the least loss; the first of several."""
-        return self.losses.index(min(self.losses))
+        """Returns the number of the trial with the least mean loss; the first of several."""
+        return self.means.index(min(self.means))
+
+    @property
+    def lead(self) -> Estimate | None:
+        """Returns by how much the next best trial's loss is larger, with an interval of 95 % over seeds.
+
+        The trials of a seed share it, so their difference is taken seed by seed. One seed has no interval (NaN); a
+        single trial has no next best.
+        """
+        others = [number for number in range(len(self.means)) if number != self.best]
+        if not others:
+            return None
+        following = min(others, key=self.means.__getitem__)
+        differences = [y - x for x, y in zip(self.losses[self.best], self.losses[following], strict=True)]
+        width = half_width([over_seeds(differences)], 0.05) if len(differences) > 1 else math.nan
+        value = fmean(differences)
+        return Estimate(value, value - width, value + width, 0.95, "Student's t over seeds", len(differences))
 
 
-def read_trials(trials: Mapping[str, Sequence[str]], trained: Mapping[str, Sequence[str]]) -> list[MethodTrials]:
+def read_trials(
+    trials: Mapping[str, Sequence[Sequence[str]]], trained: Mapping[str, Sequence[str]]
+) -> list[MethodTrials]:
     """Reads finished trials, by method.
 
     Args:
-        trials: trial runs by method.
+        trials: by method and trial, the runs of its seeds.
         trained: the study's own runs by method.
     Raises: UserError for a run that is not finished, or that is no trial.
     """
     found = []
-    for method, runs in trials.items():
-        manifests = [finished_run(run).manifest for run in runs]
-        if strangers := [run for run, of in zip(runs, manifests, strict=True) if "trial_loss" not in of.about]:
-            raise UserError(f"{strangers[0]} is no trial; a trial was trained with validation: half.")
-        first, *others = [of.params for of in manifests]
+    for method, of_method in trials.items():
+        manifests = [[finished_run(run).manifest for run in of_seeds] for of_seeds in of_method]
+        for run, of in zip(sum(map(list, of_method), []), sum(manifests, []), strict=True):
+            if "trial_loss" not in of.about:
+                raise UserError(f"{run} is no trial; a trial was trained with validation: half.")
+        first, *others = [of_seeds[0].params for of_seeds in manifests]
         tried = [key for key, value in first.items() if key != "out" and any(of[key] != value for of in others)]
         own = [finished_run(run).params for run in trained.get(method, [])[:1]]
         found.append(
             MethodTrials(
                 method,
-                list(runs),
-                values=[{key: of.params[key] for key in tried} for of in manifests],
-                losses=[of.about["trial_loss"] for of in manifests],
-                rows=manifests[0].about["trial_rows"],
+                [list(of_seeds) for of_seeds in of_method],
+                values=[{key: of_seeds[0].params[key] for key in tried} for of_seeds in manifests],
+                losses=[[of.about["trial_loss"] for of in of_seeds] for of_seeds in manifests],
+                rows=manifests[0][0].about["trial_rows"],
                 used={key: own[0][key] for key in tried} if own else None,
             )
         )
@@ -78,9 +106,23 @@ def describe(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items()) or "no difference"
 
 
+def describe_lead(one: MethodTrials) -> str:
+    """Returns as text by how much the next best trial's loss is larger, with its interval where there is one."""
+    lead = one.lead
+    if lead is None:
+        return "–"
+    return f"{lead.value:.4f}" + (f" [{lead.low:.4f}, {lead.high:.4f}]" if lead.n > 1 else "")
+
+
 def remarks(trials: Sequence[MethodTrials]) -> list[str]:
-    """Returns a sentence for each method that runs with other values than the best, or whose best ends a range."""
+    """Returns a sentence for each doubt: best values not told from the next, not used, or the end of a range."""
     sentences = []
+    leads = {one.method: lead for one in trials if (lead := one.lead)}
+    if unsure := [method for method, lead in leads.items() if not lead.low > 0]:
+        sentences.append(
+            f"Over these seeds the best values are not told from the next best for {', '.join(unsure)}: "
+            "other seeds may choose others."
+        )
     for one in trials:
         best = one.values[one.best]
         if one.used not in (None, best):

@@ -196,7 +196,9 @@ class CompareParams(Section):
     adapters: Planned[dict[str, list[str]]] = run_dir("These are the adapter runs of the target, by method.")
     fusions: Planned[dict[str, list[str]]] = run_dir("These are the fusion runs, by method.")
     attention: Planned[dict[str, str]] = run_dir("These are the fusion_attention runs, by method.")
-    trials: Planned[dict[str, list[str]]] = run_dir("These trainings tried values for the methods, by method.")
+    trials: Planned[dict[str, list[list[str]]]] = run_dir(
+        "These trainings tried values for the methods: by method and trial, one of each seed."
+    )
     target: Planned[str] = role(None, "This is the low-resource language.")
     baseline: str | None = auto(
         "The other methods are compared with this one; null means adapterfusion where the"

@@ -250,22 +250,22 @@ class StudyRuns:
         options["trained_quantization"] = self.trained_in(method, here)
         return self.add("fusion_attention", **self.inputs, trained_runs=trained_runs, **options).dir
 
-    def trials(self) -> dict[str, list[str]]:
-        """Plans the trainings that try values, with what they need, and returns their directories by method.
+    def trials(self) -> dict[str, list[list[str]]]:
+        """Plans the trainings that try values, with what they need, and returns their directories by method and trial.
 
         Raises: UserError for a method on which values that it should try have no effect.
         """
-        tried: dict[str, list[str]] = {}
+        tried: dict[str, list[list[str]]] = {}
         for trial in trials(self.study):
             *planned, comparison = plan(trial.study, "half")
-            training = comparison.params[f"{trial.section}s"][trial.method][0]
-            if training in tried.setdefault(trial.method, []):
+            of_seeds = comparison.params[f"{trial.section}s"][trial.method]
+            if of_seeds in tried.setdefault(trial.method, []):
                 raise UserError(
                     f"tune tries {show(self.study.tune.combinations(trial.section, trial.method))} for {trial.method}, "
                     "of which two are the same training; tune.by_method must give it values that have an effect."
                 )
-            tried[trial.method].append(training)
-            chain = {training}
+            tried[trial.method].append(of_seeds)
+            chain = set(of_seeds)
             for earlier in reversed(planned):
                 chain |= {need.dir for need in earlier.needs} if earlier.dir in chain else set()
             self.by_dir |= {r.dir: r for r in planned if r.dir in chain and r.dir not in self.by_dir}

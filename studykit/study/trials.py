@@ -1,8 +1,8 @@
 """The trials of a study: trainings with other values, of which the study takes the best for each method.
 
 Every kind of adapter, every composition that trains, and every other one with values of its own has the same number of
-trials, all with one seed that is none of the study's. Half of the validation rows select the steps of a trial and of
-its members; the loss on the other half judges it. So no row chooses both a step and a value.
+trials, each trained with the same few seeds, none of the study's. Half of the validation rows select the steps of a
+trial and of its members; the loss on the other half judges it. So no row chooses both a step and a value.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ SECTIONS = ("adapter", "fusion")  # in the order in which they are tuned: a fusi
 
 @dataclass(frozen=True)
 class Trial:
-    """One training that tries values for a method."""
+    """Values that are tried for a method: one training for each of the trials' seeds."""
 
     section: str  # adapter | fusion
     method: str  # kind of adapter, or word of a composition
-    study: Study  # of this method, these values and the trials' seed
+    study: Study  # of this method, these values and the trials' seeds
 
 
 def trials(study: Study) -> list[Trial]:
     """Returns the trials of a study, those of a method in the order of `TuneSection.combinations`.
 
     Raises: UserError for a key that its section lacks, for values of a method that the study cannot tune, and for a
-        seed of the study.
+        seed that is also one of the study.
     """
     if not study.tune.tries_something:
         return []
-    if study.tune.seed in study.seeds:
-        raise UserError(f"tune.seed is {study.tune.seed}, which is also among seeds; trials must have another one.")
+    if both := [seed for seed in study.tune.seeds if seed in study.seeds]:
+        raise UserError(f"tune.seeds names {both[0]}, which is also among seeds; trials must have others.")
     tunable = [method for section in SECTIONS for method in tuned_methods(study, section)]
     if foreign := [word for word in study.tune.by_method if word not in tunable]:
         raise UserError(f"tune.by_method names {show(foreign[0])}; it may name {', '.join(tunable)}.")
@@ -50,7 +50,7 @@ def trials(study: Study) -> list[Trial]:
                 raise UserError(f"{place} names {show(foreign[0])}; it may name {', '.join(sorted(known))}.")
         for method in tuned_methods(study, section):
             for values in study.tune.combinations(section, method):
-                changes = {"methods": [method], "seeds": [study.tune.seed], "tune": TuneSection()}
+                changes = {"methods": [method], "seeds": study.tune.seeds, "tune": TuneSection()}
                 tried = with_values(study, section, {method: values}).model_copy(update=changes)
                 found.append(Trial(section, method, tried))
     return found

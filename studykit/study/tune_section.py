@@ -23,8 +23,10 @@ class TuneSection(Section):
         default={},
         description="A kind of adapter or a composition tries these values in place of those of its section.",
     )
-    seed: int = Field(
-        default=1000, ge=0, lt=2**32, description="The trials have this seed, which is none of the study's."
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default=[1000, 1001, 1002],
+        min_length=1,
+        description="Each trial is trained once with each of these seeds, which are none of the study's.",
     )
 
     @property
@@ -45,6 +47,8 @@ class TuneSection(Section):
             for key, values in tried.items():
                 if repeated := [value for value in values if values.count(value) > 1]:
                     raise ValueError(f"tune.{name}.{key} names {show(repeated[0])} twice; each may be named once")
+        if repeated := [seed for seed in self.seeds if self.seeds.count(seed) > 1]:
+            raise ValueError(f"tune.seeds names {repeated[0]} twice; each may be named once")
         counts = {name: math.prod(map(len, tried.values())) for name, tried in parts.items() if tried}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from studykit.errors import UserError
-from studykit.runs import files
+from studykit.runs import files, store
 from studykit.runs.manifest import finished_run
 from studykit.study.family import StudyPlan, load_plan
 from studykit.study.plan import Run
@@ -42,8 +43,8 @@ def tune(planned: StudyPlan, cores: int | None, verbose: bool) -> int:
         raise UserError(f"{tuned} was not written by this command, which would replace it; move it away.")
     lines = [
         f"{title} `studykit tune {file}` found: for each method those of the trial with the",
-        "# least completion loss on half of the validation rows; the other half selected the steps. The trials have",
-        f"# seed {study.tune.seed}, and every method has the same number of them.",
+        "# least completion loss on half of the validation rows; the other half selected the steps. A loss is the",
+        f"# mean over the seeds {', '.join(map(str, study.tune.seeds))}, in brackets; every method has as many trials.",
     ]
     for section in SECTIONS:
         if not any(_trials(planned, section).values()):
@@ -64,15 +65,15 @@ def tune(planned: StudyPlan, cores: int | None, verbose: bool) -> int:
     return 0
 
 
-def _trials(planned: StudyPlan, section: str) -> dict[str, list[str]]:
-    """The trial runs of the methods of a section."""
+def _trials(planned: StudyPlan, section: str) -> dict[str, list[list[str]]]:
+    """The trial runs of the methods of a section: by trial, one of each seed."""
     trials = planned.runs[-1].params["trials"]
     return {method: trials[method] for method in tuned_methods(planned.study, section) if method in trials}
 
 
 def _trial_runs(planned: StudyPlan, section: str) -> list[Run]:
     """The trials of a section and all runs that they need, in an order in which they can be made."""
-    wanted = {directory for of_method in _trials(planned, section).values() for directory in of_method}
+    wanted = set(store.run_dirs(_trials(planned, section)))
     for run in reversed(planned.runs):
         wanted |= {need.dir for need in run.needs} if run.dir in wanted else set()
     return [run for run in planned.runs if run.dir in wanted]
@@ -83,11 +84,13 @@ def _best(planned: StudyPlan, section: str) -> dict[str, tuple[dict[str, Any], l
     found = {}
     for method, directories in _trials(planned, section).items():
         tried = planned.study.tune.combinations(section, method)
-        losses = [finished_run(directory).manifest.about["trial_loss"] for directory in directories]
-        about = [f"# {method}:", *(f"#   {_text(v)}: loss {x:.4f}" for v, x in zip(tried, losses, strict=True))]
-        found[method] = (tried[losses.index(min(losses))], about)
+        losses = [[finished_run(x).manifest.about["trial_loss"] for x in of_seeds] for of_seeds in directories]
+        means = [fmean(of_seeds) for of_seeds in losses]
+        lines = [_line(*trial) for trial in zip(tried, means, losses, strict=True)]
+        found[method] = (tried[means.index(min(means))], [f"# {method}:", *lines])
     return found
 
 
-def _text(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
+def _line(values: dict[str, Any], mean: float, losses: list[float]) -> str:
+    named = ", ".join(f"{key} {value}" for key, value in values.items())
+    return f"#   {named}: loss {mean:.4f} ({' '.join(f'{loss:.4f}' for loss in losses)})"

@@ -11,7 +11,7 @@ SMALL = {
     "methods": ["base", "lora", "adapterfusion", "advfusion_zero", "average"],
 }  # fmt: skip
 TUNE = {"adapter": {"learning_rate": [1e-3, 2e-3], "target_steps": [5, 7]},
-        "fusion": {"learning_rate": [1e-5, 2e-5, 3e-5, 4e-5]}, "seed": 9}  # fmt: skip
+        "fusion": {"learning_rate": [1e-5, 2e-5, 3e-5, 4e-5]}, "seeds": [8, 9]}  # fmt: skip
 
 
 def planned(**changes) -> list[plan.Run]:
@@ -23,9 +23,12 @@ def test_every_method_that_trains_has_as_many_trials_each_with_its_values():
     tried = next(run for run in runs.values() if run.stage == "compare").params["trials"]
     assert list(tried) == ["lora", "bottleneck", "adapterfusion", "advfusion_zero"]
     for method, directories in tried.items():
-        assert len(set(directories)) == 4
-        values = [runs[directory].params for directory in directories]
-        assert {(of["seed"], of["validation"]) for of in values} == {(9, "half")}
+        assert len({directory for of_seeds in directories for directory in of_seeds}) == 8
+        for n, seed in enumerate([8, 9]):
+            assert {(runs[x[n]].params["seed"], runs[x[n]].params["validation"]) for x in directories} == {
+                (seed, "half")
+            }
+        values = [runs[of_seeds[0]].params for of_seeds in directories]
         if method in ("lora", "bottleneck"):
             steps_and_rates = [(of["learning_rate"], of["steps"]) for of in values]
             assert steps_and_rates == [(1e-3, 5), (1e-3, 7), (2e-3, 5), (2e-3, 7)]
@@ -42,7 +45,7 @@ def test_no_row_selects_a_step_of_a_trial_or_its_members_and_judges_it():
                 run.params["validation"],
                 *(runs[member].params["validation"] for member in run.params["members"].values()),
             }
-            assert halves == {"half" if run.params["seed"] == 9 else "all"}
+            assert halves == {"half" if run.params["seed"] in (8, 9) else "all"}
 
 
 def test_trials_leave_the_runs_of_the_study_as_they_are_and_come_before_what_reads_them():
@@ -61,10 +64,10 @@ def test_single_methods_try_values_of_their_own_and_those_that_do_not_train_some
     runs = {run.dir: run for run in planned(methods=words, tune=tune)}
     tried = next(run for run in runs.values() if run.stage == "compare").params["trials"]
     key = {"ties": "factor", "arrow": "top_k"}
-    values = {m: [runs[x].params[key.get(m, "learning_rate")] for x in of] for m, of in tried.items()}
+    values = {m: [runs[x[0]].params[key.get(m, "learning_rate")] for x in of] for m, of in tried.items()}
     expected = {m: next(iter(keys.values())) for m, keys in own.items()} | {"adapterfusion-lora": [1e-5, 2e-5]}
     assert values == expected, "each has two trials, and average-lora, which has nothing to try, none"
-    assert all(runs[x].params["validation"] == "half" for of in tried.values() for x in of)
+    assert all(runs[x].params["validation"] == "half" for of in tried.values() for seeds in of for x in seeds)
 
 
 def test_a_trial_with_the_values_of_the_study_is_shared_by_equal_studies():
@@ -77,7 +80,7 @@ def test_a_trial_with_the_values_of_the_study_is_shared_by_equal_studies():
 
 def test_fusions_are_tried_over_members_with_the_values_of_the_study():
     own = {"by_method": {"bottleneck": {"learning_rate": 0.25}}}
-    fusions = [run for run in planned(tune=TUNE, adapter=own) if run.stage == "fusion" and run.params["seed"] == 9]
+    fusions = [run for run in planned(tune=TUNE, adapter=own) if run.stage == "fusion" and run.params["seed"] in (8, 9)]
     assert {need.params["learning_rate"] for run in fusions for need in run.needs if need.stage == "adapter"} == {0.25}
 
 
@@ -89,6 +92,7 @@ BAD = {
     "tune.by_method.lora.steps names 3 twice": {"by_method": {"lora": {"steps": [3, 3]}}},
     "tune.adapter.steps names 3 twice": {"adapter": {"steps": [3, 3]}},
     "at least 1 item": {"adapter": {"steps": []}},
+    "tune.seeds names 7 twice; each may be named once": {"adapter": {"steps": [3]}, "seeds": [7, 8, 7]},
 }  # fmt: skip
 
 
@@ -110,7 +114,7 @@ def test_a_section_that_tunes_methods_unlike_is_refused(said):
         ({"by_method": {"ties": {"factor": [1]}}}, "tune.by_method names 'ties'; it may name lora, bottleneck, adapt"),
         ({"by_method": {"average": {"density": [7]}}}, "density is 7; it must be at most 1"),
         ({"by_method": {"average": {"density": [0.1, 0.2]}}}, "for average, of which two are the same training"),
-        ({"adapter": {"learning_rate": [0.1]}, "seed": 1}, "tune.seed is 1, which is also among seeds"),
+        ({"adapter": {"learning_rate": [0.1]}, "seeds": [9, 1]}, "tune.seeds names 1, which is also among seeds"),
         ({"adapter": {"learning_rate": ["fast"]}}, "learning_rate is 'fast'; it must be a number"),
         ({"fusion": {"learning_rate": [3.0]}}, "learning_rate is 3.0; it must be at most 1"),
     ],

@@ -24,12 +24,16 @@ def expected_losses(
     panel = axes[0, 0]
     texts = []
     for one in trials:
-        means = expected_best(one.losses)
+        means = expected_best(one.means)
         panel.plot(range(1, len(means) + 1), means, label=one.method, **marker_style(look_of(one.method, looks)))
         texts.append(f"{one.method} {means[0]:.4g} to {means[-1]:.4g}")
     panel.set(xlabel="trials", ylabel="expected least loss (nats per token)", title=title)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(figure, panel)
     rows = trials[0].rows
-    caption = f"Expected least completion loss of n trials, on the {rows} validation rows that selected no step."
+    seeds = len(trials[0].losses[0])
+    caption = (
+        f"Expected least completion loss of n trials, on the {rows} validation rows that selected no step; the loss of "
+        f"a trial is its mean over {seeds} seed{'s' * (seeds > 1)}."
+    )
     return figure, f"Expected least loss by number of trials: {'; '.join(texts)}.", caption
