@@ -144,6 +144,17 @@ def _with_changes(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     return changed
 
 
+def with_named_levels(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a study file in which each level of what varies is a name, as text, with what changes in the study."""
+    levels = {
+        factor: {str(level): changes for level, changes in of.items()}
+        if isinstance(of, dict)
+        else {str(level): _of_key(factor, level) for level in of}
+        for factor, of in (raw.get("vary") or {}).items()
+    }
+    return {**raw, **({"vary": levels} if levels else {})}
+
+
 def _gathering(
     family: Family, members: list[Member], results: Mapping[str, plan.Run], runs: Iterable[plan.Run], file: str
 ) -> plan.Run:

@@ -82,6 +82,15 @@ AdapterSection = _with_by_method(
         int,
         Field(60, ge=1, description="The adapter of the target is trained for this many optimizer steps."),
     ),
+    target_learning_rate=(
+        float | None,
+        Field(
+            None,
+            gt=0,
+            le=1,
+            description="The learning rate of the target's adapter starts at this peak; null means learning_rate.",
+        ),
+    ),
     reduction_factor=(
         float | None,
         Field(

@@ -132,7 +132,10 @@ class StudyRuns:
         """Returns adapters of one kind; each starts from that of its seed in all of `starts`, or anew."""
         own = settings(self.study, "adapter", kind)
         given: dict[str, Any] = {"language": language, "method": kind, "trained_on": trained_on}
-        given["steps"] = own["target_steps" if language == self.study.target else "steps"]
+        of_target = language == self.study.target
+        given["steps"] = own["target_steps" if of_target else "steps"]
+        if of_target and own["target_learning_rate"] is not None:
+            given["learning_rate"] = own["target_learning_rate"]
         given |= changes | ({"epochs": None} if "steps" in changes else {})
         chooses = language in self.cross_validated and given["steps"] > 0 and given.get("rows", "all") == "all"
         folds = [{**changes, "rows": of} for of in WITHOUT_FOLD * chooses]

@@ -67,6 +67,10 @@ def test_what_they_are_given():
     asked = file.Study.model_validate(SMALL).adapter
     assert adapter[0].params["steps"] == asked.target_steps != asked.steps
     assert by["adapter python-bottleneck-s0"].params["steps"] == asked.steps
+    slow = {f"{run.stage} {run.label}": run for run in planned(adapter={"target_learning_rate": 0.25})}
+    assert slow["adapter lua-lora-s0"].params["learning_rate"] == 0.25
+    unchanged = "adapter python-bottleneck-s0"
+    assert slow[unchanged] == by[unchanged], "the rate of sources is their own"
     fusion = by["fusion lua-advfusion_zero-s1"]
     assert list(fusion.params["members"]) == ["python", "go", "lua"], "members in order, the target last"
     assert fusion.params["members"]["lua"] == adapter[1].dir, "members have the fusion's seed"
@@ -323,7 +327,7 @@ def test_a_parameter_changes_exactly_what_stands_on_it(stage, name):
     own = {run.name for run in old if run.stage in stages and run.name in changed}
     assert own, "it changes runs of its stage"
     assert changed == below(old, own), "and what stands on them, nothing else"
-    only = {"target_steps": "lua-", "steps": ("python-", "go-"), "reduction_factor": ("bottleneck", "compacter"), "lora_": "-lora-",
+    only = {"target_": "lua-", "steps": ("python-", "go-"), "reduction_factor": ("bottleneck", "compacter"), "lora_": "-lora-",
             "carry_optimizer": "advfusion", "phase1_data": "advfusion", "factor": "-ties", "density": "-ties",
             "heads": "-mhr", "top_k": "-arrow"}  # fmt: skip
     if stage in ("adapter", "fusion"):
