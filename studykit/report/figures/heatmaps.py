@@ -75,7 +75,9 @@ def _heatmap(
 
 
 def _bar(figure: Figure, mesh: Collection, axes: Axes | np.ndarray, label: str) -> None:
-    bar = colour_bar(figure, mesh, axes, label=label, format=PercentFormatter(1.0, symbol=""), pad=0.015, aspect=14)
+    length = figure.get_figheight() - 1.2  # inches, about
+    percent = PercentFormatter(1.0, symbol="")
+    bar = colour_bar(figure, mesh, axes, label=label, format=percent, pad=0.015, aspect=max(14.0, 11 * length))
     bar.outline.set_visible(False)
 
 
