@@ -61,6 +61,17 @@ class Opened:
             else:
                 self.frame.select_option(f"#choose-{name}", value)
 
+    def choose_kinds(self, *kinds):
+        """Tick the boxes of these kinds alone."""
+        self.open("kinds")
+        for box in self.frame.eval_on_selector_all("[id^=choose-kind-]", "boxes => boxes.map(box => box.id)"):
+            self.frame.set_checked(f"#{box}", int(box.rpartition("-")[2]) in kinds)
+
+    def open(self, menu):
+        """Unfold a list of boxes, which stands open from the start where the page is wide."""
+        if not self.frame.evaluate(f"document.querySelector('#choose-{menu}').parentElement.open"):
+            self.frame.click(f"#choose-{menu}")
+
     def cells(self, words=""):
         """(index, label) of the cells whose labels begin with these words."""
         labels = self.frame.evaluate("document.querySelector('canvas').drawn.cells.map(c => c.label)")
@@ -182,11 +193,16 @@ def test_exported_numbers_are_those_of_the_records(show):
             page.choose(pool=pool)
             np.testing.assert_allclose(matrix(page.rows(), record), mean_weights(record, pool), atol=1e-6)
         for kind, name in ((0, "keyword"), (1, "identifier"), (3, "comment")):
-            page.choose(kind=str(kind))
+            page.choose_kinds(kind)
             expected = mean_weights(record, "both", kinds=[name])
             np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=1e-6)
             assert f"of kind {name}" in page.caption()
-        page.choose(kind="-1", sample="2", pool="completion")
+        page.choose_kinds(0, 3)
+        expected = mean_weights(record, "both", kinds=["keyword", "comment"])
+        np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=1e-6)
+        assert "of kind keyword, comment" in page.caption()
+        page.choose_kinds()
+        page.choose(sample="2", pool="completion")
         expected = sample_means(record)[2]
         np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=5e-3)
         page.choose(sample="-1", quantity="share")
@@ -233,7 +249,8 @@ def test_panels_share_one_scale(show):
 
 def test_a_file_tells_what_it_is_of(show):
     with show(PAIR) as page:
-        page.choose(pool="both", kind="1", sample="1")
+        page.choose(pool="both", sample="1")
+        page.choose_kinds(1)
         row = page.rows(layer="L2", member="lua")[0]
         about = {"pool": "both", "kind": "identifier", "sample": "row 1", "samples": 1, "seeds": "0 1",
                  "checkpoints": "lua-made-s0 lua-made-s1", "target": "lua"}  # fmt: skip
@@ -407,7 +424,7 @@ def test_tokens_layers_search_and_one_token_in_all_layers(show):
         assert not page.cells("phase 2, seed 0 · token 4 · L"), "Escape closes the token"
         page.frame.fill("#choose-query", "RETURN X")
         assert "2 tokens match the search, and some in samples 1, 3." in page.caption()
-        page.choose(kind="0")
+        page.choose_kinds(0)
         told = json.loads(page.saved("JSON").path().read_text())
         assert told["sample"] == "row 1" and told["kind"] == "keyword"
         assert {row["kind"] for row in told["rows"] if row["counted"]} == {"keyword"}
@@ -516,13 +533,13 @@ def test_kinds_are_a_table_and_less_every_kind(show):
         expected = np.mean([mean_weights(r, "both", kinds=["keyword"])[1] for r in records], 0)
         np.testing.assert_allclose([row["weight"] for row in page.rows(kind="keyword")], expected, atol=1e-6)
         page.click(page.cells("phase 2 · keyword")[0][0])
-        assert page.frame.input_value("#choose-kind") == "0", "a row leads to its layers"
+        assert page.frame.text_content("#choose-kinds") == "Kinds: keyword", "a row leads to its layers"
 
 
 def test_members_are_sorted_and_hidden_and_layers_grouped(show):
     record = large_record(layers=24, tokens=6, members=4)
     with show(record) as page:
-        page.frame.click("#choose-arrangement")
+        page.open("arrangement")
         page.choose(order="weight", group="4")
         mean = mean_weights(record)
         rows = page.rows()
@@ -541,11 +558,44 @@ def test_members_are_sorted_and_hidden_and_layers_grouped(show):
         assert {row["member"] for row in page.rows()} == {"member 0", "member 2", "member 3"}
 
 
+@pytest.mark.parametrize("width, beside", [(1400, True), (800, False)])
+def test_the_choices_stand_beside_a_wide_picture_and_above_a_narrow_one(show, width, beside):
+    with show(PAIR, width=width) as page:
+        controls, stage = (page.frame.locator(where).bounding_box() for where in (".controls", ".stage"))
+        is_left = controls["x"] + controls["width"] <= stage["x"]
+        assert is_left == beside and (controls["y"] + controls["height"] <= stage["y"]) != beside
+        assert page.frame.is_visible("#choose-kind-0") == page.frame.is_visible("#choose-member-0") == beside
+
+
+def test_members_are_dragged_or_moved_by_keys_to_the_readers_own_order(show):
+    def shown(page):
+        return [int(name[-1]) for name in dict.fromkeys(row["member"] for row in page.rows(layer="L1"))]
+
+    with show(large_record(layers=2, tokens=6, members=4)) as page:
+        page.open("arrangement")
+        line = "label:has(#choose-member-%d)"
+        page.frame.drag_and_drop(line % 3, line % 1, target_position={"x": 20, "y": 2})
+        assert shown(page) == [0, 3, 1, 2] and page.frame.input_value("#choose-order") == "mine"
+        page.frame.focus("#choose-member-0")
+        page.page.keyboard.press("Alt+ArrowDown")
+        page.page.keyboard.press("Alt+ArrowDown")
+        assert shown(page) == [3, 1, 0, 2]
+        page.frame.focus("#choose-member-0")
+        page.page.keyboard.press("Alt+ArrowUp")
+        assert shown(page) == [3, 0, 1, 2]
+        page.frame.wait_for_function("location.hash.includes('order=mine&mine=3%2C0%2C1%2C2')")
+        np.testing.assert_allclose(
+            [row["weight"] for row in page.rows(layer="L1")],
+            mean_weights(large_record(layers=2, tokens=6, members=4))[0][[3, 0, 1, 2]], atol=1e-6)  # fmt: skip
+    with show(large_record(layers=2, tokens=6, members=4), at="order=mine&mine=2,2,0") as page:
+        assert shown(page) == [0, 1, 2, 3], "an order that names a member twice is none"
+
+
 def test_layers_are_hidden_one_by_one_alone_and_in_groups(show):
     record = large_record(layers=12, tokens=6, members=3)
     mean = mean_weights(record)
     with show({"phase 1": record, "phase 2": record}, view="layers") as page:
-        page.frame.click("#choose-arrangement")
+        page.open("arrangement")
         for hidden in (1, 10):
             page.frame.uncheck(f"#choose-layer-{hidden}")
         left = [layer for layer in range(12) if layer not in (1, 10)]

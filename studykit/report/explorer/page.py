@@ -6,6 +6,7 @@ JupyterLab, a report and a file show the same bytes. The page is sealed (see `se
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ SCRIPT_END = """})().catch(error => {
 """
 SANDBOX = "allow-scripts allow-downloads"
 HEIGHT = 640, 900  # pixels of the frame: of one method without layers, and at most
-AROUND_PANELS, TALLEST = 280, 1300  # pixels: of controls and caption around all panels, and of a frame at most
+AROUND_PANELS, TALLEST = 220, 1300  # pixels: of header and caption around all panels, and of a frame at most
 VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
 # The page has the system's theme, which need not be JupyterLab's: then its light colours become dark, or the reverse. A
 # report drops the style; it has the system's theme itself.
@@ -138,14 +139,21 @@ def explore(
     methods = len({one.label.split(" · ")[0] for one in series})  # each has a line of chips
     tall = min(HEIGHT[0] + 24 * deepest + 28 * (methods - 1), HEIGHT[1])
     if view == "all":  # no panel is cut at the lower end, unless there are very many
-        tall = max(tall, min(AROUND_PANELS + 28 * methods + -(-len(series) // 6) * _panel_height(deepest), TALLEST))
+        across = _panels_across(max(len(one.records[0].members) for one in series))
+        tall = max(tall, min(AROUND_PANELS + math.ceil(len(series) / across) * _panel_height(deepest), TALLEST))
     return Explorer(title, summary, document(data, summary), height or tall, series)
 
 
 def _panel_height(layers: int) -> int:
     """Returns the pixels of a panel in the view of all series, as `panels.js` draws it on a wide page."""
     row = next(height for most, height in ((6, 40), (12, 31), (24, 23), (50, 18), (layers, 13)) if layers <= most)
-    return 90 + row * layers
+    return 108 + row * layers
+
+
+def _panels_across(members: int) -> int:
+    """Returns how many panels of so many members stand side by side there, beside the rail of choices."""
+    em, gap, wide = 15, 18, 940
+    return max(1, int((wide + gap) // ((2.6 + 2.1 * members) * em + gap)))
 
 
 def _summary(series: Series, tokens: str) -> str:

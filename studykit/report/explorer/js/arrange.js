@@ -2,8 +2,12 @@
 
 function shownMembers(series) { // the indices of the members that are shown, in their order
   const shown = series.members.map((_, m) => m).filter(m => !S.hidden.includes(MEMBERS.indexOf(series.members[m])));
-  const like = focus(), m = S.order === "fused" ? null : mean(like);
+  const like = focus(), m = ["fused", "mine"].includes(S.order) ? null : mean(like);
   if (!shown.length) return series.members.map((_, m) => m); // a reader who hides all members gets all
+  if (S.order === "mine") {
+    const places = listedMembers(), place = x => places.indexOf(MEMBERS.indexOf(series.members[x]));
+    return shown.sort((x, y) => place(x) - place(y));
+  }
   if (!m) return shown;
   const profile = name => { // the weights of a member in all layers of the series in focus
     const at = like.members.indexOf(name);
@@ -16,6 +20,16 @@ function shownMembers(series) { // the indices of the members that are shown, in
   const nearer = (best, x) => distance(chain.at(-1), x) < distance(chain.at(-1), best) ? x : best;
   while (chain.length < shown.length) chain.push(shown.filter(x => !chain.includes(x)).reduce(nearer));
   return chain;
+}
+function listedMembers() { // the indices of all members, as they are fused or in the reader's own order
+  const mine = S.order === "mine" ? S.mine : [];
+  return [...mine, ...MEMBERS.map((_, m) => m).filter(m => !mine.includes(m))];
+}
+function moveMember(m, before) { // puts a member before another one, or last
+  const others = listedMembers().filter(other => other !== m);
+  others.splice(before < 0 ? others.length : others.indexOf(before), 0, m);
+  Object.assign(S, {order: "mine", mine: others});
+  refresh();
 }
 const MOST_GROUPS = 8; // of layers that are alike
 function shownLayers(series) { // the indices of the layers that are shown; a reader who hides all gets all

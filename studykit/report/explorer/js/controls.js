@@ -32,31 +32,64 @@ function chips() {
     make("span", {class: "of", title: D.series[members[0]].title}, of, ...members.map(i =>
       chip(i, of ? D.series[i].label.slice(of.length + 3) : D.series[i].label)))));
 }
-function tick(id, name, key, i) { // a box that hides one of a list, by its index in the choice of this key
-  const box = make("input", {type: "checkbox", id, onchange: () => { S[key] = toggled(S[key], i); refresh(true); }});
-  box.checked = !S[key].includes(i);
+function tick(id, name, checked, act) {
+  const box = make("input", {type: "checkbox", id, onchange: act});
+  box.checked = checked;
   return make("label", {class: "tick"}, box, name);
 }
-function arrangement() { // which members and layers are shown, the order of the members, and how layers are grouped
-  const boxes = MEMBERS.map((name, i) => tick(`choose-member-${i}`, name, "hidden", i));
-  const deepest = D.series.reduce((most, {layers}) => layers.length > most.length ? layers : most, []);
-  const deep = deepest.length, layers = deepest.map((name, l) => tick(`choose-layer-${l}`, name, "hiddenLayers", l));
-  const sizes = [2, 4, 8].filter(n => n < deep).map(n => [n, `in groups of ${n}`]);
-  const menu = make("details", {class: "menu", ontoggle: () => {
-    menuOpen = menu.open;
-    const {right} = menu.getBoundingClientRect();
-    menu.lastChild.style.right = right < menu.lastChild.offsetWidth + 8 ? "auto" : "0"; // it stays on the page
-  }},
-    make("summary", {id: "choose-arrangement"}, "Members, layers"), make("div", {}, ...boxes,
-      select("order", "Order of members",
-        [["fused", "as fused"], ["weight", "by weight"], ["alike", "alike together"]]),
-      select("group", "Layers",
-        [["1", "each"], ...sizes, ...deep > MOST_GROUPS ? [["alike", "alike together"]] : []]),
-      make("div", {class: "layers", role: "group", "aria-label": "Layers that are shown"}, ...layers)));
-  menu.open = menuOpen;
-  return menu;
+function hides(id, name, key, i) { // a box that hides one of a list, by its index in the choice of this key
+  return tick(id, name, !S[key].includes(i), () => { S[key] = toggled(S[key], i); refresh(true); });
 }
-let menuOpen = false;
+function menu(name, words, ...children) { // boxes that stand open beside a wide picture, and fold above a narrow one
+  const list = make("details", {class: "menu", ontoggle: () => {
+    if (list.open) opened.add(name); else opened.delete(name);
+    const {right} = list.getBoundingClientRect();
+    list.lastChild.style.right = right < list.lastChild.offsetWidth + 8 ? "auto" : "0"; // it stays on the page
+  }}, make("summary", {id: `choose-${name}`}, words), make("div", {}, ...children));
+  list.open = opened.has(name);
+  return list;
+}
+const opened = new Set(matchMedia("(min-width: 62rem)").matches ? ["kinds", "arrangement"] : []);
+function kindMenu(count) { // count(k): the tokens of a kind
+  const {counts} = focus().records[0], found = D.kinds.map((_, k) => k).filter(k => counts.some(of => of[k]));
+  return menu("kinds", `Kinds: ${kindsText()}`, ...found.map(k => tick(`choose-kind-${k}`,
+    S.sample < 0 ? `${D.kinds[k]} (${number(count(k))})` : D.kinds[k], S.kinds.includes(k),
+    () => { S.kinds = toggled(S.kinds, k).sort((one, two) => one - two); refresh(); })));
+}
+let dragged = -1; // the member whose line is dragged
+function memberLine(m) { // shows or hides a member; it is dragged to its place, or moved by Alt and the arrow keys
+  const line = hides(`choose-member-${m}`, MEMBERS[m], "hidden", m);
+  line.draggable = true;
+  line.title = "Drag it, or press Alt and an arrow key, to move it";
+  line.addEventListener("dragstart", () => { dragged = m; });
+  line.addEventListener("dragover", event => event.preventDefault()); // it may be dropped here
+  line.addEventListener("drop", event => {
+    event.preventDefault();
+    if (dragged < 0 || dragged === m) return;
+    const {top, height} = line.getBoundingClientRect(), list = listedMembers();
+    const before = event.clientY < top + height / 2 ? m : list[list.indexOf(m) + 1] ?? -1;
+    if (before !== dragged) moveMember(dragged, before);
+  });
+  line.addEventListener("keydown", event => {
+    const step = {ArrowUp: -1, ArrowDown: 2}[event.key], list = listedMembers(), to = list.indexOf(m) + step;
+    if (!event.altKey || !step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (to >= 0) moveMember(m, list[to] ?? -1);
+  });
+  return line;
+}
+function arrangement() { // which members and layers are shown, the order of the members, and how layers are grouped
+  const deepest = D.series.reduce((most, {layers}) => layers.length > most.length ? layers : most, []);
+  const deep = deepest.length, layers = deepest.map((name, l) => hides(`choose-layer-${l}`, name, "hiddenLayers", l));
+  const sizes = [2, 4, 8].filter(n => n < deep).map(n => [n, `in groups of ${n}`]);
+  return menu("arrangement", "Members, layers", ...listedMembers().map(memberLine),
+    select("order", "Order of members",
+      [["fused", "as fused"], ["weight", "by weight"], ["alike", "alike together"], ["mine", "as dragged"]]),
+    select("group", "Layers",
+      [["1", "each"], ...sizes, ...deep > MOST_GROUPS ? [["alike", "alike together"]] : []]),
+    make("div", {class: "layers", role: "group", "aria-label": "Layers that are shown"}, ...layers));
+}
 function buildControls() {
   if (S.view === "training") return showControls(trainingControls());
   if (+S.colour >= focus().members.length) S.colour = "winner"; // another series may have fewer members
@@ -78,9 +111,7 @@ function buildControls() {
   if (view === "kinds") parts.push(
     select("band", "Layers", [[-1, "mean of all"], ...series.layers.map((name, l) => [l, name])], Number),
     select("less", "Numbers", [["none", "weights"], ["kinds", "less every kind"]]));
-  else parts.push(select("kind", "Kind", [[-1, "every kind"],
-    ...D.kinds.map((name, k) => [k, S.sample < 0 ? `${name} (${number(ofKind(k))})` : name])
-      .filter(([k]) => S.sample >= 0 || ofKind(k) || k === S.kind)], Number));
+  else parts.push(kindMenu(ofKind));
   parts.push(select("quantity", "Quantity", [["weight", "weight"], ["share", "norm-weighted"]]));
   if (view !== "depth") parts.push(select("scale", "Colours", [["full", "0 to 100 %"], ["most", "0 to largest"],
     ...view === "tokens" ? [] : [["uniform", "against uniform"]],

@@ -23,11 +23,12 @@ const several = D.series.length > 1;
 const MEMBERS = [...new Set(D.series.flatMap(series => series.members))];
 
 // The reader's choices. a, b: indices into D.series; off: the series, hidden: the members and hiddenLayers: the layers
-// that are not shown, by index; sample, kind and band (a layer of the kinds): -1 for all; run: an index into
-// TRAININGS; look: a validation of it; pinned: indices of tokens; cursor: id of a cell.
+// that are not shown, by index; mine: the members in the reader's own order; kinds: those of the tokens that count, []
+// for every kind; sample and band (a layer of the kinds): -1 for all; run: an index into TRAININGS; look: a validation
+// of it; pinned: indices of tokens; cursor: id of a cell.
 const S = {view: D.view, a: Math.max(0, D.series.length - 2), b: D.series.length - 1, seed: "mean", sample: -1,
-  pool: D.tokens, kind: -1, quantity: "weight", scale: "full", by: "run", sort: "order", layer: 0, colour: "winner",
-  off: [], hidden: [], hiddenLayers: [], order: "fused", group: "1", band: -1, less: "none",
+  pool: D.tokens, kinds: [], quantity: "weight", scale: "full", by: "run", sort: "order", layer: 0, colour: "winner",
+  off: [], hidden: [], hiddenLayers: [], order: "fused", mine: [], group: "1", band: -1, less: "none",
   run: 0, look: Infinity,
   show: several ? "stack" : "a", pinned: [], query: "", theme: "auto", cursor: null};
 
@@ -42,14 +43,16 @@ const partOf = (record, sample) => record.samples[sample]?.[S.quantity === "weig
 const lossOf = (record, sample, t) => D.nats * (BYTES[record.samples[sample][2] + t] / STEPS) ** 2;
 const isHeld = (series, sample) => series.records.some(r => partOf(r, sample) >= 0);
 const heldSamples = () => D.texts.map((_, i) => i).filter(i => isHeld(focus(), i));
-const kindsOn = () => S.kind < 0 ? D.kinds.map((_, k) => k) : [S.kind];
+const kindsOn = () => S.kinds.length ? S.kinds : D.kinds.map((_, k) => k);
+const kindsText = () => S.kinds.map(k => D.kinds[k]).join(", ") || "every";
 const chosen = series => series.records.filter(r => S.seed === "mean" || r.seed === S.seed);
-function withKind(kind, compute) { // what a function gives if this kind were chosen
-  const before = S.kind;
-  S.kind = kind;
-  try { return compute(); } finally { S.kind = before; }
+function withKinds(kinds, compute) { // what a function gives if these kinds were chosen
+  const before = S.kinds;
+  S.kinds = kinds;
+  try { return compute(); } finally { S.kinds = before; }
 }
-const counted = (text, t) => D.pools[S.pool].includes(+text.marks[t]) && (S.kind < 0 || +text.kinds[t] === S.kind);
+const counted = (text, t) => D.pools[S.pool].includes(+text.marks[t]) &&
+  (!S.kinds.length || S.kinds.includes(+text.kinds[t]));
 const activeMembers = series => series.members.length - (series.mask === "exclude" ? series.masked.length : 0);
 const sameShape = (one, two) =>
   String(one.members) === String(two.members) && String(one.layers) === String(two.layers);
@@ -58,7 +61,7 @@ const cachedMeans = new WeakMap(); // record -> means by the choices; a view nee
 // {n, w: layers x members, e: bits per layer, record} of a record, or null
 function recordMean(series, record, sample = S.sample) {
   if (!cachedMeans.has(record)) cachedMeans.set(record, new Map());
-  const means = cachedMeans.get(record), key = [sample, S.pool, S.kind, S.quantity].join();
+  const means = cachedMeans.get(record), key = [sample, S.pool, S.kinds.join("+"), S.quantity].join();
   if (!means.has(key)) means.set(key, computeMean(series, record, sample));
   return means.get(key);
 }

@@ -30,7 +30,7 @@ function exported(whole) { // the rows, and the choices, series and runs that th
     ({label, method, phase, placement, target, mask, masked, samples: n, records: runs(records)}));
   const sample = S.view === "tokens" ? tokenTracks()[0].sample ?? S.sample : S.sample;
   return {title: D.title, view: S.view, quantity: S.quantity, tokens: S.pool, seed: S.seed,
-    kind: S.kind < 0 ? "every" : D.kinds[S.kind], sample: sample < 0 ? "all" : D.texts[sample].id,
+    kind: kindsText(), sample: sample < 0 ? "all" : D.texts[sample].id,
     caption: whole.caption, series, rows: whole.rows};
 }
 function linesOf(words, w) { // a text in lines of a width

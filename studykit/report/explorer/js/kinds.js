@@ -2,9 +2,9 @@
 
 DRAW.kinds = (pen, w, out) => {
   const series = focus(), A = series.members.length, L = series.layers.length, band = Math.min(S.band, L - 1);
-  const every = {...ofKind(series, -1, A, band), name: "every kind"};
+  const every = {...ofKinds(series, [], A, band), name: "every kind"};
   if (!every.m) return drawMessage(pen, out, absenceReason(series));
-  const found = D.kinds.map((name, k) => ({...ofKind(series, k, A, band), name, k})).filter(one => one.m);
+  const found = D.kinds.map((name, k) => ({...ofKinds(series, [k], A, band), name, k})).filter(one => one.m);
   const rows = [every, ...found].map(one => S.less === "kinds" ? lessThan(one, every) : one).reverse();
   const signed = S.less === "kinds" || isRelative();
   const values = rows.flatMap(one => one.values).filter(v => !Number.isNaN(v));
@@ -19,7 +19,7 @@ DRAW.kinds = (pen, w, out) => {
     value: (k, c) => rows[k].values[c], hatched: (k, c) => signed && disagree({each: rows[k].each}, c),
     label: (k, c) => `${series.label} · ${rows[k].name} · ${memberLabel(series, c)}: ${asText(rows[k].values[c])}` +
       `${sd(rows[k].sd[c])}, n = ${plural(rows[k].m.n, "token")}`,
-    act: k => { Object.assign(S, {kind: rows[k].k ?? -1, view: "layers", cursor: null}); refresh(); },
+    act: k => { Object.assign(S, {kinds: "k" in rows[k] ? [rows[k].k] : [], view: "layers", cursor: null}); refresh(); },
     row: (k, c) => ({series: series.label, layer: where, member: series.members[c], [S.quantity]: rows[k].values[c],
       sd_over_seeds: orNull(rows[k].sd[c]), less: S.less === "kinds" ? "every kind" : isRelative() ? S.scale : "",
       ...provenanceOf(series, rows[k].m), kind: rows[k].name})};
@@ -32,8 +32,8 @@ DRAW.kinds = (pen, w, out) => {
     target: columns.indexOf(panel.target), value: of("value"), label: of("label"), row: of("row"),
     hatched: of("hatched")});
 };
-function ofKind(series, kind, A, band) { // {m, values, sd, each} of a kind by member; m is null where there are none
-  return withKind(kind, () => {
+function ofKinds(series, kinds, A, band) { // {m, values, sd, each} of kinds by member; m is null where there are none
+  return withKinds(kinds, () => {
     const m = mean(series), shown = m && isRelative() ? relative(series, m) : m;
     if (!m) return {m};
     const byMember = w => series.members.map((_, c) => band >= 0 ? w[band * A + c] :

@@ -4,17 +4,17 @@ const START = {...S}, isIndex = values => i => Number.isInteger(i) && i >= 0 && 
 const SIZES = {layer: Math.max(...D.series.map(series => series.layers.length)),
   member: Math.max(...D.series.map(series => series.members.length))};
 const oneOf = (...values) => v => values.includes(v);
+const someOf = values => list => list.every(isIndex(values)) && new Set(list).size === list.length;
 const ACCEPTED = { // by choice: whether a value can be chosen
   view: v => Object.hasOwn(VIEWS, v), a: isIndex(D.series), b: isIndex(D.series), seed: oneOf("mean", ...SEEDS),
   sample: i => i === -1 || isIndex(D.texts)(i), pool: v => Object.hasOwn(D.pools, v),
-  kind: i => i === -1 || isIndex(D.kinds)(i), quantity: oneOf("weight", "share"),
+  kinds: someOf(D.kinds), quantity: oneOf("weight", "share"),
   scale: oneOf("full", "most", "uniform", "init"), by: oneOf("run", "member"),
   sort: oneOf("order", "share", "loss", "change"), layer: isIndex({length: SIZES.layer}),
   colour: v => v === "winner" || isIndex({length: SIZES.member})(+v), show: oneOf("stack", "a", "b", "diff"),
-  pinned: v => v.every(isIndex({length: Math.max(0, ...D.texts.map(text => text.tokens.length))})),
-  off: v => v.every(isIndex(D.series)), hidden: v => v.every(isIndex(MEMBERS)),
-  hiddenLayers: v => v.every(isIndex({length: SIZES.layer})),
-  order: oneOf("fused", "weight", "alike"),
+  pinned: someOf({length: Math.max(0, ...D.texts.map(text => text.tokens.length))}),
+  off: someOf(D.series), hidden: someOf(MEMBERS), hiddenLayers: someOf({length: SIZES.layer}),
+  order: oneOf("fused", "weight", "alike", "mine"), mine: someOf(MEMBERS),
   group: oneOf("1", "2", "4", "8", "alike"), band: i => i === -1 || isIndex({length: SIZES.layer})(i),
   less: oneOf("none", "kinds"), run: isIndex(TRAININGS), look: i => Number.isInteger(i) && i >= 0,
   query: () => true,

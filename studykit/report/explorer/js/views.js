@@ -46,7 +46,7 @@ const DRAW = {
     const ofSeries = panelsOf(shown), {scale, words} = ofSeries, gap = 1.2 * em;
     const panels = S.by === "run" ? ofSeries.panels.map((panel, i) => arranged(panel, shown[i][0])) :
       byMember(shown, ofSeries);
-    const widest = Math.max(...panels.map(p => p.columns.length)), need = (3 + 2.5 * widest) * em;
+    const widest = Math.max(...panels.map(p => p.columns.length)), need = (2.6 + 2.1 * widest) * em;
     const across = clamp(Math.floor((w + gap) / (need + gap)), 1, panels.length);
     const pw = (w - gap * (across - 1)) / across;
     const heads = Math.max(...panels.map(panel => titleLines(panel.title, pw).length));

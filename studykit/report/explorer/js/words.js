@@ -25,7 +25,7 @@ function seedsText(series, m) {
   return `mean of ${m.records.length}${m.records.length < all ? ` of ${all}` : ""} seeds`;
 }
 function provenanceParts(series, m) { // the tokens and the runs that the numbers of a series come from
-  const kind = S.kind < 0 ? "" : ` of kind ${D.kinds[S.kind]}`;
+  const kind = S.kinds.length ? ` of kind ${kindsText()}` : "";
   const pool = S.pool === "both" ? "prompt and completion" : S.pool;
   const of = S.sample < 0 ? `n = ${plural(series.n, "sample")}` : `sample ${D.texts[S.sample].id}`;
   const runs = m.records.map(r => r.checkpoint || "unnamed"), base = m.records[0].base;
@@ -49,7 +49,7 @@ function absenceReason(series) { // the reason why a series has no mean
     const shares = S.quantity === "share" && chosen(series).some(r => r.samples[S.sample]);
     return `sample ${D.texts[S.sample].id} is not kept token by token${shares ? " with its norm-weighted shares" : ""}`;
   }
-  return "no token is of this kind";
+  return "no token is of these kinds";
 }
 function omittedText() { // the series that a view of all series cannot show, and the reason
   const without = seriesOn().filter(series => !mean(series))
@@ -65,7 +65,7 @@ function drawMessage(pen, out, message) { // instead of a view
 // Rows of the export
 
 const provenanceOf = (series, m) => ({target: series.target, sample: S.sample < 0 ? "all" : D.texts[S.sample].id,
-  samples: S.sample < 0 ? series.n : 1, pool: S.pool, kind: S.kind < 0 ? "every" : D.kinds[S.kind], tokens: m.n,
+  samples: S.sample < 0 ? series.n : 1, pool: S.pool, kind: kindsText(), tokens: m.n,
   seeds: m.records.map(r => r.seed ?? "").join(" "), checkpoints: m.records.map(r => r.checkpoint).join(" ")});
 const orNull = v => Number.isNaN(v) ? null : v;
 function rowOf(series, m, l, c) {
