@@ -250,6 +250,11 @@ def test_no_figure_reaches_outside_or_holds_a_script(name):
 
 
 @pytest.mark.parametrize("name", FIGURES)
+def test_no_label_is_in_tex(name):
+    assert not [text for text in texts(rendered(name)[0]) if "\\math" in text]
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_no_label_is_cut_off(name):
     figure, _ = rendered(name)
     figure.draw_without_rendering()

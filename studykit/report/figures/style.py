@@ -180,6 +180,16 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
 
 
+def logarithmic(axes: Axes) -> None:
+    """Makes the scale of y logarithmic, with plain numbers as its labels.
+
+    Matplotlib's own labels are powers in TeX, which stay unread here, since a dollar sign is a dollar sign.
+    """
+    axes.set_yscale("log")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+
+
 def colour_bar(figure: Figure, scale: ScalarMappable, axes: Axes | Iterable[Axes], **options) -> Colorbar:
     """Adds a colour bar of 60 steps, as vectors: matplotlib would make a bitmap of its 256."""
     norm: Any = scale.norm

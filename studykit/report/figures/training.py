@@ -15,6 +15,7 @@ from studykit.report.figures.style import (
     category_style,
     colour_bar,
     legend_above,
+    logarithmic,
     new_figure,
     styled,
 )
@@ -177,7 +178,8 @@ def stability_curves(logs: Log, *, title: str = "") -> tuple[Figure, str, str]:
         if looks:
             axes[1, 0].plot(*zip(*looks, strict=True), **COMPLETION)
     _draw_borders(axes[:, 0], logs)
-    axes[0, 0].set(ylabel="gradient norm", yscale="log", title=title)
+    axes[0, 0].set(ylabel="gradient norm", title=title)
+    logarithmic(axes[0, 0])
     axes[-1, 0].set(xlabel="optimizer step")
     for panel in axes[:, 0]:
         panel.grid(axis="y")
@@ -235,9 +237,7 @@ def loss_curves(
     below.legend(loc="best")
     values = [end for pair in ends.values() for end in pair]
     if completion and min(values) > 0:  # one scale would press the smaller of the two to the floor
-        below.set_yscale("log")
-        for formatter in (below.yaxis.set_major_formatter, below.yaxis.set_minor_formatter):
-            formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+        logarithmic(below)
     axes[0, 0].set_title(title)
     kept = [f"{phase} step {best[phase]}".strip() for phase in logs if best and phase in best]
     spans = "; ".join(f"{labels[key]} from {first:.3f} to {last:.3f}" for key, (first, last) in ends.items())
