@@ -131,11 +131,11 @@ def hypotheses(results: ComparisonResults, target: str) -> list[str]:
 
 
 def answer(results: ComparisonResults, target: str) -> list[str]:
-    """Returns the answer to the study's question in three plain sentences at most.
+    """Returns the answer to the study's question in four plain sentences at most.
 
     The first says what became of the hypothesis, by each metric that judges, and what these seeds show if that is
     unknown. The others are the difference between fusing and one adapter, and what the target's own adapter or phase 2
-    changed, if the rows decide it.
+    changed, if the rows decide it. The last names the two methods with the best main score.
     """
     judged: dict[str, list[str]] = {}  # the metrics by what they say of the hypothesis
     for comparison in results.judged_by:
@@ -153,7 +153,27 @@ def answer(results: ComparisonResults, target: str) -> list[str]:
             c for question in (questions.OWN, questions.PHASE_2) for c in by_question(comparison).get(question, [])
         ]
         lines += [plain(comparison, contrast) for contrast in later if contrast.verdict.is_decided]
-    return lines[:3]
+    return [*lines[:3], *_best(main)]
+
+
+def _best(comparison: MetricComparison) -> list[str]:
+    """A sentence with the two best scores; [] where fewer methods were compared."""
+    rows = _by_score(comparison)[:2]
+    if len(rows) < 2:
+        return []
+    first, second = (row.method for row in rows)
+    between = comparison.contrast(first, second) or comparison.contrast(second, first)
+    sure = between is not None and between.verdict.is_decided and between.verdict.seeds_confirm
+    unit = " %" if comparison.unit == "%" else ""
+    named = ", then ".join(f"{row.method} {format_score(row.mean, comparison.metric)}{unit}" for row in rows)
+    extreme = "Lowest" if less_is_better(comparison.metric) else "Highest"
+    return [f"{extreme} {comparison.label}: {named}{'' if sure else '; other seeds could change this order'}."]
+
+
+def _by_score(comparison: MetricComparison) -> list[MethodSummary]:
+    """The finished methods, the best first."""
+    rows = [row for row in comparison.summaries if row.final]
+    return sorted(rows, key=lambda row: row.mean, reverse=not less_is_better(comparison.metric))
 
 
 def _seen_here(comparison: MetricComparison) -> str:
@@ -170,9 +190,7 @@ def _seen_here(comparison: MetricComparison) -> str:
 def ranking(comparison: MetricComparison) -> str:
     """Returns the means of all methods, the best first; the sentence says nothing about certainty."""
     metric = comparison.metric
-    rows = [row for row in comparison.summaries if row.final]
-    rows.sort(key=lambda row: row.mean, reverse=not less_is_better(metric))
-    means = ", ".join(f"{row.method} {format_score(row.mean, metric)}" for row in rows)
+    means = ", ".join(f"{row.method} {format_score(row.mean, metric)}" for row in _by_score(comparison))
     return f"{comparison.label} ({comparison.unit}), the best first: {means}."
 
 

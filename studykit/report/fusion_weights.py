@@ -142,13 +142,19 @@ def answer(summary: AttentionSummary, worth: Worth | None) -> list[str]:
     seeds = int((last.argmax(1) == first).sum())
     other = own[0] if own and first not in own else second
     beside = f" {names[other]} gets {mean[other]:.0%}." if other is not None else ""
-    alone = "" if len(last) == 1 else f", the most in {seeds} of {len(last)} seeds"
-    sentences = [
-        f"**{summary.method} attends most to {names[first]}: {mean[first]:.0%} of the weight**{alone}.{beside}"
-    ]
+    share = f"{mean[first]:.0%}"
+    if 2 * seeds > len(last):
+        alone = "" if len(last) == 1 else f", the most in {seeds} of {len(last)} seeds"
+        most = f"**{summary.method} attends most to {names[first]}: {share} of the weight**{alone}."
+    else:
+        few = f"only {seeds} of {len(last)} seeds" if seeds else "no single seed"
+        most = f"**On average {summary.method} gives {names[first]} most weight ({share})**, but {few} does."
+    sentences = [f"{most}{beside}"]
     followed = own[0] if own else first
     start, *later = summary.unmasked
-    names_of = {start: "before training"} | {state: f"after {state.replace(', restored', '')}" for state in later}
+    names_of = {start: "before training"} | {
+        state: f"after {state.replace(', restored', ' (hidden there, then restored)')}" for state in later
+    }
     if len(later) == 1:
         names_of[later[0]] = "after training"
     path = [
@@ -169,12 +175,26 @@ def _muting_sentence(worth: Worth, summary: AttentionSummary, heaviest: str) -> 
     most = max(worth.finished, key=lambda row: row.value)
     if most.value <= 0:
         return "Muting a single member does not raise the loss: this fusion can do without any one of them."
-    rows = f" ({most.interval.low:+.3f} to {most.interval.high:+.3f} over test rows)" if most.interval else ""
-    text = f"Muting {_adapter(summary, most.member)} costs most: {most.value:+.3f} nats per token{rows}"
+    unsure = most.seed_interval is not None and most.seed_interval.low <= 0
+    name = _adapter(summary, most.member)
+    text = (
+        f"Muting {name} costs most"
+        if not unsure
+        else f"Other seeds could need another member most: muting {name} costs"
+    )
+    text += f"{':' * (not unsure)} {most.value:+.3f} nats per token{_bounds(most, unsure)}"
     weight = next(row for row in worth.finished if row.member == heaviest)
     if most.member == heaviest:
         return f"{text}."
-    return f"{text}; muting {_adapter(summary, heaviest)}, which gets most weight, costs {weight.value:+.3f}."
+    costs = f"{weight.value:+.3f}{_bounds(weight, unsure)}"
+    return f"{text}; muting {_adapter(summary, heaviest)}, which gets most weight, costs {costs}."
+
+
+def _bounds(row: MemberWorth, over_seeds: bool) -> str:
+    """The interval of a member's worth over the seeds or the test rows in brackets; "" where there is none."""
+    bounds = row.seed_interval if over_seeds else row.interval
+    over = "seeds" if over_seeds else "test rows"
+    return f" ({bounds.low:+.3f} to {bounds.high:+.3f} over {over})" if bounds else ""
 
 
 def worth_table(rows: Sequence[MemberWorth]) -> list[dict[str, str]]:

@@ -95,7 +95,6 @@ def read_findings(run: Run, target: str) -> Findings | None:
     main, loss = results.main_comparison, results.loss_comparison
     answer = conclusions.answer(results, target)
     looks = figures.method_looks(row.method for row in main.summaries if row.final)
-    options = {"looks": looks, "message": answer[0].replace("**", "") if answer else ""}
     further = [figures.own_weight_slopes(results.attention, target, looks=looks)] if results.attention else []
     if summaries := attention_summaries(run.params.get("attention")):
         further.append(figures.change_panels(fusion_weights.changes(summaries), **fusion_weights.about(summaries)))
@@ -104,7 +103,7 @@ def read_findings(run: Run, target: str) -> Findings | None:
     return Findings(
         answer=answer,
         left_out=conclusions.left_out(results, target),
-        forest=Markup(figures.figure_html(figures.forest(main, **options))),
+        forest=Markup(figures.figure_html(figures.forest(main, looks=looks))),
         further=[Markup(figures.figure_html(figure)) for figure in further],
         by_loss=Markup(figures.figure_html(figures.forest(loss, looks=looks))) if loss else None,
         questions=question_lines(results),

@@ -7,11 +7,13 @@ study would have detected: between these trainings, and between trainings with o
 from __future__ import annotations
 
 import math
+import re
 
 from studykit.evaluation.metrics.properties import decimals, format_score, is_rate
 from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, Verdict
 from studykit.evaluation.student import StandardError, detectable
 from studykit.runs.text import plural
+from studykit.study.methods import titled
 
 # Points of a text score. A smaller lead did not show which of two models people prefer, at 95 % confidence, on CoNaLa;
 # on HearthStone 2 points were enough (Evtikhiev et al. 2023, "Out of the BLEU").
@@ -183,23 +185,31 @@ def brief(comparison: MetricComparison, contrast: Contrast) -> str:
 
 def plain(comparison: MetricComparison, contrast: Contrast) -> str:
     """Returns the verdict of one difference as a sentence with one number."""
-    found, a, b = contrast.verdict, contrast.method, contrast.against
-    value = f"{signed(contrast.value, comparison.metric)} {difference_unit(comparison)}"
+    found, value = contrast.verdict, contrast.value
+    a, b = _in_sentence(contrast.method), _in_sentence(contrast.against)
+    if found.is_decided and found.direction == "worse":  # the better one is named first
+        a, b, value = b, a, -value
+    value = f"{signed(value, comparison.metric)} {difference_unit(comparison)}"
     judged = f"judged by {metric_in_sentence(comparison)} ({value})"
     if found.is_decided:
         limit = "" if found.seeds_confirm else ", but other seeds could reverse this"
-        return f"{a} is {found.direction} than {b}, {judged}{limit}."
+        return f"{a} is better than {b}, {judged}{limit}."
     if found.equivalent_within:
         return f"{a} and {b} are equivalent within {size(found.equivalent_within, comparison)}, {judged}."
     return f"We cannot tell whether {a} or {b} is better, {judged}."
 
 
+def _in_sentence(label: str) -> str:
+    """A method's word; one with a sign, such as adapterfusion~lua, stands behind its title."""
+    return titled(label) if re.search("[~@^]", label) else label
+
+
 def verdict_sign(verdict: Verdict) -> str:
-    """Returns a verdict in a word with a sign; "here" means on these seeds only, and its sign is hollow."""
+    """Returns a verdict in words with a sign, which is hollow for one on these seeds only."""
     if not verdict.is_decided:
         return "\u2261 equivalent" if verdict.equivalent_within else "\u25cb undecided"
     signs = {"better": "\u25b2\u25b3", "worse": "\u25bc\u25bd"}[verdict.direction]
-    return f"{signs[not verdict.seeds_confirm]} {verdict.direction}{'' if verdict.seeds_confirm else ' here'}"
+    return f"{signs[not verdict.seeds_confirm]} {verdict.direction}{'' if verdict.seeds_confirm else ', these seeds'}"
 
 
 def verdict_meanings(comparison: MetricComparison) -> str:

@@ -114,6 +114,17 @@ def test_every_difference_is_told_once_under_its_question():
     assert "**bottleneck is better than base**" in sentences[0]
 
 
+def test_of_two_methods_the_better_one_is_named_first():
+    result = compared({"adapterfusion": method(0.3), "adapterfusion~lua": method(0.6)})
+    (contrast,) = result.contrasts
+    reverse = verdicts.plain(result, contrast.model_copy(update={
+        "method": contrast.against, "against": contrast.method, "value": -contrast.value,
+        "verdict": contrast.verdict.model_copy(update={"direction": "worse"})}))  # fmt: skip
+    assert verdicts.plain(result, contrast) == reverse
+    assert reverse.startswith("AdapterFusion, without Lua (adapterfusion~lua) is better than adapterfusion, judged by")
+    assert "(+30.0 " in reverse
+
+
 def test_parts_of_a_score_stand_beside_it():
     parts = {"ngram_match": 10.0, "syntax_match": 30.0, "dataflow_match": None}
     study = {

@@ -89,11 +89,16 @@ def test_the_answer_names_the_heaviest_member_its_way_through_the_phases_and_wha
     )
     assert way == (
         f"The weight of Lua's own adapter went from {mean['initialisation'][2]:.0%} before training, to "
-        f"{mean['phase 1, restored'][2]:.0%} after phase 1, to {mean['phase 2'][2]:.0%} after phase 2."
+        f"{mean['phase 1, restored'][2]:.0%} after phase 1 (hidden there, then restored), to {mean['phase 2'][2]:.0%} after phase 2."
     )
     assert muting == (
         "Muting Python costs most: +0.200 nats per token (+0.100 to +0.300 over test rows); muting Lua's own adapter, "
-        "which gets most weight, costs +0.010."
+        "which gets most weight, costs +0.010 (-0.100 to +0.100 over test rows)."
+    )
+    spread = [one.model_copy(update={"seed_interval": Interval(low=-0.5, high=0.9)}) for one in worth.members]
+    assert fusion_weights.answer(summary, worth.model_copy(update={"members": spread}))[2] == (
+        "Other seeds could need another member most: muting Python costs +0.200 nats per token (-0.500 to +0.900 over "
+        "seeds); muting Lua's own adapter, which gets most weight, costs +0.010 (-0.500 to +0.900 over seeds)."
     )
     assert fusion_weights.answer(summary, None) == [attends, way], "nothing is said of what was not measured"
     none = worth.model_copy(update={"members": [row("python", -0.1, 0.3, -0.2, 0.0), row("lua", 0.0, 0.4, 0.0, 0.0)]})
@@ -101,6 +106,18 @@ def test_the_answer_names_the_heaviest_member_its_way_through_the_phases_and_wha
     sources = replace(summary, members=["python", "ruby", "go"])
     attends, way = fusion_weights.answer(sources, None)
     assert "attends most to Go" in attends and way.startswith("The weight of Go went from"), "no own adapter, no claim"
+
+
+def test_a_member_that_leads_on_average_alone_is_said_so():
+    summary = made_summary(seeds=3)
+    weights = np.full(summary.last.weights.shape, 0.0)
+    weights[0, :, 2], weights[1, :, 0], weights[2, :, 1] = 1.0, 0.6, 0.6
+    weights[1, :, 2] = weights[2, :, 2] = 0.4
+    last = replace(summary.last, weights=weights)
+    changed = replace(summary, phases={**summary.phases, "phase 2": last})
+    assert fusion_weights.answer(changed, None)[0].startswith(
+        "**On average advfusion_exclude gives Lua's own adapter most weight (60%)**, but only 1 of 3 seeds does."
+    )
 
 
 def test_the_sentences_on_worth_name_who_is_needed_who_harms_and_what_attention_tells():

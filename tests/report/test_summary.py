@@ -58,6 +58,7 @@ def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
     assert found.answer == [
         "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1 and by the completion loss.",
         "adapterfusion is better than bottleneck, judged by pass@1 (+20.0 points).",
+        "Highest pass@1: advfusion_zero 70.0 %, then adapterfusion 40.0 %.",
     ]
     advfusion = next(line for line in found.questions if line.question.startswith("Does AdvFusion beat"))
     assert [(chip.metric, chip.verdict, chip.kind) for chip in advfusion.chips] == [
@@ -74,7 +75,7 @@ def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
     assert found.limits[0].startswith(
         "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1: advfusion_zero against"
     )
-    assert "AdvFusion beats AdapterFusion" in found.forest and found.by_loss and not found.further
+    assert "Right is better; the dotted line is adapterfusion" in found.forest and found.by_loss and not found.further
 
 
 def test_texts_are_escaped_and_bold_is_kept(run, tmp_path):

@@ -22,8 +22,8 @@ from studykit.report.verdicts import p_text, signed, signed_interval, verdict_si
 from studykit.runs.text import plural
 
 FAR = 0.75  # a base that lies further from the rest than this share of their range is drawn at the edge
-EDGE = 0.73  # where the axes end, in widths of the figure
-COLUMNS = {"difference": 0.745, "p": 0.835, "verdict": 0.895}  # x of the columns at the right, in widths of the figure
+EDGE = 0.69  # where the axes end, in widths of the figure
+COLUMNS = {"difference": 0.7, "p": 0.785, "verdict": 0.84}  # x of the columns at the right, in widths of the figure
 
 
 @styled
@@ -75,10 +75,11 @@ def forest(
         len(rows) < len(compared.summaries)
     )
     caption = (
-        f"{message} {compared.label}, {better} is better; the dotted line is {compared.baseline}. Lines are "
-        f"{compared.confidence:.0%} intervals of the difference from it: thick over test rows, thin over rows and "
-        f"seeds. Ticks are seeds.{phases} p is over rows and seeds, after Holm's correction; "
-        f"“here” is a verdict on these seeds only. {about}."
+        f"{message} {better.capitalize()} is better; the dotted line is {compared.baseline}, from which the "
+        f"differences are taken. Lines are {compared.confidence:.0%} intervals of that difference, drawn around the "
+        "score, and not corrected for many comparisons: thick over test rows, thin over rows and seeds. Ticks are "
+        f"seeds.{phases} p is over rows and seeds, after Holm's correction; “these seeds” is a verdict that others "
+        f"could reverse. {about}."
     )
     return figure, alt, caption.strip()
 

@@ -41,6 +41,9 @@ def weight_and_worth(summary: AttentionSummary, worth: Worth | None, *, message:
     colours = [category_style(y)["color"] for y in rows]
     panel.scatter(states[last], rows, s=60, c=colours, edgecolors="black", linewidths=0.8, zorder=3)
     panel.plot([], [], "o", color="black", markersize=7, label=last)
+    panel.plot([], [], ".", color=GREY, alpha=0.6, markersize=4, label="one seed")
+    if finished:
+        panel.plot([], [], color=GREY, linewidth=2.6, label="95 % over test rows")
     panel.axvline(100 / len(members), color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label="uniform")
     panel.set(xlabel="weight, mean over layers (%)", ylabel="member", ylim=(len(members) - 0.45, -0.55))
     panel.set_xlim(left=0)
