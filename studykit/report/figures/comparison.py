@@ -55,7 +55,7 @@ def scores(
         if row.method == baseline:
             axes.axvline(row.mean, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), names)
-    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=metric, ylabel="method", title=title)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=metric, title=title)
     axes.grid(axis="x")
     values = "; ".join(f"{row.method} {row.mean:.4g} {_interval_text(row.interval, '.4g')}" for row in rows)
     about = f"n = {samples} samples, {plural(seeds, 'seed')}, {confidence:.0%} intervals"
@@ -169,8 +169,7 @@ def member_worth(worths: Mapping[str, Worth], *, looks: Mapping[str, Look] | Non
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set_yticks(range(len(members)), [f"{m} (target)" if m == first.target else m for m in members])
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel="loss without the member \u2212 loss with it (nats per token)", ylabel="member adapter",
-             ylim=(len(members) - 0.5, -0.5))  # fmt: skip
+    axes.set(xlabel="loss without the member \u2212 loss with it (nats per token)", ylim=(len(members) - 0.5, -0.5))
     axes.grid(axis="x")
     legend_above(figure, axes)
     most = {method: max(worth.finished, key=lambda row: row.value) for method, worth in worths.items()}

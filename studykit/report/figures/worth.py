@@ -45,7 +45,7 @@ def weight_and_worth(summary: AttentionSummary, worth: Worth | None, *, message:
     if finished:
         panel.plot([], [], color=GREY, linewidth=2.6, label="95 % over test rows")
     panel.axvline(100 / len(members), color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label="uniform")
-    panel.set(xlabel="weight, mean over layers (%)", ylabel="member", ylim=(len(members) - 0.45, -0.55))
+    panel.set(xlabel="weight, mean over layers (%)", ylim=(len(members) - 0.45, -0.55))
     panel.set_xlim(left=0)
     panel.set_yticks(rows, names)
     if finished:
