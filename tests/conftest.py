@@ -12,13 +12,13 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SLOW = ("browser", "notebooks", "workflow")  # folders whose files take minutes: begun first, or a worker waits for them
+SLOW = ("notebooks", "browser", "workflow")  # folders whose files take minutes: begun first, or a worker waits for them
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts tests that run whole studies before the others, which fill up the time of the worker that ends sooner."""
-    items.sort(key=lambda item: item.path.parent.name not in SLOW)
+    items.sort(key=lambda item: (*SLOW, item.path.parent.name).index(item.path.parent.name))
 
 
 def lacking(what: str) -> None:

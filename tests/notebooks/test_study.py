@@ -1,20 +1,15 @@
-"""Every notebook as users run it: in a batch, alone through papermill, killed and resumed, on a 4-bit checkpoint."""
+"""Every notebook as users run it: in a batch, and alone through papermill."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from studykit.study.parameters import STAGES
-from tests.notebooks.conftest import QUICKSTART, copy_project
 from tests.project import environment, stamps, studykit
 
 pytestmark = pytest.mark.notebooks
@@ -27,11 +22,6 @@ def papermill(home: Path, stage: str, **parameters) -> subprocess.CompletedProce
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3", str(notebook), f"{stage}.ipynb"]
     options = dict(cwd=home / "notebooks", env=environment(home), text=True, capture_output=True, timeout=300)
     return subprocess.run([*command, *chosen], **options)
-
-
-def only(home: Path, pattern: str) -> Path:
-    (found,) = home.glob(pattern)
-    return found
 
 
 def test_the_study_runs_to_its_reports(finished):
@@ -134,117 +124,3 @@ def test_help_is_a_manual(finished):
         said = subprocess.run(command, env=environment(finished), capture_output=True, text=True, check=True).stdout
         missing = [name for name in model.model_fields if f"{name}:" not in said]
         assert not missing, (stage, missing)
-
-
-LONG = """
-study: quickstart
-task: generation
-members: [python]
-target: lua
-methods: [bottleneck]
-seeds: [0]
-base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
-data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
-adapter: {steps: 240, target_steps: 240, eval_every: 10, batch_size: 4}
-evaluate: {sources: [], max_new_tokens: 8}
-"""
-
-
-def adapters(home: Path) -> dict[str, dict]:
-    files = sorted(home.glob("runs/adapter/*/adapter/*/adapter_model.safetensors"))
-    return {file.parts[-4].rpartition("-")[0]: load_file(file) for file in files}
-
-
-def test_killed_mid_training_the_same_command_ends_with_the_same_weights_and_scores(tmp_path):
-    straight, killed = copy_project(tmp_path / "straight", LONG), copy_project(tmp_path / "killed", LONG)
-    done = studykit(straight, "run", "params/quickstart.yaml", "--cores", "2")
-    assert done.returncode == 0, done.stdout[-3000:]
-
-    command = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2", wait=False)
-    until = time.monotonic() + 200
-    while not list(killed.glob("runs/.staging/adapter/*/checkpoints/checkpoint-2*/trainer_state.json")):
-        assert time.monotonic() < until and command.poll() is None, "no adapter came to its checkpoint"
-        time.sleep(0.02)
-    os.killpg(command.pid, signal.SIGKILL)
-    command.wait()
-    before = stamps(killed)
-    assert {name.split("/")[0] for name in before} == {"base_model", "data"}, "killed while adapters train"
-
-    done = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2")
-    assert done.returncode == 0, done.stdout[-3000:]
-    after = stamps(killed)
-    assert {name: after[name] for name in before} == before, "finished notebooks are not made again"
-    logs = "".join(path.read_text() for path in killed.glob("runs/adapter/*/notebook.ipynb"))
-    assert "Resuming from step" in logs
-    ours, theirs = adapters(killed), adapters(straight)
-    assert ours.keys() == theirs.keys() and ours
-    for name, tensors in ours.items():
-        assert all(tensor.equal(theirs[name][key]) for key, tensor in tensors.items()), name
-    scores = [json.loads(only(home, "runs/compare/*/compare.json").read_text()) for home in (killed, straight)]
-    assert scores[0]["metrics"] == scores[1]["metrics"]
-
-
-def test_a_checkpoint_in_four_bits_on_real_rows_takes_the_same_path(tmp_path):
-    """What a user with a GPU changes in params/nichetrans_ruby.yaml: `base` and `quantization`. Here on the CPU."""
-    from studykit.training.pretraining import train_tokenizer
-    from tests.tuners.models import tiny
-
-    code = {"Python": "def double(x):\n    return 2 * x\n", "Ruby": "def double(x)\n  2 * x\nend\n"}
-    code["Go"] = "func double(x int) int {\n\treturn 2 * x\n}\n"
-    home = copy_project(tmp_path, "")
-    (home / "rows").mkdir()
-    for split in ("train", "valid", "test"):
-        pairs = [(a, b) for a in code for b in code if a != b]
-        lines = [json.dumps({"id": i, "name": f"{split}{i}", a: code[a], b: code[b]}) for i, (a, b) in enumerate(pairs)]
-        (home / "rows" / f"niche_{split}.json").write_text("\n".join(lines))
-    tokenizer = train_tokenizer(list(code.values()), 300)
-    model = tiny("Qwen2", vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, max_position_embeddings=512)
-    model.save_pretrained(home / "checkpoint")
-    tokenizer.save_pretrained(home / "checkpoint")
-    (home / "params/quickstart.yaml").write_text(
-        QUICKSTART.replace("task: generation", "task: translation\nbase: ./checkpoint\nquantization: nf4")
-        .replace("target: lua", "target: ruby")
-        .replace("lora, adapterfusion, advfusion_zero, advfusion_exclude", "advfusion_zero")
-        .replace("data: {", "data: {path: rows, max_prompt_tokens: 200, max_target_tokens: 64, ")
-    )
-    done = studykit(home, "run", "params/quickstart.yaml", "--cores", "2")
-    assert done.returncode == 0, done.stdout[-4000:]
-    base = json.loads(only(home, "runs/base_model/*/base.json").read_text())
-    assert base["quantization"] == "nf4"
-    manifest = json.loads(only(home, "runs/fusion/*/manifest.json").read_text())
-    assert manifest["params"]["learning_rate"] == 1e-5, "the published rate, on a pretrained base"
-    fused = load_file(only(home, "runs/fusion/*/phase2/fusion/adapter_model.safetensors"))
-    assert {str(tensor.dtype) for tensor in fused.values()} == {"torch.float32"}
-
-
-KIN = """
-study: quickstart
-task: generation
-members: [amber, birch, cedar]
-target: dune
-methods: [transfer, advfusion_exclude]
-seeds: [0]
-vary: {data.seed: [3]}
-gather: {similarity: [known, position, tokens, tokenizer, programs, syntax, outputs]}
-base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
-data: {kinship: [1, 0.5, 0], source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
-adapter: {steps: 6, target_steps: 4, eval_every: 6, batch_size: 4}
-fusion: {steps: 4, eval_every: 2, batch_size: 4, learning_rate: 0.1, keep: last}
-evaluate: {sources: [], max_new_tokens: 8, batch_check: 0}
-fusion_attention: {samples: 4}
-compare: {resamples: 2000}
-"""
-
-
-def test_a_family_of_made_languages_is_ranked_by_its_known_kinship(tmp_path):
-    home = copy_project(tmp_path, KIN)
-    done = studykit(home, "run", "params/quickstart.yaml")
-    assert done.returncode == 0, done.stdout[-2000:]
-    found = json.loads(only(home, "runs/gather/*/kinship.json").read_text())
-    assert found["missing"] == ["syntax"], "made languages have no grammar"
-    ranked = {(one["measure"], one["outcome"]): one for one in found["ranked"]}
-    outcomes = {"weight", "norm-weighted share", "worth"}
-    assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 6 * 6
-    position = ranked["position", "weight, advfusion_exclude"]
-    assert list(position["by_study"].values()) == [position["mean"]]
-    assert "Does attention find what is alike?" in only(home, "reports/quickstart/07_gather-*.html").read_text()
