@@ -23,7 +23,6 @@ from studykit.errors import UserError, printable
 from studykit.report import pages
 from studykit.runs import files
 from studykit.runs import status as runs_status
-from studykit.study import questions
 from studykit.study.family import StudyPlan, load_plan
 from studykit.study.fields import Task
 from studykit.study.tiny_values import warnings
@@ -247,10 +246,9 @@ def power(study: str, run: str | None, difference: float | None) -> None:
 
     planned = _load(study, check_paths=False)
     contents, compare = planned.study, next(run for run in planned.runs if run.stage == "compare")
-    pairs = compare.params["contrasts"] or questions.method_pairs(contents.methods, contents.baseline, contents.target)
     seeds, confidence = len(contents.seeds), compare.params["confidence"]
     place = names.find_run(run, ["compare"]) if run else compare.dir
-    print(power.report(place, pairs, seeds, confidence, difference))
+    print(power.report(place, contents.compared, seeds, confidence, difference))
 
 
 @_command("rate quickstart --pairs 60")

@@ -32,7 +32,7 @@ def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | Non
         elif p.covariate == "target_rows":
             value = finished_run(p.data[study]).manifest.headline.get(f"{languages[study]} train rows")
         else:
-            value = p.levels.get(p.covariate, {}).get(study)
+            value = _number(p.levels.get(p.covariate, {}).get(study))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(
                 f"gather.covariate is {show(p.covariate)}, which is no number in the study {show(study)}; it may be "
@@ -45,3 +45,11 @@ def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | Non
             )
         found[study] = math.log10(value) if p.logarithm else float(value)
     return found
+
+
+def _number(level: Level) -> Level:
+    """A level that is named by a number, as in a tuned family, as that number."""
+    try:
+        return float(level) if isinstance(level, str) else level
+    except ValueError:
+        return level

@@ -41,19 +41,18 @@ class MethodTrials:
 
     @property
     def lead(self) -> Estimate | None:
-        """Returns by how much the next best trial's loss is larger, with an interval of 95 % over seeds.
+        """Returns by how much the loss of the closest other trial is larger, with an interval of 95 % over seeds.
 
-        The trials of a seed share it, so their difference is taken seed by seed. One seed has no interval (NaN); a
-        single trial has no next best.
+        Trials are compared seed by seed; the closest is the one whose interval reaches lowest. The best one was chosen
+        for its loss, so the interval is too sure of itself. One seed has no interval (NaN), a single trial no other.
         """
-        others = [number for number in range(len(self.means)) if number != self.best]
-        if not others:
-            return None
-        following = min(others, key=self.means.__getitem__)
-        differences = [y - x for x, y in zip(self.losses[self.best], self.losses[following], strict=True)]
-        width = half_width([over_seeds(differences)], 0.05) if len(differences) > 1 else math.nan
-        value = fmean(differences)
-        return Estimate(value, value - width, value + width, 0.95, "Student's t over seeds", len(differences))
+        best, leads = self.losses[self.best], []
+        for of_seeds in self.losses[: self.best] + self.losses[self.best + 1 :]:
+            differences = [y - x for x, y in zip(best, of_seeds, strict=True)]
+            width = half_width([over_seeds(differences)], 0.05) if len(differences) > 1 else math.nan
+            value, how = fmean(differences), "Student's t over seeds"
+            leads.append(Estimate(value, value - width, value + width, 0.95, how, len(differences)))
+        return min(leads, key=lambda lead: lead.low if lead.n > 1 else lead.value, default=None)
 
 
 def read_trials(
@@ -107,7 +106,7 @@ def describe(values: Mapping[str, Any]) -> str:
 
 
 def describe_lead(one: MethodTrials) -> str:
-    """Returns as text by how much the next best trial's loss is larger, with its interval where there is one."""
+    """Returns as text by how much the loss of the closest other trial is larger, with its interval if there is one."""
     lead = one.lead
     if lead is None:
         return "–"
@@ -118,11 +117,14 @@ def remarks(trials: Sequence[MethodTrials]) -> list[str]:
     """Returns a sentence for each doubt: best values not told from the next, not used, or the end of a range."""
     sentences = []
     leads = {one.method: lead for one in trials if (lead := one.lead)}
-    if unsure := [method for method, lead in leads.items() if not lead.low > 0]:
+    unsure = [method for method, lead in leads.items() if lead.n > 1 and lead.low <= 0]
+    if unsure:
         sentences.append(
-            f"Over these seeds the best values are not told from the next best for {', '.join(unsure)}: "
-            "other seeds may choose others."
+            f"These seeds do not tell the best values from all others for {', '.join(unsure)}: other seeds may choose "
+            "others."
         )
+    if any(lead.n == 1 for lead in leads.values()):
+        sentences.append("The trials have one seed, so nothing says whether other seeds would choose alike.")
     for one in trials:
         best = one.values[one.best]
         if one.used not in (None, best):

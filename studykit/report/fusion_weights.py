@@ -16,9 +16,11 @@ from studykit.attention.summary import AttentionSummary
 from studykit.evaluation.muted_scores import MutedScores
 from studykit.evaluation.results import Interval, OwnAttention
 from studykit.evaluation.statistics import student_t
+from studykit.evaluation.student import half_width, over_seeds
 from studykit.evaluation.worth import MemberWorth, Worth, WorthCorrelation
 from studykit.report.verdicts import unbreakable
 from studykit.runs.text import plural
+from studykit.study import methods
 from studykit.study.languages import display_name
 from studykit.study.methods import BEFORE_TRAINING
 
@@ -147,14 +149,14 @@ def answer(summary: AttentionSummary, worth: Worth | None) -> list[str]:
         alone = "" if len(last) == 1 else f", the most in {seeds} of {len(last)} seeds"
         most = f"**{summary.method} attends most to {names[first]}: {share} of the weight**{alone}."
     else:
-        few = f"only {seeds} of {len(last)} seeds" if seeds else "no single seed"
-        most = f"**On average {summary.method} gives {names[first]} most weight ({share})**, but {few} does."
+        few = f"only {seeds} of {len(last)} seeds {'do' if seeds > 1 else 'does'}" if seeds else "no single seed does"
+        most = f"**On average {summary.method} gives {names[first]} most weight ({share})**, but {few}."
     sentences = [f"{most}{beside}"]
     followed = own[0] if own else first
     start, *later = summary.unmasked
-    names_of = {start: "before training"} | {
-        state: f"after {state.replace(', restored', ' (hidden there, then restored)')}" for state in later
-    }
+    hidden = methods.parse(summary.method).masked_member or summary.target
+    restored = " (hidden there, then restored)" if summary.members[followed] == hidden else ""
+    names_of = {start: "before training"} | {state: f"after {state.replace(', restored', restored)}" for state in later}
     if len(later) == 1:
         names_of[later[0]] = "after training"
     path = [
@@ -175,7 +177,7 @@ def _muting_sentence(worth: Worth, summary: AttentionSummary, heaviest: str) -> 
     most = max(worth.finished, key=lambda row: row.value)
     if most.value <= 0:
         return "Muting a single member does not raise the loss: this fusion can do without any one of them."
-    unsure = most.seed_interval is not None and most.seed_interval.low <= 0
+    unsure = not all(_costs_more(most, row) for row in worth.finished if row is not most)
     name = _adapter(summary, most.member)
     text = (
         f"Muting {name} costs most"
@@ -188,6 +190,14 @@ def _muting_sentence(worth: Worth, summary: AttentionSummary, heaviest: str) -> 
         return f"{text}."
     costs = f"{weight.value:+.3f}{_bounds(weight, unsure)}"
     return f"{text}; muting {_adapter(summary, heaviest)}, which gets most weight, costs {costs}."
+
+
+def _costs_more(one: MemberWorth, other: MemberWorth) -> bool:
+    """Whether muting one member costs more than muting another with other seeds, too; one seed cannot deny it."""
+    differences = [x - y for x, y in zip(one.by_seed, other.by_seed, strict=True)]
+    if len(differences) < 2:
+        return True
+    return sum(differences) / len(differences) > half_width([over_seeds(differences)], 0.05)
 
 
 def _bounds(row: MemberWorth, over_seeds: bool) -> str:

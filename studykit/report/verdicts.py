@@ -185,11 +185,11 @@ def brief(comparison: MetricComparison, contrast: Contrast) -> str:
 
 def plain(comparison: MetricComparison, contrast: Contrast) -> str:
     """Returns the verdict of one difference as a sentence with one number."""
-    found, value = contrast.verdict, contrast.value
+    found, difference = contrast.verdict, contrast.value
     a, b = _in_sentence(contrast.method), _in_sentence(contrast.against)
     if found.is_decided and found.direction == "worse":  # the better one is named first
-        a, b, value = b, a, -value
-    value = f"{signed(value, comparison.metric)} {difference_unit(comparison)}"
+        a, b, difference = b, a, -difference
+    value = f"{signed(difference, comparison.metric)} {difference_unit(comparison)}"
     judged = f"judged by {metric_in_sentence(comparison)} ({value})"
     if found.is_decided:
         limit = "" if found.seeds_confirm else ", but other seeds could reverse this"

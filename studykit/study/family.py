@@ -183,7 +183,18 @@ def _gathering(
         for name in pair:
             if lacking := [member.label for member in members if name not in member.study.methods]:
                 raise UserError(f"{file}: gather.contrasts names {show(name)}, which {lacking[0]} does not run.")
+        for member in members:
+            if not _compares(member.study, *pair):
+                raise UserError(
+                    f"{file}: gather.contrasts names {show(pair)}, which {member.label} does not compare; add the pair "
+                    "to compare.contrasts, or make one of the two the compare.baseline."
+                )
     return plan.named("gather", values, by_dir)
+
+
+def _compares(study: Study, a: str, b: str) -> bool:
+    """Whether the comparison of a study holds the difference between two methods, in either direction."""
+    return any({a, b} == set(pair) for pair in study.compared)
 
 
 def _level(member: Member, factor: str, file: str) -> Level:

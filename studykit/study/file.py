@@ -180,6 +180,12 @@ class Study(Section):
         return self.compare.baseline or ("adapterfusion" if "adapterfusion" in self.methods else self.methods[0])
 
     @property
+    def compared(self) -> list[questions.Pair]:
+        """Returns the pairs of methods, or of phases of them, whose differences are tested."""
+        pairs = self.compare.contrasts or questions.method_pairs(self.methods, self.baseline, self.target)
+        return [(a, b) for a, b in pairs]
+
+    @property
     def evaluated_sources(self) -> list[str]:
         """Returns the members besides the target whose adapters are evaluated too, each on its own rows."""
         return [x for x in self.members if self.evaluate.sources is None or x in self.evaluate.sources]
@@ -269,8 +275,7 @@ class Study(Section):
             if foreign := [name for name in compared if name not in labels]:
                 raise ValueError(f"compare.{key} names {show(foreign[0])}; it may name {', '.join(labels)}")
         check("compare", self.compare.model_dump(), place="compare")
-        made = self.compare.contrasts or questions.method_pairs(self.methods, self.baseline, self.target)
-        tests = len(made) + len(self.compare.interactions)
+        tests = len(self.compared) + len(self.compare.interactions)
         if problem := questions.too_few_resamples(self.compare.resamples, tests, self.compare.confidence):
             raise ValueError(problem)
         if not (self.base == "scratch" or is_local(self.base) or HUB_ID.fullmatch(self.base)):

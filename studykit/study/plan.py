@@ -161,7 +161,8 @@ class StudyRuns:
         if method.training == "long":
             return self.adapters(target, kind, steps=of_members + 2 * study.fusion.steps, patience=0)
         if method.training == "pooled":
-            return self.adapters(target, kind, starts=[self.adapters(target, kind, rows="pooled", steps=of_members)])
+            of_all = {"rows": "pooled", "steps": of_members, "learning_rate": own["learning_rate"]}
+            return self.adapters(target, kind, starts=[self.adapters(target, kind, **of_all)])
         if method.training in ("transfer", "transfer_tuned"):
             sources = [self.adapters(member, kind) for member in study.members]
             untrained: dict[str, Any] = {"steps": 0} if method.training == "transfer" else {}
@@ -294,5 +295,8 @@ def settings(study: Study, stage: str, word: str) -> dict[str, Any]:
     by_method = values.pop("by_method", {})
     for begin in sorted(by_method, key=len):
         if word == begin or re.match(re.escape(begin) + "[-_~@^]", word):
-            values |= by_method[begin]
+            own = by_method[begin]
+            if "learning_rate" in own and "target_learning_rate" in values:  # the rate of a method is also its target's
+                values["target_learning_rate"] = None
+            values |= own
     return values

@@ -28,7 +28,8 @@ from studykit.workflow import run as workflow_run
 class _Tuned:
     """A study that is tuned: one of a family at one level, or the only one."""
 
-    level: str | None  # None: the file is one study
+    number: int  # among the family's levels
+    level: str  # its name; "" where the file is one study
     study: Study
     trials: dict[str, list[list[str]]]  # runs by method, trial and seed
 
@@ -86,11 +87,11 @@ def _studies(planned: StudyPlan) -> Iterator[_Tuned]:
     """The studies of a file with their trials."""
     compares = {run.dir: run for run in planned.runs if run.stage == "compare"}
     if not planned.family:
-        yield _Tuned(None, planned.study, planned.result.params["trials"] or {})
-    for member in planned.members:
+        yield _Tuned(0, "", planned.study, planned.result.params["trials"] or {})
+    for number, member in enumerate(planned.members):
         compare = compares[planned.result.params["compares"][member.label]]
         (level,) = member.levels.values()
-        yield _Tuned(str(level), member.study, compare.params["trials"] or {})
+        yield _Tuned(number, str(level), member.study, compare.params["trials"] or {})
 
 
 def _with_needs(planned: StudyPlan, directories: list[str]) -> list[Run]:
@@ -102,11 +103,12 @@ def _with_needs(planned: StudyPlan, directories: list[str]) -> list[Run]:
 
 
 def _take_best(raw: dict[str, Any], tuned: _Tuned, section: str, trials: dict[str, list[list[str]]]) -> list[str]:
-    """Write the best values of each method into the study, or the level of it that is tuned; lines on its trials."""
-    changed = raw if tuned.level is None else next(iter(raw["vary"].values()))[tuned.level]
+    """Writes the best values of each method into the study, or into its level; returns lines on the trials."""
+    (levels,) = raw.get("vary", {"": {"": raw}}).values()
+    changed = list(levels.values())[tuned.number]
     of_file, of_level = raw.get(section) or {}, changed.get(section) or {}
     by_method = dict(of_level.get("by_method") or of_file.get("by_method") or {})
-    about = [f"# At {tuned.level}:"] * (tuned.level is not None and bool(trials))
+    about = [f"# At {tuned.level}:"] if tuned.level and trials else []
     for method, directories in trials.items():
         tried = tuned.study.tune.combinations(section, method)
         losses = [[finished_run(x).manifest.about["trial_loss"] for x in of_seeds] for of_seeds in directories]

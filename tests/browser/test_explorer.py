@@ -200,7 +200,7 @@ def test_exported_numbers_are_those_of_the_records(show):
         page.choose_kinds(0, 3)
         expected = mean_weights(record, "both", kinds=["keyword", "comment"])
         np.testing.assert_allclose(matrix(page.rows(), record), expected, atol=1e-6)
-        assert "of kind keyword, comment" in page.caption()
+        assert "of kind keyword or comment" in page.caption()
         page.choose_kinds()
         page.choose(sample="2", pool="completion")
         expected = sample_means(record)[2]

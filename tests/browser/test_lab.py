@@ -128,11 +128,11 @@ def explore_as_a_reader(shown, records):
         assert said == pytest.approx(100 * mean_weights(record)[layer, member], abs=0.051)
         np.testing.assert_allclose(matrix(shown.rows(), record), mean_weights(record), atol=1e-6)
         np.testing.assert_allclose(matrix(shown.csv(), record), mean_weights(record), atol=1e-6)
-    shown.choose(kind=str(KINDS.index("literal")))
+    shown.choose_kinds(KINDS.index("literal"))
     expected = mean_weights(last, kinds=["literal"])
     np.testing.assert_allclose(matrix(shown.rows(), last), expected, atol=1e-6)
     assert abs(expected - mean_weights(last)).max() > 1e-4 and "of kind literal" in shown.caption()
-    shown.choose(kind="-1")
+    shown.choose_kinds()
     shown.view("tokens")
     shown.choose(show="b")
     for layer, name in enumerate(last.layers):

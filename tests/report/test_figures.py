@@ -255,6 +255,21 @@ def test_no_label_is_in_tex(name):
     assert not [text for text in texts(rendered(name)[0]) if "\\math" in text]
 
 
+@pytest.mark.parametrize(
+    "low, high, shown", [(3.1, 4.8, {"4"}), (0.31, 0.45, {"0.4"}), (0.8, 30, {"1", "2", "5", "10", "20"})]
+)
+def test_a_logarithmic_axis_has_plain_numbers(low, high, shown):
+    figure, axes = style.new_figure()
+    axes[0, 0].plot([0, 1], [low, high])
+    style.logarithmic(axes[0, 0])
+    figure.draw_without_rendering()
+    low, high = axes[0, 0].get_ylim()
+    labels = {
+        text.get_text() for text in [*axes[0, 0].get_yticklabels(which="both")] if low <= text.get_position()[1] <= high
+    }
+    assert shown <= labels and all(re.fullmatch("[0-9.]*", label) for label in labels)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_label_is_cut_off(name):
     figure, _ = rendered(name)

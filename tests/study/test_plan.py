@@ -71,6 +71,13 @@ def test_what_they_are_given():
     assert slow["adapter lua-lora-s0"].params["learning_rate"] == 0.25
     unchanged = "adapter python-bottleneck-s0"
     assert slow[unchanged] == by[unchanged], "the rate of sources is their own"
+    rates = {"learning_rate": 0.1, "target_learning_rate": 0.25, "by_method": {"lora": {"learning_rate": 0.2}}}
+    runs = planned(methods=["lora", "bottleneck", "pooled"], seeds=[0], adapter=rates)
+    of = {(r.params["method"], r.params["rows"], bool(r.params["start"])): r.params["learning_rate"]
+          for r in runs if r.stage == "adapter" and r.params["language"] == "lua"}  # fmt: skip
+    assert of["lora", "all", False] == 0.2, "what one method has goes before what all have"
+    assert of["bottleneck", "all", False] == of["bottleneck", "all", True] == 0.25
+    assert of["bottleneck", "pooled", False] == 0.1, "rows of all members are not the target's few"
     fusion = by["fusion lua-advfusion_zero-s1"]
     assert list(fusion.params["members"]) == ["python", "go", "lua"], "members in order, the target last"
     assert fusion.params["members"]["lua"] == adapter[1].dir, "members have the fusion's seed"

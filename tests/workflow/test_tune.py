@@ -1,10 +1,13 @@
 """`studykit tune`: the best values of each method are written into a study that can be run, at each level of a family."""
 
+import math
 import shutil
 
 import pytest
 
 from studykit.errors import UserError
+from studykit.evaluation.covariates import covariates
+from studykit.study import parameters
 from studykit.study.family import load_plan
 from studykit.study.yaml_file import read_yaml
 from studykit.workflow import run as workflow_run
@@ -94,6 +97,23 @@ def test_a_family_is_tuned_at_each_level(home, monkeypatch):
     planned = load_plan("params/small_tuned.yaml")
     rates = [run.params["learning_rate"] for run in planned.runs if run.label == "lua-lora-s0"]
     assert sorted(rates) == [0.1, 0.3] and "# At 30:\n# lora:" in (home / "params/small_tuned.yaml").read_text()
+
+
+def test_a_tuned_family_keeps_its_covariate_and_its_long_levels(home, monkeypatch):
+    finished(home, monkeypatch, lambda params, rows: params["learning_rate"])
+    (home / "params/small.yaml").write_text(
+        STUDY + "vary: {fusion.steps: [60, 120]}\ngather: {covariate: fusion.steps}\n"
+    )
+    assert tune.tune(load_plan("params/small.yaml"), 1, False) == 0
+    gathered = load_plan("params/small_tuned.yaml").result.params
+    values = covariates(parameters.STAGES["gather"].model.model_validate(gathered), {})
+    assert sorted(values.values()) == [math.log10(60), math.log10(120)]
+    many = "[lora, adapterfusion, advfusion_zero, advfusion_none, advfusion_exclude, average]"
+    (home / "params/small.yaml").write_text(STUDY.replace("small", "wide") + f"vary: {{methods: [[lora], {many}]}}\n")
+    assert tune.tune(load_plan("params/small.yaml"), 1, False) == 0
+    levels = read_yaml("params/wide_tuned.yaml", home)["vary"]["methods"]
+    assert [len(changes["methods"]) for changes in levels.values()] == [1, 6]
+    assert "advfusion_none" in list(levels.values())[1]["fusion"]["by_method"]
 
 
 @pytest.mark.parametrize(

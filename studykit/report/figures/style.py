@@ -181,13 +181,18 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """Makes the scale of y logarithmic, with plain numbers as its labels.
+    """Makes the scale of y logarithmic, with plain numbers as its labels: 1, 2 and 5, or all within one decade.
 
-    Matplotlib's own labels are powers in TeX, which stay unread here, since a dollar sign is a dollar sign.
+    Matplotlib's own labels are powers in TeX, which would be shown as they are written (`text.parse_math`).
     """
+
+    def label(value: float, _: float) -> str:
+        low, high = axes.get_ylim()
+        return f"{value:g}" if high < 10 * low or f"{value:e}"[0] in "125" else ""
+
     axes.set_yscale("log")
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+    axes.yaxis.set_major_formatter(label)
+    axes.yaxis.set_minor_formatter(label)
 
 
 def colour_bar(figure: Figure, scale: ScalarMappable, axes: Axes | Iterable[Axes], **options) -> Colorbar:

@@ -21,9 +21,10 @@ function shownMembers(series) { // the indices of the members that are shown, in
   while (chain.length < shown.length) chain.push(shown.filter(x => !chain.includes(x)).reduce(nearer));
   return chain;
 }
-function listedMembers() { // the indices of all members, as they are fused or in the reader's own order
-  const mine = S.order === "mine" ? S.mine : [];
-  return [...mine, ...MEMBERS.map((_, m) => m).filter(m => !mine.includes(m))];
+function listedMembers() { // the indices of all members in the order that is chosen, those that are not shown last
+  const first = S.order === "mine" ? S.mine : S.order === "fused" ? [] :
+    shownMembers(focus()).map(m => MEMBERS.indexOf(focus().members[m]));
+  return [...first, ...MEMBERS.map((_, m) => m).filter(m => !first.includes(m))];
 }
 function moveMember(m, before) { // puts a member before another one, or last
   const others = listedMembers().filter(other => other !== m);
@@ -83,7 +84,8 @@ function grouped(panel, spans) { // a panel whose cells are means over groups of
 const isQuantity = name => /^(weight|share)(_difference)?$|^against_|^value$/.test(name);
 
 function byMember(shown, {panels, scale}) { // a panel per member, with a column per series
-  const names = [...new Set(shown.flatMap(([series]) => shownMembers(series).map(m => series.members[m])))];
+  const found = new Set(shown.flatMap(([series]) => shownMembers(series).map(m => MEMBERS.indexOf(series.members[m]))));
+  const names = listedMembers().filter(m => found.has(m)).map(m => MEMBERS[m]);
   const layers = shown.reduce((most, [series]) => series.layers.length > most.length ? series.layers : most, []);
   return names.map((name, i) => {
     const of = (what, without) => (l, c) => { // what a series' own panel gives for this member

@@ -51,7 +51,8 @@ function menu(name, words, ...children) { // boxes that stand open beside a wide
 }
 const opened = new Set(matchMedia("(min-width: 62rem)").matches ? ["kinds", "arrangement"] : []);
 function kindMenu(count) { // count(k): the tokens of a kind
-  const {counts} = focus().records[0], found = D.kinds.map((_, k) => k).filter(k => counts.some(of => of[k]));
+  const {counts} = focus().records[0], found = D.kinds.map((_, k) => k)
+    .filter(k => S.kinds.includes(k) || counts.some(of => of[k]));
   return menu("kinds", `Kinds: ${kindsText()}`, ...found.map(k => tick(`choose-kind-${k}`,
     S.sample < 0 ? `${D.kinds[k]} (${number(count(k))})` : D.kinds[k], S.kinds.includes(k),
     () => { S.kinds = toggled(S.kinds, k).sort((one, two) => one - two); refresh(); })));
@@ -61,7 +62,11 @@ function memberLine(m) { // shows or hides a member; it is dragged to its place,
   const line = hides(`choose-member-${m}`, MEMBERS[m], "hidden", m);
   line.draggable = true;
   line.title = "Drag it, or press Alt and an arrow key, to move it";
-  line.addEventListener("dragstart", () => { dragged = m; });
+  line.addEventListener("dragstart", event => {
+    dragged = m;
+    event.dataTransfer.setData("text/plain", MEMBERS[m]); // some browsers drag nothing without it
+  });
+  line.addEventListener("dragend", () => { dragged = -1; });
   line.addEventListener("dragover", event => event.preventDefault()); // it may be dropped here
   line.addEventListener("drop", event => {
     event.preventDefault();
@@ -75,7 +80,7 @@ function memberLine(m) { // shows or hides a member; it is dragged to its place,
     if (!event.altKey || !step) return;
     event.preventDefault();
     event.stopPropagation();
-    if (to >= 0) moveMember(m, list[to] ?? -1);
+    if (to >= 0 && to <= list.length) moveMember(m, list[to] ?? -1);
   });
   return line;
 }

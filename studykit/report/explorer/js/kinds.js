@@ -26,7 +26,7 @@ DRAW.kinds = (pen, w, out) => {
   const columns = shownMembers(series), of = what => (k, c) => panel[what](k, columns[c]);
   const y = legend(pen, 0, 0, w, scale, words);
   out.caption = `Mean ${words.replace(", points", "")} by kind of token, ${where}; n: tokens of the first seed. ` +
-    `${signed ? "Hatched: the seeds differ in sign. " : ""}${provenanceText([[series, every.m]])} ` +
+    `${signed ? "Hatched: the seeds differ in sign. " : ""}${withKinds([], () => provenanceText([[series, every.m]]))} ` +
     "Click a row to see this kind layer by layer.";
   return y + heatmap(pen, out, 0, y, w, {...panel, columns: columns.map(m => series.members[m]),
     target: columns.indexOf(panel.target), value: of("value"), label: of("label"), row: of("row"),

@@ -56,7 +56,7 @@ canvas.addEventListener("keydown", event => {
 });
 const KEYS = { // anywhere on the page but in a field: what keys do, by their names in the help
   "j, k": "next or previous sample", "[, ]": "layer below or above", "a, b": "next series as A or B",
-  Esc: "unpin", "?": "this help"};
+  Esc: "unpin", "Alt ↑, Alt ↓": "move the member whose box is in focus", "?": "this help"};
 const stepOf = (values, value, by) => values[(values.indexOf(value) + by + values.length) % values.length];
 addEventListener("keydown", event => {
   if (event.target.matches?.("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;

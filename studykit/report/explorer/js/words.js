@@ -25,7 +25,7 @@ function seedsText(series, m) {
   return `mean of ${m.records.length}${m.records.length < all ? ` of ${all}` : ""} seeds`;
 }
 function provenanceParts(series, m) { // the tokens and the runs that the numbers of a series come from
-  const kind = S.kinds.length ? ` of kind ${kindsText()}` : "";
+  const kind = S.kinds.length ? ` of kind ${S.kinds.map(k => D.kinds[k]).join(" or ")}` : "";
   const pool = S.pool === "both" ? "prompt and completion" : S.pool;
   const of = S.sample < 0 ? `n = ${plural(series.n, "sample")}` : `sample ${D.texts[S.sample].id}`;
   const runs = m.records.map(r => r.checkpoint || "unnamed"), base = m.records[0].base;
