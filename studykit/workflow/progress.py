@@ -108,14 +108,14 @@ def status_data(planned: list[Run]) -> dict[str, Any]:
 
 
 def _describe_remaining(planned: list[Run], statuses: dict[Run, runs_status.Status]) -> str:
-    """Returns one sentence: how many runs are to do, how long they take, and who works on them."""
+    """Returns two sentences: how many runs are to do and how long they take; and who works on them."""
     count = sum(status.state != "done" for status in statuses.values())
     if not count:
         return f"All {len(planned)} runs are done."
     seconds, complete, who = _remaining(planned, statuses)
     left = describe_time_left(seconds, complete)
-    work = f"{who} is running a study in this project" if who else "no study is running"
-    return f"{count} of {len(planned)} runs are to do{', ' + left if left else ''};\n{work}."
+    work = f"{who} is running a study in this project" if who else "No study is running"
+    return f"{count} of {len(planned)} runs are to do{', ' + left if left else ''}.\n{work}."
 
 
 def _remaining(planned: list[Run], statuses: dict[Run, runs_status.Status]) -> tuple[float, bool, str | None]:

@@ -398,7 +398,7 @@ def test_status_has_a_row_per_stage_and_what_runs(home, planned, monkeypatch):
     at = said.index(f"running: adapter {adapter.label}: step 20 of 60, loss 1.250")
     assert said[at + 1] == "    being written by process 12 on host"
     assert said[-2].startswith(f"{len(planned) - 1} of {len(planned)} runs are to do")
-    assert said[-1] == "no study is running." and max(map(len, said)) <= 80
+    assert said[-1] == "No study is running." and max(map(len, said)) <= 80
 
 
 def test_programs_can_read_the_status(home, planned):
