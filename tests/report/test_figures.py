@@ -160,6 +160,14 @@ FIGURES = {
     "attention_curves": lambda: training.attention_curves(
         {"phase 1": TRACE, "phase 2": TRACE}, MEMBERS, TARGET, samples=N
     ),
+    "loss_curves of one phase in two": lambda: training.loss_curves({"phase 1": [], "phase 2": LOG}, samples=N),
+    "stability_curves of one phase in two": lambda: training.stability_curves({"phase 1": STEADY, "phase 2": []}),
+    "attention_curves without phase 1": lambda: training.attention_curves(
+        {"phase 1": [], "phase 2": TRACE}, MEMBERS, TARGET, samples=N
+    ),
+    "attention_curves without phase 2": lambda: training.attention_curves(
+        {"phase 1": TRACE, "phase 2": [{"step": 0, "eval_loss": 0.5}]}, MEMBERS, TARGET, samples=N
+    ),
     "length_histograms": lambda: training.length_histograms(LENGTHS, limit=50),
     "fusion_heatmap": lambda: heatmaps.fusion_heatmap(shares(), MEMBERS, TARGET, samples=N),
     "fusion_panels": lambda: heatmaps.fusion_panels({"a": shares(), "b": shares(seed=1)}, MEMBERS, "lua", samples=N),
@@ -197,6 +205,7 @@ FIGURES = {
 NAMED_ROWS = ("forest", "comparison", "member_worth", "weight_and_worth", "weight_and_worth without muting")
 COUNTED = {
     "stability_curves": "n = 42 steps",
+    "stability_curves of one phase in two": "n = 21 steps",
     "length_histograms": "n = 37",
     "token_strip": "n = 1 ",
     "token_strip of a member": "n = 1 ",

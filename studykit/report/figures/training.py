@@ -62,8 +62,10 @@ def _draw_completion_loss(axes: Axes, log: Log, best: Mapping[str, int] | None =
 
 
 def _draw_borders(panels: np.ndarray, log: Log) -> None:
-    """Draws the border between two phases through all panels, and the titles of the phases above the first."""
-    for start, phase, _ in _phases(log) if len(log) > 1 else ():
+    """Draws the border between two phases through all panels, and the titles of those with steps above the first."""
+    for start, phase, rows in _phases(log) if len(log) > 1 else ():
+        if not any(row["step"] for row in rows):
+            continue
         for panel in panels if start else ():
             panel.axvline(start, color="black", linewidth=0.7)
         at: dict[str, Any] = {"xy": (start, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
@@ -77,6 +79,7 @@ def _draw_weights_by_layer(axes: Axes, phases: Sequence[tuple], members: Sequenc
     """
     looks = [[(start + row["step"], row["attention"]["weights"]) for row in rows if "attention" in row]
              for start, _, rows in phases]  # fmt: skip
+    looks = [of_phase for of_phase in looks if of_phase]  # a phase without steps has none
     most = max(np.max(weights) for of_phase in looks for _, weights in of_phase)
     depth = len(looks[0][0][1])
     for of_phase in looks:
