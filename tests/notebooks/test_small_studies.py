@@ -91,6 +91,9 @@ def test_a_checkpoint_in_four_bits_on_real_rows_takes_the_same_path(tmp_path):
         QUICKSTART.replace("task: generation", "task: translation\nbase: ./checkpoint\nquantization: nf4")
         .replace("target: lua", "target: ruby")
         .replace("lora, adapterfusion, advfusion_zero, advfusion_exclude", "advfusion_zero")
+        .replace(
+            "fusion: {", "fusion: {by_method: {advfusion_zero: {phases: [{}, {steps: 0}]}}, "
+        )  # a phase may take none
         .replace("data: {", "data: {path: rows, max_prompt_tokens: 200, max_target_tokens: 64, ")
     )
     done = studykit(home, "run", "params/quickstart.yaml", "--cores", "2")
