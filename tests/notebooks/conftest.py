@@ -30,6 +30,19 @@ fusion_attention: {samples: 4}
 compare: {resamples: 2000}
 """
 
+ONE_ADAPTER = """
+study: quickstart
+task: generation
+members: [python]
+target: lua
+methods: [bottleneck]
+seeds: [0]
+base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
+data: {source_examples: 24, target_examples: 9, valid_examples: 4, test_examples: 6}
+adapter: {steps: 8, target_steps: 8, eval_every: 2, batch_size: 4}
+evaluate: {sources: [], max_new_tokens: 8}
+"""
+
 
 def copy_project(home: Path, study: str = QUICKSTART) -> Path:
     """The real library, notebooks and Snakefile in `home`, with `study` as its quickstart."""

@@ -13,22 +13,10 @@ from safetensors.torch import load_file
 
 from studykit.study import plan
 from studykit.study.file import load_study
-from tests.notebooks.conftest import copy_project
+from tests.notebooks.conftest import ONE_ADAPTER, copy_project
 from tests.project import environment, studykit
 
 pytestmark = pytest.mark.notebooks
-STUDY = """
-study: quickstart
-task: generation
-members: [python]
-target: lua
-methods: [bottleneck]
-seeds: [0]
-base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
-data: {source_examples: 24, target_examples: 9, valid_examples: 4, test_examples: 6}
-adapter: {steps: 8, target_steps: 8, eval_every: 2, batch_size: 4}
-evaluate: {sources: [], max_new_tokens: 8}
-"""
 FILE = "params/quickstart.yaml"
 
 
@@ -41,7 +29,7 @@ def launch(home: Path, run: str, processes: int) -> subprocess.CompletedProcess:
 
 
 def test_two_processes_train_as_one_does_and_the_engine_takes_it_up(tmp_path):
-    home = copy_project(tmp_path / "two", STUDY)
+    home = copy_project(tmp_path / "two", ONE_ADAPTER)
     done = studykit(home, "run", FILE, "--until", "data")
     assert done.returncode == 0, done.stdout[-3000:]
     shutil.copytree(home, alone := tmp_path / "one")
@@ -75,5 +63,5 @@ def test_two_processes_train_as_one_does_and_the_engine_takes_it_up(tmp_path):
     ("adapter/absent", "studykit: adapter/absent is not an adapter or fusion run of params/quickstart.yaml; it has "),
 ])  # fmt: skip
 def test_a_wrong_name_gets_a_sentence(tmp_path, run, said):
-    answer = launch(copy_project(tmp_path, STUDY), run, 1)
+    answer = launch(copy_project(tmp_path, ONE_ADAPTER), run, 1)
     assert said in answer.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.notebooks.conftest import QUICKSTART, copy_project
+from tests.notebooks.conftest import ONE_ADAPTER, QUICKSTART, copy_project
 from tests.project import stamps, studykit
 
 pytestmark = pytest.mark.notebooks
@@ -22,18 +22,7 @@ def only(home: Path, pattern: str) -> Path:
     return found
 
 
-LONG = """
-study: quickstart
-task: generation
-members: [python]
-target: lua
-methods: [bottleneck]
-seeds: [0]
-base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
-data: {source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
-adapter: {steps: 240, target_steps: 240, eval_every: 10, batch_size: 4}
-evaluate: {sources: [], max_new_tokens: 8}
-"""
+LONG = ONE_ADAPTER.replace("steps: 8, target_steps: 8, eval_every: 2", "steps: 240, target_steps: 240, eval_every: 10")
 
 
 def adapters(home: Path) -> dict[str, dict]:
