@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,40 @@ def open_model(name_or_path: str, quantization: str = "none", dtype: str = "auto
         # gradient: a training after it would crash or, without any message, compute wrong gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if quantization == "nf4" and not torch.cuda.is_available():
+        require_true_4_bits(name_or_path, model)
     return model.eval()
+
+
+def require_true_4_bits(name: str, model: PreTrainedModel) -> None:
+    """Raises UserError if bitsandbytes reads back other weights than it has rounded to 4 bits on this CPU.
+
+    It rounds 64 numbers together, counted through the whole matrix. Its kernel for CPUs (0.50) counts them row by row
+    where it reads them, so with rows of, say, 96 numbers most of them get the scale of others, and the model computes
+    something else without any message. Every width that the model has is tried on random numbers.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    modules: Iterator[Any] = model.modules()
+    widths = {module.in_features for module in modules if isinstance(module, Linear4bit)}
+    if wrong := sorted(width for width in widths if four_bit_error(width) > 0.12):
+        raise UserError(
+            f"base={name!r} has layers with {', '.join(map(str, wrong))} inputs, whose weights bitsandbytes reads "
+            "wrongly in 4 bits on a CPU; multiples of 64, a GPU, or quantization int8 or none are accepted."
+        )
+
+
+@lru_cache
+def four_bit_error(width: int) -> float:
+    """Returns the relative error of normal random weights, rows of this width, after 4 bits on the CPU.
+
+    It is 0.09 where they are read as they were rounded; 0.2 or more with the scales of others.
+    """
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    weights = torch.randn(64, width, generator=torch.Generator().manual_seed(0))
+    read = dequantize_4bit(*quantize_4bit(weights, quant_type="nf4"))
+    return float((read - weights).norm() / weights.norm())
 
 
 def at_revision(name_or_path: str) -> dict[str, Any]:

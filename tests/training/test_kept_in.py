@@ -58,7 +58,7 @@ def test_a_run_that_names_the_storage_of_its_base_is_not_another(home):
     adapters.require_base(p.base, [p.out], "none")
 
 
-def test_an_evaluation_across_precisions_writes_what_a_load_by_hand_writes(home):
+def test_an_evaluation_across_precisions_writes_what_a_load_by_hand_writes(home, wide_base):
     p = tiny.trained_fusion(home, "exclude")
     rows = DataRun(p.data).rows("lua", "test")
     base, tokenizer = load_base(p.base, "nf4")

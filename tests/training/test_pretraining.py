@@ -13,7 +13,7 @@ from studykit.training.base import load_base
 from studykit.training.pretraining import train_tokenizer
 
 # Widths that 4-bit kernels for CPUs accept.
-SIZES = {"vocab_size": 300, "hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 32, "context": 64}
+SIZES = {"vocab_size": 300, "hidden_size": 64, "layers": 1, "heads": 4, "intermediate_size": 64, "context": 64}
 SMALL = SIZES | {"steps": 7, "batch_size": 4, "samples": 200, "languages": ["python", "go", "lua"], "target": "lua"}
 
 
