@@ -6,7 +6,6 @@ import csv
 import os
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from studykit.study import methods
 from studykit.study.family import load_plan
 from studykit.study.fields import Task
 from studykit.study.parameters import check
+from tests.project import copy_library
 
 ROOT = Path(__file__).parents[1]
 EXTENSIONS = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## ")[1:]
@@ -51,7 +51,7 @@ def apply(difference: str, home: Path) -> None:
 
 @pytest.mark.parametrize("section", EXTENSIONS, ids=lambda section: section.split("\n")[0])
 def test_a_worked_extension_works_and_needs_its_difference(section, tmp_path):
-    shutil.copytree(ROOT / "studykit", tmp_path / "studykit", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_library(tmp_path)
     (difference,), (check,) = blocks(section, "diff"), blocks(section, "python")
     assert run_check(check, tmp_path).returncode != 0, "the check passes without the extension"
     apply(difference, tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from studykit.runs import notebook as runs_notebook
 from studykit.study.parameters import STAGES
-from tests.project import ROOT, studykit
+from tests.project import ROOT, copy_library, studykit
 
 QUICKSTART = """
 study: quickstart
@@ -46,8 +46,9 @@ evaluate: {sources: [], max_new_tokens: 8}
 
 def copy_project(home: Path, study: str = QUICKSTART) -> Path:
     """The real library, notebooks and Snakefile in `home`, with `study` as its quickstart."""
-    for part in ("studykit", "notebooks", "profiles"):
-        shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    copy_library(home)
+    for part in ("notebooks", "profiles"):
+        shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(ROOT / "Snakefile", home)
     (home / "params").mkdir()
     (home / "params/quickstart.yaml").write_text(study)
