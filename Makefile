@@ -8,7 +8,7 @@ PEER ?= .venv-peer
 PEER_PINS := torch==2.13.0 adapters==1.3.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart studies test test-slurm test-real soak lab docs lint bench bench-peer clean-reports
+.PHONY: help setup quickstart studies test test-slurm test-real soak lab docs example lint bench bench-peer clean-reports
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,11 @@ lab: setup  ## open JupyterLab on working copies of the notebooks, in work/
 	$(BIN)/python -m studykit.workflow.working_copies
 	$(BIN)/jupyter lab --LabApp.app_settings_dir='$(CURDIR)/profiles/jupyterlab' --notebook-dir=. work
 
-docs: setup  ## make a site of README and docs/ in site/, with the quickstart's report as an example if there is one
+docs: setup  ## make a site of README and docs/ in site/, with a report of the quickstart as an example
 	$(BIN)/python docs/build.py site
+
+example: quickstart  ## pack the pages of the quickstart's report into docs/example_report.zip
+	$(BIN)/python docs/build.py --pack
 
 lint: setup  ## check style, formatting and types
 	$(BIN)/ruff check studykit tests notebooks benchmarks

@@ -1,6 +1,7 @@
 """Makes a small site of README and docs/, in site/: one HTML file a page, which requests nothing from a network.
 
-    make docs        # after `make quickstart` the site also holds its report, as an example
+    make docs        # the site also holds a report of the quickstart, as an example: your own, or docs/example_report.zip
+    make example     # makes docs/example_report.zip of your own
 
 The pages are the Markdown files themselves, in the style of a report. Links between them lead to pages, links to other
 files of the repository to copies of these. Pictures stand inside the pages.
@@ -13,6 +14,7 @@ import mimetypes
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -39,6 +41,7 @@ PAGES = {
     "CHANGELOG.md": "Changes",
 }
 EXAMPLE = "reports/quickstart"
+PACKED = ROOT / "docs/example_report.zip"
 
 
 def page_name(file: str) -> str:
@@ -47,22 +50,36 @@ def page_name(file: str) -> str:
 
 
 def build(site: Path, example: Path = ROOT / EXAMPLE) -> list[Path]:
-    """Writes the site and returns its pages; `example` is a finished report, which is copied if it is there."""
+    """Writes the site and returns its pages; `example` is a finished report, for which else the packed one stands."""
     site.mkdir(parents=True, exist_ok=True)
-    has_example = (example / "index.html").is_file()
-    if has_example:
-        shutil.copytree(example, site / "example", dirs_exist_ok=True)
+    shutil.rmtree(site / "example", ignore_errors=True)
+    if (example / "index.html").is_file():
+        shutil.copytree(example, site / "example")
+    else:
+        shutil.unpack_archive(PACKED, site / "unpacked")
+        (site / "unpacked" / Path(EXAMPLE).name).rename(site / "example")
+        (site / "unpacked").rmdir()
     pages = []
     for file, title in PAGES.items():
         content = BeautifulSoup(markdown2html_mistune((ROOT / file).read_text(encoding="utf-8")), "html.parser")
         _finish(content, ROOT / file, site)
         links = [f'<a href="{page_name(other)}">{name}</a>' for other, name in PAGES.items()]
-        links += ['<a href="example/index.html">Example report</a>'] * has_example
+        links += ['<a href="example/index.html">Example report</a>']
         navigation = f"<nav>{' &middot; '.join(links)}</nav>"
         pages.append(site / page_name(file))
         page = documents.document(f"studykit: {title}", Markup(navigation + str(content)), mark="")
         pages[-1].write_text(page, encoding="utf-8")
     return pages
+
+
+def pack(report: Path, archive: Path = PACKED) -> None:
+    """Packs the pages of a report without the executed notebooks, which are two thirds of it, and without links to them."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for file in sorted(file for file in report.iterdir() if file.suffix != ".ipynb"):
+            content = file.read_bytes()
+            if file.suffix == ".html":
+                content = re.sub(rb'<a href="[^"]+\.ipynb">[^<]*</a>\s*(\xc2\xb7)?', b"", content)
+            packed.writestr(f"{report.name}/{file.name}", content)
 
 
 def _finish(content: BeautifulSoup, source: Path, site: Path) -> None:
@@ -89,5 +106,7 @@ def _finish(content: BeautifulSoup, source: Path, site: Path) -> None:
         link["href"] = name + (f"#{anchor}" if anchor else "")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] == ["--pack"]:
+    pack(ROOT / EXAMPLE)
+elif __name__ == "__main__":
     build(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "site"))

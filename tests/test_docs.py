@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,29 @@ def test_the_site_has_every_page_and_its_links_lead_somewhere(tmp_path):
             address, _, anchor = link["href"].partition("#")
             assert "://" in address or (tmp_path / "site" / (address or name)).exists(), (name, link["href"])
             assert not anchor or contents[address or name].find(id=anchor), (name, link["href"])
+
+
+def test_the_packed_example_is_whole_and_tells_nothing_of_the_machine(tmp_path):
+    build = runpy.run_path(str(ROOT / "docs/build.py"))
+    build["build"](tmp_path / "site", tmp_path / "absent")
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (tmp_path / "site/example").glob("*.html")}
+    assert {name[:2] for name in pages} == {"in", "00", "01", "02", "03", "04", "05", "06"}
+    assert build["PACKED"].stat().st_size < 4e6, "every clone holds it"
+    for name, page in pages.items():
+        for address in re.findall(r'<a href="([^"#:]+)', page):
+            assert (tmp_path / "site/example" / address).is_file(), (name, address)
+        assert not re.search(r"/(tmp|home|root|work)/|src=.https?:", page), name
+
+
+def test_packing_leaves_out_notebooks_and_links_to_them(tmp_path):
+    (report := tmp_path / "quickstart").mkdir()
+    link = '<a href="06.ipynb">the executed notebook</a>\n · its tables as <a href="06.csv">CSV</a>'
+    for name, text in {"06.html": link, "06.csv": "a,b", "06.ipynb": "{}"}.items():
+        (report / name).write_text(text, encoding="utf-8")
+    runpy.run_path(str(ROOT / "docs/build.py"))["pack"](report, tmp_path / "packed.zip")
+    shutil.unpack_archive(tmp_path / "packed.zip", tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out/quickstart").iterdir()) == ["06.csv", "06.html"]
+    assert (tmp_path / "out/quickstart/06.html").read_text(encoding="utf-8").strip() == 'its tables as <a href="06.csv">CSV</a>'
 
 
 def test_the_first_study_has_rows_that_are_read_and_a_plan(tmp_path, monkeypatch):
