@@ -139,7 +139,9 @@ def test_packing_leaves_out_notebooks_and_links_to_them(tmp_path):
     runpy.run_path(str(ROOT / "docs/build.py"))["pack"](report, tmp_path / "packed.zip")
     shutil.unpack_archive(tmp_path / "packed.zip", tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out/quickstart").iterdir()) == ["06.csv", "06.html"]
-    assert (tmp_path / "out/quickstart/06.html").read_text(encoding="utf-8").strip() == 'its tables as <a href="06.csv">CSV</a>'
+    assert (tmp_path / "out/quickstart/06.html").read_text(
+        encoding="utf-8"
+    ).strip() == 'its tables as <a href="06.csv">CSV</a>'
 
 
 def test_the_first_study_has_rows_that_are_read_and_a_plan(tmp_path, monkeypatch):

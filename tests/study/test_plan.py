@@ -387,6 +387,13 @@ def test_values_of_the_tiny_base_are_named_on_a_pretrained_one():
     assert tiny_values.warnings(file.Study.model_validate(SMALL | {"base": "owner/name"})) == []
 
 
+def test_widths_that_a_cpu_reads_wrongly_in_4_bits_are_told():
+    narrow = {"base_model": {"hidden_size": 96, "intermediate_size": 128}}
+    said = tiny_values.warnings(file.Study.model_validate(SMALL | narrow | {"fusion": {"quantization": "nf4"}}))
+    assert said == ["base_model.hidden_size is 96, no multiple of 64; on a CPU, runs in nf4 will be refused"]
+    assert tiny_values.warnings(file.Study.model_validate(SMALL | narrow | {"fusion": {"quantization": "int8"}})) == []
+
+
 def test_a_pretrained_base_has_no_recipe():
     one, two = planned(base="owner/name"), planned(base="owner/name", base_model={"steps": 3, "seed": 5}, target="ruby")
     assert one[0] == two[0] and one[0].label == "name-none"
