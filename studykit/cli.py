@@ -194,7 +194,7 @@ def new(file: str, data: str | None, **keys: Any) -> None:
     print(f"{written}: `studykit plan {written}` lists its runs.")
 
 
-@_command("tune quickstart --cores 2")
+@_command("tune rivals --cores 2")
 @_study
 @_cores
 @click.option("--verbose", is_flag=True, help="Show Snakemake's own messages instead.")
@@ -296,7 +296,7 @@ def explore(runs: tuple[str, ...], out: str) -> None:
     print(explore(shown, title=title).save(Path(out)))
 
 
-@_command("gather size data_size --over base")
+@_command("gather mine mine_large --over base")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", shell_complete=_complete_study)
 @click.option(
     "--over",
