@@ -17,8 +17,8 @@ TINY_VALUES: tuple[tuple[str, str, Callable[[float], bool], str], ...] = (
 def warnings(study: Study) -> list[str]:
     """Returns a sentence for every value that does not fit the base.
 
-    Those are values of the quickstart's tiny base in a study of a pretrained one, and widths that a CPU reads wrongly in
-    4 bits, see `training.base.require_true_4_bits`.
+    Those are values of the quickstart's tiny base in a study of a pretrained one, and widths that a CPU reads wrongly
+    in 4 bits, see `training.base.require_true_4_bits`.
     """
     if study.base in TINY_BASES:
         sizes = {"hidden_size": study.base_model.hidden_size, "intermediate_size": study.base_model.intermediate_size}

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from difflib import get_close_matches
 from os.path import expanduser
@@ -131,10 +132,32 @@ def _count(value: Any) -> int:
     return len(os.sched_getaffinity(0)) if value == "all" else UNLIMITED
 
 
+def ask_once(scheduler: Any, delay: float) -> None:
+    """Asks Snakemake's scheduler for another look at the jobs that wait, unless one is due; stands for its own method.
+
+    Each look at jobs that wait while all cores are taken asks for another one a second later, and so does every job
+    that ends, and none of these chains stops: after 300 jobs Snakemake (9.27) looks 150 times a second and takes most
+    of a core from the notebooks (its issues 200 and 3744). One look a second finds the same jobs.
+    """
+    if getattr(scheduler, "look_is_due", False):
+        return
+    scheduler.look_is_due = True
+
+    def look() -> None:
+        scheduler.look_is_due = False
+        scheduler._open_jobs.release()
+
+    timer = threading.Timer(delay, look)
+    timer.daemon = True  # or Snakemake's end waits for it
+    timer.start()
+
+
 if __name__ == "__main__":
     process.watch()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     server = warm.start()
     from snakemake.cli import main
+    from snakemake.scheduling.job_scheduler import JobScheduler
 
+    JobScheduler._schedule_reevalutation = ask_once  # its name, with its spelling
     main()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from snakemake.scheduling.job_scheduler import JobScheduler
 
 from studykit.errors import UserError
 from studykit.report import pages
@@ -242,3 +246,19 @@ def test_two_studies_of_one_name_are_refused(home, command):
     assert not (home / "reports").exists()
     (home / "params/tiny.yaml").write_text(STUDY.replace("study: tiny", "study: tiny_2"))
     pages.require_unique_name("params/copy.yaml", load_study("params/copy.yaml"))
+
+
+def test_a_look_at_waiting_jobs_is_asked_for_once_at_a_time():
+    """Or each job that ends adds one more that repeats each second, and Snakemake takes the core from the notebooks."""
+    scheduler = SimpleNamespace(_open_jobs=threading.Semaphore(0))
+    for _ in range(9):
+        snakemake.ask_once(scheduler, 0.05)
+    assert scheduler._open_jobs.acquire(timeout=5) and not scheduler._open_jobs.acquire(timeout=0.3)
+    snakemake.ask_once(scheduler, 0.05)
+    assert scheduler._open_jobs.acquire(timeout=5), "and again when that one has been"
+
+
+def test_snakemake_asks_where_it_is_expected_to():
+    source = inspect.getsource(JobScheduler.schedule)
+    assert "self._schedule_reevalutation(self.job_rate_limiter.timespan)" in source
+    assert "self._open_jobs.release()" in inspect.getsource(JobScheduler._schedule_reevalutation)
