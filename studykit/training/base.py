@@ -208,7 +208,36 @@ def open_model(name_or_path: str, quantization: str = "none", dtype: str = "auto
             module.support_avx512bf16_for_cpu = False
     if quantization == "nf4" and not torch.cuda.is_available():
         require_true_4_bits(name_or_path, model)
+    if quantization == "int8" and not torch.cuda.is_available():
+        keep_inputs_whole(model)
     return model.eval()
+
+
+def keep_inputs_whole(model: PreTrainedModel) -> None:
+    """Lets a base in int8 on a CPU compute in evaluation what it computes in training: rounded weights, whole inputs.
+
+    There bitsandbytes also rounds the inputs, by columns that it chooses over the whole batch with its padding. So the
+    loss of a row would depend on the rows beside it (by up to .05 on the tiny base), and not be that of the function
+    that was trained.
+    """
+    from bitsandbytes.nn import Linear8bitLt
+
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
+        if isinstance(module, Linear8bitLt):
+            module.state.__class__ = _weights_only()
+
+
+@lru_cache
+def _weights_only() -> type:
+    from bitsandbytes import MatmulLtState
+
+    class WeightsOnly(MatmulLtState):
+        """The state of a linear layer that always takes the way of a training."""
+
+        is_training = property(lambda self: True, lambda self, value: None)
+
+    return WeightsOnly
 
 
 def require_true_4_bits(name: str, model: PreTrainedModel) -> None:
@@ -303,7 +332,8 @@ def require_causal_model(model: PreTrainedModel, name: str) -> None:
     ids[1, -1] = 0
     first, second = model(input_ids=ids, use_cache=False).logits[:, :-1].float()  # (7, V) each
     tolerance = 1e-5 if model.dtype == torch.float32 else 0.1
-    is_encoder = getattr(model.config, "is_decoder", None) is False
+    # The configuration of GPT-NeoX says that it is no decoder.
+    is_encoder = getattr(model.config, "is_decoder", None) is False and "gpt_neox" not in model.config.model_type
     if is_encoder or (first - second).abs().max() > tolerance * first.abs().max():
         raise UserError(
             f"base={name!r} is a {type(model).__name__} whose tokens look at later ones; a causal language model is "

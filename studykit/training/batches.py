@@ -99,6 +99,25 @@ def pack(examples: list[TokenSequence]) -> list[list[TokenSequence]]:
     return rows
 
 
+def require_steady_positions(model, longest: int) -> None:
+    """Raises UserError if a row of `longest` tokens would change what a model computes of the rows beside it.
+
+    Rotary positions of the kinds `dynamic` and `longrope` are stretched for the whole batch once one of its rows is
+    longer than those that the model was pretrained on.
+    """
+    config = model.config.get_text_config()
+    given = getattr(config, "rope_parameters", None) or {}
+    for rope in [given, *(value for value in given.values() if isinstance(value, dict))]:
+        if rope.get("rope_type") in ("dynamic", "longrope"):
+            limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+            if longest > limit:
+                raise UserError(
+                    f"the longest example has {longest} tokens, but this {config.model_type} stretches its positions "
+                    f"({rope['rope_type']}) beyond {limit} tokens, which would change all rows of a batch; "
+                    f"data.max_prompt_tokens and data.max_target_tokens of {limit} together are accepted."
+                )
+
+
 def require_packable(model, longest: int) -> None:
     """Raises UserError if packing would change a model's loss on examples of up to `longest` tokens.
 

@@ -30,14 +30,34 @@ import torch
 from peft import ArrowConfig, PeftModel, XLoraConfig, create_arrow_model, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.merge_utils import ties
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from studykit.errors import UserError
 from studykit.study.fusion_parameters import FusionParams
 from studykit.training.adapters import adapter_directory
+from studykit.training.base import quantization_of
 
 MERGED_BY = {"task_arithmetic": "cat", "ties": "cat", "merge": "linear"}  # types of PEFT's add_weighted_adapter
+
+
+def set_exact_prototypes(model: PeftModel) -> None:
+    """Gives each router of Arrow the first right singular vectors of its LoRAs' updates B A (Ostapenko et al. 2024).
+
+    PEFT's own are 15 steps of a power iteration from a random start, which often are not there yet: of LoRAs of rank 16
+    on the tiny base one of 18 has a cosine of .76 with the vector, and the loss moves by .02 to .04.
+    """
+    modules: Any = model.modules()
+    for layer in modules:
+        for router in getattr(layer, "lora_arrow", {}).values():
+            router.top_right_singular_vec_from_BA = first_right_singular_vector  # which it calls at its first tokens
+
+
+@torch.no_grad()
+def first_right_singular_vector(down: Tensor, up: Tensor) -> Tensor:  # (r, d_in), (d_out, r) -> (d_in,)
+    """Returns that of the product `up @ down`, from the singular values of a matrix of r x r."""
+    (_, upper), (q, lower) = torch.linalg.qr(up.double()), torch.linalg.qr(down.double().T)
+    return q @ torch.linalg.svd(upper @ lower.T).Vh[0]
 
 
 def new_peft_composition(model: PreTrainedModel, p: FusionParams, name: str) -> PeftModel:
@@ -56,8 +76,13 @@ def new_peft_composition(model: PreTrainedModel, p: FusionParams, name: str) -> 
     paths = [str(directory) for directory in members.values()]
     if p.method == "arrow":
         top = min(p.top_k, len(paths))
-        return create_arrow_model(model, paths, ArrowConfig(top_k=top, rng_seed=0)).requires_grad_(False)
+        routed = create_arrow_model(model, paths, ArrowConfig(top_k=top, rng_seed=0)).requires_grad_(False)
+        set_exact_prototypes(routed)
+        return routed
     if p.method == "xlora":
+        if (kept := quantization_of(model)) != "none" or p.gradient_checkpointing:
+            wrong = f"quantization {kept}" if kept != "none" else "gradient_checkpointing true"
+            raise UserError(f"xlora of PEFT does not work with {wrong}; none and false are accepted.")
         model.config.use_cache = False  # PEFT demands it: the gate must see the whole sequence at every step
         gate = XLoraConfig(
             task_type="CAUSAL_LM",

@@ -28,7 +28,7 @@ from studykit.runs.files import fsync
 from studykit.study.data_parameters import BaseModelParams
 from studykit.study.training_parameters import Training
 from studykit.training.base import fast_precision, half_precision
-from studykit.training.batches import Collator, TokenSequence, require_packable
+from studykit.training.batches import Collator, TokenSequence, require_packable, require_steady_positions
 from studykit.training.cross_validation import StopAt, chosen_step, with_curve
 from studykit.training.optimizers import MUON, OPTIMIZERS, require_optimizer
 from studykit.training.result import LogEntry, TrainingResult
@@ -43,6 +43,7 @@ from studykit.training.trainer import (
     kept_step,
     peak_memory_mb,
     step_of,
+    unpatch,
 )
 
 ENDED_FILE = "ended"  # in the last checkpoint of a training of which only the log and the kept weights are left
@@ -170,6 +171,8 @@ def require_trainable(
         folded: whether the model is prepared for the rows of each fold.
     """
     require_optimizer(p.optimizer)
+    if examples:
+        require_steady_positions(model, max(len(example["input_ids"]) for example in examples))
     if p.packing:
         require_packable(model, max(len(example["input_ids"]) for example in examples))
     processes = process_count()
@@ -341,6 +344,8 @@ def run_to_end(trainer: StudyTrainer, resumed: Path | None, end: int, p: Trainin
     except KeyboardInterrupt:
         step = trainer.state.global_step
         raise Interrupted(f"Stopped at step {step}; run this cell again to go on.") from None
+    finally:
+        unpatch(trainer.model)
 
 
 def base_losses(

@@ -34,6 +34,16 @@ TRAINED_WEIGHTS_FILE = "trained.safetensors"  # the trainable parameters, in eve
 AdamState = dict[str, dict[str, Tensor]]  # parameter -> its state in AdamW: step, exp_avg, exp_avg_sq ...
 
 
+def unpatch(model: Any) -> None:
+    """Takes from a model what accelerate has put on it for a training in bf16, and never takes away itself.
+
+    Or whatever is computed with the model afterwards would be in bf16 too: records of attention, completions, the loss
+    that judges a trial. Of a training that was found ended, none of it would.
+    """
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(name, None)
+
+
 class StudyTrainer(Trainer):
     """Trainer with a token-mean loss, the value penalty, exact evaluation, and checkpoints of the trained weights.
 
@@ -169,7 +179,8 @@ class StudyTrainer(Trainer):
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         for batch in DataLoader(rows, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
             batch = self._prepare_inputs(batch)
-            with self.compute_loss_context_manager():
+            # Trainer itself computes in bf16 by a patch that the model has while it trains only, see `unpatch`.
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
                 predicted = label_logits(self.model, batch, batch["sequence_labels"])
             losses = predicted.losses()
             for name, total in sums.items():

@@ -24,6 +24,7 @@ from studykit.tuners.fusion import (
     Fusion,
     MemberStack,
     activate,
+    attention_weights,
     mask_flags,
     root_mean_square,
     scale_per_member,
@@ -96,7 +97,7 @@ class FoldedFusion(nn.Module):
         if masked:
             flags = mask_flags(masked, N, x.device)
             scores = scores.masked_fill(flags, 0.0 if mode == "zero" else float("-inf"))
-        alpha = scores.softmax(-1)
+        alpha = attention_weights(scores)
         counted = alpha.masked_fill(flags, 0.0) if masked else alpha
         coefficients = torch.cat([scale_per_member(z, counted, self.widths), counted], dim=-1)
         return coefficients @ self.output_projection, alpha

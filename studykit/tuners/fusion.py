@@ -109,6 +109,11 @@ def sum_per_member(x: Tensor, widths: list[int]) -> Tensor:  # (B, T, R) -> (B, 
     return torch.stack([part.sum(-1) for part in x.split(widths, dim=-1)], dim=-1)
 
 
+def attention_weights(scores: Tensor) -> Tensor:  # (..., N) -> (..., N)
+    """Returns the softmax over the members, in fp32 under autocast on a CPU, too, which leaves it in bf16 there."""
+    return (scores.float() if torch.is_autocast_enabled(scores.device.type) else scores).softmax(-1)
+
+
 def scale_per_member(z: Tensor, alpha: Tensor, widths: list[int]) -> Tensor:  # (B, T, R), (B, T, N) -> (B, T, R)
     """Multiplies each member's part of the last axis by the member's weight."""
     if len(set(widths)) == 1:
@@ -239,7 +244,7 @@ class Fusion(nn.Module):
         scores = F.dropout(scores + constant, self.dropout, self.training) / self.divisor
         if masked and mode == "exclude":
             scores = scores.masked_fill(flags, float("-inf"))
-        alpha = scores.softmax(-1)  # (B, T, N)
+        alpha = attention_weights(scores)  # (B, T, N)
         counted = alpha.masked_fill(flags, 0.0) if masked else alpha
         return self.project_values(stack.coefficients(z, counted), stack), alpha, z
 

@@ -232,6 +232,24 @@ def test_four_bits_say_nearly_what_all_bits_say(tmp_path):
     assert not torch.equal(full, four) and torch.cosine_similarity(full, four, dim=0) > 0.8
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="8 bits on a GPU round inputs in both")
+def test_int8_gives_a_row_the_same_alone_and_among_others(tmp_path):
+    """And what is evaluated is what was trained: bitsandbytes rounds the inputs in evaluation only."""
+    model, _ = base.load_base(run_of(tmp_path, "int8"))
+    ids = torch.randint(5, 200, (4, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together, trained = model(ids).logits, model.train()(ids).logits
+        alone = torch.cat([model.eval()(row[None]).logits for row in ids])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together, trained, atol=1e-4, rtol=1e-4)
+
+
+def test_gpt_neox_is_causal_whatever_its_configuration_says():
+    model = tiny("GPTNeoX").eval()
+    assert model.config.is_decoder is False
+    base.require_causal_model(model, "pythia")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel for GPUs reads all widths rightly")
 def test_widths_that_a_cpu_reads_wrongly_in_four_bits_are_refused(tmp_path, monkeypatch):
     run_of(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studykit.errors import UserError
-from studykit.training.batches import Collator, forward, pack, require_packable, token_losses
+from studykit.training.batches import Collator, forward, pack, require_packable, require_steady_positions, token_losses
 from studykit.training.train import TrainingSettings, train
 from tests import tiny
 from tests.tuners import models
@@ -189,3 +189,14 @@ def test_a_training_with_packing_looks_at_its_longest_example(tmp_path):
     p = TrainingSettings(learning_rate=1e-2, packing=True)
     with pytest.raises(UserError, match="looks back 3 tokens only"):
         train(model, tokens, rows, rows, p, steps=1, trainer_state_dir=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "yarn"])
+def test_positions_that_stretch_with_the_longest_row_are_refused(kind):
+    model = models.tiny("Llama", max_position_embeddings=16)
+    model.config.rope_parameters = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0}
+    require_steady_positions(model, 16)
+    if kind == "yarn":
+        return require_steady_positions(model, 17)
+    with pytest.raises(UserError, match=rf"has 17 tokens, but this llama stretches its positions \({kind}\) beyond 16"):
+        require_steady_positions(model, 17)

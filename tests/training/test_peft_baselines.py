@@ -8,7 +8,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from studykit.errors import UserError
-from studykit.training import fusions
+from studykit.training import fusions, peft_baselines
 from studykit.training.adapters import adapter_directory
 from studykit.training.base import load_base
 from tests import tiny
@@ -119,6 +119,27 @@ def test_arrow_reads_as_many_loras_per_token_as_it_is_told(p):
     one, two, three, all_of_them = (logits(composed(p, "arrow", top_k=k)) for k in (1, 2, 3, 50))
     assert torch.equal(three, all_of_them)
     assert not torch.allclose(one, two, atol=1e-3) and not torch.allclose(two, three, atol=1e-3)
+
+
+def test_arrow_routes_by_the_first_right_singular_vector_of_each_update(p):
+    model = composed(p, "arrow")
+    logits(model)
+    layers = {key: module for key, module in model.named_modules() if getattr(module, "lora_arrow", None)}
+    assert layers
+    for layer in layers.values():
+        for router in layer.lora_arrow.values():
+            assert len(router.task_adapter_names) == len(router.prototypes) == 3
+            for name, vector in zip(router.task_adapter_names, router.prototypes, strict=True):
+                right = torch.linalg.svd(layer.get_delta_weight(name)).Vh[0]
+                assert abs(float(vector @ right)) == pytest.approx(1, abs=1e-4)
+
+
+def test_xlora_is_refused_where_pefts_does_not_work(p, monkeypatch):
+    with pytest.raises(UserError, match="xlora of PEFT does not work with gradient_checkpointing true"):
+        composed(p, "xlora", gradient_checkpointing=True)
+    monkeypatch.setattr(peft_baselines, "quantization_of", lambda model: "nf4")
+    with pytest.raises(UserError, match="xlora of PEFT does not work with quantization nf4"):
+        composed(p, "xlora")
 
 
 def test_what_trains_has_the_parameters_that_the_method_says(p):

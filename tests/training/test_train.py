@@ -217,6 +217,42 @@ def test_a_run_that_had_ended_takes_no_further_step(tokens, tmp_path, killed):
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+def test_bf16_is_of_the_training_and_its_losses_alone(tokens, tmp_path, killed):
+    """What is computed with the model afterwards is in its own numbers, whether the training ran here or had ended."""
+    judged, seen = TrainingSettings(**USUAL | {"precision": "bf16"}), []
+
+    def used(model) -> list:
+        hook = model.get_submodule("base_model.model.model.layers.0.mlp").register_forward_hook(
+            lambda module, given, got: seen.append(got.dtype)
+        )
+        seen.clear()
+        with torch.no_grad():
+            model(input_ids=torch.arange(5, 12)[None])
+        hook.remove()
+        return list(seen)
+
+    def work() -> tuple:
+        model = adapter(tokens)
+        result, _ = run(model, tokens, tmp_path / "here", steps=4, precision="bf16", keep="last")
+        rows = tiny.examples(tokens, 5, first=10)
+        untrained, _ = train(model, tokens, [], rows, judged, steps=0, trainer_state_dir=tmp_path / "judged", seed=0)
+        return result, untrained.validation_loss(0), used(model)
+
+    (first, judge, numbers), (second, again, same) = work(), work()
+    assert first.precision == second.precision == "bf16" and numbers == same == [torch.float32]
+    assert first.log == second.log and judge == again
+    assert judge == [entry["eval_loss"] for entry in first.log if "eval_loss" in entry][-1]
+
+
+def test_an_untrained_bf16_loss_is_that_of_the_first_step(tokens, tmp_path):
+    model = adapter(tokens)
+    settings = TrainingSettings(**USUAL | {"precision": "bf16"})
+    rows = tiny.examples(tokens, 5, first=10)
+    alone, _ = train(model, tokens, [], rows, settings, steps=0, trainer_state_dir=tmp_path / "a", seed=0)
+    result, _ = run(model, tokens, tmp_path / "b", steps=4, precision="bf16")
+    assert alone.validation_loss(0) == result.validation_loss(0)
+
+
 def test_a_torn_checkpoint_is_passed_over(tokens, tmp_path, killed):
     whole = adapter(tokens)
     run(whole, tokens, tmp_path / "whole")
