@@ -73,7 +73,14 @@ def test_a_checkpoint_in_four_bits_on_real_rows_takes_the_same_path(tmp_path):
         lines = [json.dumps({"id": i, "name": f"{split}{i}", a: code[a], b: code[b]}) for i, (a, b) in enumerate(pairs)]
         (home / "rows" / f"niche_{split}.json").write_text("\n".join(lines))
     tokenizer = train_tokenizer(list(code.values()), 300)
-    model = tiny("Qwen2", vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, max_position_embeddings=512)
+    model = tiny(
+        "Qwen2",
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        head_dim=16,
+        max_position_embeddings=512,
+    )
     model.save_pretrained(home / "checkpoint")
     tokenizer.save_pretrained(home / "checkpoint")
     (home / "params/quickstart.yaml").write_text(
