@@ -33,7 +33,7 @@ studies: setup  ## list the studies in params/, what they ask, and how long they
 	@$(BIN)/studykit studies
 
 test: setup  ## run all tests, one more at a time than CORES says, since many wait for a browser or a notebook
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder --durations 20 --durations-min 10
 
 test-slurm: setup  ## run a study on a real Slurm of one node; needs root and Debian's slurm packages
 	$(BIN)/python -m pytest -m slurm -rsP tests/workflow/test_slurm.py

@@ -22,7 +22,7 @@ def only(home: Path, pattern: str) -> Path:
     return found
 
 
-LONG = ONE_ADAPTER.replace("steps: 8, target_steps: 8, eval_every: 2", "steps: 240, target_steps: 240, eval_every: 10")
+LONG = ONE_ADAPTER.replace("steps: 8, target_steps: 8, eval_every: 2", "steps: 120, target_steps: 120, eval_every: 10")
 
 
 def adapters(home: Path) -> dict[str, dict]:
