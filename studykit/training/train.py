@@ -171,10 +171,10 @@ def require_trainable(
         folded: whether the model is prepared for the rows of each fold.
     """
     require_optimizer(p.optimizer)
-    if examples:
-        require_steady_positions(model, max(len(example["input_ids"]) for example in examples))
+    longest = max((len(example["input_ids"]) for example in examples), default=0)
+    require_steady_positions(model, longest)
     if p.packing:
-        require_packable(model, max(len(example["input_ids"]) for example in examples))
+        require_packable(model, longest)
     processes = process_count()
     if p.batch_size % processes:
         raise UserError(

@@ -217,7 +217,7 @@ def test_a_run_that_had_ended_takes_no_further_step(tokens, tmp_path, killed):
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
-def test_bf16_is_of_the_training_and_its_losses_alone(tokens, tmp_path, killed):
+def test_bf16_is_of_the_training_and_its_losses_alone(tokens, tmp_path):
     """What is computed with the model afterwards is in its own numbers, whether the training ran here or had ended."""
     judged, seen = TrainingSettings(**USUAL | {"precision": "bf16"}), []
 
