@@ -294,14 +294,23 @@ def _published(file: Path) -> PublishedFile:
 def digests(stage: str, params: dict[str, Any]) -> dict[str, str]:
     """Returns digests of what decides a run's results besides its parameters and inputs: `code` and `files`.
 
-    The user's files count by their content, large ones by size and time: a file that was only touched is unchanged.
+    The user's files count by their content, large ones by size and time: a file that was only touched is unchanged,
+    and one inside a project that was moved as a whole, too.
     """
     read = [
-        (str(file), sha256(file) if file.stat().st_size < LARGE else f"{file.stat().st_size} {file.stat().st_mtime_ns}")
+        (
+            _place(file),
+            sha256(file) if file.stat().st_size < LARGE else f"{file.stat().st_size} {file.stat().st_mtime_ns}",
+        )
         for file in code_digest.data_files(stage, params, home())
         if file.is_file()
     ]
     return {"code": _code(stage), "files": hashlib.sha256(repr(read).encode()).hexdigest()[:16] if read else ""}
+
+
+def _place(file: Path) -> str:
+    """A file's path below the project, or from the root if it lies elsewhere."""
+    return str(file.relative_to(home()) if file.is_relative_to(home()) else file)
 
 
 def _code(stage: str) -> str:

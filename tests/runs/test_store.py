@@ -536,6 +536,19 @@ def test_a_users_file_is_part_of_what_a_run_stands_on(home, capsys):
 # What a notebook's run depends on
 
 
+def test_a_project_that_was_moved_as_a_whole_is_not_out_of_date(home, tmp_path, monkeypatch):
+    params = {"path": "rows", "members": ["python", "ruby"]}
+    (home / "rows").mkdir()
+    (home / "rows/python.jsonl").write_text("{}")
+    here = store.digests("data", params)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(home / "rows", moved / "rows")
+    monkeypatch.setenv("STUDYKIT_HOME", str(moved))
+    assert here["files"] and store.digests("data", params) == here
+    (moved / "rows/python.jsonl").rename(moved / "rows/ruby.jsonl")
+    assert store.digests("data", params) != here, "the same rows in another language"
+
+
 def test_the_closure_of_imports():
     def closed(code):
         return {str(f.relative_to(code_digest.PACKAGE)) for f in code_digest.closure(code)}
