@@ -32,7 +32,9 @@ from studykit.runs import files
 from studykit.runs.hub import copy_of
 from studykit.study.bases import HUB_ID
 
-WIDE = 512  # hidden size from which bf16 pays on a CPU with AMX; nothing was measured between 96 and 576
+WIDE = 512  # hidden size from which bf16 pays on a CPU that multiplies it; nothing was measured between 96 and 576
+CPUS = Path("/proc/cpuinfo")
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # there, of CPUs that multiply bf16 matrices in hardware
 
 
 def half_precision() -> bool:
@@ -41,17 +43,21 @@ def half_precision() -> bool:
 
 
 def cpu_computes_bf16() -> bool:
-    """Returns whether passes run on a CPU that multiplies bf16 matrices in hardware (AMX), as Linux tells it."""
-    cpus = Path("/proc/cpuinfo")
-    return not torch.cuda.is_available() and cpus.exists() and "amx_bf16" in cpus.read_text(encoding="utf-8")
+    """Returns whether passes run on a CPU that multiplies bf16 matrices in hardware, as Linux tells it.
+
+    These are CPUs with AMX or AVX512_BF16, such as Intel's since 2023 and AMD's since Zen 4.
+    """
+    flags = CPUS.read_text(encoding="utf-8").split() if CPUS.exists() else []
+    return not torch.cuda.is_available() and not BF16_FLAGS.isdisjoint(flags)
 
 
 def fast_precision(base_run: str | Path) -> str:
     """Returns the precision of the forward pass, bf16 or fp32, that `auto` means for trainings on a base run.
 
-    It is bf16 on a GPU that is fast with it. On a CPU with AMX it is bf16 for a wide base only: a training step of a
-    base of 135 million parameters and width 576 then takes two thirds of the time; a fusion of the tiny base, of width
-    96, takes 1.4 times as long, since its matrices are too small to gain.
+    It is bf16 on a GPU that is fast with it. On a CPU that is (`cpu_computes_bf16`) it is bf16 for a wide base only: a
+    training step of a base of 135 million parameters and width 576 then takes two thirds of the time with AMX and less
+    than half with AVX512_BF16; a fusion of the tiny base, of width 96, takes 1.4 times as long, since its matrices are
+    too small to gain.
     """
     if half_precision():
         return "bf16"

@@ -174,9 +174,13 @@ ADAPTER = {"method": "bottleneck", "reduction_factor": 4.0, "language": "lua", "
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bf16 or not, whatever the CPU does")
-@pytest.mark.parametrize("amx, width, precision", [(True, 576, "bf16"), (True, 96, "fp32"), (False, 576, "fp32")])
-def test_auto_is_bf16_for_wide_bases_on_cpus_with_amx(tmp_path, monkeypatch, amx, width, precision):
-    monkeypatch.setattr(base, "cpu_computes_bf16", lambda: amx)
+@pytest.mark.parametrize("flags, width, precision", [
+    ("sse2 amx_bf16", 576, "bf16"), ("avx512_bf16 avx512f", 576, "bf16"), ("avx512_bf16 avx512f", 96, "fp32"),
+    ("sse2 avx512f", 576, "fp32")])  # fmt: skip
+def test_auto_is_bf16_for_wide_bases_on_cpus_that_multiply_it(tmp_path, monkeypatch, flags, width, precision):
+    cpus = tmp_path / "cpuinfo"
+    cpus.write_text(f"model name\t: made\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(base, "CPUS", cpus)
     described = {"weights": "./models/mine", "quantization": "none", "hidden_size": width}
     (tmp_path / "base.json").write_text(json.dumps(described))
     p = check("adapter", {"base": str(tmp_path)})
