@@ -44,9 +44,11 @@ def work(stage: str, params: Mapping[str, Any]) -> float:
     """Returns the amount of work of a run, in units of its stage.
 
     A unit is an example of training (over both phases of AdvFusion), a set of completions of one adapter, a sample read
-    of one phase, or the run.
+    of one phase, or the run; a base that is not trained is one unit.
     """
-    if stage in ("adapter", "fusion") or (stage == "base_model" and params["base"] == "scratch"):
+    if stage == "base_model" and params["base"] != "scratch":
+        return 1.0
+    if stage in ("adapter", "fusion", "base_model"):
         phases = 2 if params.get("method") == "advfusion" else 1
         return phases * params["steps"] * params["batch_size"] * params.get("gradient_accumulation", 1)
     amount = max(1, len(params.get("trained_runs", ()))) * params.get("samples", 1)
