@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,15 +162,16 @@ def _sentence(name: str, message: str) -> str:
 def study_status(planned: Iterable[Run]) -> dict[Run, Status]:
     """Returns the status of every run of a plan, in the plan's order."""
     statuses: dict[Run, Status] = {}
+    code_of = cache(store.code_of)  # of a stage, not of each of its runs
     for run in planned:
         status = run_status(run.dir)
-        if status.manifest and (why := _outdated(run, status.manifest, statuses)):
+        if status.manifest and (why := _outdated(run, status.manifest, statuses, code_of)):
             status = replace(status, state="outdated", error=why)
         statuses[run] = status
     return statuses
 
 
-def _outdated(run: Run, manifest: Manifest, statuses: dict[Run, Status]) -> str:
+def _outdated(run: Run, manifest: Manifest, statuses: dict[Run, Status], code_of: Callable[[str], str]) -> str:
     """Why a finished run does not agree with what is there now; "" if it does."""
     for need in run.needs:
         if statuses[need].state != "done":
@@ -177,5 +179,5 @@ def _outdated(run: Run, manifest: Manifest, statuses: dict[Run, Status]) -> str:
         recorded = manifest.inputs.get(need.dir)
         if recorded and recorded.sha256 != files.sha256(files.home() / need.dir / MANIFEST):
             return f"{need.stage} {need.label} has been run again since"
-    now = store.digests(run.stage, run.params)
+    now = store.digests(run.stage, run.params, code_of)
     return next((f"its {name} changed since" for name in now if getattr(manifest, name) != now[name]), "")

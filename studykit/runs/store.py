@@ -29,7 +29,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -291,7 +291,13 @@ def _published(file: Path) -> PublishedFile:
     return PublishedFile(size=file.stat().st_size, sha256=sha256(file) or "")
 
 
-def digests(stage: str, params: dict[str, Any]) -> dict[str, str]:
+def code_of(stage: str) -> str:
+    """Returns the digest of the code that decides the results of a stage's runs; "" without a notebook of it."""
+    notebook = home() / "notebooks" / f"{STAGES[stage].notebook}.ipynb" if stage in STAGES else None
+    return code_digest.computing(notebook) if notebook and notebook.is_file() else ""
+
+
+def digests(stage: str, params: dict[str, Any], code_of: Callable[[str], str] = code_of) -> dict[str, str]:
     """Returns digests of what decides a run's results besides its parameters and inputs: `code` and `files`.
 
     The user's files count by their content, large ones by size and time: a file that was only touched is unchanged,
@@ -305,14 +311,9 @@ def digests(stage: str, params: dict[str, Any]) -> dict[str, str]:
         for file in code_digest.data_files(stage, params, home())
         if file.is_file()
     ]
-    return {"code": _code(stage), "files": hashlib.sha256(repr(read).encode()).hexdigest()[:16] if read else ""}
+    return {"code": code_of(stage), "files": hashlib.sha256(repr(read).encode()).hexdigest()[:16] if read else ""}
 
 
 def _place(file: Path) -> str:
     """A file's path below the project, or from the root if it lies elsewhere."""
     return str(file.relative_to(home()) if file.is_relative_to(home()) else file)
-
-
-def _code(stage: str) -> str:
-    notebook = home() / "notebooks" / f"{STAGES[stage].notebook}.ipynb" if stage in STAGES else None
-    return code_digest.computing(notebook) if notebook and notebook.is_file() else ""
