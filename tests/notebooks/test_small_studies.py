@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ def test_killed_mid_training_the_same_command_ends_with_the_same_weights_and_sco
     straight, killed = copy_project(tmp_path / "straight", LONG), copy_project(tmp_path / "killed", LONG)
     done = studykit(straight, "run", "params/quickstart.yaml", "--cores", "2")
     assert done.returncode == 0, done.stdout[-3000:]
+    for stage in ("base_model", "data"):  # what comes before the training is copied: it is not what is killed
+        shutil.copytree(straight / "runs" / stage, killed / "runs" / stage)
 
     command = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2", wait=False)
     until = time.monotonic() + 200
@@ -44,6 +47,7 @@ def test_killed_mid_training_the_same_command_ends_with_the_same_weights_and_sco
     command.wait()
     before = stamps(killed)
     assert {name.split("/")[0] for name in before} == {"base_model", "data"}, "killed while adapters train"
+    assert before.items() <= stamps(straight).items()
 
     done = studykit(killed, "run", "params/quickstart.yaml", "--cores", "2")
     assert done.returncode == 0, done.stdout[-3000:]
