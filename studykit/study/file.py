@@ -354,7 +354,30 @@ def load_study(file: str | os.PathLike, home: Path | None = None, check_paths: b
 
 
 def read_study(file: str | os.PathLike, home: Path | None = None) -> dict[str, Any]:
-    """Reads a study file, of which nothing is checked but that it is a mapping."""
+    """Reads a study file, of which nothing is checked but that it is a mapping.
+
+    A key `like` names another study file, seen from `home`, whose keys hold where this one is silent: the keys of a
+    section one by one, what `vary` varies as a whole. That file may not have the key itself. `like` is not returned.
+    """
+    raw = _read_mapping(file, home)
+    if (like := raw.pop("like", None)) is None:
+        return raw
+    if not isinstance(like, str) or "study" not in raw:
+        raise UserError(
+            f"{file}: `like` names a study file, such as params/quickstart.yaml, beside a `study` of its own."
+        )
+    other = _read_mapping(like, home)
+    if "like" in other:
+        raise UserError(f"{file} is like {like}, which is like {other['like']}; name that file, or write the keys out.")
+    return other | {
+        key: other[key] | value
+        if key != "vary" and isinstance(value, dict) and isinstance(other.get(key), dict)
+        else value
+        for key, value in raw.items()
+    }
+
+
+def _read_mapping(file: str | os.PathLike, home: Path | None) -> dict[str, Any]:
     raw = read_yaml(file, Path(home or "."))
     if not isinstance(raw, dict):
         raise UserError(f"{file} holds {show(raw)}; a study file has the keys {', '.join(Study.model_fields)}.")

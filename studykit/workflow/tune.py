@@ -17,10 +17,10 @@ from studykit.errors import UserError
 from studykit.runs import files, store
 from studykit.runs.manifest import finished_run
 from studykit.study.family import StudyPlan, load_plan, with_named_levels
-from studykit.study.file import Study
+from studykit.study.file import Study, read_study
 from studykit.study.plan import Run
 from studykit.study.trials import SECTIONS, tuned_methods
-from studykit.study.yaml_file import read_yaml, write_yaml
+from studykit.study.yaml_file import write_yaml
 from studykit.workflow import run as workflow_run
 
 
@@ -57,7 +57,7 @@ def tune(planned: StudyPlan, cores: int | None, verbose: bool) -> int:
         )
     name = f"{study.study}_tuned"
     tuned_file = file.with_name(f"{name}.yaml")
-    raw: dict[str, Any] = with_named_levels(read_yaml(file, files.home())) | {"study": name}
+    raw: dict[str, Any] = with_named_levels(read_study(file, files.home())) | {"study": name}
     title = f"# {file} with the values that"
     at = files.home() / tuned_file
     if at.exists() and not at.read_text(encoding="utf-8", errors="replace").startswith(title):

@@ -15,7 +15,7 @@ from studykit.evaluation.execution import runtimes
 from studykit.study import fields
 from studykit.study.family import load_plan
 from studykit.study.fields import kind
-from studykit.study.file import Study, load_study
+from studykit.study.file import Study, load_study, read_study
 from studykit.study.parameters import STAGES, check
 from studykit.study.yaml_file import read_yaml
 
@@ -393,6 +393,44 @@ def test_studies_of_the_repository(file):
     assert "../" not in file.read_text(), "a path that no reader has"
 
 
+def test_a_study_like_another_has_its_keys_but_for_its_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "study: mine\nmethods: [base, lora]\ntask: generation\nmembers: [go]\ntarget: lua\n"
+        "seeds: [0]\nvary: {seeds: [[0], [1]]}\ngather: {covariate: parameters, contrasts: [[lora, base]]}\n"
+        "adapter: {steps: 7, batch_size: 3}\n"
+    )
+    (tmp_path / "other.yaml").write_text(
+        "study: other\nlike: mine.yaml\nmembers: [python]\nvary: {data.seed: [3, 4]}\n"
+        "gather: {covariate: null}\nadapter: {steps: 9}\n"
+    )
+    assert read_study("other.yaml", tmp_path) == {
+        "study": "other", "methods": ["base", "lora"], "task": "generation", "members": ["python"], "target": "lua",
+        "seeds": [0],
+        "vary": {"data.seed": [3, 4]}, "gather": {"covariate": None, "contrasts": [["lora", "base"]]},
+        "adapter": {"steps": 9, "batch_size": 3},
+    }  # fmt: skip
+    family = load_plan("other.yaml", tmp_path)
+    assert [member.study.data.seed for member in family.members] == [3, 4]
+    assert family.study.adapter.steps == 9
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("study: x\nlike: nowhere.yaml", "nowhere.yaml cannot be read"),
+        ("study: x\nlike: [mine.yaml]", "`like` names a study file"),
+        ("like: mine.yaml", "beside a `study` of its own"),
+        ("study: x\nlike: y.yaml", "y.yaml, which is like mine.yaml"),
+    ],
+)
+def test_what_a_study_cannot_be_like_is_said(tmp_path, text, said):
+    (tmp_path / "mine.yaml").write_text("study: mine\n")
+    (tmp_path / "y.yaml").write_text("study: y\nlike: mine.yaml\n")
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_study("x.yaml", tmp_path)
+
+
 def test_the_quickstart_has_every_key_under_a_comment():
     file = ROOT / "params/quickstart.yaml"
     study, lines, written = load_study(file, ROOT), file.read_text().split("\n"), read_yaml(file, ROOT)
@@ -408,9 +446,11 @@ def test_the_quickstart_has_every_key_under_a_comment():
 @pytest.mark.parametrize("file", [file for file in STUDIES if file.stem != "quickstart"], ids=lambda file: file.name)
 def test_another_study_holds_only_what_differs(file):
     written = read_yaml(file, ROOT)
+    like = read_yaml(written["like"], ROOT) if "like" in written else {}
     for stage in SECTIONS:
-        fields = Study.model_fields[stage].annotation.model_fields
-        assert not [key for key, value in written.get(stage, {}).items() if value == fields[key].default]
+        other = {k: field.default for k, field in Study.model_fields[stage].annotation.model_fields.items()}
+        other |= like.get(stage, {})
+        assert not [key for key, value in written.get(stage, {}).items() if value == other[key]]
     assert len(file.read_text().splitlines()) <= 75
 
 
