@@ -896,6 +896,24 @@ def test_text_of_data_and_models_never_runs(show):
             page.view(view)
             if view == "tokens":
                 page.choose(show="b")  # the text of one series is short enough to be in sight
+def test_a_link_from_another_page_leads_to_a_view_in_a_report(browser, tmp_path):
+    explorers = [studykit.explore(PAIR, view="all"), studykit.explore(PAIR)]
+    between = Markup("<p style='height: 3000px'>text</p>")
+    content = between.join([Markup(), *(Markup(explorer.frame) for explorer in explorers)])
+    (tmp_path / "06_compare.html").write_text(documents.document("Report", content, "mark"), encoding="utf-8")
+    link = Markup('<a href="06_compare.html#explorer-{}:view={}">view</a>')
+    for n, view in ((1, "all"), (2, "depth"), (1, "tokens")):
+        (tmp_path / "index.html").write_text(link.format(n, view), encoding="utf-8")
+        page = browser.new_page()
+        page.goto((tmp_path / "index.html").as_uri())
+        page.click("a")
+        frame = page.locator("iframe").nth(n - 1)
+        page.frame_locator("iframe").nth(n - 1).locator(f"#tab-{view}[aria-selected=true]").wait_for()
+        page.wait_for_function(f"Math.abs(document.querySelectorAll('iframe')[{n - 1}].getBoundingClientRect().y) < 50")
+        assert frame.is_visible()
+        page.close()
+
+
             for index, _ in page.cells()[-3:]:
                 page.hover(index)
             svg = page.saved("SVG").path().read_text()

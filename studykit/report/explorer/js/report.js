@@ -6,7 +6,10 @@ const tell = (explorer, n) => explorer.postMessage(
   {page: `${location.href.split("#")[0]}#explorer-${n}:`, explorer: chosen(n)}, "*");
 addEventListener("message", event => {
   const n = explorers().indexOf(event.source) + 1, view = event.data?.explorer;
-  if (n && view === null) tell(event.source, n);
+  if (n && view === null) {
+    tell(event.source, n);
+    if (chosen(n) !== null) document.querySelectorAll("iframe")[n - 1].scrollIntoView();
+  }
   if (n && typeof view === "string") history.replaceState(null, "", `#explorer-${n}:${view}`);
 });
 addEventListener("hashchange", () => explorers().forEach((explorer, i) => {
