@@ -73,12 +73,15 @@ class RenderedNotebook:
     contents: Sequence[tuple[str, str]] = ()  # id and text of each heading of a part
 
 
-def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None) -> RenderedNotebook:
+def render_notebook(
+    notebook: NotebookNode, current: NotebookNode | None = None, methods: Sequence[str] = ()
+) -> RenderedNotebook:
     """Returns the prose and the outputs of an executed notebook as clean HTML.
 
     Cells that are tagged NOT_IN_REPORT show nothing but their errors and warnings. `current` is
     the notebook as it is now: its Markdown cells and its tags replace those of the executed copy
-    where the cell ids are equal, so that a sentence can be corrected without another run.
+    where the cell ids are equal, so that a sentence can be corrected without another run. `methods`
+    are those of the study: explorers get their colours, which a run does not know.
     """
     embedded = _Embedded()
     current_cells = current.cells if current else []
@@ -98,7 +101,7 @@ def render_notebook(notebook: NotebookNode, current: NotebookNode | None = None)
                 if not hidden or _is_trouble(output):
                     parts.append(_output(output, alt, embedded))
     soup = BeautifulSoup("\n".join(parts), "html.parser")
-    _finish(soup, embedded)
+    _finish(soup, embedded, methods)
     first = soup.find("h1")
     heading = first.extract().decode_contents() if first else ""
     title, content = (embedded.put_back(_clean(text, embedded)) for text in (heading, str(soup)))
@@ -265,7 +268,7 @@ def _standard_error(text: str) -> Markup:
 # The whole
 
 
-def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
+def _finish(soup: BeautifulSoup, embedded: _Embedded, methods: Sequence[str]) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
     for n, part in enumerate(soup.find_all("h2"), start=1):
         part["id"] = f"part-{n}"
@@ -278,7 +281,7 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
         elif not str(image.get("alt", "")).strip() or str(image["alt"]).startswith("No description has been"):
             image["alt"] = "Figure without a description"
     for frame in soup.find_all("iframe"):
-        _replace_frame(frame, soup, embedded)
+        _replace_frame(frame, soup, embedded, methods)
     for table in soup.find_all("table"):
         if table.find_parent("table") is None:
             if table.find("table") is None:
@@ -287,9 +290,9 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded) -> None:
             table.wrap(soup.new_tag("div", attrs=box))
 
 
-def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None:
+def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded, methods: Sequence[str]) -> None:
     """Puts an explorer's page, made again, into its frame; a sentence replaces any other frame."""
-    page = _explorer_page(str(frame.get("srcdoc", "")))
+    page = _explorer_page(str(frame.get("srcdoc", "")), methods)
     if page is None:
         frame.replace_with("[A frame was left out of this report, which keeps explorers only.]")
         return
@@ -301,16 +304,18 @@ def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded) -> None
     frame.insert_before(on_paper)
 
 
-def _explorer_page(page: str) -> str | None:
+def _explorer_page(page: str, methods: Sequence[str]) -> str | None:
     """Returns an explorer's page with its data and this library's script; None for other pages."""
     soup = BeautifulSoup(page, "html.parser")
     data, summary = soup.select_one("script#data"), soup.select_one("main#explorer > p")
     if data is None or summary is None:
         return None
     from studykit.report.explorer.page import document  # imports matplotlib
+    from studykit.report.explorer.payload import recoloured
+    from studykit.report.figures.style import method_looks
 
     try:
-        return document(json.loads(data.get_text()), summary.get_text())
+        return document(recoloured(json.loads(data.get_text()), method_looks(methods)), summary.get_text())
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None  # its data are not those of an explorer
 

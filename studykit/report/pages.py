@@ -146,7 +146,7 @@ def run_page(run: Run, status: Status, study: Study, pages: dict[Run, str], log:
     try:
         executed = nbformat.reads(log.decode(), as_version=4)
         current = nbformat.reads(prose.decode(), as_version=4) if prose else None
-        notebook = render_notebook(executed, current)
+        notebook = render_notebook(executed, current, study.methods)
     except Exception as error:  # one damaged notebook must not take the whole report with it
         message = Markup("<p>The executed notebook is damaged and cannot be shown ({}: {}).</p>")
         notebook = RenderedNotebook(Markup(), message.format(type(error).__name__, error))

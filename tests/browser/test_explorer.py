@@ -426,6 +426,51 @@ def test_tokens_layers_search_and_one_token_in_all_layers(show):
         assert "2 tokens match the search, and some in samples 1, 3." in page.caption()
         page.choose_kinds(0)
         told = json.loads(page.saved("JSON").path().read_text())
+def test_the_frame_of_the_comparison_cuts_no_panel(show):
+    states = {"adapterfusion": 2, "advfusion_none": 3, "advfusion_exclude": 4, "adapterfusion~lua": 2}
+    phases = ("init", "phase 1", "phase 2")
+    members = ("python", "javascript", "ruby", "lua")
+    what = {f"{method} · state {i}": made_record(members=members, phase=phases[min(i, 2)])
+            for method, count in states.items() for i in range(count)}  # fmt: skip
+    with show(what, width=1280, view="all") as page:
+        shown, whole = page.frame.evaluate("(s => [s.clientHeight, s.scrollHeight])(document.querySelector('.stage'))")
+        assert len(page.cells()) == 11 * 3 * 4 and whole <= shown, "as in notebook 06 of the quickstart"
+        assert len({cell["y"] for cell in page.boxes()}) == 2 * 3, "in two rows, for the report's length"
+
+
+def test_cells_grow_into_the_space(show):
+    for view in ("layers", "compare"):
+        with show({"a": made_record(seed=0), "b": made_record(seed=1)}, view=view, width=1280, height=900) as page:
+            boxes = page.boxes()
+            used = max(box["y"] + box["h"] for box in boxes) / page.frame.evaluate(
+                "document.querySelector('.stage').clientHeight")  # fmt: skip
+            across = max(box["x"] + box["w"] for box in boxes) / page.frame.evaluate(
+                "document.querySelector('.stage').clientWidth")  # fmt: skip
+            assert 0.85 < used < 1 and 0.8 < across < 1, (view, used, across)
+
+
+def test_the_states_of_a_method_have_its_colour_and_differ_otherwise(show):
+    init, masked = made_record(phase="init"), made_record(phase="phase 1", mask="exclude")
+    states = {"initialisation": init, "phase 1, masked": masked, "phase 1, restored": made_record(phase="phase 1"),
+              "phase 2": made_record()}  # fmt: skip
+    looks = style.method_looks(["base", "lora", "advfusion_exclude"])
+    with show({"advfusion_exclude": states}, view="depth", looks=looks) as page:
+        own = looks["advfusion_exclude"].colour
+        swatches = page.frame.eval_on_selector_all(
+            ".swatch", "all => all.map(one => [one.style.borderColor, one.style.backgroundColor])")  # fmt: skip
+        assert len({tuple(swatch) for swatch in swatches}) == 4, "each state differs from the others"
+        assert [border == css(own) for border, _ in swatches] == [False, True, True, True], "paler before training"
+        assert swatches[-1][1] == css(own), "the last state is filled"
+        svg = minidom.parse(str(page.saved("SVG").path()))
+        lines = {node.getAttribute("stroke-dasharray") for node in svg.getElementsByTagName("polyline")
+                 if node.getAttribute("stroke-width") == "2.4"}  # fmt: skip
+        assert len(lines) == 4 and "" in lines, "and in its line"
+
+
+def css(colour):
+    return f"rgb({', '.join(str(round(255 * part)) for part in to_rgb(colour))})"
+
+
         assert told["sample"] == "row 1" and told["kind"] == "keyword"
         assert {row["kind"] for row in told["rows"] if row["counted"]} == {"keyword"}
 

@@ -14,7 +14,7 @@ import html
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from studykit.attention.record import FusionRecord
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
 from studykit.report.figures import style
-from studykit.study.methods import BEFORE_TRAINING, titled
+from studykit.study.methods import BEFORE_TRAINING, PHASE_1, titled
 
 STEPS = 255  # into which a token's weight is rounded
 PARTS = ("weights", "shares")  # arrays of a sample, in the order in which the page holds them; its losses follow
@@ -129,12 +129,14 @@ def payload(
             is spent: the weights of all samples of the first seed, their norm-weighted shares, then the same of the
             other seeds. A sample is there for all series or for none, so that differences are of the same samples; the
             first sample is always there. Means stay exact.
-        looks: colours and markers by method, which begin the labels of the series; None: by the order of the series.
+        looks: colours and markers by method, which begin the labels of the series; None: by the order of the methods,
+            and grey, which is no method's, if all series are states of one.
     """
     if tokens not in attention_record.POOLS:
         raise UserError(f"tokens={tokens!r} is unknown; accepted are {', '.join(attention_record.POOLS)}")
     packed, texts = _Packed(), _Texts()
-    described = [_described(one, packed) | _look(one.label, i, looks) for i, one in enumerate(series)]
+    own = _looks(series, looks)
+    described = [_described(one, packed) | asdict(look) for one, look in zip(series, own, strict=True)]
     left = budget
     for batch in _by_importance(series):
         sample, part = batch.copies[0].sample, PARTS[batch.part]
@@ -169,12 +171,35 @@ def payload(
     }
 
 
-def _look(label: str, index: int, looks: Mapping[str, style.Look] | None) -> dict[str, Any]:
-    """Returns the colour and the marker of a series in the Depth view."""
+def _looks(series: Sequence[Series], looks: Mapping[str, style.Look] | None) -> list[style.Look]:
+    """Returns the colour and the marker of each series: the states of a method have its colour."""
     if looks:
-        return asdict(style.look_of(label, looks))
-    category = style.category_style(index)
-    return {"colour": category["color"], "marker": category["marker"], "filled": True}
+        return [style.look_of(one.label, looks) for one in series]
+    methods = [one.label.rpartition(" · ")[0] or one.records[0].checkpoint or one.label for one in series]
+    own = style.method_looks(dict.fromkeys(methods))
+    if len(own) == 1:
+        return [
+            style.Look(style.GREY, style.MARKERS[i % len(style.MARKERS)], _is_filled(one))
+            for i, one in enumerate(series)
+        ]
+    return [replace(own[method], filled=_is_filled(one)) for method, one in zip(methods, series, strict=True)]
+
+
+def _is_filled(series: Series) -> bool:
+    return series.records[0].phase != PHASE_1.recorded_as
+
+
+def recoloured(data: dict[str, Any], looks: Mapping[str, style.Look]) -> dict[str, Any]:
+    """Returns the data of a page with these looks of the methods that begin the labels of its series.
+
+    A run does not know the study that shows it, nor the colours of that study's methods.
+    """
+    methods = [one["label"].partition(" · ")[0] for one in data["series"]]
+    series = [
+        one | (asdict(style.look_of(one["label"], looks)) if method in looks else {})
+        for method, one in zip(methods, data["series"], strict=True)
+    ]
+    return data | {"series": series}
 
 
 def _described(series: Series, packed: _Packed) -> dict[str, Any]:

@@ -94,6 +94,38 @@ def test_a_method_looks_as_in_the_figures_of_its_page():
 
 def test_nothing_that_a_model_wrote_can_act():
     evil = HOSTILE[0]
+def test_states_of_one_method_have_one_colour_which_is_no_methods_unless_its_look_is_given():
+    states = {"phase 1": made_record(phase="phase 1", mask="zero"), "phase 2": made_record()}
+    one = data_of(studykit.explore(states))[0]["series"]
+    assert {series["colour"] for series in one} == {style.GREY} and len({series["marker"] for series in one}) == 2
+    assert [series["filled"] for series in one] == [False, True]
+    both = data_of(studykit.explore({"a": states, "b": states}))[0]["series"]
+    assert [series["colour"] for series in both] == [style.COLOURS[0]] * 2 + [style.COLOURS[1]] * 2
+
+
+def test_a_report_gives_explorers_the_colours_of_its_study():
+    states = {"phase 1": made_record(phase="phase 1", mask="zero"), "phase 2": made_record()}
+    cells = [new_code_cell("", outputs=[new_output("display_data", studykit.explore({name: states})._repr_mimebundle_())])
+             for name in ("advfusion_zero", "another")]  # fmt: skip
+    methods = ["base", "lora", "advfusion_zero"]
+    content = html.render_notebook(nbformat.from_dict(new_notebook(cells=cells)), methods=methods).content
+    frames = BeautifulSoup(content, "html.parser").find_all("iframe")
+    pages = [BeautifulSoup(frame["srcdoc"], "html.parser").find(id="data").string for frame in frames]
+    known, unknown = ([series["colour"] for series in json.loads(page)["series"]] for page in pages)
+    assert known == [style.method_looks(methods)["advfusion_zero"].colour] * 2 and unknown == [style.GREY] * 2
+
+
+def test_a_page_names_the_files_that_it_was_made_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = made_record()
+    record.save(tmp_path / "here/records/s0-phase2.npz")
+    for what, source in (("here", "here"), (tmp_path / "here", "here"), ({"a": ["here"]}, {"a": ["here"]})):
+        call = data_of(studykit.explore(what, title="T", training={}))[0]["call"]
+        assert call == {"what": source, "title": "T", "tokens": "completion", "view": "layers", "training": {}}
+    for what in (record, [record], {"a": "here", "b": record}):
+        assert "call" not in data_of(studykit.explore(what))[0]
+
+
     record = made_record([HOSTILE, CODE], members=[evil, HOSTILE[1]], checkpoint=evil)
     page = studykit.explore({evil: record}, title=evil)
     soup = soup_of(page)

@@ -13,7 +13,7 @@ const POLYGONS = {
     v => v * (i % 2 ? 0.5 : 1.25))),
 };
 function marker(pen, x, y, r, i) { // of series i
-  const {marker, filled} = D.series[i], colour = seriesColour(i), fill = filled ? colour : css(LOOK.paper);
+  const {marker} = D.series[i], colour = seriesColour(i), fill = seriesFill(i);
   if (POLYGONS[marker]) pen.polygon(POLYGONS[marker].map(([dx, dy]) => [x + r * dx, y + r * dy]), fill, colour);
   else pen.dot(x, y, r, fill, colour);
 }
@@ -33,10 +33,10 @@ function lines(pen, out, x, y, w, tall, chart, shown) { // one line per series
     pen.line([[left, py(v)], [right, py(v)]], LOOK.line);
     pen.text(left - 0.4 * em, py(v), chart.tick(v), {...small, align: "right"});
   }
-  for (const A of sizes) {
+  for (const [i, A] of sizes.entries()) {
     const level = py(chart.uniform(A));
     pen.line([[left, level], [right, level]], LOOK.soft, 1.2, [2, 3]);
-    pen.text(right, level - 0.6 * em, sizes.length > 1 ? `uniform of ${A}` : "uniform",
+    pen.text(right - i * 7 * em, level - 0.6 * em, sizes.length > 1 ? `uniform of ${A}` : "uniform",
       {align: "right", size: 0.75, fill: LOOK.soft});
   }
   const step = Math.ceil(depth / Math.max(1, Math.floor((right - left) / (3 * em))));
@@ -47,7 +47,7 @@ function lines(pen, out, x, y, w, tall, chart, shown) { // one line per series
   for (const [series, values, i, m] of curves) {
     const edge = sign => values.map(([v, sd], l) => [px(l), py(v + sign * sd)]);
     if (values.some(([, sd]) => sd > 0)) pen.area([...edge(1), ...edge(-1).reverse()], seriesColour(i));
-    pen.line(values.map(([v], l) => [px(l), py(v)]), seriesColour(i), 2, DASH[i % DASH.length]);
+    pen.line(values.map(([v], l) => [px(l), py(v)]), seriesColour(i), 2, dashOf(i));
     values.forEach(([v, sd, each], l) => {
       if (each.length > 1) for (const one of each) pen.dot(px(l), py(one), 2.2, css(LOOK.paper), seriesColour(i));
       marker(pen, px(l), py(v), 4, i);

@@ -32,7 +32,21 @@ const DASH = [[], [7, 4], [8, 3, 2, 3], [2, 3], [10, 3], [6, 2, 2, 2, 2, 2], [2,
 const LIGHTER = {"#000000": "#ffffff", "#666666": "#a0a0a0"}; // instead of colours that are too dark on dark paper
 const onPaper = hex => LOOK.dark ? LIGHTER[hex] ?? hex : hex;
 const memberColour = i => onPaper(D.colours.members[i % D.colours.members.length]);
-const seriesColour = i => onPaper(D.series[i].colour);
+const hex = c => `#${c.map(v => Math.round(v).toString(16).padStart(2, "0")).join("")}`;
+// The states of a method have its colour: paler before training, and in phase 1 hollow under a mask, else pale inside
+const paler = (colour, by) => hex(mix(rgb(colour), LOOK.paper, by));
+function seriesColour(i) {
+  const {colour, phase} = D.series[i];
+  return phase === "init" ? paler(onPaper(colour), 0.45) : onPaper(colour);
+}
+function seriesFill(i) {
+  const {filled, masked} = D.series[i];
+  return filled ? seriesColour(i) : masked.length ? css(LOOK.paper) : paler(seriesColour(i), 0.6);
+}
+function dashOf(i) { // the last state of a method has a solid line
+  const states = D.series.filter(one => group(one.label) === group(D.series[i].label));
+  return DASH[(states.length - 1 - states.indexOf(D.series[i])) % DASH.length];
+}
 function scaleOf(most, signed = false) {
   const colour = v => Number.isNaN(v) ? LOOK.paper :
     signed ? along(LOOK.diverging, 0.5 + v / most / 2) : along(LOOK.sequential, v / most);

@@ -20,7 +20,7 @@ function chips() {
     {type: "button", id, "aria-pressed": pressed, title, onclick: () => { act(); refresh(); }}, words);
   const chip = (i, name) => {
     const {label} = D.series[i], swatch = make("i", {class: "swatch"});
-    swatch.style.background = seriesColour(i);
+    Object.assign(swatch.style, {background: seriesFill(i), borderColor: seriesColour(i)});
     const one = (role, words) => press(`chip-${role}-${i}`, words, S[role] === i, () => { S[role] = i; },
       `Show ${label}${roles.length > 1 ? ` as ${role.toUpperCase()}` : ""}`);
     if (roles.length === 1) return make("span", {class: "chip"}, swatch, one("b", name));

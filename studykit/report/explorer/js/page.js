@@ -69,7 +69,7 @@ function draw(measured, whole = false) { // whole: draws all of the view, for pa
   caption.textContent = drawn.caption;
 }
 function refresh(sameControls = false, height = undefined) { // height: of the view, if it is known
-  if (!sameControls) buildControls();
+  if (!sameControls) { readLook(); buildControls(); }
   const slider = document.getElementById("choose-layer"), {layers} = focus();
   if (slider) slider.value = S.layer;
   slider?.setAttribute("aria-valuetext", layers[clamp(S.layer, 0, layers.length - 1)]);

@@ -7,6 +7,5 @@ check.textContent = faultTexts.length ? `These weights cannot be right: ${faultT
     (D.series.some(series => series.mask === "exclude") ? ", excluded members have exactly 0." : ".");
 check.classList.toggle("wrong", faultTexts.length > 0);
 if (faultTexts.length) check.setAttribute("role", "alert");
-readLook();
 refresh();
 document.documentElement.dataset.ready = String(Math.round(performance.now()));

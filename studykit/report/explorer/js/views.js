@@ -67,7 +67,7 @@ const DRAW = {
     const em = LOOK.em;
     if (!shown.length) return drawMessage(pen, out, absenceReason(seriesOn()[0]));
     const y = 0.6 * em + keys(pen, 0, 0, w, shown.map(([series, , i]) => [series.label, (x, y) => {
-      pen.line([[x, y], [x + 2.4 * em, y]], seriesColour(i), 2.4, DASH[i % DASH.length]);
+      pen.line([[x, y], [x + 2.4 * em, y]], seriesColour(i), 2.4, dashOf(i));
       marker(pen, x + 1.2 * em, y, 4, i);
     }, 2.8 * em]));
     const own = (series, l) => l * series.members.length + series.members.indexOf(series.target);
