@@ -746,7 +746,7 @@ def test_numbers_are_copied_as_tables_and_saved_as_a_figure_for_paper(show):
         assert f"| L3 | {' | '.join(values)} |" in copied("Markdown") and "**a\\_b**" in copied("Markdown")
         tex = copied("LaTeX")
         assert f"L3 & {' & '.join(values)} \\\\" in tex and tex.count("\\midrule") == 1
-        assert copied("Python").startswith("studykit.explore(")
+        assert page.frame.locator(".more option[value=Python]").count() == 0, "there is no file to open"
         for view in ("layers", "compare", "all", "depth", "kinds", "tokens"):
             page.view(view)
             with page.page.expect_download() as download:
@@ -821,6 +821,32 @@ def test_one_member_that_takes_part_has_a_depth_too(show):
         assert {row["value"] for row in page.rows()} == {0}
     with show(made_record(members=["lua"]), view="tokens") as page:
         assert page.pixels(page.cells("token 5 ")[0][0]).max() > 0
+
+def test_the_line_of_python_opens_the_view(show, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, phases in {"one": ("phase1", "phase2"), 'two "quoted"': ("phase2",)}.items():
+        for phase in phases:
+            title = phase.replace("phase", "phase ")
+            made_record(phase=title).save(tmp_path / "runs" / name / f"records/s0-{phase}.npz")
+    runs = {'a "b"\n\u2028': "runs/one", "c": [tmp_path / 'runs/two "quoted"']}
+    with show(runs, view="all", tokens="both", title="\\ it's") as page:
+        page.view("tokens")
+        page.choose(sample="1", colour="2")
+        page.frame.evaluate("""() => document.addEventListener('copy', () => {
+            window.copied = document.activeElement.value; }, {once: true})""")
+        page.frame.select_option(".more", "Python")
+        line = page.frame.evaluate("window.copied")
+        series = page.frame.evaluate("JSON.parse(document.getElementById('data').textContent).series.map(s => s.label)")
+        assert line.startswith("import studykit; studykit.explore(") and str(tmp_path) not in line
+        opened = eval(line.removeprefix("import studykit; "), {"studykit": studykit})
+    file = opened.save(tmp_path / "again.html")
+    again = page.page.context.browser.new_page()
+    again.goto(file.as_uri())
+    again.wait_for_selector("#tab-tokens[aria-selected=true]")
+    assert [again.input_value(f"#choose-{name}") for name in ("sample", "colour", "pool")] == ["1", "2", "both"]
+    assert (opened.title, [one.label for one in opened.series]) == ("\\ it's", series)
+    again.close()
+
 
 
 def test_a_table_has_every_column_that_a_row_has(show):

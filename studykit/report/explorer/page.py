@@ -16,7 +16,7 @@ import numpy as np
 
 from studykit.attention import record as attention_record
 from studykit.errors import UserError
-from studykit.report.explorer.payload import Series, payload, series_of
+from studykit.report.explorer.payload import Series, payload, series_of, source_of
 from studykit.report.explorer.training import training_of
 from studykit.report.figures.style import Look
 from studykit.report.sealed import sealed_page
@@ -134,6 +134,9 @@ def explore(
     data["training"] = training_of(training or {})
     data["view"] = view or ("compare" if len(series) > 1 else "layers")
     data["at"] = at
+    if source := source_of(what):  # the arguments that make this page again
+        given = {name: source_of(runs) for name, runs in (training or {}).items()}
+        data["call"] = {"what": source, "title": title, "tokens": tokens, "view": data["view"], "training": given}
     summary = " ".join(f"{_summary(one, tokens)}." for one in series)
     deepest = max(len(one.records[0].layers) for one in series)
     methods = len({one.label.split(" · ")[0] for one in series})  # each has a line of chips

@@ -87,6 +87,23 @@ def _labelled(what: Any, names: tuple[str, ...]) -> Iterator[tuple[str, FusionRe
         raise UserError(f"cannot explore {type(what).__name__}; give a FusionRecord, a run's path, or a list of these")
 
 
+def source_of(what: Any) -> Any:
+    """Returns what `series_of` has read as texts, lists and dictionaries of texts; None if it is not all in files.
+
+    Paths inside of the working directory, which is the project's in a notebook, are relative to it.
+    """
+    if isinstance(what, str | Path):
+        path = Path(what).absolute()
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    if isinstance(what, Mapping):
+        named = {str(name): source_of(inside) for name, inside in what.items()}
+        return None if None in named.values() else named
+    if isinstance(what, Sequence):
+        listed = [source_of(inside) for inside in what]
+        return None if None in listed else listed
+    return None
+
+
 def _stored(path: Path) -> FusionRecord | dict[str, list[FusionRecord]]:
     """Returns the record of a file, or the records of a run by phase (fusion_attention) or by snapshot (fusion)."""
     if path.suffix == ".npz":

@@ -23,14 +23,14 @@ const TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\texta
 const inTex = text => [...text.replace(/\s+/g, " ")].map(
   sign => TEX[sign] ?? (/[#$%&_{}]/.test(sign) ? `\\${sign}` : sign)).join("");
 const COPIES = { // by the name of the choice: the text for a view's rows and caption
-  Markdown: ({rows, caption}) => tablesOf(rows).map(({title, columns, lines}) => [`**${inMarkdown(title)}**`, "",
+  Markdown: whole => tablesOf(whole.rows).map(({title, columns, lines}) => [`**${inMarkdown(title)}**`, "",
     `| | ${columns.map(inMarkdown).join(" | ")} |`, `|---|${columns.map(() => "---:|").join("")}`,
     ...lines.map(([name, values]) => `| ${inMarkdown(name)} | ${values.join(" | ")} |`), ""].join("\n"))
-    .join("\n") + `\n${inMarkdown(caption)}\n`,
-  LaTeX: ({rows, caption}) => tablesOf(rows).map(({title, columns, lines}) => [`% ${title.replace(/\s+/g, " ")}`,
+    .join("\n") + `\n${inMarkdown(wholeCaption(whole))}\n`,
+  LaTeX: whole => tablesOf(whole.rows).map(({title, columns, lines}) => [`% ${title.replace(/\s+/g, " ")}`,
     `\\begin{tabular}{l${"r".repeat(columns.length)}}`, "\\toprule",
     ` & ${columns.map(inTex).join(" & ")} \\\\`, "\\midrule",
     ...lines.map(([name, values]) => `${inTex(name)} & ${values.map(inTex).join(" & ")} \\\\`),
-    "\\bottomrule", "\\end{tabular}", ""].join("\n")).join("\n") + `% ${caption.replace(/\s+/g, " ")}\n`,
-  Python: () => pythonLine(),
+    "\\bottomrule", "\\end{tabular}", ""].join("\n")).join("\n") + `% ${wholeCaption(whole).replace(/\s+/g, " ")}\n`,
+  ...D.call ? {Python: () => pythonLine()} : {}, // of records that lie in no file, there is no such line
 };

@@ -54,10 +54,17 @@ addEventListener("message", event => { // from a report: its address, and the ch
   readAddress(event.data.explorer);
   refresh();
 });
-const pythonLine = () => `studykit.explore(..., at="${viewAddress()}")`;
+const inPython = JSON.stringify; // texts, lists and dictionaries of these are written alike in both
+function pythonLine() { // opens this view, in the directory in which this page was made
+  const training = S.view === "training" ? D.call.training : ""; // long, and of no use to other views
+  const given = {title: D.call.title, tokens: D.call.tokens, view: D.call.view, training, at: viewAddress()};
+  const options = Object.entries(given).filter(([, value]) => value)
+    .map(([name, value]) => `${name}=${inPython(value)}`);
+  return `import studykit; studykit.explore(${[inPython(D.call.what), ...options].join(", ")})`;
+}
 function copyLink() { // the address of this view in a page of its own, else the Python line that opens it
   const before = parent === window ? `${location.href.split("#")[0]}#` : inReport;
-  copyText(before ? before + viewAddress() : pythonLine());
+  copyText(before ? before + viewAddress() : D.call ? pythonLine() : `at=${inPython(viewAddress())}`);
 }
 function copyText(text) {
   const box = make("textarea", {}, text);
