@@ -284,16 +284,16 @@ def explore(runs: tuple[str, ...], out: str) -> None:
     """Writes the explorer of fusion weights as one HTML file.
 
     RUNS are runs of fusion_attention or fusion, or the beginnings of their names, or records (.npz), shown side by
-    side.
+    side and named by their methods.
     """
     from studykit.report.explorer import explore  # numpy and matplotlib: other commands do without
+    from studykit.report.explorer.runs import shown_runs
 
     found = [names.find_run(run, ["fusion_attention", "fusion"]) for run in runs]
     places = [place if Path(place).exists() else str(files.project_path(place)) for place in found]
-    labels = [Path(place).stem for place in places]
-    title = f"Fusion weights, {labels[0]}" if len(labels) == 1 else "Fusion weights"
-    shown = dict(zip(labels, places, strict=True)) if len(labels) > 1 else places[0]
-    print(explore(shown, title=title).save(Path(out)))
+    shown = shown_runs(places)
+    title = "Fusion weights" if len(places) > 1 else f"Fusion weights, {next(iter(shown.places))}"
+    print(explore(shown.places, title=title, looks=shown.looks, training=shown.training).save(Path(out)))
 
 
 @_command("gather mine mine_large --over base")

@@ -28,6 +28,8 @@ from studykit.report import html
 from studykit.report.explorer.payload import STEPS, quantised, series_of
 from studykit.report.figures import style
 from studykit.runs import code_digest
+from studykit.training.result import TrainingResult
+from tests import made_runs
 from tests.made_records import CODE, HOSTILE, MEMBERS, large_record, made_record
 
 
@@ -92,8 +94,6 @@ def test_a_method_looks_as_in_the_figures_of_its_page():
     assert second == dataclasses.asdict(looks["advfusion_zero"]) and first == second | {"filled": False}
 
 
-def test_nothing_that_a_model_wrote_can_act():
-    evil = HOSTILE[0]
 def test_states_of_one_method_have_one_colour_which_is_no_methods_unless_its_look_is_given():
     states = {"phase 1": made_record(phase="phase 1", mask="zero"), "phase 2": made_record()}
     one = data_of(studykit.explore(states))[0]["series"]
@@ -126,6 +126,8 @@ def test_a_page_names_the_files_that_it_was_made_from(tmp_path, monkeypatch):
         assert "call" not in data_of(studykit.explore(what))[0]
 
 
+def test_nothing_that_a_model_wrote_can_act():
+    evil = HOSTILE[0]
     record = made_record([HOSTILE, CODE], members=[evil, HOSTILE[1]], checkpoint=evil)
     page = studykit.explore({evil: record}, title=evil)
     soup = soup_of(page)
@@ -276,4 +278,49 @@ def test_the_command_writes_one_file_of_one_or_several_runs(tmp_path, monkeypatc
     soup = BeautifulSoup((tmp_path / "both.html").read_text(), "html.parser")
     series = json.loads(soup.find("script", id="data").string)["series"]
     assert [one["label"] for one in series] == ["first-0", "second-1"]
+    shown = html_data(tmp_path / "both.html")["call"]["what"]
+    assert shown == {"first-0": "first-0", "second-1": "second-1"}
     assert cli.main(["explore", "absent"]) == 2 and "absent holds no fusion records" in capsys.readouterr().err
+
+
+def html_data(file):
+    return json.loads(BeautifulSoup(file.read_text(), "html.parser").find("script", id="data").string)
+
+
+def test_the_command_names_runs_by_their_methods_with_the_looks_of_their_comparison(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    made = {"advfusion_zero": "advfusion_zero-0123456789", "adapterfusion": "adapterfusion-1123456789"}
+    places = {method: f"runs/fusion_attention/{name}" for method, name in made.items()}
+    fusion = {"method": "advfusion", "mask": "zero", "variant": "full", "masked_member": "", "left_out": [],
+              "placebo": "none", "members": {}, "target": "lua", "seed": 0}  # fmt: skip
+    fusions = {name: f"runs/fusion/lua-advfusion_zero-s0-{name * 10}" for name in "ab"}
+    for place in fusions.values():
+        made_record(phase="phase 1", mask="zero").save(tmp_path / place / "attention/phase1-masked.npz")
+        made_record().save(tmp_path / place / "attention/phase2.npz")
+        for phase in ("phase1", "phase2"):
+            TrainingResult([], 20, 20, 1.0, 1.0, 1, 1.0).write(tmp_path / place / phase / "training.json")
+        made_runs.finish(tmp_path / place, "fusion", fusion)
+    for method, place in places.items():
+        made_record().save(tmp_path / place / "records/s0-phase2.npz")
+        made_runs.finish(tmp_path / place, "fusion_attention", {"method": method, "trained_runs": []})
+
+    def series(*runs):
+        assert cli.main(["explore", *runs, "--out", "page.html"]) == 0
+        return html_data(tmp_path / "page.html")["series"]
+
+    assert [one["label"] for one in series(*places.values())] == ["advfusion_zero", "adapterfusion"]
+    assert {one["label"].partition(" · ")[0] for one in series(fusions["a"])} == {"advfusion_zero"}
+    evaluations = dict.fromkeys(["base", "lora", "adapterfusion", "advfusion_zero"], "runs/evaluate/x")
+    compared = {"evaluations": evaluations, "attention": places, "fusions": {"advfusion_zero": [fusions["a"]]}}
+    (tmp_path / "runs/compare/lua-2123456789").mkdir(parents=True)
+    made_runs.finish(tmp_path / "runs/compare/lua-2123456789", "compare", compared)
+    looks = style.method_looks(evaluations)
+    for runs in (places.values(), list(places.values())[1:], [fusions["a"]]):
+        for one in series(*runs):
+            look = looks[one["label"].partition(" · ")[0]]
+            assert (one["colour"], one["marker"]) == (look.colour, look.marker)
+    clashing = series(*fusions.values())
+    labels = list(dict.fromkeys(one["label"].partition(" · ")[0] for one in clashing))
+    assert labels == [f"advfusion_zero ({name * 10})" for name in "ab"]
+    assert len({one["colour"] for one in clashing}) == 2, "two runs of one method can be told apart"
