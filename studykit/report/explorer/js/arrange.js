@@ -72,7 +72,7 @@ function grouped(panel, spans) { // a panel whose cells are means over groups of
   const value = (l, c) => average(spans[l].map(k => panel.value(k, c))), one = l => spans[l].length < 2;
   const asText = v => panel.scale.signed ? points(v) : pct(v), first = l => spans[l][0];
   const meanRow = (l, c) => Object.fromEntries(Object.entries(panel.row(first(l), c)).map(([name, v]) =>
-    [name, name === "layer" ? layers[l] : name === "sd_over_seeds" || name === "seeds_disagree" ? null :
+    [name, name === "layer" ? layers[l] : name.endsWith("_over_seeds") ? null :
       typeof v === "number" && isQuantity(name) ? average(spans[l].map(k => panel.row(k, c)[name])) : v]));
   return {...panel, layers, value, marked: spans.findIndex(group => group.includes(panel.marked)),
     label: (l, c) => one(l) ? panel.label(first(l), c) :

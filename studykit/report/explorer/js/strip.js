@@ -146,9 +146,13 @@ function tokenPanel(pen, out, x, y, w, {show, series, text, T, of, label, signed
   const at = (l, m) => average(pinned.map(t => of(l, t, m)));
   const values = series.layers.flatMap((_, l) => series.members.map((_, m) => at(l, m)));
   const scale = scaleOf(signed ? largest(values.map(Math.abs)) : 1, signed);
-  const title = many ? `mean of ${pinned.length} tokens` : tokenLabel(text, pinned[0]);
+  const kinds = [...new Set([...pinned].sort((s, t) => s - t).map(t => D.kinds[text.kinds[t]]))].join(", ");
+  const title = `${many ? `mean of ${pinned.length} tokens` : tokenLabel(text, pinned[0])} (${kinds})`;
+  const ofAll = series.members.map((name, m) => [name, average(series.layers.map((_, l) => at(l, m)))]);
+  const first = ofAll.sort(([, one], [, two]) => Math.abs(two) - Math.abs(one)).slice(0, 3);
+  const subtitle = `mean: ${first.map(([name, v]) => `${name} ${pct(v, 0, signed)}`).join(", ")}`;
   return heatmap(pen, out, x, y, w, arranged({head: `${label} · ${pinnedText(text)}`, id: `pinned-${show}`,
-    columns: series.members, scale, room,
+    columns: series.members, scale, room, subtitle,
     title: S.show === "stack" ? `${LETTERS[show]}: ${title}` : title,
     target: series.members.indexOf(series.target), layers: series.layers, marked: layer,
     value: (l, m) => values[l * A + m], act: l => { S.layer = l; refresh(true); },
