@@ -35,7 +35,7 @@ SCRIPT_END = """})().catch(error => {
 """
 SANDBOX = "allow-scripts allow-downloads"
 HEIGHT = 640, 900  # pixels of the frame: of one method without layers, and at most
-AROUND_PANELS, TALLEST = 220, 1300  # pixels: of header and caption around all panels, and of a frame at most
+AROUND_PANELS, LOWEST, TALLEST = 170, 560, 1300  # pixels: of header and caption around all panels; bounds of a frame
 VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
 # The page has the system's theme, which need not be JupyterLab's: then its light colours become dark, or the reverse. A
 # report drops the style; it has the system's theme itself.
@@ -119,7 +119,7 @@ def explore(
             "compare" for several series and "layers" for one.
         at: the choices that the page opens with, as "view=tokens&sample=2&layer=3", which *Copy link* gives;
             choices that it does not have stay as they are by default.
-        height: pixels of the frame; by default as many as the layers need, within bounds.
+        height: pixels of the frame; by default as many as the layers or all panels need, within bounds.
         budget: compressed bytes of single tokens and their weights; samples beyond it are left out, and the page gives
             the number of those it holds.
         looks: colours and markers by method as in the figures of the page, see `figures.method_looks`.
@@ -143,7 +143,8 @@ def explore(
     tall = min(HEIGHT[0] + 24 * deepest + 28 * (methods - 1), HEIGHT[1])
     if view == "all":  # no panel is cut at the lower end, unless there are very many
         across = _panels_across(max(len(one.records[0].members) for one in series))
-        tall = max(tall, min(AROUND_PANELS + math.ceil(len(series) / across) * _panel_height(deepest), TALLEST))
+        tall = AROUND_PANELS + math.ceil(len(series) / across) * _panel_height(deepest)
+        tall = min(max(tall, LOWEST), TALLEST)
     return Explorer(title, summary, document(data, summary), height or tall, series)
 
 
@@ -156,7 +157,7 @@ def _panel_height(layers: int) -> int:
 def _panels_across(members: int) -> int:
     """Returns how many panels of so many members stand side by side there, beside the rail of choices."""
     em, gap, wide = 15, 18, 940
-    return max(1, int((wide + gap) // ((2.6 + 2.1 * members) * em + gap)))
+    return max(1, int((wide + gap) // ((2.4 + 1.75 * members) * em + gap)))
 
 
 def _summary(series: Series, tokens: str) -> str:

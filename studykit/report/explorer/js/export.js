@@ -13,7 +13,7 @@ function save(kind) {
   else if (kind.startsWith("PDF")) download(new Blob([pdfOf(kind)], {type: "application/pdf"}));
   else if (kind === "CSV") download(new Blob([csv(whole.rows)], {type: "text/csv"}));
   else if (kind === "JSON") download(new Blob([JSON.stringify(exported(whole), null, 1)], {type: "application/json"}));
-  else savePicture(kind, w, height, whole.caption, download);
+  else savePicture(kind, w, height, wholeCaption(whole), download);
 }
 const columnsOf = rows => [...new Set(rows.flatMap(Object.keys))]; // a row may lack some
 function csv(rows) { // with an apostrophe before text that a spreadsheet would compute
@@ -31,7 +31,7 @@ function exported(whole) { // the rows, and the choices, series and runs that th
   const sample = S.view === "tokens" ? tokenTracks()[0].sample ?? S.sample : S.sample;
   return {title: D.title, view: S.view, quantity: S.quantity, tokens: S.pool, seed: S.seed,
     kind: kindsText(), sample: sample < 0 ? "all" : D.texts[sample].id,
-    caption: whole.caption, series, rows: whole.rows};
+    caption: wholeCaption(whole), series, rows: whole.rows};
 }
 function linesOf(words, w) { // a text in lines of a width
   const lines = [];

@@ -15,8 +15,16 @@ const canvas = make("canvas", {tabindex: 0, role: "application", "aria-roledescr
 const spacer = make("div", {class: "spacer"}), stage = make("div", {class: "stage", role: "tabpanel"}, spacer, canvas);
 const tip = make("div", {class: "tip"}), spoken = make("div", {class: "spoken", "aria-live": "polite"});
 const caption = make("p", {class: "caption"}), check = make("p", {class: "check"});
+const stands = make("details", {class: "stands"}, make("summary", {}, "What this stands on"), make("div"));
 const table = make("div", {class: "numbers"});
 const numbers = make("details", {ontoggle: () => refresh(true)}, make("summary", {}, "Numbers as a table"), table);
+const KEYS = { // what keys do, by their names in the list
+  "arrow keys": "move from cell to cell of the picture", Enter: "show the tokens of a cell, or pin a token",
+  "j, k": "next or previous sample", "[, ]": "layer below or above", "a, b": "next series as A or B",
+  Esc: "unpin", "Alt ↑, Alt ↓": "move the member whose box is in focus", "?": "this list"};
+const keyList = make("dialog", {class: "keys", "aria-label": "Keys", onclick: () => keyList.close()},
+  make("dl", {}, ...Object.entries(KEYS).flatMap(([key, words]) => [make("dt", {}, key), make("dd", {}, words)])));
+function showKeys() { if (!keyList.open) keyList.showModal(); }
 const exports = make("div", {class: "exports", role: "group", "aria-label": "Export what is on screen"},
   ...["SVG", "PNG", "CSV", "JSON"].map(kind => make("button",
     {type: "button", onclick: () => save(kind), title: `Save what is on screen as ${kind}`}, kind)),
@@ -29,9 +37,11 @@ const exports = make("div", {class: "exports", role: "group", "aria-label": "Exp
   make("button", {type: "button", class: "link", title: "Copy the address of this view, or the line that opens it",
     onclick: copyLink}, "Copy link"),
   make("button", {type: "button", class: "theme", title: "Light, dark, or as the system", onclick: nextTheme},
-    "Theme"));
+    "Theme"),
+  make("button", {type: "button", class: "help", title: "The keys of this page", "aria-label": "Keys",
+    onclick: showKeys}, "?"));
 main.replaceChildren(make("header", {}, make("h1", {}, D.title), tabs, exports), controls, stage, tip, spoken,
-  make("footer", {}, caption, check, numbers));
+  keyList, make("footer", {}, caption, check, stands, numbers));
 
 for (const [name, label] of Object.entries(VIEWS)) tabs.append(make("button",
   {type: "button", role: "tab", id: `tab-${name}`, onclick: () => { S.view = name; refresh(); }}, label));
@@ -44,7 +54,9 @@ tabs.addEventListener("keydown", event => {
 });
 
 // linked(link): boxes, beside those of cells, that show the same as the cells with this link
-const blank = full => ({cells: [], rows: [], areas: [], caption: "", full, linked: () => []});
+// stands: sentences on the runs behind the numbers; room: the height in sight, 0 if the view may have any
+const blank = (full, room = Math.max(0, stage.clientHeight - 8)) => (
+  {cells: [], rows: [], areas: [], caption: "", stands: [], full, room, linked: () => []});
 let drawn = blank(false);
 const cellOf = id => drawn.cells.find(cell => cell.id === id);
 function draw(measured, whole = false) { // whole: draws all of the view, for paper
@@ -67,6 +79,8 @@ function draw(measured, whole = false) { // whole: draws all of the view, for pa
   canvas.drawn = drawn; // for tests of the page
   canvas.setAttribute("aria-label", `${VIEWS[S.view]}. ${drawn.caption} Arrow keys move from cell to cell.`);
   caption.textContent = drawn.caption;
+  stands.hidden = !drawn.stands.length;
+  stands.lastChild.replaceChildren(...drawn.stands.map(sentence => make("p", {}, sentence)));
 }
 function refresh(sameControls = false, height = undefined) { // height: of the view, if it is known
   if (!sameControls) { readLook(); buildControls(); }
@@ -106,8 +120,16 @@ function drawSoon(height) { // height: of the view where nothing has changed it,
 stage.addEventListener("scroll", () => drawSoon(drawn.height));
 new ResizeObserver(() => drawSoon()).observe(stage);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawSoon());
-addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; draw(undefined, true); });
-addEventListener("afterprint", () => { document.documentElement.dataset.theme = S.theme; draw(); });
+addEventListener("beforeprint", () => {
+  document.documentElement.dataset.theme = "light";
+  stands.open = true;
+  draw(undefined, true);
+});
+addEventListener("afterprint", () => {
+  document.documentElement.dataset.theme = S.theme;
+  stands.open = false;
+  draw();
+});
 function nextTheme() {
   S.theme = {auto: "dark", dark: "light", light: "auto"}[S.theme];
   document.documentElement.dataset.theme = S.theme;

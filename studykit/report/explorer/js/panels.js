@@ -8,15 +8,23 @@ function titleLines(title, w) { // the lines of a title, which breaks after its 
 function heatmap(pen, out, x, y, w, o) {
   // o: id, title, heads (lines of the longest title in a row of panels), columns, target (a column), layers, marked (a
   // layer), value(l, c), label(l, c), row(l, c), act(l, c), hatched(l, c), scale, room (maximum height), roomy (a view of
-  // few panels has larger cells)
+  // few panels: the pixels that its cells may grow into, 0 if that is unknown), under(l, c): a second line in large
+  // cells, subtitle
   const em = LOOK.em, L = o.layers.length, A = o.columns.length, small = {size: 0.8}, bold = {size: 0.8, bold: true};
   const marked = o.marked ?? -1, left = Math.max(...o.layers.map(name => widthOf(name, small))) + 0.7 * em;
-  const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em, more = o.roomy && L <= 12 ? 1.6 : 1;
-  const cw = Math.min(7.5 * more * em, (w - left) / A), ch = Math.max(3, Math.min(tall * more, (o.room || Infinity) / L));
+  const tall = (L <= 6 ? 2.6 : L <= 12 ? 2 : L <= 24 ? 1.5 : L <= 50 ? 1.15 : 0.8) * em;
+  const cw = Math.min((o.roomy ? 18 : 7.5) * em, (w - left) / A);
   const labels = o.columns.map((name, c) => fitted(name, Math.min(9 * em, (x + left + (c + 0.7) * cw) / 0.71), bold));
   const widest = Math.max(...labels.map(name => widthOf(name, bold))), flat = widest < cw - 0.3 * em;
-  const heads = titleLines(o.title, w), top = y + (0.5 + 1.2 * Math.max(heads.length, o.heads || 1)) * em;
-  heads.forEach((line, i) => pen.text(x + left, y + (0.7 + 1.2 * i) * em, fitted(line, w - left, HEADING), HEADING));
+  const heads = titleLines(o.title, w), lines = Math.max(heads.length, o.heads || 1) + (o.subtitle ? 1 : 0);
+  const top = y + (0.5 + 1.2 * lines) * em, foot = flat ? 1.5 * em : widest * 0.71 + 0.9 * em;
+  const grown = Math.min((o.roomy - (top - y) - foot - 0.3 * em) / L, 14 * em, 2.2 * cw);
+  const ch = o.roomy ? Math.max(tall, grown) : Math.max(3, Math.min(tall, (o.room || Infinity) / L));
+  const large = cw > 5 * em && ch > 2.4 * em;
+  const narrow = w < 11 * em, heading = narrow ? {...HEADING, size: 0.8} : HEADING, start = narrow ? x : x + left;
+  heads.forEach((line, i) =>
+    pen.text(start, y + (0.7 + 1.2 * i) * em, fitted(line, x + w - start, heading), heading));
+  if (o.subtitle) pen.text(x, y + (0.7 + 1.2 * heads.length) * em, fitted(o.subtitle, w, small), small);
   for (let r = 0; r < L; r++) {
     const l = L - 1 - r, cy = top + r * ch; // the first layer is at the bottom
     if (l % Math.ceil(0.9 * em / ch) === 0) pen.text(x + left - 0.4 * em, cy + ch / 2, o.layers[l],
@@ -25,8 +33,11 @@ function heatmap(pen, out, x, y, w, o) {
       const v = o.value(l, c), colour = o.scale.colour(v), cx = x + left + c * cw;
       pen.rect(cx, cy, cw - 1, ch - 1, css(colour));
       if (o.hatched?.(l, c)) hatch(pen, cx, cy, cw - 1, ch - 1, inkOn(colour));
-      if (cw > 2 * em && ch > em) pen.text(cx + cw / 2, cy + ch / 2, cellText(v, o.scale.signed),
-        {align: "center", size: Math.min(0.82, 0.62 * ch / em), fill: inkOn(colour)});
+      const below = large ? o.under?.(l, c) ?? "" : "", ink = {align: "center", fill: inkOn(colour)};
+      if (cw > 1.7 * em && ch > em) pen.text(cx + cw / 2, cy + ch / 2 - (below ? 0.6 * em : 0),
+        cellText(v, o.scale.signed), {...ink, size: Math.min(large ? 1 : 0.82, 0.62 * ch / em)});
+      if (below) pen.text(cx + cw / 2, cy + ch / 2 + 0.6 * em, fitted(below, cw - 0.4 * em, {size: 0.72}),
+        {...ink, size: 0.72});
       out.cells.push({id: `${o.id}/${l}/${c}`, x: cx, y: cy, w: cw - 1, h: ch - 1, label: o.label(l, c),
         link: `${o.layers[l]}/${o.columns[c]}`, act: o.act && (() => o.act(l, c))});
       if (o.row) out.rows.push(o.row(l, c));
@@ -40,12 +51,21 @@ function heatmap(pen, out, x, y, w, o) {
     if (flat) pen.text(cx, below + 0.6 * em, name, {...style, align: "center"});
     else pen.text(cx + 0.2 * em, below + 0.3 * em, name, {...style, align: "right", turn: -Math.PI / 4});
   });
-  return below + (flat ? 1.5 * em : widest * 0.71 + 0.9 * em) - y;
+  return below + foot - y;
 }
 
 function hatch(pen, x, y, w, h, colour) {
   for (let k = 8; k < w + h; k += 8)
     pen.line([[x + Math.min(k, w), y + Math.max(0, k - w)], [x + Math.max(0, k - h), y + Math.min(k, h)]], colour, 0.6);
+}
+function hatchKey(pen, y, w) { // the line of a legend on hatched cells, where there are several seeds
+  const em = LOOK.em, wide = 1.4 * em;
+  const mark = (x, at) => {
+    pen.rect(x, at - 0.5 * em, wide, em, null, LOOK.soft);
+    hatch(pen, x, at - 0.5 * em, wide, em, LOOK.soft);
+  };
+  const words = "the 95 % interval over seeds (Student's t) includes 0";
+  return SEEDS.length < 2 ? 0 : keys(pen, 0, y, w, [[words, mark, 2 * em]]);
 }
 
 function legend(pen, x, y, w, scale, label) {
@@ -93,10 +113,11 @@ function differenceOf(one, two, m, change, scale) { // the heatmap of series two
   const panel = panelOf(two, change, scale), A = two.members.length, label = `${two.label} − ${one.label}`;
   const sd = at => Number.isNaN(change.sd[at]) ? "" :
     ` ± ${points(change.sd[at]).slice(1)} (sd of ${change.each.length} paired seeds)`;
-  return {...panel, title: "difference, points", head: label, act: null, hatched: (l, c) => disagree(change, l * A + c),
+  return {...panel, title: "difference, points", head: label, act: null,
+    hatched: (l, c) => includesZero(change, l * A + c),
     row: (l, c) => {
       const {[S.quantity]: value, ...row} = rowOf(two, change, l, c);
-      return {...row, series: label, [`${S.quantity}_difference`]: value, seeds_disagree: disagree(change, l * A + c),
+      return {...row, series: label, [`${S.quantity}_difference`]: value, ...boundsOf(change, l * A + c),
         checkpoints: `${row.checkpoints} less ${provenanceOf(one, m).checkpoints}`};
     },
     label: (l, c) =>
@@ -118,10 +139,10 @@ function relativePanel(panel, series, change) { // change: the result of relativ
   const seeds = i => change.each.length < 2 ? "" :
     ` (${change.each.length} seeds: ${change.each.map(one => points(one.w[i])).join(", ")})`;
   if (!change) return {...panel, value: () => NaN, label: (l, c) => `${panel.label(l, c)}, without an initialisation`};
-  return {...panel, value: (l, c) => change.w[at(l, c)], hatched: (l, c) => disagree(change, at(l, c)),
+  return {...panel, value: (l, c) => change.w[at(l, c)], hatched: (l, c) => includesZero(change, at(l, c)),
     label: (l, c) => `${panel.label(l, c)}, ${points(change.w[at(l, c)])} ${words}${seeds(at(l, c))}`,
     row: (l, c) => ({...panel.row(l, c), [`against_${S.scale}`]: change.w[at(l, c)],
-      seeds_disagree: disagree(change, at(l, c))})};
+      ...boundsOf(change, at(l, c))})};
 }
 function scaleText(shown) { // the sentence of a caption on a scale against a reference
   if (!isRelative()) return "";
@@ -129,5 +150,5 @@ function scaleText(shown) { // the sentence of a caption on a scale against a re
   const names = without.map(series => series.label).join(", ");
   return `Colours and numbers are ${REFERENCES[S.scale]}, in points` +
     (S.scale === "uniform" ? " (1 / the number of members that take part)" : ", seed by seed") +
-    `; hatched: the seeds differ in sign. ${names && `Without an initialisation: ${names}. `}`;
+    `. ${names && `Without an initialisation: ${names}. `}`;
 }

@@ -95,8 +95,8 @@ function pdfOf(kind) { // the view on white paper, "PDF 3.3 in" wide, with text 
   readLook();
   Object.assign(LOOK, {em: 9.4, sans: "Helvetica, Arial, sans-serif", mono: "Courier, monospace",
     paper: [255, 255, 255]});
-  const pen = new PdfPen(), out = blank(false), height = DRAW[S.view](pen, w - 4, out, [0, Infinity]);
+  const pen = new PdfPen(), out = blank(false, 0), height = DRAW[S.view](pen, w - 4, out, [0, Infinity]);
   if (theme) root.dataset.theme = theme; else delete root.dataset.theme;
   draw();
-  return pen.bytes(w, height + 4, out.caption);
+  return pen.bytes(w, height + 4, wholeCaption(out));
 }

@@ -54,12 +54,10 @@ canvas.addEventListener("keydown", event => {
   showTip(cell.label, box.left + cell.x + cell.w, box.top + cell.y + cell.h - parseFloat(canvas.style.top));
   spoken.textContent = cell.label;
 });
-const KEYS = { // anywhere on the page but in a field: what keys do, by their names in the help
-  "j, k": "next or previous sample", "[, ]": "layer below or above", "a, b": "next series as A or B",
-  Esc: "unpin", "Alt ↑, Alt ↓": "move the member whose box is in focus", "?": "this help"};
 const stepOf = (values, value, by) => values[(values.indexOf(value) + by + values.length) % values.length];
-addEventListener("keydown", event => {
-  if (event.target.matches?.("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+addEventListener("keydown", event => { // KEYS: anywhere on the page but in a field
+  if (keyList.open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches?.("input, select, textarea")) return;
   const samples = sortedSamples().filter(i => isHeld(focus(), i)), series = D.series.map((_, i) => i);
   const at = samples.includes(S.sample) ? S.sample : samples[0], top = focus().layers.length - 1;
   const act = {
@@ -69,10 +67,7 @@ addEventListener("keydown", event => {
     Escape: () => { S.cursor = null; S.pinned = []; },
   }[event.key];
   if (act) { act(); refresh(); }
-  if (event.key === "?") {
-    spoken.textContent = Object.entries(KEYS).map(([key, words]) => `${key}: ${words}`).join(" · ");
-    showTip(spoken.textContent, 20, 60);
-  }
+  if (event.key === "?") showKeys();
 });
 function nearestCell(from, way) { // the nearest cell in a direction, or without a start the first token or cell
   if (!from) return cellOf("t0") || drawn.cells[0];

@@ -48,7 +48,7 @@ DRAW.training = (pen, w, out) => {
     value: at,
     label: (l, c) => `${run.label} · ${run.layers[l]} · ${run.members[c]}: ${pct(at(l, c))} at step ${look.step}`,
     row: (l, c) => ({series: run.label, phase: look.phase, step: look.step, loss: look.loss, layer: run.layers[l],
-      member: run.members[c], weight: at(l, c)})}, series), roomy: true});
+      member: run.members[c], weight: at(l, c)})}, series), roomy: out.room - y});
 };
 let playing = 0; // a timer
 function play() { // from look to look, from the first if the last is shown; a second press pauses

@@ -5,11 +5,12 @@ const DRAW = {
   layers(pen, w, out) {
     const series = focus(), m = mean(series);
     if (!m) return drawMessage(pen, out, absenceReason(series));
-    const shown = [[series, m]], {panels, scale, words} = panelsOf(shown), y = legend(pen, 0, 0, w, scale, words);
+    const shown = [[series, m]], {panels, scale, words} = panelsOf(shown);
+    const y = legend(pen, 0, 0, w, scale, words) + (isRelative() ? hatchKey(pen, 2 * LOOK.em, w) : 0);
     out.caption = `Mean ${quantity()} per layer and member, in percent; the frame marks the target, ` +
-      `${series.target}. ${scaleText(shown)}${provenanceText(shown)}` +
+      `${series.target}. ${scaleText(shown)}${provenanceText(out, shown)}` +
       (heldSamples().length ? " Click a cell, or press Enter, to see its tokens." : "");
-    return y + heatmap(pen, out, 0, y, w, {...arranged(panels[0], series), roomy: true});
+    return y + heatmap(pen, out, 0, y, w, {...arranged(panels[0], series), roomy: out.room - y});
   },
 
   compare(pen, w, out) {
@@ -22,21 +23,22 @@ const DRAW = {
     const most = change && largest(change.w.map(Math.abs));
     if (change) panels.push(differenceOf(one, two, m, change, scaleOf(most, true)));
     const heads = wide ? Math.max(...panels.map(panel => titleLines(panel.title, pw).length)) : 1;
-    let y = legend(pen, 0, 0, w, scale, words), lowest = y;
+    let y = legend(pen, 0, 0, w, scale, words);
     if (change && wide) legend(pen, 2 * (pw + gap), 0, pw, panels[2].scale, "points");
+    if (change || isRelative()) y += hatchKey(pen, y, w);
+    let lowest = y;
     const start = y;
     panels.forEach((panel, i) => {
       if (!wide && i === 2) y += legend(pen, 0, y, w, panel.scale, "difference, points");
-      const placed = {...arranged(panel, i ? two : one), heads, roomy: wide, id: "ab-"[i]};
+      const placed = {...arranged(panel, i ? two : one), heads, roomy: wide && out.room - y, id: "ab-"[i]};
       const height = heatmap(pen, out, wide ? i * (pw + gap) : 0, wide ? start : y, pw, placed);
       if (wide) lowest = Math.max(lowest, start + height); else y = lowest = y + height + gap;
     });
     out.caption = `Mean ${quantity()} in percent` +
-      (change ? `, and the difference, ${two.label} less ${one.label}` +
-        (change.each.length > 1 ? " (hatched: the seeds differ in sign). " : ". ") :
+      (change ? `, and the difference, ${two.label} less ${one.label}. ` :
         "; there is no difference, as members or layers differ. ") + scaleText(shown) +
       (S.sample >= 0 ? "" : one.same === two.same ? "Both have the same samples. " : "The samples are NOT the same. ") +
-      (fewer ? "Only seeds that both have are counted. " : "") + provenanceText(shown);
+      (fewer ? "Only seeds that both have are counted. " : "") + provenanceText(out, shown);
     return lowest;
   },
 
@@ -46,19 +48,20 @@ const DRAW = {
     const ofSeries = panelsOf(shown), {scale, words} = ofSeries, gap = 1.2 * em;
     const panels = S.by === "run" ? ofSeries.panels.map((panel, i) => arranged(panel, shown[i][0])) :
       byMember(shown, ofSeries);
-    const widest = Math.max(...panels.map(p => p.columns.length)), need = (2.6 + 2.1 * widest) * em;
+    const widest = Math.max(...panels.map(p => p.columns.length)), need = (2.4 + 1.75 * widest) * em;
     const across = clamp(Math.floor((w + gap) / (need + gap)), 1, panels.length);
     const pw = (w - gap * (across - 1)) / across;
     const heads = Math.max(...panels.map(panel => titleLines(panel.title, pw).length));
     let y = legend(pen, 0, 0, w, scale, `${words}, one scale`), tallest = 0;
+    if (isRelative()) y += hatchKey(pen, y, w);
     if (S.by === "member") y += keys(pen, 0, y, w, shown.map(([series], c) => [`${c + 1} ${series.label}`]));
     panels.forEach((panel, i) => {
       if (i && i % across === 0) { y += tallest + gap; tallest = 0; }
       tallest = Math.max(tallest, heatmap(pen, out, (i % across) * (pw + gap), y, pw, {...panel, heads}));
     });
-    out.caption = `Mean ${quantity()} per layer in percent, every panel on one scale` +
-      (S.by === "run" ? "; frames mark the targets. " : ". ") + scaleText(shown) +
-      provenanceText(shown) + omittedText();
+    out.caption = `Mean ${quantity()} per layer (%), on one scale` +
+      (S.by === "run" ? "; the targets are framed. " : ". ") + scaleText(shown) +
+      provenanceText(out, shown) + omittedText();
     return y + tallest;
   },
 
@@ -81,11 +84,12 @@ const DRAW = {
       label: (v, series) =>
         `${v.toFixed(2)} bits, ${pct(v / Math.log2(Math.max(2, activeMembers(series))), 0)} of uniform`,
       of: (series, m, l) => [m.e[l], m.esd[l], m.each.map(e => e.e[l])]};
-    const wide = w > 50 * em, cw = wide ? (w - 2 * em) / 2 : w, tall = 17 * em;
+    const wide = w > 50 * em, cw = wide ? (w - 2 * em) / 2 : w;
+    const tall = wide ? clamp(out.room - y - 4 * em, 17 * em, 30 * em) : 17 * em;
     [share, entropy].forEach((chart, i) => lines(pen, out, wide ? i * (cw + 2 * em) : 0,
       wide ? y : y + i * (tall + 4.2 * em), cw, tall, chart, shown));
     out.caption = "Lines are means over seeds, bands ± 1 sd, open points single seeds; dotted: uniform over the " +
-      `members that take part. Entropy is always of the weights. ${provenanceText(shown)}${omittedText()}`;
+      `members that take part. Entropy is always of the weights. ${provenanceText(out, shown)}${omittedText()}`;
     return y + (wide ? tall : 2 * tall + 4.2 * em) + 3.2 * em;
   },
 
@@ -131,14 +135,14 @@ const DRAW = {
     }
     if (out.full) for (const track of tracks) tokenRows(out, track, layer);
     const last = tracks.at(-1);
+    out.stands = tracks.map(track => `${track.label}: checkpoint ${track.checkpoint}.`);
     out.caption = `Sample ${text.id}, ${plural(T, "token")}, ${tracks.map(track => track.label).join("; ")}: ` +
       [...new Set(tracks.map(({column, signed, series}) => column < 0 ?
         "each token has the colour and number of the member with the largest weight, paler towards uniform" :
         `each token is coloured by the ${signed ? "change of the " : ""}${quantity()} of ${series.members[column]}`))
       ].join("; ") +
       ". Underlined tokens predict the completion; outlined ones are not counted by the filters. " +
-      `Single tokens are exact to ± ${last.signed ? 0.8 : 0.4} points. Checkpoint ` +
-      `${[...new Set(tracks.map(track => track.checkpoint))].join("; ")}, padding excluded. ` +
+      `Single tokens are exact to ± ${last.signed ? 0.8 : 0.4} points, padding excluded. ` +
       `${matchesText(here.sample)}` +
       `${heldSamples().length} of ${last.series.n} samples can be read token by token. ` +
       (detail ? `The ${plural(pinned.length, "token")} you pinned ${pinned.length > 1 ? "are averaged" : "is shown"} ` +

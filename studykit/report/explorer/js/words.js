@@ -24,25 +24,26 @@ function seedsText(series, m) {
   const all = series.records.length;
   return `mean of ${m.records.length}${m.records.length < all ? ` of ${all}` : ""} seeds`;
 }
-function provenanceParts(series, m) { // the tokens and the runs that the numbers of a series come from
+function provenanceParts(series, m) { // the tokens and seeds that the numbers of a series come from, and the runs
   const kind = S.kinds.length ? ` of kind ${S.kinds.map(k => D.kinds[k]).join(" or ")}` : "";
   const pool = S.pool === "both" ? "prompt and completion" : S.pool;
   const of = S.sample < 0 ? `n = ${plural(series.n, "sample")}` : `sample ${D.texts[S.sample].id}`;
   const runs = m.records.map(r => r.checkpoint || "unnamed"), base = m.records[0].base;
   const names = runs.length > 3 ? `${runs[0]} and ${runs.length - 1} more` : runs.join(", ");
-  return [`${of}, ${number(m.n)} ${pool} tokens${kind}, padding excluded`,
-    `${seedsText(series, m)}; checkpoint ${names}${base ? ` on base ${base}` : ""}` +
+  return [`${of}, ${number(m.n)} ${pool} tokens${kind}, padding excluded; ${seedsText(series, m)}`,
+    `checkpoint ${names}${base ? ` on base ${base}` : ""}` +
     (series.placement === "output" ? "" : `; fused at ${series.placement}`) +
     (series.masked.length ? `; ${series.masked.join(", ")} masked (${series.mask})` : "")];
 }
-function provenanceText(shown) { // of several [series, mean]; the tokens that all share are named once
-  const parts = shown.map(([series, m]) => provenanceParts(series, m)), tokens = parts[0][0];
+function provenanceText(out, shown) { // of several [series, mean]: what all share; the rest goes into the fold below
+  const parts = shown.map(([series, m]) => provenanceParts(series, m)), [tokens] = parts[0];
   const rounded = S.sample < 0 ? "" : " Of one sample, rounded weights are averaged: exact to ± 0.4 points.";
-  if (shown.length === 1) return `${shown[0][0].label}: ${parts[0].join("; ")}.${rounded}`;
   const shared = parts.every(part => part[0] === tokens);
-  return (shared ? `Each: ${tokens}. ` : "") +
-    parts.map((part, i) => `${shown[i][0].label}: ${shared ? part[1] : part.join("; ")}.`).join(" ") + rounded;
+  out.stands = parts.map((part, i) => `${shown[i][0].label}: ${shared ? part[1] : part.join("; ")}.`);
+  if (!shared) return `The series differ in samples, tokens or seeds, which the fold below names.${rounded}`;
+  return `${shown.length > 1 ? "Each" : shown[0][0].label}: ${tokens}.${rounded}`;
 }
+const wholeCaption = out => [out.caption, ...out.stands].join(" ");
 function absenceReason(series) { // the reason why a series has no mean
   if (!chosen(series).length) return `seed ${S.seed} is not recorded`;
   if (S.sample >= 0 && !chosen(series).some(r => partOf(r, S.sample) >= 0)) {
@@ -67,6 +68,8 @@ function drawMessage(pen, out, message) { // instead of a view
 const provenanceOf = (series, m) => ({target: series.target, sample: S.sample < 0 ? "all" : D.texts[S.sample].id,
   samples: S.sample < 0 ? series.n : 1, pool: S.pool, kind: kindsText(), tokens: m.n,
   seeds: m.records.map(r => r.seed ?? "").join(" "), checkpoints: m.records.map(r => r.checkpoint).join(" ")});
+const asBounds = ([low = null, high = null]) => ({low_over_seeds: low, high_over_seeds: high});
+const boundsOf = (change, i) => asBounds(ofSeeds(change, i) ?? []); // the interval over seeds of a difference
 const orNull = v => Number.isNaN(v) ? null : v;
 function rowOf(series, m, l, c) {
   const at = l * series.members.length + c;
