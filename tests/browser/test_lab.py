@@ -169,7 +169,10 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     shown = InLab(page, "advfusion_exclude, target lua")
     assert "exactly 0" in shown.frame.text_content(".check")
     keys = {"phase 1, restored": "phase1", "phase 2": "phase2"}
-    records = {name: FusionRecord.load(project / OUT / f"records/s0-{key}.npz") for name, key in keys.items()}
+    records = {
+        f"advfusion_exclude · {name}": FusionRecord.load(project / OUT / f"records/s0-{key}.npz")
+        for name, key in keys.items()
+    }
     explore_as_a_reader(shown, records)
 
     go_to("live.bench(")
