@@ -6,19 +6,19 @@ within a margin, or undecided. `verdicts` puts one difference into words; here t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from studykit.evaluation.metrics.properties import format_score, less_is_better
 from studykit.evaluation.results import ComparisonResults, Contrast, MethodSummary, MetricComparison
 from studykit.report.verdicts import (
     brief,
-    difference_unit,
+    in_words,
     interaction_sentence,
     metric_in_sentence,
     plain,
     score_interval,
     sentence,
-    signed,
     size,
     unbreakable,
 )
@@ -131,43 +131,43 @@ def hypotheses(results: ComparisonResults, target: str) -> list[str]:
 
 
 def answer(results: ComparisonResults, target: str) -> list[str]:
-    """Returns the answer to the study's question in four plain sentences at most.
+    """Returns the answer to the study's question in three plain sentences at most.
 
-    The first says what became of the hypothesis, by each metric that judges, and what these seeds show if that is
-    unknown. The others are the difference between fusing and one adapter, and what the target's own adapter or phase 2
-    changed, if the rows decide it. The last names the two methods with the best main score.
+    The first says what became of the hypothesis, and what these seeds show if that is unknown; if the metrics that
+    judge disagree, each has a sentence. The next is the difference between fusing and one adapter. The last is what the
+    target's own adapter or phase 2 changed, if other seeds would confirm it, or else the two best scores.
     """
     judged: dict[str, list[str]] = {}  # the metrics by what they say of the hypothesis
     for comparison in results.judged_by:
         if text := claim(comparison, target):
             judged.setdefault(text, []).append(metric_in_sentence(comparison))
-    lines = [f"**{text}**, judged by {' and by '.join(metrics)}." for text, metrics in judged.items()]
     main = results.main_comparison
+    lines = [f"**{text}**, judged by {' and by '.join(metrics)}{_seen_here(main, metrics, text)}."
+             for text, metrics in judged.items()]  # fmt: skip
     asked = by_question(main)
-    if judged and next(iter(judged)).startswith("We cannot tell"):
-        lines[0] += _seen_here(main)
     for contrast in asked.get(questions.FUSING, [] if lines else [c for some in asked.values() for c in some])[:1]:
         lines.append(plain(main, contrast))
     for comparison in results.judged_by:
         later = [
             c for question in (questions.OWN, questions.PHASE_2) for c in by_question(comparison).get(question, [])
         ]
-        lines += [plain(comparison, contrast) for contrast in later if contrast.verdict.is_decided]
-    return [*lines[:3], *_best(main)]
+        lines += [plain(comparison, one) for one in later if one.verdict.is_decided and one.verdict.seeds_confirm]
+    return [line for line in [*lines, best(main)] if line][:3]
 
 
-def _best(comparison: MetricComparison) -> list[str]:
-    """A sentence with the two best scores; [] where fewer methods were compared."""
+def best(comparison: MetricComparison) -> str:
+    """Returns a sentence with the two best scores; "" where fewer methods were compared."""
     rows = _by_score(comparison)[:2]
     if len(rows) < 2:
-        return []
+        return ""
     first, second = (row.method for row in rows)
     between = comparison.contrast(first, second) or comparison.contrast(second, first)
     sure = between is not None and between.verdict.is_decided and between.verdict.seeds_confirm
     unit = " %" if comparison.unit == "%" else ""
-    named = ", then ".join(f"{row.method} {format_score(row.mean, comparison.metric)}{unit}" for row in rows)
+    named = ", then ".join(f"{in_words(row.method)} {format_score(row.mean, comparison.metric)}{unit}" for row in rows)
     extreme = "Lowest" if less_is_better(comparison.metric) else "Highest"
-    return [f"{extreme} {comparison.label}: {named}{'' if sure else '; other seeds could change this order'}."]
+    metric = metric_in_sentence(comparison).removeprefix("the ")
+    return f"{extreme} {metric}: {named}{'' if sure else '; other seeds could change this order'}."
 
 
 def _by_score(comparison: MetricComparison) -> list[MethodSummary]:
@@ -176,15 +176,19 @@ def _by_score(comparison: MetricComparison) -> list[MethodSummary]:
     return sorted(rows, key=lambda row: row.mean, reverse=not less_is_better(comparison.metric))
 
 
-def _seen_here(comparison: MetricComparison) -> str:
-    """A sentence with the differences behind the hypothesis that hold on these seeds; "" where none is decided."""
-    seen: dict[str, list[str]] = {}
-    for contrast in _of_hypothesis(comparison)[0]:
-        if contrast.verdict.is_decided:
-            value = f"{contrast.method} {signed(contrast.value, comparison.metric)} {difference_unit(comparison)}"
-            seen.setdefault(contrast.against, []).append(value)
-    differences = "; ".join(f"{', '.join(values)} against {control}" for control, values in seen.items())
-    return f" On these seeds, which others could reverse: {differences}." if seen else ""
+def _seen_here(comparison: MetricComparison, metrics: Sequence[str], claimed: str) -> str:
+    """The differences behind an unknown hypothesis that hold on these seeds; "" where none is decided.
+
+    They are those of the main score: nothing is added to the claim of another metric.
+    """
+    if not claimed.startswith("We cannot tell") or metric_in_sentence(comparison) not in metrics:
+        return ""
+    seen = [
+        f"{in_words(c.method)} is {c.verdict.direction} than {in_words(c.against)} by {size(abs(c.value), comparison)}"
+        for c in _of_hypothesis(comparison)[0]
+        if c.verdict.is_decided
+    ]
+    return f": on these seeds {' and '.join(seen)}, but others could reverse this" if seen else ""
 
 
 def ranking(comparison: MetricComparison) -> str:

@@ -73,6 +73,7 @@ class Findings:
     """What a reader sees first."""
 
     answer: list[str]  # sentences; **bold** as in Markdown
+    counts: str  # methods, seeds and test rows behind all numbers
     left_out: list[str]  # sentences on rows without pass@k
     forest: Markup
     further: list[Markup]  # figures of the weights
@@ -94,6 +95,7 @@ def read_findings(run: Run, target: str) -> Findings | None:
         return None
     main, loss = results.main_comparison, results.loss_comparison
     answer = conclusions.answer(results, target)
+    rows = verdicts.sample_size(main.summaries[0], "test row")
     looks = figures.method_looks(row.method for row in main.summaries if row.final)
     further = [figures.own_weight_slopes(results.attention, target, looks=looks)] if results.attention else []
     if summaries := attention_summaries(run.params.get("attention")):
@@ -102,10 +104,13 @@ def read_findings(run: Run, target: str) -> Findings | None:
         further.append(figures.member_worth(worths, looks=looks))
     return Findings(
         answer=answer,
+        counts=f"{plural(len(looks), 'method')} over {plural(main.seeds, 'seed')} and {rows}",
         left_out=conclusions.left_out(results, target),
-        forest=Markup(figures.figure_html(figures.forest(main, looks=looks))),
+        forest=Markup(figures.figure_html(figures.forest(main, looks=looks, message=conclusions.best(main)))),
         further=[Markup(figures.figure_html(figure)) for figure in further],
-        by_loss=Markup(figures.figure_html(figures.forest(loss, looks=looks))) if loss else None,
+        by_loss=Markup(figures.figure_html(figures.forest(loss, looks=looks, message=conclusions.best(loss))))
+        if loss
+        else None,
         questions=question_lines(results),
         tables=[score_table(comparison) for comparison in results.judged_by],
         meanings=verdicts.verdict_meanings(main),

@@ -7,13 +7,12 @@ study would have detected: between these trainings, and between trainings with o
 from __future__ import annotations
 
 import math
-import re
 
 from studykit.evaluation.metrics.properties import decimals, format_score, is_rate
 from studykit.evaluation.results import Contrast, Interval, MethodSummary, MetricComparison, Verdict
 from studykit.evaluation.student import StandardError, detectable
 from studykit.runs.text import plural
-from studykit.study.methods import titled
+from studykit.study.methods import title
 
 # Points of a text score. A smaller lead did not show which of two models people prefer, at 95 % confidence, on CoNaLa;
 # on HearthStone 2 points were enough (Evtikhiev et al. 2023, "Out of the BLEU").
@@ -186,22 +185,34 @@ def brief(comparison: MetricComparison, contrast: Contrast) -> str:
 def plain(comparison: MetricComparison, contrast: Contrast) -> str:
     """Returns the verdict of one difference as a sentence with one number."""
     found, difference = contrast.verdict, contrast.value
-    a, b = _in_sentence(contrast.method), _in_sentence(contrast.against)
+    a, b = in_words(contrast.method), in_words(contrast.against)
     if found.is_decided and found.direction == "worse":  # the better one is named first
         a, b, difference = b, a, -difference
     value = f"{signed(difference, comparison.metric)} {difference_unit(comparison)}"
+    first = f"{a[0].upper()}{a[1:]}"  # it begins the sentence
     judged = f"judged by {metric_in_sentence(comparison)} ({value})"
     if found.is_decided:
         limit = "" if found.seeds_confirm else ", but other seeds could reverse this"
-        return f"{a} is better than {b}, {judged}{limit}."
+        return f"{first} is better than {b}, {judged}{limit}."
     if found.equivalent_within:
-        return f"{a} and {b} are equivalent within {size(found.equivalent_within, comparison)}, {judged}."
+        return f"{first} and {b} are equivalent within {size(found.equivalent_within, comparison)}, {judged}."
     return f"We cannot tell whether {a} or {b} is better, {judged}."
 
 
-def _in_sentence(label: str) -> str:
-    """A method's word; one with a sign, such as adapterfusion~lua, stands behind its title."""
-    return titled(label) if re.search("[~@^]", label) else label
+def in_words(label: str) -> str:
+    """Returns a method, or one of its phases, as it stands in a sentence for readers who do not know the method words.
+
+    "advfusion_exclude, phase 1" is "AdvFusion (mask exclude, phase 1)", and "lora" is "the LoRA adapter alone".
+    """
+    word, comma, phase = label.partition(", ")
+    try:
+        named = title(word)
+    except ValueError:  # a label of something else
+        return label
+    if named.endswith(" adapter"):
+        named = f"the {named} alone"
+    name, _, details = f"{named}{comma}{phase}".partition(", ")
+    return f"{name} ({details})" if details else name
 
 
 def verdict_sign(verdict: Verdict) -> str:
@@ -268,13 +279,12 @@ def difference_table(comparison: MetricComparison) -> list[dict]:
             "p over rows and seeds (Holm)": f"{contrast.verdict.p_overall:.3f}",
         }
         line = {
-            "method": contrast.method,
-            "against": contrast.against,
+            "method − against": f"{contrast.method} − {contrast.against}",
+            "verdict": unbreakable(verdict_sign(contrast.verdict)),
             "difference": signed(contrast.value, metric),
-            "verdict": str(contrast.verdict),
+            **(overall if several_seeds else {}),
             f"{percent} interval over rows": unbreakable(signed_interval(contrast.interval, metric)),
             "p over rows (Holm)": f"{contrast.verdict.p_holm:.3f}",
-            **(overall if several_seeds else {}),
             contrast.effect_name: effect(contrast),
         }
         lines.append(line)

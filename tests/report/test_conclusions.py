@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from studykit.evaluation.results import ComparisonResults
 from studykit.evaluation.scores import Score
 from studykit.report import conclusions, verdicts
 from studykit.study import questions
@@ -121,8 +122,42 @@ def test_of_two_methods_the_better_one_is_named_first():
         "method": contrast.against, "against": contrast.method, "value": -contrast.value,
         "verdict": contrast.verdict.model_copy(update={"direction": "worse"})}))  # fmt: skip
     assert verdicts.plain(result, contrast) == reverse
-    assert reverse.startswith("AdapterFusion, without Lua (adapterfusion~lua) is better than adapterfusion, judged by")
+    assert reverse.startswith("AdapterFusion (without Lua) is better than AdapterFusion, judged by")
     assert "(+30.0 " in reverse
+
+
+def test_methods_in_a_sentence_are_no_bare_words():
+    assert [verdicts.in_words(label) for label in ("base", "lora", "adapterfusion", "advfusion_exclude, phase 1")] == [
+        "the base alone", "the LoRA adapter alone", "AdapterFusion", "AdvFusion (mask exclude, phase 1)"
+    ]  # fmt: skip
+    assert verdicts.in_words("something else") == "something else"
+
+
+def test_a_table_of_differences_has_the_verdict_second_and_what_decides_it_next():
+    result = compared(STUDY)
+    assert list(verdicts.difference_table(result)[0])[:5] == [
+        "method \u2212 against", "verdict", "difference",
+        "95% interval over rows and seeds", "p over rows and seeds (Holm)",
+    ]  # fmt: skip
+    assert all(" " not in row["verdict"] for row in verdicts.difference_table(result)), "no verdict breaks"
+
+
+def test_an_answer_has_three_sentences_and_says_what_other_seeds_could_reverse():
+    study = {
+        "bottleneck": method(0.1),
+        "adapterfusion": method(0.2),
+        "adapterfusion~lua": method(0.5),
+        "advfusion_none": method(0.4),
+        "advfusion_exclude": method(0.6, spread=0.2),
+    }
+    metrics = {metric: compared(study, metric) for metric in ("pass_at_1", "loss")}
+    results = ComparisonResults(main="pass_at_1", metrics=metrics, sources=[], attention=[], cost=[], time=[])
+    answer = conclusions.answer(results, "lua")
+    assert len(answer) == 3 and not any(word in " ".join(answer) for word in study if "_" in word or "~" in word)
+    assert (
+        "on these seeds AdvFusion (mask exclude) is better than AdvFusion (two phases without a mask) by" in answer[0]
+    )
+    assert answer[0].endswith("but others could reverse this.")
 
 
 def test_parts_of_a_score_stand_beside_it():
@@ -171,7 +206,9 @@ def test_too_little_to_compare_gets_a_sentence(a, b, reason, metric):
     contrast = result.contrasts[0]
     assert contrast.verdict.direction == "undecided" and contrast.verdict.p_holm == 1
     assert all(reason in verdicts.sentence(result, one) for one in (contrast, contrast.reversed()))
-    assert verdicts.difference_table(result)[0]["verdict"] == "undecided" and conclusions.score_table(result)
+    assert verdicts.difference_table(result)[0]["verdict"] == "\u25cb\u00a0undecided" and conclusions.score_table(
+        result
+    )
     assert measured(contrast.reversed().reversed()) == pytest.approx(measured(contrast))
 
 

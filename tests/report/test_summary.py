@@ -57,8 +57,8 @@ def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
     found = summary.read_findings(run, "lua")
     assert found.answer == [
         "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1 and by the completion loss.",
-        "adapterfusion is better than bottleneck, judged by pass@1 (+20.0 points).",
-        "Highest pass@1: advfusion_zero 70.0 %, then adapterfusion 40.0 %.",
+        "AdapterFusion is better than the bottleneck adapter alone, judged by pass@1 (+20.0 points).",
+        "Highest pass@1: AdvFusion (mask zero) 70.0 %, then AdapterFusion 40.0 %.",
     ]
     advfusion = next(line for line in found.questions if line.question.startswith("Does AdvFusion beat"))
     assert [(chip.metric, chip.verdict, chip.kind) for chip in advfusion.chips] == [
@@ -75,6 +75,9 @@ def test_the_answer_is_plain_and_the_questions_hold_the_numbers(run, tmp_path):
     assert found.limits[0].startswith(
         "**AdvFusion beats AdapterFusion on Lua**, judged by pass@1: advfusion_zero against"
     )
+    assert found.counts == "3 methods over 3 seeds and 200 test rows"
+    assert "<figcaption" in found.forest and f">{found.answer[-1]} Right is better" in found.forest
+    assert ">Lowest completion loss: AdvFusion (mask zero)" in found.by_loss
     assert "Right is better; the dotted line is adapterfusion" in found.forest and found.by_loss and not found.further
 
 
