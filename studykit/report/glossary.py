@@ -7,6 +7,16 @@ import re
 from bs4 import BeautifulSoup, NavigableString
 
 TERMS = {
+    "AdapterFusion": "One adapter per language, joined by an attention that is trained in one phase.",
+    "AdvFusion": "AdapterFusion in two phases: phase 1 hides the target's own adapter, phase 2 restores it.",
+    "adapter": "A small set of trained weights inside a frozen language model, here for one programming language.",
+    "bottleneck adapter": "A pair of small matrices behind each layer, trained on the target's rows; no fusion.",
+    "LoRA adapter": "A low-rank change of the layers' weights, trained on the target's rows; no fusion.",
+    "phase 1": "The first training of AdvFusion: the target's own adapter is hidden, so the others must do the work.",
+    "phase 2": "The second training of AdvFusion: all members take part.",
+    "seeds": "Each training is repeated from several seeds, which fix its first weights and the order of its rows.",
+    "weight": "The part of its attention that a fusion gives to a member; the weights of all members sum to 1.",
+    "odds ratio": "The odds of passing with one method over those with the other; 1 means no difference.",
     "member": "A finished adapter that a fusion combines with others; its weights are frozen.",
     "composition": "Several adapters in one model: a fusion by attention, or a simpler way to combine them.",
     "mask": "What phase 1 of AdvFusion does to a member: 'zero' keeps its place in the softmax but lets it add "

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from studykit.report import summary
+from bs4 import BeautifulSoup
+from markupsafe import Markup
+
+from studykit.report import glossary, summary
 from studykit.report.documents import document, exported_tables, render
 from studykit.runs import files as run_files
 from studykit.runs import provenance
@@ -85,6 +88,9 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         commands=_commands(file, manifests),
         origins=_origins(manifests) if manifests else None,
     )
+    soup = BeautifulSoup(content, "html.parser")
+    glossary.explain(soup)
+    content = Markup(str(soup))
     return document(f"{study.study.replace('_', ' ').capitalize()} · studykit", content, "index")
 
 

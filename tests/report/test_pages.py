@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import studykit
-from studykit.report import documents, glossary, html, pages
+from studykit.report import documents, glossary, html, index, pages
 from studykit.report.explorer.page import link_script, page_script
 from studykit.report.sealed import content_hash
 from studykit.runs import files, store
@@ -362,6 +363,27 @@ def test_a_run_is_out_of_date_when_its_input_or_its_code_is_another(home, report
     (home / "notebooks").mkdir()
     (home / "notebooks/06_compare.ipynb").write_text('{"cells": [{"cell_type": "code", "source": "x"}]}')
     assert states() == [*["done"] * 5, "outdated"]
+
+
+def test_every_page_says_how_to_cite_it_and_peak_memory(report):
+    for page in report.glob("*.html"):
+        text = " ".join(BeautifulSoup(page.read_text(), "html.parser").get_text(" ").split())
+        assert "How to cite." in text and "a study of lua made with studykit" in text and "arXiv 2307.07854" in text
+        assert page.name == "index.html" or "peak memory" in text
+
+
+def test_the_index_explains_terms_and_opens_the_explorer(home, report):
+    soup, _ = index_of(report)
+    assert "explorer-1" not in str(soup), "this study has no fusion"
+    assert "AdvFusion" in [term.get_text() for term in soup.select("abbr")]
+    *others, run = plan.plan(study_file.load_study("params/tiny.yaml", home))
+    names = dict(run.params) | {"attention": {"adapterfusion": "runs/fusion_attention/x"}}
+    statuses = runs_status.study_status([*others, run])
+    fused = dataclasses.replace(run, params=names)
+    shown = {one: statuses[one] for one in (*others, fused)}
+    study = study_file.load_study("params/tiny.yaml", home)
+    page = BeautifulSoup(index.index_page(study, "params/tiny.yaml", shown, {fused: "06.html"}), "html.parser")
+    assert page.select_one(".links a[href='06.html#explorer-1:view=all']").get_text() == "Open the explorer"
 
 
 def test_pages_name_the_run_and_link_back(report):
