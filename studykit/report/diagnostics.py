@@ -180,7 +180,7 @@ SIGNS: dict[str, tuple[Callable[[Evidence], str | None], str]] = {
         "phase 2 repairs only part of that: compare with phase 1, and raise fusion.steps. Where the loss rose later, "
         "phase 2 overfits its few rows: give it a lower rate (fusion.by_method: {advfusion: {phases: [{}, "
         "{learning_rate: ...}]}}) or less patience, keep the best step (fusion.keep), or set fusion.phase1_data to "
-        "all. In advfusion_exclude the attention has the same meaning in both phases.",
+        "all.",
     ),
     "worse than one adapter": (
         _worse_than_one_adapter,
