@@ -177,7 +177,7 @@ def _muting_sentence(worth: Worth, summary: AttentionSummary, heaviest: str) -> 
     most = max(worth.finished, key=lambda row: row.value)
     if most.value <= 0:
         return "Muting a single member does not raise the loss: this fusion can do without any one of them."
-    unsure = not all(_costs_more(most, row) for row in worth.finished if row is not most)
+    unsure = not is_surely_worth_most(most, worth.finished)
     name = _adapter(summary, most.member)
     text = (
         f"Muting {name} costs most"
@@ -190,6 +190,11 @@ def _muting_sentence(worth: Worth, summary: AttentionSummary, heaviest: str) -> 
         return f"{text}."
     costs = f"{weight.value:+.3f}{_bounds(weight, unsure)}"
     return f"{text}; muting {_adapter(summary, heaviest)}, which gets most weight, costs {costs}."
+
+
+def is_surely_worth_most(one: MemberWorth, members: Sequence[MemberWorth]) -> bool:
+    """Returns whether muting a member costs more than muting any other with other seeds, too."""
+    return all(_costs_more(one, row) for row in members if row is not one)
 
 
 def _costs_more(one: MemberWorth, other: MemberWorth) -> bool:

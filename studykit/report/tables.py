@@ -66,10 +66,11 @@ def _bold(text: str) -> Markup:
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text))))
 
 
-def table(rows: Sequence[Mapping[str, Any]], caption: str = "", folded: str = "") -> None:
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "", folded: str = "", zeros: bool = True) -> None:
     """Shows a table with one row per mapping.
 
     folded: the title of a fold that hides the table until the reader opens it.
+    zeros: False leaves out the columns that are 0 in every row.
 
     The columns are the keys of all mappings, in the order in which they first appear; a missing
     value is a dash. Columns that hold only numbers are aligned to the right. Without rows nothing
@@ -77,7 +78,7 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "", folded: str = ""
     """
     if not rows:
         return
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys(name for row in rows for name, value in row.items() if zeros or value != 0))
     numeric = {name: all(_is_number(row.get(name)) for row in rows) for name in columns}
     head = _row(_heading(name, "col", numeric[name]) for name in columns)
     body = Markup().join(_row(_cell(row.get(name), numeric[name]) for name in columns) for row in rows)

@@ -422,7 +422,7 @@ def test_heatmap_cells_hold_the_weights_and_the_target_is_framed():
     assert [text.get_text() for text in axes.texts] == ["0", "100", "<1", "25", "25", "50"]
     frame = axes.patches[0]
     assert (frame.get_x(), frame.get_width(), frame.get_height()) == (1, 1, 2)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["L1", "L2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["L1 (input)", "L2"]
 
 
 def test_difference_is_second_less_first_on_a_centred_scale():
@@ -492,7 +492,9 @@ def test_panels_are_called_what_they_show_and_bars_what_they_are_of():
     titles = "phase 1, mask zero", "phase 2"
     bars = [fusion.stacked_bars(shares(), MEMBERS, TARGET, samples=N, title=title) for title in titles]
     for figure, title in zip(bars, titles, strict=True):
-        assert figure.caption.startswith(f"{title}: Mean") and figure.alt.startswith(f"{title}: Stacked")
+        assert figure.caption.startswith(
+            f"{title}: The target lua gets 35.5% on average. Mean"
+        ) and figure.alt.startswith(f"{title}: Stacked")
 
 
 def test_phases_of_a_loss_follow_each_other():

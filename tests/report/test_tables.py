@@ -95,3 +95,10 @@ def test_tables_and_texts_look_the_same_in_a_report(outputs):
     soup = BeautifulSoup(render_notebook(new_notebook(cells=cells)).content, "html.parser")
     assert [cell["style"] for cell in soup.select("td")] == ["text-align:left", "text-align:right"]
     assert soup.figcaption.get_text() == "Losses." and soup.select_one(".texts.pairs pre").get_text() == "a < b"
+
+
+def test_columns_of_zeros_are_left_out_where_asked(outputs):
+    rows = [{"state": "phase 1", "passed": 3, "memory": 0}, {"state": "phase 2", "passed": 0, "memory": 0}]
+    tables.table(rows, zeros=False)
+    tables.table(rows)
+    assert [plain["text/plain"].split("\n")[0] for plain in outputs] == ["state\tpassed", "state\tpassed\tmemory"]

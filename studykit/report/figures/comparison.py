@@ -22,6 +22,7 @@ from studykit.report.figures.style import (
     new_figure,
     styled,
 )
+from studykit.report.fusion_weights import is_surely_worth_most
 from studykit.runs.text import plural
 from studykit.study.methods import PHASE_1
 
@@ -47,7 +48,7 @@ def scores(
         looks: colours and markers by method, see `style.method_looks`.
     """
     names, row_height = method_rows(row.method for row in rows)
-    figure, axes = new_figure(width=8.4, height=1.0 + row_height * len(rows))
+    figure, axes = new_figure(height=1.0 + row_height * len(rows))
     axes = axes[0, 0]
     seeds = max((len(row.points) for row in rows), default=0)
     for y, row in enumerate(rows):
@@ -62,7 +63,8 @@ def scores(
     alt = f"{metric} of {len(rows)} methods, {about}: {values}."
     line = f" The dotted line is {baseline}." if any(row.method == baseline for row in rows) else ""
     caption = (
-        f"{metric}: mean and {confidence:.0%} interval per method; open points are seeds.{line} n = {samples} samples, "
+        f"{metric} from {min(row.mean for row in rows):.3g} to {max(row.mean for row in rows):.3g}: mean and "
+        f"{confidence:.0%} interval per method; open points are seeds.{line} n = {samples} samples, "
         f"{plural(seeds, 'seed')}."
     )
     return figure, alt, caption
@@ -79,7 +81,7 @@ def own_weight_slopes(
     Args:
         looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = new_figure(width=8.4, height=2.9)
+    figure, axes = new_figure(height=2.9)
     axes = axes[0, 0]
     methods = list(dict.fromkeys(row.method for row in rows))
     states = {method: [row for row in rows if row.method == method] for method in methods}
@@ -110,11 +112,19 @@ def own_weight_slopes(
     about = f"n = {samples} samples, {plural(seeds, 'seed')}, {rows[0].tokens} tokens"
     from_to = "; ".join(f"{m} {of[0].own_weight:.1%} to {of[-1].own_weight:.1%}" for m, of in states.items())
     alt = f"Weight of the {target} adapter, from initialisation to the finished fusion, {about}: {from_to}."
-    moved = ", ".join(f"{m} {100 * (of[-1].own_weight - of[0].own_weight):+.0f}" for m, of in states.items())
+    moved = ", ".join(f"{m} {_change(of[0], of[-1])}" for m, of in states.items())
     caption = (
-        f"Training changed the weight of the {target} adapter by these points: {moved}. Thin lines: seeds. {about}."
+        f"Training changed the weight of the {target} adapter by these points (and by seed): {moved}. Thin lines: "
+        f"seeds. {about}."
     )
     return figure, alt, caption
+
+
+def _change(first: OwnAttention, last: OwnAttention) -> str:
+    """Returns the change of a weight in points and, in brackets, the least and the largest change of a seed."""
+    by_seed = 100 * np.subtract(last.by_seed, first.by_seed)
+    text = f"{100 * (last.own_weight - first.own_weight):+.0f}"
+    return text if len(by_seed) < 2 else f"{text} ({by_seed.min():+.0f} to {by_seed.max():+.0f})"
 
 
 def _between(state: str) -> str:
@@ -154,7 +164,7 @@ def member_worth(worths: Mapping[str, Worth], *, looks: Mapping[str, Look] | Non
     first = next(iter(worths.values()))
     members = list(dict.fromkeys(row.member for worth in worths.values() for row in worth.finished))
     members.sort(key=lambda member: member == first.target)  # the target's comes last
-    figure, axes = new_figure(width=8.4, height=1.0 + len(members) * max(0.28, 0.085 * len(worths)))
+    figure, axes = new_figure(height=1.0 + len(members) * max(0.28, 0.085 * len(worths)))
     axes, step = axes[0, 0], 0.7 / len(worths)
     for n, (method, worth) in enumerate(worths.items()):
         look = look_of(method, looks)
@@ -182,8 +192,11 @@ def member_worth(worths: Mapping[str, Worth], *, looks: Mapping[str, Look] | Non
         needs.setdefault(row.member, []).append(method)
     message = "; ".join(f"{', '.join(methods)} {'need' if len(methods) > 1 else 'needs'} {member} most"
                         for member, methods in needs.items())  # fmt: skip
+    unsure = [method for method, worth in worths.items() if not is_surely_worth_most(most[method], worth.finished)]
+    limit = f" Other seeds could need another member most in {', '.join(unsure)}." if unsure else ""
     caption = (
-        f"{message}. What each member is worth to the finished fusion: its loss without the member (taken out of the "
+        f"{message}.{limit} What each member is worth to the finished fusion: its loss without the member (taken out "
+        "of the "
         f"softmax) minus its loss with it. Above 0 the member helps. Bars: 95 % intervals over the test rows. {about}."
     )
     return figure, f"{alt}.", caption
@@ -211,7 +224,7 @@ def cost(
     values = {key: [getattr(cost, key) for cost in costs] for key in labels}
     shown = {key: label for key, label in labels.items() if _differs(key, values[key])}
     shown = shown or {"parameters": labels["parameters"]}  # a study of the base alone has no other cost
-    figure, axes = new_figure(1, len(shown), width=8.4, height=3.0, sharey=True)
+    figure, axes = new_figure(1, len(shown), height=3.0, sharey=True)
     missing = []
     for panel, (key, label) in zip(axes[0], shown.items(), strict=True):
         for one, value in zip(costs, values[key], strict=True):
@@ -241,7 +254,14 @@ def cost(
     means = "; ".join(f"{one.method} {scores[one.method]:.4g}" for one in costs)
     about = f"n = {samples} samples"
     alt = f"{metric} of {len(costs)} methods against {', '.join(shown.values())}, {about}: {means}.{left_out}"
-    return figure, alt, f"{metric} against cost; up and left is better.{left_out} {about}."
+    trained = sorted((one for one in costs if one.parameters), key=lambda one: one.parameters or 0)
+    ends = {"most": trained[-1], "fewest": trained[0]} if len(trained) > 1 else {}
+    message = "; ".join(
+        f"{one.method} trains {how} parameters ({one.parameters:,}) and has {scores[one.method]:.3g}"
+        for how, one in ends.items()
+    )
+    caption = f"{message}{'. ' * bool(message)}{metric}, mean over seeds, against cost.{left_out} {about}."
+    return figure, alt, caption
 
 
 def _differs(cost: str, values: Sequence[float | None]) -> bool:

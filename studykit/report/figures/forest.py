@@ -42,7 +42,7 @@ def forest(
     """
     rows = [row for row in compared.summaries if row.final]
     names, row_height = method_rows(row.method for row in rows)
-    figure, grid = new_figure(width=8.4, height=1.0 + row_height * len(rows))
+    figure, grid = new_figure(height=1.0 + row_height * len(rows))
     axes: Axes = grid[0, 0]
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, EDGE, 1))

@@ -29,6 +29,12 @@ def layer_labels(layers: Sequence[str] | None, count: int) -> list[str]:
     return list(layers) if layers is not None else [f"L{i + 1}" for i in range(count)]
 
 
+def layer_rows(layers: Sequence[str] | None, count: int) -> list[str]:
+    """Returns the labels of layers where each has a row of its own, so that the first can say where it is."""
+    first, *others = layer_labels(layers, count)
+    return [f"{first} (input)", *others]
+
+
 def own_weight(weights: np.ndarray, members: Sequence[str], target: str) -> float:
     """Returns the target's weight, mean over layers; 0 where the target's adapter is no member."""
     return float(weights[:, list(members).index(target)].mean()) if target in members else 0.0
@@ -48,7 +54,7 @@ def attention_by_phase(
 
     weights: weights (seeds, A) by the title of the phase, in order.
     """
-    figure, axes = new_figure(width=6.0, height=3.6)
+    figure, axes = new_figure(height=3.6)
     axes, phases = axes[0, 0], list(weights)
     means = np.stack([np.mean(weights[phase], axis=0) for phase in phases])  # (P, A)
     seeds = max(len(values) for values in weights.values())
@@ -72,7 +78,8 @@ def attention_by_phase(
     over = f"n = {samples} samples, {plural(seeds, 'seed')}"
     alt = f"Mean fusion weight of {len(members)} members by phase, {over}. The target {target}: {target_text}."
     caption = (
-        f"Mean fusion weight per member over all layers; open points: seeds. {samples_text(samples, tokens, seeds)}."
+        f"The weight of {target}: {target_text}. Mean fusion weight per member over all layers; open points: seeds. "
+        f"{samples_text(samples, tokens, seeds)}."
     )
     return figure, alt, caption
 
@@ -170,7 +177,7 @@ def _per_layer(
     layers: Sequence[str] | None,
 ) -> tuple[Figure, str, str]:
     """Draws one line per label over the layers, a band of 1 sd over its seeds, and dotted levels to compare with."""
-    figure, axes = new_figure(width=6.0, height=3.2)
+    figure, axes = new_figure(height=3.2)
     axes = axes[0, 0]
     arrays = {label: np.atleast_2d(values) for label, values in lines.items()}  # (seeds, L)
     depth = max(values.shape[1] for values in arrays.values())
@@ -194,7 +201,16 @@ def _per_layer(
     over = f"n = {samples} samples, {plural(seeds, 'seed')}"
     alt = f"{what}, {depth} layers, {over}; mean over layers, {unit}: {means}{even}."
     band = " Bands are \u00b1 1 sd over seeds." if seeds > 1 else ""
-    return figure, alt, f"{what}{even}.{band} {samples_text(samples, tokens, seeds)}."
+    message = "; ".join(
+        f"{label} {values.mean():.3g}" + (f" \u00b1 {values.mean(1).std(ddof=1):.2g}" if len(values) > 1 else "")
+        for label, values in arrays.items()
+    )
+    over_seeds = " \u00b1 sd over seeds" * (seeds > 1)
+    caption = (
+        f"{unit[0].upper()}{unit[1:]}, mean over layers{over_seeds}: {message}. {what}{even}.{band} "
+        f"{samples_text(samples, tokens, seeds)}."
+    )
+    return figure, alt, caption
 
 
 @styled
@@ -224,8 +240,8 @@ def stacked_bars(
                 fit = {"fontsize": 7.5} if share >= 0.06 else {"fontsize": 6.0, "rotation": 90}
                 axes.text(*at, f"{share:.1%}", ha="center", va="center", color=ink_on(colour), **fit)
         left = left + weights[:, i]
-    axes.set_yticks(y, layer_labels(layers, len(weights)))
-    axes.set(xlim=(0, max(1.0, left.max())), xlabel="share of the fusion weight", ylabel="layer", title=title)
+    axes.set_yticks(y, layer_rows(layers, len(weights)))
+    axes.set(xlim=(0, max(1.0, left.max())), xlabel="weight, 0 to 1", ylabel="layer", title=title)
     axes.margins(y=0.01)
     legend_above(figure, axes, columns=5)
     count = "n not given by the source" if samples is None else f"n = {samples} samples"
@@ -234,5 +250,6 @@ def stacked_bars(
     bars = f"Stacked bars of the mean fusion weight of {len(members)} members in {len(weights)} layers"
     alt = f"{named}{bars}, {count}.{target_text}"
     about = count if samples is None else samples_text(samples, tokens, seeds)
-    caption = f"{named}Mean fusion weight per layer, split by member; shares from 2 % are labelled. {about}."
+    message = f"{target_text.strip()} " if target_text else ""
+    caption = f"{named}{message}Mean fusion weight per layer, split by member; weights from 2 % are labelled. {about}."
     return figure, alt, caption

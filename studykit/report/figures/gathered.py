@@ -17,7 +17,7 @@ def forest_of_studies(one: Gathered, results: GatheredResults, of_metric: Gather
     The last line is the pooled mean with its interval (thick) and the prediction interval (thin).
     """
     count = len(one.units)
-    figure, axes = new_figure(width=6.5, height=1.4 + 0.34 * (count + 1))
+    figure, axes = new_figure(height=1.4 + 0.34 * (count + 1))
     axes = axes[0, 0]
     axes.axvline(0, color="black", linewidth=0.9)
     for y, unit in enumerate(one.units):
@@ -46,7 +46,7 @@ def forest_of_studies(one: Gathered, results: GatheredResults, of_metric: Gather
 def slope(one: Gathered, results: GatheredResults, of_metric: GatheredMetric) -> tuple[Figure, str, str]:
     """Draws the units' differences against the covariate, with the fitted line. The difference must have a slope."""
     assert one.slope is not None
-    figure, axes = new_figure(width=6.0, height=3.2)
+    figure, axes = new_figure(height=3.2)
     axes = axes[0, 0]
     xs = np.array([unit.covariate for unit in one.units], dtype=float)
     axes.axhline(0, color="black", linewidth=0.9)

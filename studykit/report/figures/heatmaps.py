@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from studykit.report.figures.fusion import layer_labels, own_weight, samples_text
-from studykit.report.figures.style import DIVERGING, SEQUENTIAL, colour_bar, ink_on, new_figure, styled
+from studykit.report.figures.fusion import layer_labels, layer_rows, own_weight, samples_text
+from studykit.report.figures.style import DIVERGING, SEQUENTIAL, WIDTH, colour_bar, ink_on, new_figure, styled
 
 TITLE_CHARACTER = 0.08  # inches of width
 SHARES = Normalize(0.0, 1.0)  # always the whole range, so that figures can be compared with each other
@@ -68,7 +68,7 @@ def _heatmap(
         column, depth = list(members).index(target), len(values)
         axes.add_patch(Rectangle((column, 0), 1, depth, fill=False, edgecolor="black", linewidth=1.8, clip_on=False))
         axes.get_xticklabels()[column].set_fontweight("bold")
-    axes.set_yticks(np.arange(len(values)) + 0.5, layer_labels(layers, len(values)))
+    axes.set_yticks(np.arange(len(values)) + 0.5, layer_rows(layers, len(values)))
     axes.set(xlabel="member adapter", ylim=(0, len(values)))
     axes.tick_params(length=0)
     return mesh
@@ -104,9 +104,8 @@ def fusion_heatmap(
     weighted: whether the values are norm-weighted shares.
     """
     quantity = "norm-weighted share" if weighted else "fusion weight"
-    width = min(7.5, 1.8 + 0.7 * len(members))
-    figure, axes = new_figure(height=1.2 + _depth(len(weights)), width=width)
-    mesh = _heatmap(axes[0, 0], weights, members, target, layers, (width - 1.8) / len(members))
+    figure, axes = new_figure(height=1.2 + _depth(len(weights)))
+    mesh = _heatmap(axes[0, 0], weights, members, target, layers, (WIDTH - 1.8) / len(members))
     axes[0, 0].set(ylabel="layer", title=title)
     _bar(figure, mesh, axes, "weight (%)" if not weighted else "share (%)")
     own = own_weight(weights, members, target)
@@ -117,7 +116,10 @@ def fusion_heatmap(
         f"{layer_labels(layers, len(weights))[top[0]]} with {weights[top]:.1%}."
     )
     about = samples_text(samples, tokens, seeds)
-    caption = f"Mean {quantity} per layer and member (percent); target {target} framed. {about}."
+    caption = (
+        f"{target} gets {own:.0%} of the {quantity} on average, and {members[top[1]]} most in one layer. Mean "
+        f"{quantity} per layer and member (percent); target {target} framed. {about}."
+    )
     return figure, alt, caption
 
 
@@ -142,14 +144,17 @@ def fusion_panels(
     """
     target = dict.fromkeys(panels, targets) if isinstance(targets, str) else targets
     columns = 2 if len(panels) == 4 else min(3, len(panels))
-    rows, width = -(-len(panels) // columns), 1.4 + columns * (0.3 + 0.3 * len(members))
-    narrow = max(map(len, panels)) * TITLE_CHARACTER > 0.3 + 0.3 * len(members)  # two titles side by side would overlap
+    rows, width = -(-len(panels) // columns), max(WIDTH, 1.4 + columns * (0.3 + 0.3 * len(members)))
+    cell = ((width - 1.4) / columns - 0.3) / len(members)
+    narrow = max(map(len, panels)) * TITLE_CHARACTER > 0.3 + cell * len(
+        members
+    )  # two titles side by side would overlap
     height = 0.3 + rows * (1.0 + 0.16 * narrow + _depth(max(map(len, panels.values()))))
     figure, axes = new_figure(rows, columns, width=width, height=height, sharey=True)
     for spare in axes.flat[len(panels) :]:
         spare.set_visible(False)
     for panel, (title, weights) in zip(axes.flat, panels.items(), strict=False):
-        mesh = _heatmap(panel, weights, members, target[title], layers, 0.3)
+        mesh = _heatmap(panel, weights, members, target[title], layers, cell)
         panel.set_title(title.replace(", ", ",\n") if narrow else title)
     for panel in axes[:, 0]:
         panel.set_ylabel("layer")
@@ -159,7 +164,10 @@ def fusion_panels(
     )
     what = f"{len(panels)} heatmaps of the mean {quantity} by layer and member"
     alt = f"{what}, n = {samples} samples. The target gets: {target_text}."
-    caption = f"Mean {quantity} per layer and member (percent); target framed. {samples_text(samples, tokens, seeds)}."
+    caption = (
+        f"The target gets, as a mean over layers: {target_text}. Mean {quantity} per layer and member (percent); "
+        f"target framed. {samples_text(samples, tokens, seeds)}."
+    )
     return figure, alt, caption
 
 
@@ -185,7 +193,10 @@ def change_panels(
     limit = max(0.05, *(float(np.nanmax(np.abs(one.mean(0)))) for _, one in panels))
     depth, seeds = max(one.shape[1] for _, one in panels), max(len(one) for _, one in panels)
     rows, cell = per_row * len(changes), 0.32
-    size = {"width": 1.5 + columns * (0.25 + cell * len(members)), "height": 0.3 + rows * (0.75 + 0.24 * depth)}
+    size = {
+        "width": max(WIDTH, 1.5 + columns * (0.25 + cell * len(members))),
+        "height": 0.3 + rows * (0.75 + 0.24 * depth),
+    }
     figure, axes = new_figure(rows, columns, **size, sharey=True)
     at = [(r, c) for start in range(0, rows, per_row) for r in range(start, start + per_row) for c in range(columns)]
     counts = [len(by) for by in changes.values()]
@@ -210,10 +221,27 @@ def change_panels(
     alt = f"Heatmaps of fusion weights of {names}, {' and '.join(changes)}, by layer and member, n = {samples} samples."
     brackets = f" In brackets: the {seeds} seeds differ in sign." * (seeds > 1)
     caption = (
-        f"Weights of the finished fusions, {' and '.join(changes)}, by layer and member (points, colour centred at 0); "
+        f"{_largest_change(changes, members, layer_labels(layers, depth))} Weights of the finished fusions, "
+        f"{' and '.join(changes)}, by layer and member (points, colour centred at 0); "
         f"target {target} framed.{brackets} {about}."
     )
     return figure, alt, caption
+
+
+def _largest_change(changes: Mapping[str, Mapping[str, np.ndarray]], members: Sequence[str], layers: Sequence) -> str:
+    """A sentence with the largest change from the last reference, and with how many changes the seeds agree."""
+    reference, by_method = list(changes.items())[-1]
+    means = {method: np.nan_to_num(one.mean(0)) for method, one in by_method.items()}  # (L, A)
+    method = max(means, key=lambda name: np.abs(means[name]).max())
+    layer, member = np.unravel_index(np.abs(means[method]).argmax(), means[method].shape)
+    cells = [one.reshape(len(one), -1)[:, ~np.isnan(one.mean(0)).ravel()] for one in by_method.values()]  # (S, cells)
+    alike = sum(int((np.sign(one) == np.sign(one[0])).all(0).sum()) for one in cells)
+    together = f"; the seeds agree on the sign in {alike} of {sum(one.shape[1] for one in cells)} cells"
+    return (
+        f"{reference.capitalize()}, the largest difference is that of {members[member]} in {layers[layer]} of "
+        f"{method}, "
+        f"{100 * means[method][layer, member]:+.0f} points{together * (max(map(len, cells)) > 1)}."
+    )
 
 
 @styled
@@ -236,7 +264,7 @@ def phase_comparison(
     agree = (np.sign(changes) == np.sign(changes[0])).all(0)  # (L, A)
     first, second, change = first.mean(0), second.mean(0), changes.mean(0)
     limit = max(np.abs(change).max(), 0.05)
-    width = np.clip(2.0 + 3 * (0.3 + 0.28 * len(members)), 7.0, 11.0)
+    width = np.clip(2.0 + 3 * (0.3 + 0.28 * len(members)), WIDTH, 11.0)
     cell = (width - 2.9) / 3 / len(members)
     figure, axes = new_figure(1, 3, height=1.2 + _depth(len(first)), width=width, sharey=True)
     for panel, weights, name in zip(axes[0], (first, second), names, strict=False):
@@ -257,8 +285,11 @@ def phase_comparison(
         f"{own_weight(first, members, target):.1%} to {own_weight(second, members, target):.1%}; in {agree.sum()} of "
         f"{agree.size} cells all seeds change in the same direction."
     )
+    own = f"{own_weight(first, members, target):.0%} to {own_weight(second, members, target):.0%}"
+    together = f"; the {seeds} seeds change together in {agree.sum()} of {agree.size} cells" * (seeds > 1)
     caption = (
-        f"Mean fusion weight per layer and member, {names[0]} and {names[1]} (percent), and the second minus the first "
+        f"The weight of {target} goes from {own}{together}. Mean fusion weight per layer and member, {names[0]} and "
+        f"{names[1]} (percent), and the second minus the first "
         f"(percentage points, colour centred at 0); target {target} framed.{brackets} The same samples in both: "
         f"{samples_text(samples, tokens, seeds)}."
     )

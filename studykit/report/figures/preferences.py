@@ -24,7 +24,7 @@ def preferences(found: Preferences, *, looks: Mapping[str, Look] | None = None) 
     """
     rows = sorted(found.methods, key=lambda row: -row.share)
     names, row_height = method_rows(row.method for row in rows)
-    figure, grid = new_figure(width=8.4, height=1.0 + row_height * len(rows))
+    figure, grid = new_figure(height=1.0 + row_height * len(rows))
     axes = grid[0, 0]
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, EDGE, 1))

@@ -85,6 +85,7 @@ MAX_SVG_BYTES = 600_000  # a larger figure is shown as PNG
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+WIDTH = 8.4  # inches of a figure: the column of a report
 TITLE_WIDTH = 30  # characters of a line of a method's title beside an axis
 
 
@@ -101,7 +102,7 @@ def styled(draw: Callable[..., tuple[Figure, str, str]]) -> Callable[..., Figure
     return draw_styled
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, width=7.0, height=3.2, **kwargs) -> tuple[Figure, np.ndarray]:
+def new_figure(rows: int = 1, columns: int = 1, *, width=WIDTH, height=3.2, **kwargs) -> tuple[Figure, np.ndarray]:
     """Returns an empty figure of `width` x `height` inches and its axes (rows, columns).
 
     It is not part of pyplot's global state, so a notebook does not show it a second time.

@@ -26,8 +26,8 @@ from studykit.report.figures.style import SEQUENTIAL, category_style, colour_bar
 
 VISIBLE = str.maketrans({" ": "\u00b7", "\n": "\u21b5", "\t": "\u2192", "\r": "\u240d"})
 COLUMNS = 100  # characters per line
-FONT_SIZE = 7.0  # points; a monospace character is 0.6 em wide, so a line is about 5.9 inches
-LINE = 0.25  # inches per line of tokens
+FONT_SIZE = 8.4  # points; a monospace character is 0.6 em wide, so a line is about 7 inches
+LINE = 0.28  # inches per line of tokens
 
 
 def visible(token: str) -> str:
@@ -82,7 +82,7 @@ def token_strip(
     values = (shown.shares if weighted else shown.weights).astype(float)  # (L, T, A)
     positions = wrap(tokens)
     lines = positions[-1][0] + 1
-    figure, axes = new_figure(len(chosen), 1, width=7.0, height=0.75 + len(chosen) * (0.3 + LINE * lines))
+    figure, axes = new_figure(len(chosen), 1, height=0.75 + len(chosen) * (0.3 + LINE * lines))
     for panel, layer in zip(axes[:, 0], chosen, strict=True):
         _block(panel, tokens, positions, values[layer], shown.marks, record, member)
         panel.set(xlim=(-0.3, COLUMNS + 0.3), ylim=(lines, 0))
@@ -108,6 +108,7 @@ def token_strip(
         f"completion there."
     )
     caption = (
+        f"{record.target} has {own:.0%} of the {quantity} at the tokens that predict the completion. "
         f"Sample {shown.id}, {of}, {where}: each token coloured by {how}. Underlined tokens predict the "
         f"completion. n = 1 sample{cut}."
     )

@@ -116,7 +116,7 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
     looks: list[Mapping[str, Any]] = [row["attention"] for _, _, rows in phases for row in rows if "attention" in row]
     tall = float(np.clip(0.11 * np.size(looks[0]["weights"]), 1.6, 5.0))  # inches of the panel of single layers
     ratios = {"height_ratios": [1.3, 1.9, tall, 1.1, 1.1]}
-    figure, grid = new_figure(5, 1, width=8.4, height=6.8 + tall, sharex=True, gridspec_kw=ratios)
+    figure, grid = new_figure(5, 1, height=6.8 + tall, sharex=True, gridspec_kw=ratios)
     axes = grid[[1, 3, 4]]
     losses = _draw_completion_loss(grid[0, 0], logs)
     _draw_weights_by_layer(grid[2, 0], phases, members, target)
@@ -150,7 +150,8 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
         f"{losses[-1]:.3f}."
     )
     caption = (
-        "Attention while the fusion trains, under its completion loss on validation rows: mean weight per member, the "
+        f"From the first step to the last, the mean weight goes for {spans}. Attention while the fusion trains, under "
+        "its completion loss on validation rows: mean weight per member, the "
         "same layer by layer (in the band of each member, the first layer is at the bottom), tokens with one weight "
         "above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over layers; bands: from the "
         f"least to the largest layer; vertical line: next phase. n = {samples} validation samples, completion tokens."
@@ -166,7 +167,7 @@ def stability_curves(logs: Log, *, title: str = "") -> tuple[Figure, str, str]:
         logs: `TrainingResult.log` by phase, in order; steps of a later phase go on where the earlier one ended.
     """
     probed = any(row["probe"]["cosine"] is not None for rows in logs.values() for row in rows if "probe" in row)
-    figure, axes = new_figure(1 + probed, 1, width=8.4, height=2.6 + 1.6 * probed, sharex=True)
+    figure, axes = new_figure(1 + probed, 1, height=2.6 + 1.6 * probed, sharex=True)
     count, total, cosines = 0, 0, []
     for start, _, rows in _phases(logs):
         norms = gradient_norms(rows)
@@ -189,7 +190,10 @@ def stability_curves(logs: Log, *, title: str = "") -> tuple[Figure, str, str]:
     if probed:
         axes[1, 0].set(ylabel="cosine with the\nfull-precision gradient")
     about = f" Cosines at {len(cosines)} probes, from {min(cosines):.4f} to {max(cosines):.4f}." if cosines else ""
-    caption = f"Norm of the gradient before clipping, n = {total} steps; triangles: {plural(count, 'spike')}.{about}"
+    caption = (
+        f"{plural(count, 'spike')} (triangles) in n = {plural(total, 'step')}: norm of the gradient before clipping."
+        f"{about}"
+    )
     return figure, caption, caption
 
 
@@ -220,7 +224,7 @@ def loss_curves(
     completion = any(row.get("eval_loss") is not None for rows in logs.values() for row in rows)
     ratios = {"height_ratios": [1.6, 1] if completion else [1]}
     height = 4.6 if completion else 3.3
-    figure, axes = new_figure(1 + completion, 1, width=8.4, height=height, sharex=True, gridspec_kw=ratios)
+    figure, axes = new_figure(1 + completion, 1, height=height, sharex=True, gridspec_kw=ratios)
     below: Axes = axes[-1, 0]
     ends: dict[str, tuple[float, float]] = {}  # first and last value of each loss
     if completion:
@@ -248,7 +252,10 @@ def loss_curves(
     total = max((start + row["step"] for start, _, rows in _phases(logs) for row in rows), default=0)
     alt = f"Loss over {total:.0f} steps, n = {samples} validation samples: {spans}.{weights}"
     first = "Above: the completion loss of validation; arrow: what changed between two phases. " if completion else ""
-    caption = f"{first}Cross entropy in nats per token.{weights} Validation: n = {samples} samples."
+    caption = (
+        f"{spans[0].upper()}{spans[1:]}. {first}Cross entropy in nats per token.{weights} "
+        f"Validation: n = {samples} samples."
+    )
     return figure, alt, caption
 
 
@@ -301,5 +308,6 @@ def length_histograms(
     return (
         figure,
         alt,
-        f"Distribution of the {what}, in percent of each split.{beyond} n = {len(everything)} ({counts}).",
+        f"The median {what} is {np.median(everything):.0f} {unit}, the longest {everything.max():.0f}.{beyond} "
+        f"Distribution in percent of each split. n = {len(everything)} ({counts}).",
     )

@@ -20,7 +20,7 @@ def expected_losses(
     Args:
         looks: colours and markers by method, see `style.method_looks`.
     """
-    figure, axes = new_figure(width=6.0, height=3.4)
+    figure, axes = new_figure(height=3.4)
     panel = axes[0, 0]
     texts = []
     for one in trials:

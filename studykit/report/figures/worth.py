@@ -27,7 +27,7 @@ def weight_and_worth(summary: AttentionSummary, worth: Worth | None, *, message:
     members, rows = summary.members, list(range(len(summary.members)))
     states = {title: 100 * state.weights.mean((0, 1)) for title, state in summary.unmasked.items()}  # (A,) each
     finished = worth.finished if worth else []
-    figure, axes = new_figure(1, 2 if finished else 1, width=8.4, height=1.0 + 0.36 * len(members), sharey=True)
+    figure, axes = new_figure(1, 2 if finished else 1, height=1.0 + 0.36 * len(members), sharey=True)
     panel, names = axes[0, 0], [f"{name} (target)" if name == summary.target else name for name in members]
     seeds = 100 * summary.last.weights.mean(1)  # (S, A)
     *before, last = states
@@ -95,7 +95,7 @@ def weight_against_worth(
 
     members: the worth of the members of one fusion in one state, all muted in one mode.
     """
-    figure, axes = new_figure(1, 2, width=7.5, height=3.4, sharey=True)
+    figure, axes = new_figure(1, 2, height=3.4, sharey=True)
     for panel, measure, label in zip(
         axes[0], ("weight", "share"), ("weight (%)", "norm-weighted share (%)"), strict=True
     ):
@@ -117,8 +117,16 @@ def weight_against_worth(
     how = "excluded from the softmax" if members[0].mode == "exclude" else "its output set to zero"
     what = f"What each member is worth (the loss with the member {how}, minus the loss with it) against its weight"
     alt = f"{what} and its norm-weighted share, n = {samples} samples: {worths}."
+    best, heaviest = max(members, key=lambda row: row.value), max(members, key=lambda row: row.weight)
+    bounds = f" ({best.interval.low:+.3f} to {best.interval.high:+.3f})" if best.interval else ""
+    largest = (
+        "also has the largest weight"
+        if best is heaviest
+        else f"does not have the largest weight: {heaviest.member} has"
+    )
     caption = (
-        f"{what} and its norm-weighted share, {members[0].state}. Above 0 the member helps. Bars: intervals over the "
-        f"test rows; dots: seeds. {samples_text(samples, tokens, seeds)}."
+        f"{best.member} is worth most, {best.value:+.3f}{bounds}, and {largest}. {what} and its "
+        f"norm-weighted share, {members[0].state}. Above 0 the member helps. Bars: intervals over the test rows; "
+        f"dots: seeds. {samples_text(samples, tokens, seeds)}."
     )
     return figure, alt, caption
