@@ -118,14 +118,14 @@ def weight_against_worth(
     what = f"What each member is worth (the loss with the member {how}, minus the loss with it) against its weight"
     alt = f"{what} and its norm-weighted share, n = {samples} samples: {worths}."
     best, heaviest = max(members, key=lambda row: row.value), max(members, key=lambda row: row.weight)
-    bounds = f" ({best.interval.low:+.3f} to {best.interval.high:+.3f})" if best.interval else ""
+    between = f" ({best.interval.low:+.3f} to {best.interval.high:+.3f})" if best.interval else ""
     largest = (
         "also has the largest weight"
         if best is heaviest
         else f"does not have the largest weight: {heaviest.member} has"
     )
     caption = (
-        f"{best.member} is worth most, {best.value:+.3f}{bounds}, and {largest}. {what} and its "
+        f"{best.member} is worth most, {best.value:+.3f}{between}, and {largest}. {what} and its "
         f"norm-weighted share, {members[0].state}. Above 0 the member helps. Bars: intervals over the test rows; "
         f"dots: seeds. {samples_text(samples, tokens, seeds)}."
     )
