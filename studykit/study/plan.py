@@ -159,7 +159,8 @@ class StudyRuns:
         own = settings(study, "adapter", kind)
         of_members = len(study.members) * own["steps"] + own["target_steps"]  # steps of all members
         if method.training == "long":
-            return self.adapters(target, kind, steps=of_members + 2 * study.fusion.steps, patience=0)
+            of_fusion = equal_steps(study) or 2 * study.fusion.steps
+            return self.adapters(target, kind, steps=of_members + of_fusion, patience=0)
         if method.training == "pooled":
             of_all = {"rows": "pooled", "steps": of_members, "learning_rate": own["learning_rate"]}
             return self.adapters(target, kind, starts=[self.adapters(target, kind, **of_all)])
@@ -215,6 +216,7 @@ class StudyRuns:
             left_out=list(m.left_out),
             members_quantization=self.trained_in(kind, stored_in(self.study, "fusion", m.word)),
             seed=self.study.seeds[n],
+            **phases_of(self.study, m),
             fold=fold,
             fold_members=[of_seeds[n].dir for of_seeds in self.by_fold[kind]] if self.is_cross_fit(m) else [],
             steps_from=[self.fusion(m, n, of).dir for of in folds],
@@ -287,6 +289,46 @@ def named(stage: str, values: dict[str, Any], made: Mapping[str, Run]) -> Run:
 def stored_in(study: Study, stage: str, word: str = "") -> str:
     """Returns how a stage keeps the base in memory for a method: none, nf4 or int8."""
     return settings(study, stage, word)["quantization"] or study.quantization
+
+
+def equal_steps(study: Study) -> int | None:
+    """Returns the steps of AdvFusion's two phases together, the most where its variants in the study differ.
+
+    A study without AdvFusion has those that it would give it. None: its phases read their rows `epochs` times instead.
+    Raises UserError where one phase has steps and the other epochs, which do not add up.
+    """
+    totals = []
+    for word in [word for word in study.methods if methods.parse(word).name == "advfusion"] or ["advfusion"]:
+        own = settings(study, "fusion", word)
+        steps = [phase.get("steps") for phase in own.get("phases") or [{}, {}]]
+        if own["epochs"] is None:
+            totals.append(sum(own["steps"] if of_phase is None else of_phase for of_phase in steps))
+        elif None not in steps:
+            totals.append(sum(steps))
+        elif set(steps) != {None}:
+            raise UserError(
+                f"study {study.study}: a phase of {word} has {max(step for step in steps if step is not None)} steps, "
+                "the other one epochs, so other methods cannot have as many as both; give both phases steps, or set "
+                "fusion.budget to single."
+            )
+    return max(totals, default=None)
+
+
+def phases_of(study: Study, m: Method) -> dict[str, Any]:
+    """Returns the parameter `phases` of a fusion with one phase whose equal budget is not twice its own steps.
+
+    AdvFusion may have phases of other lengths than `steps`; a method that has steps of its own keeps them.
+    """
+    own = settings(study, "fusion", m.word)
+    if not m.learns or len(methods.PHASES[m.name]) > 1 or own["budget"] != "equal":
+        return {}
+    (phase,) = own.get("phases") or [{}]
+    if phase.get("steps") is not None or own["steps"] != study.fusion.steps:
+        return {}
+    steps = equal_steps(study)
+    if steps is None or own["epochs"] is None and steps == 2 * own["steps"]:
+        return {}
+    return {"phases": [{**phase, "steps": steps}]}
 
 
 def settings(study: Study, stage: str, word: str) -> dict[str, Any]:

@@ -37,6 +37,14 @@ PRESETS: dict[str, Values] = {
         },
     },
     "as_published_2023": {  # arXiv 2307.07854, encoders; phase 1 is multilingual
+        # The recipe of the released code has 20,000 steps for Ruby and 50,000 for the languages with most rows.
+        "adapter": {
+            "steps": 50_000,
+            "target_steps": 20_000,
+            "learning_rate": 5e-5,
+            "warmup_ratio": 0.0,
+            "keep": "best_after_start",
+        },
         "fusion": {
             "learning_rate": 5e-5,
             "warmup_ratio": 0.0,

@@ -161,6 +161,40 @@ def test_a_method_has_values_of_its_own():
     assert (got["lua-bottleneck-s0"]["learning_rate"], got["lua-bottleneck-s0"]["reduction_factor"]) == (1e-4, 4)
 
 
+@pytest.mark.parametrize("own, methods, steps", [
+    ({}, ["advfusion_zero"], 25_000),
+    ({"advfusion_zero": {"phases": [{"steps": 20}, {}]}}, ["advfusion_zero"], 120),
+    ({"advfusion": {"steps": 70}}, ["advfusion_none"], 140),
+    ({"advfusion_zero": {"steps": 70}, "advfusion_exclude": {"steps": 80}}, ["advfusion_zero", "advfusion_exclude"], 160),
+    ({"adapterfusion": {"phases": [{"steps": 30}]}, "scalar_mix": {"phases": [{"steps": 30}]}}, ["advfusion_zero"], 30),
+    ({"advfusion": {"phases": [{"steps": 3}, {"steps": 4}]}}, [], 7),
+])  # fmt: skip
+def test_compositions_have_as_many_steps_as_the_phases_of_advfusion(own, methods, steps):
+    """The preset gives these phases 20,000 and 5,000 steps; what a file says of a word takes the preset's place."""
+    changes = {"preset": "as_published_2023"} if not own else {"fusion": {"steps": 100, "by_method": own}}
+    runs = planned(methods=["adapterfusion", "scalar_mix", "average", *methods], seeds=[0], **changes)
+    trained = {run.params["method"]: run.params["phases"] for run in runs if run.stage == "fusion"}
+    assert [phase["steps"] for name in ("adapterfusion", "scalar_mix") for phase in trained[name]] == [steps] * 2
+    assert trained["average"] == [], "which trains nothing"
+
+
+def test_the_budget_of_one_phase_is_as_published_and_epochs_do_not_add_up_with_steps():
+    own = {"advfusion_zero": {"phases": [{"steps": 20}, {}]}}
+    runs = planned(fusion={"by_method": own, "budget": "single"})
+    assert all(run.params["phases"] == [] for run in runs if run.stage == "fusion" and "adapterfusion" in run.label)
+    with pytest.raises(UserError, match="a phase of advfusion_zero has 20 steps, the other one epochs"):
+        planned(fusion={"by_method": own, "epochs": 2})
+
+
+def test_the_original_study_trains_all_its_arms_for_thousands_of_steps():
+    runs = planned(preset="as_published_2023", methods=["lora", "bottleneck_long", "adapterfusion", "advfusion_zero"])
+    adapters = [run.params for run in runs if run.stage == "adapter"]
+    found = {(of["language"], of["method"], of["steps"]) for of in adapters}
+    sources = {(name, "bottleneck", 50_000) for name in ("python", "go")}
+    long = 2 * 50_000 + 20_000 + 25_000  # the steps of all members and one fusion
+    assert found == {*sources, ("lua", "bottleneck", 20_000), ("lua", "lora", 20_000), ("lua", "bottleneck", long)}
+
+
 def test_phases_are_those_of_a_method():
     def fusions(**advfusion):
         runs = planned(methods=["adapterfusion", "advfusion_zero"], fusion={"by_method": {"advfusion": advfusion}})
