@@ -82,6 +82,7 @@ class GatheredMetric(Published):
     label: str
     unit: str
     gathered: list[Gathered]
+    pooled_interactions: list[Gathered] = []  # differences of differences: `method` is "a − b", `against` is "c − d"
     interactions: list[LevelInteraction] = []
 
 

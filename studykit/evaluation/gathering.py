@@ -19,9 +19,11 @@ import numpy as np
 
 from studykit.errors import UserError, show
 from studykit.evaluation import pooling, statistics, student
+from studykit.evaluation.comparison import read_comparable
+from studykit.evaluation.contrasts import Resampling, measure_contrast
 from studykit.evaluation.covariates import Covariate, covariates
 from studykit.evaluation.gathered import Gathered, GatheredMetric, GatheredResults, Slope, StudyDifference, Unit
-from studykit.evaluation.level_interactions import level_interactions
+from studykit.evaluation.level_interactions import RESAMPLES, level_interactions
 from studykit.evaluation.metrics.properties import less_is_better
 from studykit.evaluation.results import ComparisonResults, Contrast, Direction, Interval, read_results
 from studykit.evaluation.student import StandardError
@@ -69,6 +71,10 @@ def gather(p: GatherParams) -> GatheredResults:
         found = [
             pool(study_cells(results, metric, a, b, p.levels, rows), p.over, p.confidence, covariate) for a, b in pairs
         ]
+        exceed = [
+            pool([_cell(study, one, metric, p.levels, rows) for study, one in of.items()], p.over, p.confidence)
+            for of in shared_interactions(results, metric)
+        ]
         of_metric = first.metrics[metric]
         metrics.append(
             GatheredMetric(
@@ -76,6 +82,7 @@ def gather(p: GatherParams) -> GatheredResults:
                 label=of_metric.label,
                 unit=of_metric.unit,
                 gathered=_decided(found, metric, p.confidence),
+                pooled_interactions=_decided(exceed, metric, p.confidence),
                 interactions=level_interactions(p, metric, pairs),
             )
         )
@@ -106,6 +113,38 @@ def shared_pairs(results: Mapping[str, ComparisonResults], metric: str) -> list[
     return pairs
 
 
+def shared_interactions(results: Mapping[str, ComparisonResults], metric: str) -> list[dict[str, Contrast]]:
+    """Returns the differences in differences that all studies test (`compare.interactions`), each by study."""
+    by_study = {
+        study: {(one.method, one.against): one for one in of_study.metrics[metric].interactions}
+        for study, of_study in results.items()
+    }
+    first, *others = by_study.values()
+    shared = [names for names in first if all(names in other for other in others)]
+    return [{study: of_study[names] for study, of_study in by_study.items()} for names in shared]
+
+
+def pool_pairs(p: GatherParams, metric: str, asked: Sequence[tuple[str, str, Sequence[str]]]) -> list[Gathered]:
+    """Returns pooled differences that the studies need not have compared, decided together as one family of tests.
+
+    Args:
+        asked: a method, the one that it is set against, and the studies that have evaluated both.
+    """
+    found = []
+    for method, against, studies in asked:
+        cells = []
+        for study in studies:
+            evaluations = finished_run(p.compares[study]).params["evaluations"]
+            scores = read_comparable({word: evaluations[word] for word in (method, against)})
+            options = Resampling(p.confidence, RESAMPLES, scores[against].groups_of(metric))
+            checkpoints = {word: of_word.final for word, of_word in scores.items()}
+            contrast = measure_contrast(metric, method, against, checkpoints, options)
+            rows = {study: test_rows(p.data[study], scores[against].language)}
+            cells.append(_cell(study, contrast, metric, p.levels, rows))
+        found.append(pool(cells, p.over, p.confidence))
+    return _decided(found, metric, p.confidence)
+
+
 def study_cells(
     results: Mapping[str, ComparisonResults],
     metric: str,
@@ -116,8 +155,7 @@ def study_cells(
 ) -> list[Cell]:
     """Returns the difference between two methods in every study.
 
-    Where no row differs between the two, nothing says how well the difference of 0 is known: it counts as if one row
-    differed. Raises UserError for a study that does not compare the two, or has a single row or cluster.
+    Raises UserError for a study that does not compare the two, or has a single row or cluster.
     """
     cells = []
     for study, of_study in results.items():
@@ -127,24 +165,37 @@ def study_cells(
                 f"The study {show(study)} does not compare {method} with {against}; name the pair in its "
                 "compare.contrasts, or leave it out of gather.contrasts."
             )
-        clusters = contrast.clusters or contrast.n
-        if contrast.error is None or clusters < 2:
-            raise UserError(f"The study {show(study)} has a single test row or cluster, so its error is not known.")
-        error = contrast.error
-        if error < statistics.TIE and not less_is_better(metric):
-            error = ONE_ROW / contrast.n
-        cells.append(
-            Cell(
-                study=study,
-                levels={factor: of_factor[study] for factor, of_factor in levels.items()},
-                value=contrast.value,
-                row_error=StandardError(error, clusters - 1),
-                seed_error=student.over_seeds(contrast.by_seed).value if len(contrast.by_seed) > 1 else 0.0,
-                rows=rows[study],
-                contrast=contrast,
-            )
-        )
+        cells.append(_cell(study, contrast, metric, levels, rows))
     return cells
+
+
+def _cell(
+    study: str,
+    contrast: Contrast,
+    metric: str,
+    levels: Mapping[str, Mapping[str, Level]],
+    rows: Mapping[str, str],
+) -> Cell:
+    """A difference with its errors.
+
+    Where no row differs between the two methods, nothing says how well the difference of 0 is known: it counts as if
+    one row differed. Raises UserError for a single row or cluster.
+    """
+    clusters = contrast.clusters or contrast.n
+    if contrast.error is None or clusters < 2:
+        raise UserError(f"The study {show(study)} has a single test row or cluster, so its error is not known.")
+    error = contrast.error
+    if error < statistics.TIE and not less_is_better(metric):
+        error = ONE_ROW / contrast.n
+    return Cell(
+        study=study,
+        levels={factor: of_factor[study] for factor, of_factor in levels.items()},
+        value=contrast.value,
+        row_error=StandardError(error, clusters - 1),
+        seed_error=student.over_seeds(contrast.by_seed).value if len(contrast.by_seed) > 1 else 0.0,
+        rows=rows[study],
+        contrast=contrast,
+    )
 
 
 def pool(

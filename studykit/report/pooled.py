@@ -17,8 +17,9 @@ MOST_FIGURES = 6  # of each kind
 
 
 def pair(one: Gathered) -> str:
-    """Returns a difference by its two methods."""
-    return f"{one.method} \u2212 {one.against}"
+    """Returns a difference by its two methods, or by its two differences in brackets."""
+    sides = (f"({side})" if " \u2212 " in side else side for side in (one.method, one.against))
+    return " \u2212 ".join(sides)
 
 
 def headline(results: GatheredResults) -> dict[str, float]:
@@ -41,20 +42,28 @@ def study_table(p: GatherParams) -> list[dict[str, Any]]:
 
 def pooled_table(of_metric: GatheredMetric) -> list[dict[str, Any]]:
     """Returns a line per difference: its pooled mean, the intervals, and how much the units differ."""
-    metric = of_metric.metric
-    return [
-        {
-            "difference": pair(one),
-            "mean": signed(one.value, metric),
-            "interval": signed_interval(one.interval, metric),
-            "prediction interval": signed_interval(one.prediction, metric),
-            "tau": f"{one.tau:.{decimals(metric)}f}",
-            "I²": f"{one.i2:.0%}",
-            "p (Holm)": _p(one.p_holm),
-            "verdict": one.direction,
-        }
-        for one in of_metric.gathered
-    ]
+    return [_line(one, of_metric.metric) | {"verdict": one.direction} for one in of_metric.gathered]
+
+
+def pooled_interaction_table(of_metric: GatheredMetric) -> list[dict[str, Any]]:
+    """Returns the same of the differences in differences, of which one is larger or smaller than another."""
+    return [_line(one, of_metric.metric) | {"verdict": _exceeds(one)} for one in of_metric.pooled_interactions]
+
+
+def _line(one: Gathered, metric: str) -> dict[str, str]:
+    return {
+        "difference": pair(one),
+        "mean": signed(one.value, metric),
+        "interval": signed_interval(one.interval, metric),
+        "prediction interval": signed_interval(one.prediction, metric),
+        "tau": f"{one.tau:.{decimals(metric)}f}",
+        "I²": f"{one.i2:.0%}",
+        "p (Holm)": _p(one.p_holm),
+    }
+
+
+def _exceeds(one: Gathered) -> str:
+    return "undecided" if one.direction == "undecided" else "larger" if one.value > 0 else "smaller"
 
 
 def pooled_caption(results: GatheredResults, of_metric: GatheredMetric) -> str:
@@ -63,7 +72,7 @@ def pooled_caption(results: GatheredResults, of_metric: GatheredMetric) -> str:
     units, studies = plural(len(one.units), "unit"), len(one.studies)
     return (
         f"{of_metric.label}: means and {results.confidence:.0%} intervals over {' and '.join(results.over)} "
-        f"({units}, {studies} {'study' if studies == 1 else 'studies'}), in {_unit(of_metric)}."
+        f"({units}, {studies} {'study' if studies == 1 else 'studies'}), in {unit(of_metric)}."
     )
 
 
@@ -160,6 +169,16 @@ def in_brief(results: GatheredResults) -> list[str]:
         if left := len(of_metric.gathered) - len(decided):
             count = plural(len(of_metric.gathered), "difference")
             found.append(f"{of_metric.label}: {left} of {count} {'is' if left == 1 else 'are'} undecided.")
+        decided = [one for one in of_metric.pooled_interactions if one.direction != "undecided"]
+        found += [
+            f"{of_metric.label}: **{one.method}** is {_exceeds(one)} than **{one.against}** over "
+            f"{' and '.join(results.over)} (by {signed(one.value, of_metric.metric)} {unit(of_metric)}, interval "
+            f"{signed_interval(one.interval, of_metric.metric)})."
+            for one in decided
+        ]
+        if left := len(of_metric.pooled_interactions) - len(decided):
+            count = plural(len(of_metric.pooled_interactions), "difference") + " in differences"
+            found.append(f"{of_metric.label}: {left} of {count} {'is' if left == 1 else 'are'} undecided.")
         for one in of_metric.gathered:
             if one.slope and one.slope.p_holm < 1 - results.confidence:
                 grows = "grows" if one.slope.value > 0 else "falls"
@@ -180,7 +199,7 @@ def _sentence(results: GatheredResults, of_metric: GatheredMetric, one: Gathered
     over = " and ".join(results.over)
     return (
         f"{of_metric.label}: **{one.method}** {words[one.direction]} **{one.against}** over {over} "
-        f"({signed(one.value, metric)} {_unit(of_metric)}{interval}{predicted}); {same} of {len(one.studies)} studies "
+        f"({signed(one.value, metric)} {unit(of_metric)}{interval}{predicted}); {same} of {len(one.studies)} studies "
         "differ in this direction."
     )
 
@@ -193,7 +212,8 @@ def _larger(contrast: Contrast) -> str:
     )
 
 
-def _unit(of_metric: GatheredMetric) -> str:
+def unit(of_metric: GatheredMetric) -> str:
+    """Returns the unit of a difference: that of two percentages is points."""
     return "points" if of_metric.unit == "%" else of_metric.unit
 
 

@@ -11,10 +11,14 @@ from studykit.errors import UserError
 from studykit.evaluation import gathering
 from studykit.evaluation.comparison import compare
 from studykit.evaluation.covariates import covariates
+from studykit.evaluation.gathered import GatheredResults
 from studykit.evaluation.gathering import Cell, pool
 from studykit.evaluation.results import ComparisonResults
 from studykit.evaluation.student import StandardError, student_t
+from studykit.report import figures, pooled
+from studykit.runs.files import write_json
 from studykit.study.gather_parameters import GatherParams
+from tests import made_runs
 from tests.made_scores import method
 
 SCORES = {"base": method(0.2), "adapterfusion": method(0.4, spread=0.01), "advfusion_zero": method(0.5, spread=0.02)}
@@ -89,6 +93,43 @@ def test_pairs_that_all_studies_have():
     assert gathering.shared_pairs({"a": more, "b": STUDY}, "pass_at_1") == [["advfusion_zero", "adapterfusion"]]
     with pytest.raises(UserError, match="'b' does not compare lora with adapterfusion"):
         gathering.study_cells({"b": STUDY}, "pass_at_1", "lora", "adapterfusion", {}, {"b": "r"})
+
+
+def test_an_interaction_that_all_studies_test_is_pooled_as_a_difference_is(tmp_path, monkeypatch):
+    """AdvFusion gains 10, 14 and 12 points more over LoRAs than over bottlenecks, in three draws."""
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    four = ("advfusion_zero-lora", "adapterfusion-lora", "advfusion_zero", "adapterfusion")
+    levels, runs, data = {"draw": {}}, {}, {}
+    for draw, gain in enumerate((0.10, 0.14, 0.12)):
+        shares = dict(zip(four, (0.5 + gain, 0.5, 0.4, 0.4), strict=True))
+        scores = {word: method(share, spread=0.01 * n) for n, (word, share) in enumerate(shares.items())}
+        asked = [[*four], [*four[2:], *four[:2]]][: 1 if draw else 2]  # the first study tests one more
+        made = compare(scores, "pass_at_1", "adapterfusion", 0.95, 4000, interactions=asked)
+        study = f"draw {draw}"
+        levels["draw"][study], runs[study], data[study] = draw, f"runs/compare/{draw}", f"runs/data/{draw}"
+        results = STUDY.model_copy(update={"metrics": {"pass_at_1": made}})
+        (tmp_path / runs[study]).mkdir(parents=True)
+        write_json(tmp_path / runs[study] / "compare.json", results.model_dump(mode="json"))
+        made_runs.finish(tmp_path / runs[study], "compare", {"evaluations": {"base": f"runs/evaluate/{draw}"}})
+        (tmp_path / data[study] / "rows/lua").mkdir(parents=True)
+        (tmp_path / data[study] / "rows/lua/test.jsonl").write_text(f"{draw}\n")
+        made_runs.finish(tmp_path / data[study], "data", {})
+    found = gathering.gather(GatherParams(compares=runs, data=data, bases={}, levels=levels, over=["draw"])).main
+    (one,) = found.pooled_interactions
+    assert (one.method, one.against) == (
+        "advfusion_zero-lora \u2212 adapterfusion-lora",
+        "advfusion_zero \u2212 adapterfusion",
+    )
+    assert [round(study.value) for study in one.studies] == [10, 14, 12] and one.value == pytest.approx(12, abs=0.5)
+    assert one.direction == "better" and one.p_holm == one.p, "it is corrected apart from the plain differences"
+    (line,) = pooled.pooled_interaction_table(found)
+    assert line["verdict"] == "larger" and line["difference"].startswith("(advfusion_zero-lora \u2212 ")
+    results = GatheredResults(over=["draw"], covariate=None, confidence=0.95, shared_methods=[], metrics=[found])
+    assert any(
+        "is larger than **advfusion_zero \u2212 adapterfusion** over draw" in said for said in pooled.in_brief(results)
+    )
+    figure = figures.forest_of_studies(one, results, found)
+    assert "(advfusion_zero-lora \u2212 adapterfusion-lora) \u2212 (advfusion_zero \u2212 adapterfusion)" in figure.alt
 
 
 @pytest.mark.parametrize("changes, error", [

@@ -31,7 +31,11 @@ def forest_of_studies(one: Gathered, results: GatheredResults, of_metric: Gather
     axes.axhline(count - 0.5, color=GREY, linewidth=0.6)
     axes.set_yticks(range(count + 1), [*(unit.name for unit in one.units), "pooled"])
     label = f"{of_metric.label}: {one.method} \u2212 {one.against}"
-    axes.set(ylim=(count + 0.6, -0.6), xlabel=f"{label} ({_unit(of_metric)})", ylabel=results.over[0])
+    below = f"{label} ({_unit(of_metric)})"
+    if " \u2212 " in one.method:  # a difference of differences, too long for one line
+        label = f"{of_metric.label}: ({one.method}) \u2212 ({one.against})"
+        below = f"{of_metric.label}: ({one.method})\n\u2212 ({one.against}) ({_unit(of_metric)})"
+    axes.set(ylim=(count + 0.6, -0.6), xlabel=below, ylabel=results.over[0])
     axes.grid(axis="x")
     values = "; ".join(f"{unit.name} {unit.value:+.3g}" for unit in one.units)
     alt = f"{label} by {results.over[0]}: {values}; pooled {one.value:+.3g}."
