@@ -142,7 +142,7 @@ def test_bytes_of_adam_state(optimizer, entries):
 
 
 def test_each_remedy_takes_less_and_all_of_them_least():
-    job = estimate.Job("fusion", "adapterfusion", config(layers=4, hidden_size=128, head_dim=32), adapters("fusion"),
+    job = estimate.Job("fusion", "adapterfusion", config(layers=2, hidden_size=128, head_dim=32), adapters("fusion"),
                        True, batch=8, length=64, bf16=True, value_penalty=True)  # fmt: skip
     need = job.need()
     found = {name: other.need().peak for name, other in fit.remedies(job)}
