@@ -74,6 +74,7 @@ class Kinship(Published):
     confidence: float
     matrix: bool  # whether every language is the target of a study, so that languages were permuted together
     missing: list[str]  # measures that not all studies have
+    transfer: dict[str, dict[str, float]] = {}  # loss of a source's adapter, by target and source; of a matrix
     ranked: list[RankedOutcome]
 
     def of(self, measure: str, outcome: str) -> RankedOutcome | None:
@@ -219,8 +220,18 @@ def rank(
         confidence=confidence,
         matrix=matrix,
         missing=[name for name in asked if name not in measures],
+        transfer=_transfer(studies) if matrix else {},
         ranked=ranked,
     )
+
+
+def _transfer(studies: Sequence[Sources]) -> dict[str, dict[str, float]]:
+    """The loss of each source's adapter on the target's rows, by target and source, means over the target's studies."""
+    losses: dict[str, dict[str, list[float]]] = {}
+    for one in studies:
+        for name, negated in zip(one.names, one.outcomes.get(TRANSFER, []), strict=False):
+            losses.setdefault(one.target, {}).setdefault(name, []).append(-negated)
+    return {target: {name: float(np.mean(values)) for name, values in of.items()} for target, of in losses.items()}
 
 
 def _standard(values: Sequence[float]) -> np.ndarray:

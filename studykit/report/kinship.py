@@ -6,12 +6,15 @@ from typing import Any
 
 from studykit.evaluation.kinship import Kinship, RankedOutcome
 
+# Measures that no made language can check: these have no grammar for a parser.
+NOT_CALIBRATED = ("syntax",)
+
 
 def table_of(found: Kinship) -> list[dict[str, Any]]:
     """Returns a line per measure of similarity and outcome: the mean rank correlation and what is known of it."""
     return [
         {
-            "similarity": one.measure,
+            "similarity": _measure(one),
             "outcome": one.outcome,
             "mean rank correlation": _number(one.mean),
             "interval": _interval(one),
@@ -41,15 +44,24 @@ def sentences(found: Kinship) -> list[str]:
     for one in found.ranked:
         if one.outcome.startswith("weight") and one.mean is not None:
             said.append(
-                f"Similarity by {one.measure} and attention ({one.outcome}) have a mean rank correlation of "
+                f"Similarity by {_measure(one)} and attention ({one.outcome}) have a mean rank correlation of "
                 f"{_number(one.mean)} ({_interval(one)}); the most similar source is first in {one.first:.0%} of the "
                 "studies."
             )
+    if unchecked := [name for name in NOT_CALIBRATED if any(one.measure == name for one in found.ranked)]:
+        said.append(
+            f"{', '.join(unchecked)}: not calibrated. Made languages have no grammar for a parser, so nothing shows "
+            "that this measure finds known kinship, and its correlations can be believed less than the others."
+        )
     if found.missing:
         said.append(f"Not all studies have {', '.join(found.missing)}.")
     if found.studies < 5:
         said.append(f"{found.studies} studies say little: the interval needs more of them.")
     return said
+
+
+def _measure(one: RankedOutcome) -> str:
+    return f"{one.measure} (not calibrated)" if one.measure in NOT_CALIBRATED else one.measure
 
 
 def _number(value: float | None) -> str:

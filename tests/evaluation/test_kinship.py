@@ -9,7 +9,8 @@ import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation import kinship
-from studykit.evaluation.kinship import QUALITY, Sources
+from studykit.evaluation.kinship import QUALITY, TRANSFER, Sources
+from studykit.report import figures
 from studykit.report import kinship as report
 
 NAMES, SHARES = list("abcde"), [1.0, 0.75, 0.5, 0.25, 0.0]
@@ -39,6 +40,35 @@ def test_a_perfect_order_is_found_and_the_position_is_not():
     assert abs(position.mean) < 0.3 and position.interval.low < 0 < position.interval.high and position.p > 0.05
     assert "mean rank correlation of +1.00" in report.sentences(found)[0]
     assert report.table_of(found)[0]["most similar is first"] == "100%"
+
+
+def test_syntax_is_said_to_be_uncalibrated_and_no_other_measure_is():
+    studies = [study(at) for at in range(6)]
+    studies = [replace(one, similarity=one.similarity | {"syntax": one.similarity["known"]}) for one in studies]
+    found = rank(studies, ("known", "syntax"), draws=20)
+    names = [row["similarity"] for row in report.table_of(found)]
+    assert names == ["known", "syntax (not calibrated)"]
+    said = report.sentences(found)
+    assert said[1].startswith("Similarity by syntax (not calibrated) and attention") and "not calibrated" not in said[0]
+    assert sum("Made languages have no grammar" in sentence for sentence in said) == 1
+    assert not any("not calibrated" in sentence for sentence in report.sentences(rank(studies, draws=20)))
+
+
+def test_losses_of_a_matrix_of_languages_stand_by_target_and_source():
+    languages = list("abcd")
+    studies = []
+    for at, target in enumerate(languages * 2):
+        sources = [name for name in languages if name != target]
+        losses = [1.0 + 0.1 * languages.index(name) + (at >= 4) for name in sources]
+        known = {"known": [3.0, 2.0, 1.0]}
+        studies.append(Sources(f"s{at}", target, sources, known, {TRANSFER: [-loss for loss in losses]}))
+    found = rank(studies, draws=20).transfer
+    assert found["b"] == pytest.approx({"a": 1.5, "c": 1.7, "d": 1.8}), "means over both draws"
+    assert rank(studies[:1] * 3, draws=20).transfer == {}, "one target is no matrix"
+    figure = figures.transfer_matrix(found)
+    (axes,) = [axes for axes in figure.axes if axes.get_xlabel().startswith("target")]
+    assert [text.get_text() for text in axes.texts[:3]] == ["1.50", "1.50", "1.50"], "the source a, target by target"
+    assert "b a 1.50" in figure.alt and len(axes.texts) == 12
 
 
 def test_five_sources_of_one_study_are_not_enough():

@@ -17,7 +17,13 @@ from studykit.report.figures.fusion import (
     target_share_per_layer,
 )
 from studykit.report.figures.gathered import forest_of_studies, slope
-from studykit.report.figures.heatmaps import change_panels, fusion_heatmap, fusion_panels, phase_comparison
+from studykit.report.figures.heatmaps import (
+    change_panels,
+    fusion_heatmap,
+    fusion_panels,
+    phase_comparison,
+    transfer_matrix,
+)
 from studykit.report.figures.preferences import preferences
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
@@ -54,6 +60,7 @@ __all__ = [
     "svg",
     "target_share_per_layer",
     "token_strip",
+    "transfer_matrix",
     "weight_against_worth",
     "weight_and_worth",
 ]

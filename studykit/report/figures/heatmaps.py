@@ -294,3 +294,38 @@ def phase_comparison(
         f"{samples_text(samples, tokens, seeds)}."
     )
     return figure, alt, caption
+
+
+@styled
+def transfer_matrix(losses: Mapping[str, Mapping[str, float]]) -> tuple[Figure, str, str]:
+    """Draws how well the adapter of each language does on the rows of each other one, untrained on them.
+
+    Args:
+        losses: nats per token, by target and source. A language is no source of itself: its cell is empty.
+    """
+    targets, sources = list(losses), list(dict.fromkeys(name for of in losses.values() for name in of))
+    sources.sort(key=lambda name: targets.index(name) if name in targets else len(targets))
+    values = np.array([[losses[target].get(source, np.nan) for target in targets] for source in sources])  # (S, T)
+    known = values[~np.isnan(values)]
+    norm, cmap = Normalize(known.min(), known.max()), SEQUENTIAL
+    figure, axes = new_figure(width=2.2 + 0.75 * len(targets), height=1.4 + 0.36 * len(sources))
+    axes = axes[0, 0]
+    sns.heatmap(values, ax=axes, norm=norm, cmap=cmap, annot=True, fmt=".2f", linewidths=1.0,
+                cbar=False, annot_kws={"fontsize": 9.0})  # fmt: skip
+    for text, value in zip(axes.texts, known, strict=True):
+        text.set_color(ink_on(cmap(norm(value))))
+    axes.set_xticks(np.arange(len(targets)) + 0.5, targets, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(len(sources)) + 0.5, sources, rotation=0)
+    axes.set(xlabel="target, whose rows are read", ylabel="source, whose adapter reads")
+    axes.tick_params(length=0)
+    bar = colour_bar(figure, axes.collections[0], axes, label="completion loss\n(nats per token)", pad=0.02)
+    bar.outline.set_visible(False)
+    best = {target: min(of, key=of.__getitem__) for target, of in losses.items()}
+    alt = "The source with the least loss on each target: " + ", ".join(
+        f"{target} {source} {losses[target][source]:.2f}" for target, source in best.items()
+    )
+    caption = (
+        "Completion loss of each source's adapter on the target's validation rows, before any training on them; less "
+        "is better. Compare down a column: targets differ in how hard their rows are."
+    )
+    return figure, f"{alt}.", caption
