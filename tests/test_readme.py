@@ -93,6 +93,12 @@ def test_every_key_of_a_study_exists(page):
             assert key in (of_study.annotation if of_study else STAGES[section].model).model_fields, span
 
 
+def test_every_shipped_study_is_named():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = [file.relative_to(ROOT).as_posix() for file in (ROOT / "params").rglob("*.yaml")]
+    assert len(files) > 20 and [file for file in files if file not in text] == []
+
+
 def test_every_method_of_the_table_exists_and_none_is_missing():
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Methods")[1].split("\n## ")[0]
     words = [word for row in re.findall(r"^\|(.*?)\|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)]

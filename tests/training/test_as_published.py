@@ -67,8 +67,9 @@ def test_the_preset_by_method():
     assert (first["steps"], first["rows"], second["steps"]) == (20_000, "all", 5_000)
 
 
-def test_the_study_of_confounds_turns_off_one_choice_at_a_time():
-    members = {member.levels["without"]: member.study for member in load_plan("params/confounds.yaml", ROOT).members}
+@pytest.mark.parametrize("file", ["params/confounds.yaml", "params/confounds_smollm2.yaml"])
+def test_the_studies_of_confounds_turn_off_one_choice_at_a_time(file):
+    members = {member.levels["without"]: member.study for member in load_plan(file, ROOT).members}
 
     def switches(made: Study) -> dict[str, object]:
         published = {(s, k) for s, ks in PRESETS["as_published"].items() for k in ks}
@@ -84,6 +85,13 @@ def test_the_study_of_confounds_turns_off_one_choice_at_a_time():
     assert {key: none[key] for key in none if "by_method" not in key} == {
         k: plain[k] for k in plain if "by_method" not in k
     }
+
+
+def test_the_studies_of_confounds_have_the_same_levels():
+    tiny_base, pretrained = (load_plan(f"params/{name}.yaml", ROOT) for name in ("confounds", "confounds_smollm2"))
+    assert tiny_base.family.vary == pretrained.family.vary
+    single = load_plan("params/smollm2_ruby.yaml", ROOT).study
+    assert all(getattr(pretrained.study, key) == getattr(single, key) for key in ("base", "task", "members", "target"))
 
 
 def test_rows_are_cut_and_ended_as_published():
