@@ -952,6 +952,7 @@ def test_paper_gets_the_whole_view_in_ink(browser, tmp_path):
     page.goto(file.as_uri())
     page.wait_for_selector("html[data-ready]")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_timeout(100)  # what it opens resizes the stage, which asks for another drawing
     assert page.evaluate("document.querySelector('canvas').clientHeight") > 2000 and page.get_attribute(
         "html", "data-theme") == "light"  # fmt: skip
     page.evaluate("dispatchEvent(new Event('afterprint'))")

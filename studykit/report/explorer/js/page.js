@@ -59,14 +59,15 @@ const blank = (full, room = Math.max(0, stage.clientHeight - 8)) => (
   {cells: [], rows: [], areas: [], caption: "", stands: [], full, room, linked: () => []});
 let drawn = blank(false);
 const cellOf = id => drawn.cells.find(cell => cell.id === id);
-function draw(measured, whole = false) { // whole: draws all of the view, for paper
+let isPrinting = false; // while a page is printed, all of the view is drawn, whatever else asks for a drawing
+function draw(measured) {
   readLook();
   if (stage.clientWidth < 8 || stage.clientHeight < 8) return; // the page is not laid out yet, or hidden
   const w = stage.clientWidth, dpr = Math.min(window.devicePixelRatio || 1, 3);
   const height = measured || DRAW[S.view](SILENT, w - 4, blank(false), [0, Infinity]);
   spacer.style.height = `${Math.ceil(height) + 6}px`;
-  const tall = whole ? height + 6 : stage.clientHeight;
-  const top = whole ? 0 : clamp(stage.scrollTop, 0, Math.max(0, height + 6 - tall));
+  const tall = isPrinting ? height + 6 : stage.clientHeight;
+  const top = isPrinting ? 0 : clamp(stage.scrollTop, 0, Math.max(0, height + 6 - tall));
   canvas.width = w * dpr; canvas.height = tall * dpr;
   Object.assign(canvas.style, {width: `${w}px`, height: `${tall}px`, top: `${top}px`});
   const context = canvas.getContext("2d"), pen = new CanvasPen(context);
@@ -122,12 +123,12 @@ new ResizeObserver(() => drawSoon()).observe(stage);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawSoon());
 addEventListener("beforeprint", () => {
   document.documentElement.dataset.theme = "light";
-  stands.open = true;
-  draw(undefined, true);
+  isPrinting = stands.open = true;
+  draw();
 });
 addEventListener("afterprint", () => {
   document.documentElement.dataset.theme = S.theme;
-  stands.open = false;
+  isPrinting = stands.open = false;
   draw();
 });
 function nextTheme() {
