@@ -150,7 +150,8 @@ function tokenPanel(pen, out, x, y, w, {show, series, text, T, of, label, signed
   const title = `${many ? `mean of ${pinned.length} tokens` : tokenLabel(text, pinned[0])} (${kinds})`;
   const ofAll = series.members.map((name, m) => [name, average(series.layers.map((_, l) => at(l, m)))]);
   const first = ofAll.sort(([, one], [, two]) => Math.abs(two) - Math.abs(one)).slice(0, 3);
-  const subtitle = `mean: ${first.map(([name, v]) => `${name} ${signed ? points(v) : pct(v, 0)}`).join(", ")}`;
+  const word = signed ? v => points(v).replace(" points", "") : v => pct(v, 0);
+  const subtitle = `mean${signed ? ", points" : ""}: ${first.map(([name, v]) => `${name} ${word(v)}`).join(", ")}`;
   return heatmap(pen, out, x, y, w, arranged({head: `${label} · ${pinnedText(text)}`, id: `pinned-${show}`,
     columns: series.members, scale, room, subtitle,
     title: S.show === "stack" ? `${LETTERS[show]}: ${title}` : title,
