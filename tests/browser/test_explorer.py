@@ -287,7 +287,7 @@ def test_a_file_tells_what_it_is_of(show):
 
 def test_a_difference_on_one_sample_is_of_the_same_seeds(show):
     size = 2 * sum(r.samples[0].weights.size for r in PAIR["phase 2"])
-    for budget in range(0, 2 * size, size // 2):
+    for budget in range(0, 3 * size, size // 3):
         with show(PAIR, view="compare", budget=budget) as page:
             page.choose(sample="0")
             seeds = {row["series"]: row["seeds"] for row in page.rows()}

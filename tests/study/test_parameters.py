@@ -451,7 +451,7 @@ def test_another_study_holds_only_what_differs(file):
         other = {k: field.default for k, field in Study.model_fields[stage].annotation.model_fields.items()}
         other |= like.get(stage, {})
         assert not [key for key, value in written.get(stage, {}).items() if value == other[key]]
-    assert len(file.read_text().splitlines()) <= 90
+    assert len(file.read_text().splitlines()) <= 75
 
 
 @pytest.mark.parametrize(
