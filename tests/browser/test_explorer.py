@@ -317,13 +317,15 @@ def test_weights_against_uniform_and_against_the_initialisation(show):
             for member, name in enumerate(MEMBERS):
                 index, words = page.cells(f"phase 2 · L{layer + 1} · {name}")[0]
                 value = by_seed.mean(0)[layer, member]
-                assert f"{100 * value:+.1f} points against uniform" in words
+                assert f"{100 * value:+.1f} points against uniform ({3 * value + 1:.2f} × uniform)" in words
                 expected = shade(0.5 + value / most / 2, style.DIVERGING)
                 np.testing.assert_allclose(page.pixels(index), expected, atol=4)
         page.choose(b="1")
         halves = matrix(page.rows(), masked, "against_uniform")
         np.testing.assert_allclose(halves[:, :2], mean_weights(masked)[:, :2] - 1 / 2, atol=1e-6)
         assert (halves[:, 2] == 0).all(), "an excluded member takes no part"
+        times = matrix(page.rows(), masked, "times_uniform")
+        np.testing.assert_allclose(times, 2 * mean_weights(masked), atol=1e-6)
         page.choose(b="2", scale="init")
         change = np.mean([mean_weights(b) - mean_weights(a) for a, b in zip(init, PAIR["phase 2"], strict=True)], 0)
         np.testing.assert_allclose(matrix(page.rows(), record, "against_init"), change, atol=1e-6)

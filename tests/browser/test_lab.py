@@ -144,6 +144,14 @@ def explore_as_a_reader(shown, records):
         np.testing.assert_allclose(weights, last.samples[0].weights[layer], atol=5e-3)
 
 
+def struck(frame):
+    """The names in the list of members that have a line through them."""
+    lines = frame.locator(".tick.muted")
+    assert all("line-through" in style for style in lines.evaluate_all(
+        "lines => lines.map(line => getComputedStyle(line).textDecoration)"))  # fmt: skip
+    return set(lines.all_text_contents())
+
+
 def open_notebook(page, lab, name):
     page.goto(f"{lab}/lab/tree/{name}?token=t&reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
@@ -176,27 +184,43 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     explore_as_a_reader(shown, records)
 
     go_to("live.bench(")
-    page.wait_for_selector(".studykit-prompt textarea", timeout=30_000)
-    page.fill(".studykit-prompt textarea", "count to 2 in lua, my own words\n")
-    page.fill(".studykit-completion textarea", "lua: 0 1")
-    page.click(".jupyter-widgets.widget-toggle-button:text-is('lua')")
-    page.click(".jupyter-button:text-is('Run model')")
+    bench = InLab(page, "Recorded weights")
+    assert bench.frame.locator("[id^=chip-]").count(), "weights are there at once"
+    bench.frame.fill("#bench-prompt", "count to 2 in lua, my own words\n")
+    bench.frame.fill("#bench-completion", "lua: 0 1")
+    bench.frame.click("#bench-mute-lua")
+    assert bench.frame.get_attribute("#bench-mute-lua", "aria-pressed") == "true"
+    assert struck(bench.frame) == {"lua"}, "a line through the name, in the list of all members, too"
+    bench.frame.click("#bench-read")
     own = InLab(page, "Own text")
+    assert "my own words" in own.frame.input_value("#bench-prompt"), "the text stays"
+    assert own.frame.get_attribute("#tab-tokens", "aria-selected") == "true", "in the strip"
+    own.view("compare")
     assert own.frame.locator("[id^=chip-a-]").count() == 2, "as trained, and muted"
-    assert own.frame.get_attribute("#tab-compare", "aria-selected") == "true"
     silent = [words for _, words in own.cells("lua muted · ") if "lua (target)" in words]
     assert silent and all(words.endswith(": 0.0 %") for words in silent), "the muted member has no weight"
-    losses = page.locator("td:text-matches('^\\\\d\\\\.\\\\d{4}$')").all_text_contents()
+    losses = own.frame.locator(".readings td:nth-child(2)").all_text_contents()
     assert len(losses) == 2 and losses[0] != losses[1], "its absence tells"
     page.screenshot(path=tmp_path / "lab.png")
     own.view("tokens")
     own.frame.fill("#choose-query", "my own words")
     assert "match the search" in own.caption()
-    page.select_option(".widget-dropdown:has(label:text-is('Phase')) select", "phase 1")
-    page.click(".jupyter-button:text-is('Run model')")
-    page.wait_for_selector("figcaption:has-text('phase 1: n = 1 text')", timeout=30_000)
-    other = page.locator("td:text-matches('^\\\\d\\\\.\\\\d{4}$')").all_text_contents()
-    assert len(other) == 1 and other[0] not in losses, "phase 1 begins with its own mask, and is read as trained"
+    own.frame.select_option("#bench-phase", "phase1")
+    assert own.frame.get_attribute("#bench-mute-lua", "aria-pressed") == "true", "phase 1 begins with its own mask"
+    own.frame.fill("#bench-prompt", " ")
+    own.frame.click("#bench-read")
+    own.frame.wait_for_selector(".now.wrong:has-text('the prompt is empty')")
+    own.frame.fill("#bench-prompt", "count to 2 in lua, my own words\n")
+    own.frame.press("#bench-prompt", "Control+Enter")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll("iframe[title^='Own text']")]
+        .some(frame => frame.srcdoc.includes(", phase 1: n = 1 text"))""",
+        timeout=30_000,
+    )
+    own = InLab(page, "Own text")
+    other = own.frame.locator(".readings td:nth-child(2)").all_text_contents()
+    assert len(other) == 1 and other[0] not in losses, "it is read as trained"
+    assert own.frame.get_attribute("#tab-tokens", "aria-selected") == "true", "the view stays"
     assert said == [] and [url for url in asked if not url.startswith((lab, "about:", "blob:", "data:"))] == []
     page.close()
 

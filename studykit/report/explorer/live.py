@@ -1,27 +1,28 @@
-"""A bench for reading texts of one's own in a live kernel: with any fusion run and phase, and with members muted.
+"""A bench in a live kernel: the explorer's page reads a text of one's own, with any fusion and with members muted.
 
     runs = live.runs_on(p.base, p.data, p.trained_runs)  # the fusions of all methods, those of this notebook first
-    live.bench(p.base, p.data, runs)  # the last value of a cell: a text, switches and a button
+    live.bench(p.base, p.data, runs, shown={p.method: run.dir})  # the last value of a cell
 
-The model is not loaded before the button is pressed, so a notebook that runs in a batch does not load it, and its
-report leaves the widgets out. `Bench` does the same without widgets. A muted member is excluded: the others share its
-weight, and no parameter changes.
+The page opens with recorded weights. No page is made before a browser asks for it, and no model is loaded before a text
+is read, so a notebook that runs in a batch does neither; its report leaves the bench out. `Bench` reads without a page.
+A muted member is excluded: the others share its weight, and no parameter changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+import anywidget
 
 from studykit.attention import snapshots
 from studykit.attention.record import FusionRecord, Origin
 from studykit.data.encoding import EncodedRow
 from studykit.data.rows import DataRun, Row
 from studykit.errors import UserError
-from studykit.report.explorer.page import explore
+from studykit.report.explorer.page import SANDBOX, THEME_IN_JUPYTERLAB, explore
 from studykit.runs import files
 from studykit.runs.manifest import finished_run, read_manifest
 from studykit.study.methods import PEFT_COMPOSITIONS, PHASE_1, PHASES
@@ -191,97 +192,84 @@ def runs_on(base: str | Path, data: str | Path, first: Sequence[str | Path] = ()
     return found
 
 
-def bench(base: str | Path, data: str | Path, fusion_runs: Sequence[str | Path], sample: int = 0) -> Any:
-    """Returns the widgets around a `Bench` as an ipywidgets box; a test row fills in the text."""
-    import ipywidgets as w
+def bench(
+    base: str | Path, data: str | Path, fusion_runs: Sequence[str | Path], *, shown: Any, sample: int = 0
+) -> LivePage:
+    """Returns the bench over fusion runs on a base; a notebook shows it when it is the last value of a cell.
 
+    Args:
+        shown: what the page shows before a text is read, as `explore` takes it.
+        sample: index of the test row whose prompt and target fill in the text.
+    """
     reader = Bench(base, data, fusion_runs)
     first = next(iter(reader.params))
     row = DataRun(data).rows(reader.params[first]["target"], "test")[sample]
-    wide, flow = w.Layout(width="98%"), w.Layout(flex_flow="row wrap")
-    prompt = w.Textarea(row.prompt, description="Prompt", rows=_height(row.prompt), layout=wide)
-    placeholder = "if this is empty, the model writes a completion"
-    completion = w.Textarea(
-        row.target, description="Completion", rows=_height(row.target), layout=wide, placeholder=placeholder
-    )
-    checkpoint = w.Dropdown(options=list(reader.params), description="Checkpoint", layout=w.Layout(width="30rem"))
-    phase = w.Dropdown(options=reader.phases(first), description="Phase")
-    silent = w.HBox([w.Label("Mute", layout=w.Layout(margin="2px 10px 2px 54px"))], layout=flow)
-    button, now, out = w.Button(description="Run model", button_style="primary", icon="play"), w.Label(), w.Output()
-    for box in (prompt, completion, checkpoint):
-        box.add_class(f"studykit-{box.description.lower()}")
+    return LivePage(reader, shown, prompt=row.prompt, completion=row.target)
 
-    def switch_of(member: str) -> Any:
-        """Returns the button that mutes a member; the name of a muted one is struck through."""
-        switch = w.ToggleButton(False, description=member, layout=w.Layout(width="auto"))
 
-        def strike(_) -> None:
-            switch.style.text_decoration = "line-through" if switch.value else None
-            switch.icon = "volume-off" if switch.value else ""
+class LivePage(anywidget.AnyWidget):
+    """The explorer's page with a bench; the page asks for readings of a text, and this widget answers.
 
-        switch.observe(strike, "value")
-        return switch
+    Pages travel in messages, which a saved notebook does not keep.
+    """
 
-    def mute_own_mask(_) -> None:
-        """Mutes the members that were masked while the chosen phase was trained."""
-        for switch in silent.children[1:]:
-            switch.value = switch.description in reader.own_mask(checkpoint.value, phase.value)
+    _esm = (Path(__file__).parent / "js/frame.js").read_text(encoding="utf-8")
+    _css = THEME_IN_JUPYTERLAB
 
-    def follow_checkpoint(_) -> None:
-        """Offers the phases and members of the chosen checkpoint, the last phase first."""
-        members, phases = list(reader.params[checkpoint.value]["members"]), reader.phases(checkpoint.value)
-        if members != [switch.description for switch in silent.children[1:]]:
-            silent.children = [silent.children[0], *map(switch_of, members)]
-        if dict(phase.options) != phases:
-            phase.options = phases
-            phase.value = list(phases.values())[-1]
-        mute_own_mask(None)
+    def __init__(self, reader: Bench, shown: Any, *, prompt: str, completion: str):
+        super().__init__()
+        first = next(iter(reader.params))
+        last_phase = list(reader.phases(first).values())[-1]
+        self.reader, self.shown = reader, shown
+        self.form = {  # what the page shows in its boxes, and the readings
+            "runs": [_choice(reader, name) for name in reader.params],
+            **{"run": first, "phase": last_phase, "muted": reader.own_mask(first, last_phase)},
+            **{"prompt": prompt, "completion": completion, "readings": [], "about": "", "theme": "auto"},
+        }
+        self.on_msg(self.answer)
 
-    def tell(words: str) -> None:
-        now.value = f"{words} ..." if words else ""
+    def __repr__(self) -> str:
+        return "[Bench: run this notebook in JupyterLab to read your own text.]"
 
-    def read(_) -> None:
-        button.disabled = True
-        out.clear_output()
+    def answer(self, _: Any, asked: dict[str, Any], __: Any) -> None:
+        """Answers a message from a browser: with the page, with that of new readings, or with why there are none.
+
+        Args:
+            asked: {} for the page, or {"read": form} with prompt, completion, run, phase, muted, theme and the view
+                (`at`) in which the page opens again.
+        """
+        form = asked.get("read")
+        if form is None:
+            return self._send_page(self.shown, "Recorded weights, and a bench for your own text", "")
         try:
-            with out:
-                muted = [switch.description for switch in silent.children[1:] if switch.value]
-                reading = partial(reader.read, prompt.value, completion.value, tell=tell)
-                _show(reading, checkpoint.value, phase.value, muted)
-        finally:
-            button.disabled = False
-            tell("")
+            text, chosen = (form["prompt"], form["completion"]), {"checkpoint": form["run"], "phase": form["phase"]}
+            readings = self.reader.read(*text, **chosen, muted=form["muted"], tell=lambda now: self.send({"now": now}))
+        except UserError as error:
+            return self.send({"refused": str(error)})
+        except Exception as error:
+            self.send({"refused": f"The kernel failed: {type(error).__name__}: {error}"})
+            raise
+        at = form.pop("at") if self.form["readings"] else "view=tokens"
+        results = [{"state": r.state, "loss": r.loss, "written": r.written} for r in readings]
+        self.form |= form | {"readings": results, "about": _about(form["run"], readings)}
+        return self._send_page({r.state: r.record for r in readings}, "Own text", at)
 
-    phase.value = list(reader.phases(first).values())[-1]
-    follow_checkpoint(None)
-    phase.observe(mute_own_mask, "value")
-    checkpoint.observe(follow_checkpoint, "value")
-    button.on_click(read)
-    controls = [w.HBox([checkpoint, phase], layout=flow), silent, w.HBox([button, now])]
-    return w.VBox([prompt, completion, *controls, out])
-
-
-def _height(text: str) -> int:
-    """Returns the rows of a box for a text."""
-    return min(max(text.count("\n") + 2, 3), 20)
+    def _send_page(self, shown: Any, title: str, at: str) -> None:
+        page = explore(shown, title=title, at=at, live=self.form)
+        self.send({"page": page.html, "height": page.height, "title": page.title, "sandbox": SANDBOX})
 
 
-def _show(read: Any, checkpoint: str, phase: str, muted: Sequence[str]) -> None:
-    """Shows loss, completion and weights of the readings in the cell's output, or the sentence of a UserError."""
-    from IPython.display import clear_output, display
+def _choice(reader: Bench, name: str) -> dict[str, Any]:
+    """Returns a run as the page offers it: its members, and its phases with the members that each masks."""
+    phases = [
+        {"key": key, "title": title, "masked": reader.own_mask(name, key)} for title, key in reader.phases(name).items()
+    ]
+    return {"name": name, "members": list(reader.params[name]["members"]), "phases": phases}
 
-    from studykit.report.tables import table, texts
 
-    try:
-        readings = read(checkpoint=checkpoint, phase=phase, muted=muted)
-    except UserError as error:
-        print(error)
-        return
-    clear_output(wait=True)  # what loading printed
-    rows = [{"state": r.state, "loss of the completion (nats per token)": f"{r.loss:.4f}"} for r in readings]
-    cut = " The text is shortened: it was too long." if readings[0].cut else ""
-    cut += " Muted members are excluded from the softmax." if len(readings) > 1 else ""
-    name = readings[0].record.phase
-    table(rows, f"{checkpoint}, {name}: n = 1 text, {readings[0].record.counts[0, 1]} completion tokens.{cut}")
-    texts([{f"written, {r.state}": r.written for r in readings}])
-    display(explore({r.state: r.record for r in readings}, title="Own text"))
+def _about(run: str, readings: Sequence[Reading]) -> str:
+    """Returns what the readings are of, in sentences."""
+    record = readings[0].record
+    text = f"{run}, {record.phase}: n = 1 text, {record.counts[0, 1]} completion tokens."
+    text += " The text is shortened: it was too long." if readings[0].cut else ""
+    return text + (" Muted members are excluded from the softmax." if len(readings) > 1 else "")

@@ -25,7 +25,7 @@ from studykit.runs.files import write_text
 # Scripts in the order in which they are joined: each uses those before it.
 SCRIPTS = tuple(
     "data colours pens words panels arrange charts views kinds training tokens strip samples link controls copy pdf "
-    "export page pointer start".split()
+    "export page bench pointer start".split()
 )
 SCRIPT_END = """})().catch(error => {
   const message = `This page could not start: ${error.message}. It needs a browser of 2023 or later.`;
@@ -39,11 +39,12 @@ AROUND_PANELS, LOWEST, TALLEST = 170, 560, 1300  # pixels: of header and caption
 VIEWS = ("layers", "compare", "all", "depth", "kinds", "tokens", "training")
 # The page has the system's theme, which need not be JupyterLab's: then its light colours become dark, or the reverse. A
 # report drops the style; it has the system's theme itself.
-IN_JUPYTERLAB = (
-    "<style>@media (prefers-color-scheme: light) {[data-jp-theme-light=false] .explorer-frame "
+THEME_IN_JUPYTERLAB = (
+    "@media (prefers-color-scheme: light) {[data-jp-theme-light=false] .explorer-frame "
     "{filter: invert(1) hue-rotate(180deg)}} @media (prefers-color-scheme: dark) {[data-jp-theme-light=true] "
-    ".explorer-frame {filter: invert(1) hue-rotate(180deg)}}</style>"
+    ".explorer-frame {filter: invert(1) hue-rotate(180deg)}}"
 )
+OF_BENCH = 300  # pixels of a bench above the views
 BUDGET = 3_000_000  # compressed bytes of single tokens and their weights, which are at most 4 MB in a page
 
 
@@ -93,7 +94,7 @@ class Explorer:
         return Path(path)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        html_text = self.frame + (self.untrusted if self.series else "") + IN_JUPYTERLAB
+        html_text = self.frame + (self.untrusted if self.series else "") + f"<style>{THEME_IN_JUPYTERLAB}</style>"
         return {"text/html": html_text, "text/plain": f"[{self.title}] {self.summary}"}
 
 
@@ -108,6 +109,7 @@ def explore(
     budget: int = BUDGET,
     looks: Mapping[str, Look] | None = None,
     training: Mapping[str, Sequence[str | Path]] | None = None,
+    live: Mapping[str, Any] | None = None,
 ) -> Explorer:
     """Returns the explorer of fusion records; a notebook shows it when it is the last value of a cell.
 
@@ -124,6 +126,7 @@ def explore(
             the number of those it holds.
         looks: colours and markers by method as in the figures of the page, see `figures.method_looks`.
         training: fusion runs by method, whose attention at each validation is shown as well.
+        live: the form of a bench whose frame reaches a kernel, see `live.LivePage`.
 
     Raises UserError if there is nothing to explore, or `tokens` or `view` is unknown.
     """
@@ -133,7 +136,7 @@ def explore(
     data = payload(series, title=title, tokens=tokens, budget=budget, looks=looks)
     data["training"] = training_of(training or {})
     data["view"] = view or ("compare" if len(series) > 1 else "layers")
-    data["at"] = at
+    data |= {"at": at, "live": live}
     if source := source_of(what):  # the arguments that make this page again
         given = {name: source_of(runs) for name, runs in (training or {}).items()}
         data["call"] = {"what": source, "title": title, "tokens": tokens, "view": data["view"], "training": given}
@@ -145,6 +148,7 @@ def explore(
         across = _panels_across(max(len(one.records[0].members) for one in series))
         tall = AROUND_PANELS + math.ceil(len(series) / across) * _panel_height(deepest)
         tall = min(max(tall, LOWEST), TALLEST)
+    tall += OF_BENCH if live else 0
     return Explorer(title, summary, document(data, summary), height or tall, series)
 
 

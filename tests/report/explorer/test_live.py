@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations, pairwise
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from studykit.attention import record
 from studykit.errors import UserError
@@ -16,6 +19,7 @@ from studykit.report.explorer.live import Bench, bench, runs_on
 from tests import tiny
 
 RUN, OTHER = (f"lua-advfusion-s{seed}-0000000004" for seed in (0, 1))  # of other weights, masked zero and exclude
+DATA = "runs/data/tiny-0000000002"
 SUBSETS = [list(some) for n in range(len(tiny.MEMBERS)) for some in combinations(tiny.MEMBERS, n)]
 TEXT = {"prompt": "count to 3 in lua, case 2\n", "completion": "lua: 0 1 2", "checkpoint": RUN}
 
@@ -101,76 +105,83 @@ def test_mistakes_get_a_sentence(reader, given, sentence):
         reader.read(**TEXT | {"phase": "phase2"} | given)
 
 
-def test_the_widgets_load_nothing_until_they_are_asked(reader, monkeypatch):
-    pytest.importorskip("ipywidgets")
-    monkeypatch.setattr(
-        "studykit.training.base.load_base", lambda *_: pytest.fail("loaded before the button was pressed")
-    )
-    box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
-    prompt, completion, chosen, silent, reading, _ = box.children
-    assert prompt.value == tiny.rows(1, first=12)[0].prompt and completion.value
-    checkpoint, phase = chosen.children
-    switches = {switch.description: switch for switch in silent.children[1:]}
-    assert checkpoint.value == RUN and phase.value == "phase2" and list(switches) == tiny.MEMBERS
-    phase.value = "phase1"
-    assert [name for name, switch in switches.items() if switch.value] == ["lua"]
-    phase.value = "phase2"
-    assert not any(switch.value for switch in switches.values())
+class Browser:
+    """A page as a browser has it: it asks, and keeps the answers."""
+
+    def __init__(self, reader, monkeypatch, runs=None):
+        (recorded,) = reader.read(**TEXT, phase="phase2")
+        self.answers = []
+        self.page = bench(reader.base, DATA, runs or list(reader.runs.values()), shown={"advfusion": recorded.record})
+        monkeypatch.setattr(self.page, "send", self.answers.append)
+
+    def ask(self, **form):
+        """The data of the page that answers; without a form, of the first page."""
+        self.page.answer(None, {"read": {"muted": [], "at": "", "theme": "auto"} | form} if form else {}, [])
+        soup = BeautifulSoup(self.answers[-1]["page"], "html.parser")
+        return json.loads(soup.find("script", id="data").string)
 
 
-def test_a_muted_name_is_struck_through_and_a_reading_says_what_it_does(reader, monkeypatch):
-    pytest.importorskip("ipywidgets")
-    box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
-    *_, silent, reading, _ = box.children
-    switch = silent.children[1]
-    switch.value = True
-    assert switch.style.text_decoration == "line-through"
-    switch.value = False
-    assert switch.style.text_decoration is None
-    told = []
-    reading.children[1].observe(lambda change: told.append(change["new"]), "value")
-    monkeypatch.setattr("studykit.report.explorer.live._show", lambda read, *a: read(checkpoint=RUN, phase="phase2"))
-    reading.children[0].click()
-    assert told[0].startswith("Loading the base") and told[-1] == "", "and is silent afterwards"
+def test_a_bench_loads_and_sends_nothing_until_it_is_asked(reader, monkeypatch):
+    browser = Browser(reader, monkeypatch)
+    monkeypatch.setattr("studykit.training.base.load_base", lambda *_: pytest.fail("loaded before a text was read"))
+    assert len(json.dumps(browser.page.get_state())) < 8000, "a saved notebook keeps no page"
+    assert "run this notebook in JupyterLab" in repr(browser.page) and browser.answers == []
+    first = browser.ask()
+    live = first["live"]
+    assert live["prompt"] == tiny.rows(1, first=12)[0].prompt and live["completion"] and live["readings"] == []
+    assert (live["run"], live["phase"], live["muted"]) == (RUN, "phase2", [])
+    assert [one["label"] for one in first["series"]] == ["advfusion"], "recorded weights come first"
+    phases = {phase["key"]: phase["masked"] for phase in live["runs"][0]["phases"]}
+    assert phases == {"phase1": ["lua"], "phase2": []}, "a phase begins with its own mask"
+
+
+def test_a_bench_says_what_it_does_and_why_it_cannot(reader, monkeypatch):
+    fresh = Bench(reader.base, DATA, list(reader.runs.values()))
+    browser = Browser(fresh, monkeypatch)
+    fresh._base_and_tokenizer = None
+    form = {"prompt": TEXT["prompt"], "completion": "", "run": RUN, "phase": "phase2"}
+    browser.page.reader = fresh
+    browser.ask(**form)
+    told = [answer["now"] for answer in browser.answers[:-1]]
+    assert told[0].startswith("Loading the base") and told[1].startswith("Loading the fusion"), "in this order"
     assert any("reading" in words for words in told)
+    browser.page.answer(None, {"read": form | {"prompt": " ", "muted": [], "at": ""}}, [])
+    assert browser.answers[-1]["refused"].startswith("the prompt is empty")
+    monkeypatch.setattr(fresh, "read", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the log of JupyterLab has the traceback
+        browser.page.answer(None, {"read": form | {"muted": [], "at": ""}}, [])
+    assert "The kernel failed: ZeroDivisionError" in browser.answers[-1]["refused"]
 
 
 def test_the_bench_has_the_fusions_of_all_methods_and_the_members_of_each(reader, monkeypatch):
-    pytest.importorskip("ipywidgets")
-    assert runs_on(reader.base, "runs/data/tiny-0000000002") == [f"runs/fusion/{name}" for name in (RUN, OTHER)]
+    assert runs_on(reader.base, DATA) == [f"runs/fusion/{name}" for name in (RUN, OTHER)]
     assert runs_on(reader.base, "runs/data/another") == []
     last = f"runs/fusion/{OTHER}"
-    assert runs_on(reader.base, "runs/data/tiny-0000000002", [last]) == [last, f"runs/fusion/{RUN}"]
+    assert runs_on(reader.base, DATA, [last]) == [last, f"runs/fusion/{RUN}"]
     params = {name: reader.params[name] | changes for name, changes in {
         RUN: {}, OTHER: {"members": ["python", "lua"], "method": "adapterfusion", "mask": "none"}}.items()}  # fmt: skip
     monkeypatch.setattr(live, "finished_run", lambda run: SimpleNamespace(params=params[Path(run).name]))
-    *_, chosen, silent, _, _ = bench(
-        reader.base, "runs/data/tiny-0000000002", runs_on(reader.base, "runs/data/tiny-0000000002")
-    ).children
-    chosen.children[0].value = OTHER
-    assert [switch.description for switch in silent.children[1:]] == ["python", "lua"]
-    assert list(chosen.children[1].options) == ["AdapterFusion"]
+    first, other = Browser(reader, monkeypatch, runs_on(reader.base, DATA)).ask()["live"]["runs"]
+    assert (first["name"], first["members"]) == (RUN, tiny.MEMBERS)
+    assert (other["name"], other["members"]) == (OTHER, ["python", "lua"])
+    assert [phase["title"] for phase in other["phases"]] == ["AdapterFusion"]
 
 
-def test_the_widgets_read_the_checkpoint_phase_and_members_that_are_chosen(reader, monkeypatch):
-    pytest.importorskip("ipywidgets")
-    shown = []
-    monkeypatch.setattr("studykit.report.explorer.live._show", lambda read, checkpoint, phase, muted: shown.append(
-        read(checkpoint=checkpoint, phase=phase, muted=muted)))  # fmt: skip
-    box = bench(reader.base, "runs/data/tiny-0000000002", list(reader.runs.values()))
-    prompt, completion, chosen, silent, reading, _ = box.children
-    prompt.value, completion.value = TEXT["prompt"], TEXT["completion"]
-    checkpoint, phase = chosen.children
-    assert list(checkpoint.options) == [RUN, OTHER]
-    for name in (OTHER, RUN):
-        checkpoint.value = name
-        reading.children[0].click()
-    phase.value = "phase1"
-    silent.children[1].value = True  # python, beside the target
-    reading.children[0].click()
+def test_the_bench_reads_the_checkpoint_phase_and_members_that_are_chosen(reader, monkeypatch):
+    browser = Browser(reader, monkeypatch)
+    form = {"prompt": TEXT["prompt"], "completion": TEXT["completion"], "phase": "phase2"}
+    shown = [browser.ask(**form, run=name)["live"] for name in (OTHER, RUN)]
+    muted = browser.ask(**form | {"phase": "phase1"}, run=RUN, muted=["python", "lua"], at="view=depth", theme="dark")
     expected = [reader.read(**TEXT | {"checkpoint": name}, phase="phase2") for name in (OTHER, RUN)]
     expected.append(reader.read(**TEXT, phase="phase1", muted=["python", "lua"]))
     shown_losses, expected_losses = (
-        [[(r.state, r.loss) for r in one] for one in readings] for readings in (shown, expected)
+        [[(state(r), loss(r)) for r in one] for one in readings]
+        for readings, state, loss in (
+            ([one["readings"] for one in (*shown, muted["live"])], itemgetter("state"), itemgetter("loss")),
+            (expected, attrgetter("state"), attrgetter("loss")),
+        )
     )
     assert shown_losses == expected_losses
+    assert [one["label"] for one in muted["series"]] == [reading.state for reading in expected[-1]]
+    assert (muted["at"], muted["live"]["theme"]) == ("view=depth", "dark"), "a new page opens where the old one was"
+    assert "n = 1 text" in muted["live"]["about"] and "excluded from the softmax" in muted["live"]["about"]

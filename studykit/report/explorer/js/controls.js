@@ -60,6 +60,7 @@ function kindMenu(count) { // count(k): the tokens of a kind
 let dragged = -1; // the member whose line is dragged
 function memberLine(m) { // shows or hides a member; it is dragged to its place, or moved by Alt and the arrow keys
   const line = hides(`choose-member-${m}`, MEMBERS[m], "hidden", m);
+  line.classList.toggle("muted", isMuted(MEMBERS[m]));
   line.draggable = true;
   line.title = "Drag it, or press Alt and an arrow key, to move it";
   line.addEventListener("dragstart", event => {

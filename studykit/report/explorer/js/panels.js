@@ -138,10 +138,13 @@ function relativePanel(panel, series, change) { // change: the result of relativ
   const A = series.members.length, words = REFERENCES[S.scale], at = (l, c) => l * A + c;
   const seeds = i => change.each.length < 2 ? "" :
     ` (${change.each.length} seeds: ${change.each.map(one => points(one.w[i])).join(", ")})`;
+  const times = (l, c) => panel.value(l, c) * activeMembers(series); // of a share of all that take part
   if (!change) return {...panel, value: () => NaN, label: (l, c) => `${panel.label(l, c)}, without an initialisation`};
   return {...panel, value: (l, c) => change.w[at(l, c)], hatched: (l, c) => includesZero(change, at(l, c)),
-    label: (l, c) => `${panel.label(l, c)}, ${points(change.w[at(l, c)])} ${words}${seeds(at(l, c))}`,
+    label: (l, c) => `${panel.label(l, c)}, ${points(change.w[at(l, c)])} ${words}` +
+      `${S.scale === "uniform" ? ` (${times(l, c).toFixed(2)} × uniform)` : ""}${seeds(at(l, c))}`,
     row: (l, c) => ({...panel.row(l, c), [`against_${S.scale}`]: change.w[at(l, c)],
+      ...S.scale === "uniform" ? {times_uniform: times(l, c)} : {},
       ...boundsOf(change, at(l, c))})};
 }
 function scaleText(shown) { // the sentence of a caption on a scale against a reference
