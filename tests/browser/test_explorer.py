@@ -311,7 +311,7 @@ def test_weights_against_uniform_and_against_the_initialisation(show):
         np.testing.assert_allclose(matrix(rows, record), by_seed.mean(0) + 1 / 3, atol=1e-6)
         half = student_t(0.975, 1) * by_seed.std(0, ddof=1) / np.sqrt(2)
         for end, expected in (("low", by_seed.mean(0) - half), ("high", by_seed.mean(0) + half)):
-            np.testing.assert_allclose(matrix(rows, record, f"{end}_over_seeds"), expected, atol=1e-4)
+            np.testing.assert_allclose(matrix(rows, record, f"{end}_over_seeds"), expected, atol=1e-5)
         most = np.abs(by_seed.mean(0)).max()
         for layer in range(3):
             for member, name in enumerate(MEMBERS):

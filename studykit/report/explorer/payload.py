@@ -25,6 +25,7 @@ from studykit.attention import record as attention_record
 from studykit.attention.record import FusionRecord
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
+from studykit.evaluation.student import student_t
 from studykit.report.figures import style
 from studykit.study.methods import BEFORE_TRAINING, PHASE_1, titled
 
@@ -172,6 +173,7 @@ def payload(
             for held, copy in zip(held_by_copy, batch.copies, strict=True):
                 held[texts.add(sample)].append(packed.add_bytes(quantised_losses(copy.sample.losses)))
     scales = {"sequential": style.SEQUENTIAL, "diverging": style.DIVERGING}
+    seeds = {record.seed for one in series for record in one.records}
     colours = {name: [mpl.colors.to_hex(scale(at)) for at in RAMP] for name, scale in scales.items()}
     return {
         "title": title,
@@ -183,6 +185,7 @@ def payload(
         "colours": colours | {"members": style.COLOURS},
         "tolerance": attention_record.SUM_TOLERANCE,
         "nats": MOST_NATS,
+        "student": [student_t(0.975, df) for df in range(1, len(seeds))],  # for intervals over seeds
         "floats": packed.float_count,
         "blob": packed.blob(),
     }

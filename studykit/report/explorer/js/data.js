@@ -132,12 +132,9 @@ function relative(series, m) { // a mean less the reference of the scale, by see
   const less = one => ({...one, w: one.w.map((v, i) => v - reference[i % A])});
   return {...less(m), each: m.each.map(less)};
 }
-// Student's t at 97.5 % by degrees of freedom, from 1 on; for more of them a series, exact to 0.1 %
-const T975 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-const quantile = df => T975[df - 1] ?? 1.96 + 2.372 / df + 2.823 / df ** 2;
 function interval(values) { // the 95 % interval of the mean of seeds, or null for one seed
   if (values.length < 2) return null;
-  const half = quantile(values.length - 1) * spread(values) / Math.sqrt(values.length), middle = average(values);
+  const half = D.student[values.length - 2] * spread(values) / Math.sqrt(values.length), middle = average(values);
   return [middle - half, middle + half];
 }
 const ofSeeds = ({each}, i) => interval(each.map(one => one.w[i]));
