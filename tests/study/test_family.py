@@ -7,6 +7,8 @@ import pytest
 from studykit.errors import UserError
 from studykit.study.family import combine, load_plan
 from studykit.study.file import load_study
+from studykit.study.plan import plan
+from tests.project import ROOT
 
 STUDY = """
 study: small
@@ -64,6 +66,22 @@ def test_a_source_that_becomes_the_target_changes_places_with_it(tmp_path):
         (["python", "go"], "lua"),
         (["python", "lua"], "go"),
     ]
+
+
+def test_the_shipped_draws_share_no_run_and_none_with_the_quickstart():
+    """Only then is each study an independent draw, as the pooled interval takes it to be."""
+    family, quickstart = load_plan("params/draws.yaml", ROOT), load_plan("params/quickstart.yaml", ROOT)
+    runs = [run for member in family.members for run in plan(member.study)]
+    assert len({run.dir for run in runs}) == len(runs) == len(family.runs) - 1
+    assert not {run.dir for run in runs} & {run.dir for run in quickstart.runs}
+    for member in family.members:
+        seeds = {member.study.base_model.seed, member.study.data.seed, *member.study.seeds}
+        assert seeds == {int(member.levels["draw"])}
+        same = {"members", "target", "adapter", "fusion", "base_model", "data"}
+        theirs, ours = (made.model_dump(include=same) for made in (quickstart.study, member.study))
+        for section in ("base_model", "data"):
+            assert theirs[section].pop("seed") == 0 < ours[section].pop("seed")
+        assert ours == theirs, "a level changes seeds alone"
 
 
 @pytest.mark.parametrize(
