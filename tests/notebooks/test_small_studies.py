@@ -134,6 +134,9 @@ def test_a_family_of_made_languages_is_ranked_by_its_known_kinship(tmp_path):
     ranked = {(one["measure"], one["outcome"]): one for one in found["ranked"]}
     outcomes = {"weight", "norm-weighted share", "worth"}
     assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 6 * 6
+    for measure in ("tokens", "tokenizer", "programs"):  # of texts alone, so alike on every processor
+        assert ranked[measure, "known kinship"]["first"] == 1, "the clone writes what the target writes"
+    assert [ranked[name, "known kinship"]["mean"] for name in ("tokens", "programs")] == pytest.approx([1, 1])
     position = ranked["position", "weight, advfusion_exclude"]
     assert list(position["by_study"].values()) == [position["mean"]]
     assert "Does attention find what is alike?" in only(home, "reports/quickstart/07_gather-*.html").read_text()
