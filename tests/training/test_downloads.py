@@ -61,6 +61,36 @@ def test_every_data_set_is_found_in_the_cache_by_its_branch(repo, folder, cache)
     assert any(name.startswith(folder) for name in repository.names())
 
 
+HUB = "hf://datasets/"
+XCODEEVAL = f"{HUB}NTU-NLP-sg/xCodeEval@main/program_synthesis"
+HUMANEVAL_X = f"{HUB}THUDM/humaneval-x@main/data"
+
+
+@pytest.mark.parametrize("path, test_path, task, members, prompt, target", [
+    (f"{HUB}bigcode/commitpackft@main/data", None, "commit", "scala ruby", "-two {n}\n+2 {n}", "Count {n} in digits"),
+    (f"{HUB}WeixiangYan/CodeTransOcean@main/CodeTrans Datasets/NicheTrans", None, "translation", "scala ruby",
+     "### Code written in Scala:\nScala test {n} Scala\n", "Ruby test {n} Scala"),
+    (XCODEEVAL, None, "generation", "java ruby", "Print t{n}.", ""),
+    (HUMANEVAL_X, None, "generation", "python rust go", "// Add {n}.", "    return a + {n}\n"),
+    (HUMANEVAL_X, None, "translation", "python go", "def f{n}(a: int) -> int:", "    return a + {n}\n"),
+    (XCODEEVAL, f"{HUB}nuprl/MultiPL-E@main/humaneval-*", "generation", "java ruby", "# Add {n}.", ""),
+    (XCODEEVAL, HUMANEVAL_X, "generation", "go rust", " Add {n}.", "    a + {n}\n"),
+], ids=["CommitPackFT", "NicheTrans", "xCodeEval", "HumanEval-X", "HumanEval-X, translation", "MultiPL-E",
+        "xCodeEval, HumanEval-X"])  # fmt: skip
+def test_the_rows_of_every_data_set_are_read_from_the_cache(path, test_path, task, members, prompt, target, cache):
+    """By the published file names and fields, offline; the numbers of the made rows are those of their texts."""
+    hub_cache.lay_out(cache)
+    own = members.split()[-1]
+    options = {"path": path, "test_path": test_path, "task": task, "members": members.split(), "target": own}
+    rows, manifest = prepare(check("data", options))
+    assert manifest.counts["refused"] == 0 and all(len(source["revision"]) == 40 for source in manifest.sources)
+    assert all(rows[language][split] for language in rows for split in ("train", "valid", "test"))
+    runs = task == "generation" or path == HUMANEVAL_X
+    for row in rows[own]["test"]:
+        assert [n for n in range(40) if prompt.format(n=n) in row.prompt and target.format(n=n) in row.target]
+        assert bool(row.target) == bool(target) and (row.check is not None) == runs, row.id
+
+
 def test_what_is_fetched_is_read_without_the_cache(cache, tmp_path):
     published.nichetrans(hub_cache.snapshot(cache, "o/n") / "A B")
     published.write(hub_cache.snapshot(cache, "o/n") / "other.jsonl", {"a": 1})
