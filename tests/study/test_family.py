@@ -8,6 +8,7 @@ from studykit.errors import UserError
 from studykit.study.family import combine, load_plan
 from studykit.study.file import load_study
 from studykit.study.plan import plan
+from studykit.study.yaml_file import write_yaml
 from tests.project import ROOT
 
 STUDY = """
@@ -84,12 +85,23 @@ def test_the_shipped_draws_share_no_run_and_none_with_the_quickstart():
         assert ours == theirs, "a level changes seeds alone"
 
 
-@pytest.mark.parametrize(
-    "name, levels", [("base", ["scratch"] * 2), ("target_examples", [30, 30]), ("data.seed", [1, 2])]
-)
-def test_over_names_a_factor_or_any_key(tmp_path, name, levels):
-    gather = planned(tmp_path, f"vary: {{data.seed: [1, 2]}}\ngather: {{over: [{name}]}}").result
+@pytest.mark.parametrize("name, varied, levels", [
+    ("base", "data.seed: [1, 2]", ["scratch"] * 2), ("base", "base: [scratch, ./mine]", ["scratch", "./mine"]),
+    ("quantization", "quantization: [none, nf4]", ["none", "nf4"]), ("target", "target: [lua, go]", ["lua", "go"]),
+    ("task", "task: [generation, commit]", ["generation", "commit"]), ("data.seed", "data.seed: [1, 2]", [1, 2]),
+    ("target_examples", "data.target_examples: [10, 30]", [10, 30]), ("target_examples", "data.seed: [1, 2]", [30, 30]),
+])  # fmt: skip
+def test_over_names_a_factor_or_any_key(tmp_path, name, varied, levels):
+    """By one file that varies it, and by `studykit gather` of two files that differ in it."""
+    (tmp_path / "mine").mkdir()
+    gather = planned(tmp_path, f"vary: {{{varied}}}\ngather: {{over: [{name}]}}").result
     assert list(gather.params["levels"][name].values()) == levels and gather.params["over"] == [name]
+    files = [f"{number}.yaml" for number in range(2)]
+    for number, (file, member) in enumerate(zip(files, load_plan("x.yaml", tmp_path).members, strict=True)):
+        (tmp_path / file).write_text(write_yaml(member.study.model_dump() | {"study": f"s{number}"}))
+    (tmp_path / "both.yaml").write_text(combine(files, [name], home=tmp_path))
+    combined = load_plan("both.yaml", tmp_path).result
+    assert list(combined.params["levels"][name].values()) == levels and combined.params["over"] == [name]
 
 
 @pytest.mark.parametrize("more, error", [

@@ -201,6 +201,21 @@ def test_what_would_help_where_a_stage_does_not_fit(tmp_path, monkeypatch):
     assert "not estimated, since PEFT builds them from finished adapters: merge" in said
 
 
+def test_what_lies_on_disk_is_told_by_stage(tmp_path, monkeypatch):
+    """A bottleneck trained by AdamW publishes its weights in fp32; a checkpoint has its two moments beside them."""
+    kinds = {"kept": {"keeps_state": True}, "left": {}}
+    planned = [estimate.Job("fusion", name, config(layers=4), adapters("bottleneck"), True, 8, 64, **more)
+               for name, more in kinds.items()]  # fmt: skip
+    monkeypatch.setattr(fit, "jobs", lambda *_: (planned, []))
+    said = fit.report(study(tmp_path), "24GB")
+    need = planned[0].need()
+    state = (4 * need.trainable, 12 * need.trainable)
+    assert (need.gradients, need.gradients + need.optimizer) == state
+    weights, whole = map(format_bytes, state)
+    assert re.search(rf"fusion: kept .* {whole} +{whole}$", said, re.MULTILINE)
+    assert re.search(rf"fusion: left .* {weights} +{whole}$", said, re.MULTILINE)
+
+
 def test_a_base_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     import huggingface_hub.constants
 
