@@ -306,7 +306,11 @@ def explore(runs: tuple[str, ...], out: str) -> None:
     help="In what the studies are a sample: base, quantization, target, task, target_examples, data.seed, or any "
     "key of a study; may be repeated, the first makes the lines of the forest plot.",
 )
-@click.option("--covariate", metavar="NAME", help="Take the slope on parameters, target_rows or a KEY.")
+@click.option(
+    "--covariate",
+    metavar="NAME",
+    help="Take the slope on parameters, target_rows, tokens (or another similarity of sources and target) or a KEY.",
+)
 @_cores
 def gather(studies: tuple[str, ...], over: tuple[str, ...], covariate: str | None, cores: int | None) -> int:
     """Runs several studies and pools their differences."""

@@ -21,7 +21,7 @@ from studykit.errors import UserError, show
 from studykit.evaluation import pooling, statistics, student
 from studykit.evaluation.comparison import read_comparable
 from studykit.evaluation.contrasts import Resampling, measure_contrast
-from studykit.evaluation.covariates import Covariate, covariates
+from studykit.evaluation.covariates import Covariate, covariates, is_logarithmic
 from studykit.evaluation.gathered import Gathered, GatheredMetric, GatheredResults, Slope, StudyDifference, Unit
 from studykit.evaluation.level_interactions import RESAMPLES, level_interactions
 from studykit.evaluation.metrics.properties import less_is_better
@@ -86,7 +86,7 @@ def gather(p: GatherParams) -> GatheredResults:
                 interactions=level_interactions(p, metric, pairs),
             )
         )
-    name = p.covariate and (f"log10 {p.covariate}" if p.logarithm else p.covariate)
+    name = p.covariate and (f"log10 {p.covariate}" if is_logarithmic(p) else p.covariate)
     return GatheredResults(
         over=p.over, covariate=name, confidence=p.confidence, shared_methods=shared_methods(p), metrics=metrics
     )

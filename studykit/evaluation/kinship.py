@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from studykit.data.rows import DataRun
 from studykit.errors import UserError, show
 from studykit.evaluation import similarity, student
 from studykit.evaluation.results import Interval
@@ -34,7 +33,7 @@ from studykit.evaluation.worth import rank_correlation, ranks, read_worth
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
 from studykit.study.gather_parameters import GatherParams
-from studykit.training.base import load_base, load_tokenizer
+from studykit.training.base import load_base
 from studykit.training.result import AdapterTrainingResult, TrainingResult
 
 DRAWS = 5000  # of permutations
@@ -129,20 +128,13 @@ def _similarities(
     bases: dict[tuple[str, str | None], Any],
 ) -> dict[str, Mapping[str, float | None]]:
     """The similarities of the sources to the target, by measure and name."""
-    rows = {name: DataRun(p.data[study]).rows(name, "test")[: similarity.ROWS] for name in [*names, target]}
-    texts = {name: [row.target for row in of_name] for name, of_name in rows.items()}
     base_run = p.bases[study]
-    pairwise: dict[str, Callable[[str], float | None]] = {
-        "tokens": lambda name: similarity.tokens(texts[name], texts[target]),
-        "tokenizer": lambda name: similarity.vocabulary(texts[name], texts[target], load_tokenizer(base_run)),
-        "programs": lambda name: similarity.programs(rows[name], rows[target]),
-        "syntax": lambda name: similarity.syntax(texts[name], texts[target], (name, target)),
-        "position": lambda name: -float(names.index(name)),
-    }
     found: dict[str, Mapping[str, float | None]] = {}
     for measure in p.similarity or ():
         if measure == "known":
             found[measure] = _known(p.data[study], study)
+        elif measure == "position":
+            found[measure] = {name: -float(place) for place, name in enumerate(names)}
         elif measure == "outputs":
             kept = finished_run(fusion).params.get("quantization")  # as the fusion was trained
             if (base_run, kept) not in bases:
@@ -150,7 +142,7 @@ def _similarities(
             base, tokenizer = bases[base_run, kept]
             found[measure] = similarity.outputs(base, tokenizer, fusion)
         else:
-            found[measure] = {name: pairwise[measure](name) for name in names}
+            found[measure] = similarity.of_sources(measure, p.data[study], base_run, names, target)
     return found
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -30,6 +30,7 @@ from studykit.evaluation.metrics import syntax_trees
 from studykit.runs.manifest import finished_run
 from studykit.study.fusion_parameters import FusionParams
 from studykit.study.languages import canonical
+from studykit.training.base import load_tokenizer
 from studykit.training.batches import Collator, encode_rows
 from studykit.training.fusions import load_trained
 from studykit.training.phases import training_phases
@@ -37,6 +38,7 @@ from studykit.tuners.model import active_fusions
 
 TOKEN = re.compile(r'"[^"\n]*"|[^\W\d]\w*|\d+|[^\w\s]+')
 ROWS = 100  # of each language that are read, at most
+OF_TEXTS = ("tokens", "tokenizer", "programs", "syntax")  # measures that need no fusion
 OUTPUT_ROWS = 16  # rows of the target on which members are compared
 CLASSES = {  # class -> a part of the names that grammars give to its nodes; the first that fits counts
     "function": "function|method|lambda|closure|arrow",
@@ -55,6 +57,26 @@ CLASSES = {  # class -> a part of the names that grammars give to its nodes; the
     "block": "block|body|chunk|program|module|source|statement",
 }
 _CLASSES = {name: re.compile(pattern) for name, pattern in CLASSES.items()}
+
+
+def of_sources(
+    measure: str, data_run: str, base_run: str, sources: Sequence[str], target: str
+) -> dict[str, float | None]:
+    """Returns the similarity of each source to the target by a measure of `OF_TEXTS`, on the test rows of a data run.
+
+    Args:
+        base_run: has the tokenizer of the measure `tokenizer`.
+    """
+    rows = {name: DataRun(data_run).rows(name, "test")[:ROWS] for name in (*sources, target)}
+    texts = {name: [row.target for row in of_name] for name, of_name in rows.items()}
+    tokenizer: Any = load_tokenizer(base_run) if measure == "tokenizer" else None
+    measured: dict[str, Callable[[str], float | None]] = {
+        "tokens": lambda name: tokens(texts[name], texts[target]),
+        "tokenizer": lambda name: vocabulary(texts[name], texts[target], tokenizer),
+        "programs": lambda name: programs(rows[name], rows[target]),
+        "syntax": lambda name: syntax(texts[name], texts[target], (name, target)),
+    }
+    return {name: measured[measure](name) for name in sources}
 
 
 def overlap(a: Counter, b: Counter) -> float:

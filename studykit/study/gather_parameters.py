@@ -24,8 +24,9 @@ class GatherSection(Section):
     covariate: str | None = Field(
         None,
         description=(
-            "The slope of the differences is taken against this: parameters (of the base), target_rows, a key that "
-            "the studies differ in, or the name of the numbers in `values`; null means no slope."
+            "The slope of the differences is taken against this: parameters (of the base), target_rows, the mean "
+            "similarity of the sources to the target (tokens, tokenizer, programs or syntax), a key that the studies "
+            "differ in, or the name of the numbers in `values`; null means no slope."
         ),
     )
     values: dict[str, float] | None = Field(
@@ -34,7 +35,10 @@ class GatherSection(Section):
             "The covariate has these values, by the value of the first key of `over`; null means those of the runs."
         ),
     )
-    logarithm: bool = Field(True, description="The slope is per tenfold covariate; false means per unit of it.")
+    logarithm: bool = Field(
+        True,
+        description="The slope is per tenfold covariate; false, and for a similarity always, means per unit of it.",
+    )
     contrasts: list[list[str]] | None = Field(
         None, description="These pairs of methods are gathered; null means all that the studies compare."
     )

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from studykit.data.rows import Row, write_rows
 from studykit.errors import UserError
 from studykit.evaluation import gathering
 from studykit.evaluation.comparison import compare
-from studykit.evaluation.covariates import covariates
+from studykit.evaluation.covariates import covariates, is_logarithmic
 from studykit.evaluation.gathered import GatheredResults
 from studykit.evaluation.gathering import Cell, pool
 from studykit.evaluation.results import ComparisonResults
@@ -142,6 +143,34 @@ def test_a_covariate_is_a_number_of_every_study(changes, error):
     p = GatherParams(compares={"x": "runs/compare/x"}, levels=levels, over=["target"], **changes)
     with pytest.raises(UserError, match=error):
         covariates(p, {"x": "ruby"})
+
+
+def test_the_similarity_of_sources_and_target_is_a_covariate(tmp_path, monkeypatch):
+    """The mean over the sources, as it is: half of `a`'s tokens in x are the target's, none of the others' are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    texts = {
+        "x": {"a": "return y", "b": "end if", "t": "return z"},
+        "y": {"a": "end if", "b": "end if", "t": "return z"},
+    }
+    for study, of_study in texts.items():
+        rows = {name: {"test": [Row("1", name, "p", text, group="1")]} for name, text in of_study.items()}
+        write_rows(tmp_path / f"runs/data/{study}-0000000001/rows", rows)
+        params = {"members": list(of_study), "target": "t", "task": "generation", "language": ""}
+        made_runs.finish(tmp_path / f"runs/data/{study}-0000000001", "data", params)
+    data = {study: f"runs/data/{study}-0000000001" for study in texts}
+    runs = {study: f"runs/compare/{study}" for study in texts}
+    found = {}
+    for measure in ("tokens", "programs", "syntax"):
+        p = GatherParams(compares=runs, data=data, bases=dict.fromkeys(texts, ""), levels={}, over=["target"],
+                         covariate=measure)  # fmt: skip
+        if measure == "syntax":
+            with pytest.raises(UserError, match="'syntax', which is no number in the study 'x'"):
+                covariates(p, dict.fromkeys(texts, "t"))
+        else:
+            found[measure] = covariates(p, dict.fromkeys(texts, "t"))
+            assert not is_logarithmic(p) and is_logarithmic(p.model_copy(update={"covariate": "parameters"}))
+    assert found == {"tokens": {"x": 0.25, "y": 0}, "programs": {"x": 0.25, "y": 0}}
 
 
 @pytest.mark.parametrize("of_bases, of_draws", [(0, 0), (3, 0), (0, 3), (3, 3)])
