@@ -565,6 +565,27 @@ def test_what_was_not_measured_is_said():
     assert "Not measured, hence left out: base (training time (s))" in figure.caption
 
 
+@pytest.mark.parametrize("zero", [True, False])
+def test_each_point_of_a_cost_has_its_name_and_no_name_covers_another(zero):
+    """However many methods train as many parameters and score alike."""
+    costs = [
+        COSTS[1].model_copy(update={"method": f"advfusion_exclude-{i}", "parameters": 9000 * (i > 0 or not zero),
+                                    "seconds": 3.0 + i // 4, "memory_mb": 500 + i})
+        for i in range(15)
+    ]  # fmt: skip
+    figure = comparison.cost(costs, {one.method: i % 3 for i, one in enumerate(costs)}, metric="pass@1 (%)", samples=N)
+    figure.draw_without_rendering()
+    assert not figure.legends and [axes.get_xscale() for axes in figure.axes] == ["symlog" if zero else "log", "log"]
+    assert "All methods are within 6% in peak memory (MB)" in figure.caption
+    for axes in figure.axes:
+        boxes = [mpl.text.Text.get_window_extent(text) for text in axes.texts]
+        assert [text.get_text() for text in axes.texts if text.get_text()] and len(boxes) == len(costs)
+        assert {text.get_text() for text in axes.texts} == {one.method for one in costs}
+        assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if one.padded(-0.5).overlaps(other)]
+        panel = axes.get_window_extent()
+        assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 - 1 <= box.y0 for box in boxes)
+
+
 def test_a_single_row_has_a_point_and_no_interval():
     scores = comparison.scores([summary("base", 1.0, None, []), SCORES[1]], metric="pass@1 (%)", samples=1)
     gap = contrast("lora", 4.0, None, [3, 4, 5])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from matplotlib.transforms import Bbox
 
 from studykit.evaluation.results import Interval, MethodCost, MethodSummary, OwnAttention
 from studykit.evaluation.worth import Worth
@@ -15,6 +17,7 @@ from studykit.report.figures.style import (
     GREY,
     Look,
     legend_above,
+    logarithmic,
     look_of,
     marker_style,
     method_looks,
@@ -27,6 +30,7 @@ from studykit.runs.text import plural
 from studykit.study.methods import PHASE_1
 
 ALIKE = 0.06  # memories that differ by a smaller share are not drawn
+LABEL, LETTER, BESIDE = 0.15, 0.07, 0.1  # inches: a name's height, a letter's width, from a point to its name
 
 
 @styled
@@ -214,6 +218,8 @@ def cost(
 ) -> tuple[Figure, str, str]:
     """Draws the score of every method against each of its costs that is known for at least one method.
 
+    The scales of the costs are logarithmic, and every point has the name of its method beside it.
+
     Args:
         scores: mean of the metric by method.
         metric: name and unit, the label of the axis, as "pass@1 (%)".
@@ -224,30 +230,26 @@ def cost(
     values = {key: [getattr(cost, key) for cost in costs] for key in labels}
     shown = {key: label for key, label in labels.items() if _differs(key, values[key])}
     shown = shown or {"parameters": labels["parameters"]}  # a study of the base alone has no other cost
-    figure, axes = new_figure(1, len(shown), height=3.0, sharey=True)
+    figure, axes = new_figure(1, len(shown), height=max(3.0, 0.9 + LABEL * len(costs)), sharey=True)
     missing = []
     for panel, (key, label) in zip(axes[0], shown.items(), strict=True):
-        for one, value in zip(costs, values[key], strict=True):
-            missing += [f"{one.method} ({label})"] if value is None else []
-            x, y = ([], []) if value is None else ([value], [scores[one.method]])
-            panel.plot(x, y, label=one.method, linestyle="none", **marker_style(look_of(one.method, looks)))
-        largest = max(value or 0 for value in values[key])
+        missing += [f"{one.method} ({label})" for one in costs if getattr(one, key) is None]
+        for one in costs:
+            if (value := getattr(one, key)) is not None:
+                panel.plot(value, scores[one.method], linestyle="none", **marker_style(look_of(one.method, looks)))
         if key == "parameters":
-            smallest = min((value for value in values[key] if value), default=1)
-            # a logarithm has no place for 0, the number of parameters that the untouched base trains
-            panel.set_xscale("symlog", linthresh=smallest / 2, linscale=0.5)
-            decades = 10.0 ** np.arange(np.ceil(np.log10(smallest / 2)), 13)
-            panel.set_xticks([0, *decades[decades < 3 * max(largest, 1)]])
-            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.margins(0.1, 0.12)
-        panel.minorticks_off()
-        if key != "parameters":
-            panel.set_xlim(0, 1.12 * largest)
+            _scale_parameters(panel, values[key])
+        else:
+            logarithmic(panel, "x")
         panel.set_xlabel(label)
         panel.grid()
     axes[0, 0].set(ylabel=metric)
+    axes[0, 0].margins(y=0.12)
     figure.suptitle(title) if title else None
-    legend_above(figure, axes[0, 0])
+    figure.draw_without_rendering()  # places the axes, as the labels are placed between their markers
+    for panel, key in zip(axes[0], shown, strict=True):
+        points = {one.method: (getattr(one, key), scores[one.method]) for one in costs if getattr(one, key) is not None}
+        _label_points(panel, points)
     alike = [label for key, label in labels.items() if key not in shown and any(values[key])]
     left_out = f" All methods are within {ALIKE:.0%} in {', '.join(alike)}." if alike else ""
     left_out += f" Not measured, hence left out: {', '.join(missing)}." if missing else ""
@@ -262,6 +264,48 @@ def cost(
     )
     caption = f"{message}{'. ' * bool(message)}{metric}, mean over seeds, against cost.{left_out} {about}."
     return figure, alt, caption
+
+
+def _scale_parameters(panel: Axes, values: Sequence[int]) -> None:
+    """Makes the scale of the trained parameters logarithmic, with a place for 0 where the base is shown."""
+    if all(values):
+        logarithmic(panel, "x", EngFormatter(sep=""))
+        return
+    smallest = min((value for value in values if value), default=1)
+    panel.set_xscale("symlog", linthresh=smallest / 2, linscale=0.5)
+    decades = 10.0 ** np.arange(np.ceil(np.log10(smallest / 2)), 13)
+    panel.set_xticks([0, *decades[decades < 3 * max(*values, 1)]])
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.minorticks_off()
+
+
+def _label_points(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Writes a name beside each point (x, y), no two at one height, with a line to each that had to move away."""
+    names = sorted(points, key=lambda name: points[name][1])
+    figure: Any = panel.get_figure()
+    panel_box = panel.get_window_extent().transformed(figure.dpi_scale_trans.inverted())  # inches, as all lengths here
+    at = {name: panel.transData.transform(points[name]) / figure.dpi for name in names}
+    upwards = _spread([max(at[name][1], panel_box.y0 + LABEL / 2) for name in names], LABEL)
+    downwards = _spread([-min(height, panel_box.y1 - LABEL / 2) for height in reversed(upwards)], LABEL)
+    for name, y in zip(names, [-height for height in reversed(downwards)], strict=True):
+        others = [point for other, point in at.items() if other != name]
+        side, moved = _side_of_point(at[name][0], y, len(name), others, panel_box), y - at[name][1]
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+        panel.annotate(
+            name, points[name], (72 * side * BESIDE, 72 * moved), textcoords="offset points", fontsize=8.5,
+            ha="left" if side > 0 else "right", va="center", arrowprops=line if abs(moved) > LABEL / 3 else None,
+        ).set_in_layout(False)  # fmt: skip
+
+
+def _side_of_point(x: float, y: float, letters: int, others: Sequence[np.ndarray], panel_box: Bbox) -> int:
+    """Returns 1, to the right of its point, or -1: where a name stays in the panel and covers the fewest points."""
+
+    def misfit(side: int) -> int:
+        low, high = sorted((x + side * BESIDE, x + side * (BESIDE + LETTER * letters)))
+        covered = sum(low - 0.05 < one[0] < high + 0.05 and abs(one[1] - y) < LABEL for one in others)
+        return covered + 100 * (low < panel_box.x0 or high > panel_box.x1)
+
+    return min((1, -1), key=misfit)
 
 
 def _differs(cost: str, values: Sequence[float | None]) -> bool:

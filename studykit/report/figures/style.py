@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -181,19 +181,21 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
 
 
-def logarithmic(axes: Axes) -> None:
-    """Makes the scale of y logarithmic, with plain numbers as its labels: 1, 2 and 5, or all within one decade.
+def logarithmic(axes: Axes, of: Literal["x", "y"] = "y", text: Callable[[float], str] = "{:g}".format) -> None:
+    """Makes the scale of x or y logarithmic, with plain numbers as its labels: 1, 2 and 5, or all within one decade.
 
-    Matplotlib's own labels are powers in TeX, which would be shown as they are written (`text.parse_math`).
+    `text` writes a number. Matplotlib's own labels are powers in TeX, which would be shown as they are written
+    (`text.parse_math`).
     """
+    axis = axes.xaxis if of == "x" else axes.yaxis
 
     def label(value: float, _: float) -> str:
-        low, high = axes.get_ylim()
-        return f"{value:g}" if high < 10 * low or f"{value:e}"[0] in "125" else ""
+        low, high = axis.get_view_interval()
+        return text(value) if high < 10 * low or f"{value:e}"[0] in "125" else ""
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(label)
-    axes.yaxis.set_minor_formatter(label)
+    axes.set(**{f"{of}scale": "log"})
+    axis.set_major_formatter(label)
+    axis.set_minor_formatter(label)
 
 
 def colour_bar(figure: Figure, scale: ScalarMappable, axes: Axes | Iterable[Axes], **options) -> Colorbar:
