@@ -212,6 +212,20 @@ def test_a_term_is_explained_where_it_stands_first():
     assert soup.p.code.find_next_sibling("abbr"), "not in code"
 
 
+def test_a_link_to_a_heading_leads_there_and_into_the_fold_that_it_names():
+    prose = (
+        "# Page\n\n## A part\n\n## More [(?)](#The-rules)\n\n[up](#A-part) [no](#elsewhere)\n\n"
+        "<details><summary><h3>The rules</h3></summary>\n\nThey are **strict**.\n\n</details>"
+    )
+    rendered = html.render_notebook(new_notebook(cells=[new_markdown_cell(prose)]))
+    assert [text for _, text in rendered.contents] == ["A part", "More"]
+    soup = BeautifulSoup(rendered.content, "html.parser")
+    rules, up, elsewhere = (str(link["href"]) for link in soup.find_all("a"))
+    assert soup.find(id=rules[1:]).get_text() == "They are strict." and soup.find(id=rules[1:]).find_parent("details")
+    assert soup.find(id=up[1:]).get_text().strip() == "A part" and up == "#part-1"
+    assert elsewhere == "#elsewhere"
+
+
 def test_odd_text_is_shown_all_the_same():
     nested = "<table><tr><td>" * 2000 + "<script>x</script>1"
     shown = html_of(stream("lone \ud800"), display(html=nested), display(html="<b>" * 5000 + "end"))
