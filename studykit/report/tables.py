@@ -54,12 +54,21 @@ def facts(values: Mapping[str, Any], caption: str = "") -> None:
     _display(_figure(Markup("<table><tbody>{}</tbody></table>").format(rows), caption), _plain_facts(values))
 
 
-def fold(title: str, sentences: Iterable[str]) -> None:
-    """Shows sentences in a list that is closed until the reader opens it; **bold** as in Markdown. Nothing for none."""
-    sentences = list(sentences)
-    items = Markup().join(Markup("<li>{}</li>").format(_bold(text)) for text in sentences)
-    if sentences:
-        _display(FOLD.format(_bold(title), Markup("<ul>{}</ul>").format(items)), "\n".join([title, *sentences]))
+def fold(title: str, sentences: Iterable[str] | Mapping[str, Iterable[str]]) -> None:
+    """Shows sentences in a list that is closed until the reader opens it; **bold** as in Markdown. Nothing for none.
+
+    sentences: a mapping has a list below each of its keys.
+    """
+    lists = sentences if isinstance(sentences, Mapping) else {"": sentences}
+    groups = {heading: list(texts) for heading, texts in lists.items()}
+    content = Markup().join(
+        (Markup("<p>{}</p>").format(_bold(heading)) if heading else Markup())
+        + Markup("<ul>{}</ul>").format(Markup().join(Markup("<li>{}</li>").format(_bold(text)) for text in texts))
+        for heading, texts in groups.items()
+    )
+    if any(groups.values()):
+        plain = [line for heading, texts in groups.items() for line in (heading, *texts) if line]
+        _display(FOLD.format(_bold(title), content), "\n".join([title, *plain]))
 
 
 def _bold(text: str) -> Markup:

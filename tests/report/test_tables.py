@@ -38,6 +38,7 @@ def test_text_is_escaped(call, value, outputs):
 def test_a_fold_is_closed_escaped_and_holds_everything(outputs):
     tables.fold(EVIL, [f"**bold** {EVIL}", "more"])
     tables.fold("nothing", [])
+    tables.fold("nothing", {"a": [], "b": []})
     tables.table([{"a": 1}], "caption", folded=EVIL)
     assert len(outputs) == 2
     for output in outputs:
@@ -46,6 +47,15 @@ def test_a_fold_is_closed_escaped_and_holds_everything(outputs):
     assert "<li><b>bold</b> &lt;script" in outputs[0]["text/html"] and "<li>more</li>" in outputs[0]["text/html"]
     shown = render_notebook(new_notebook(cells=[new_code_cell("", outputs=[new_output("display_data", outputs[1])])]))
     assert "<details><summary>" in shown.content and "caption" in shown.content
+
+
+def test_a_fold_of_several_lists_has_each_below_its_title_and_escapes_both(outputs):
+    tables.fold("all", {f"**one** {EVIL}": ["a", EVIL], "two": ["b"]})
+    (output,) = outputs
+    page = output["text/html"]
+    assert "<script" not in page and "<img" not in page
+    assert page.index("<p><b>one</b>") < page.index("<li>a</li>") < page.index("<p>two</p><ul><li>b</li></ul>")
+    assert output["text/plain"].split("\n") == ["all", f"**one** {EVIL}", "a", EVIL, "two", "b"]
 
 
 def test_a_table_has_all_columns_and_dashes_for_what_is_missing(outputs):
