@@ -170,6 +170,24 @@ def best(comparison: MetricComparison) -> str:
     return f"{extreme} {metric}: {named}{'' if sure else '; other seeds could change this order'}."
 
 
+def tally(judged_by: Sequence[MetricComparison], asked: Sequence[str] | None = None) -> str:
+    """Returns a sentence that counts the verdicts on the differences that answer questions, metric by metric.
+
+    asked: the questions; None: all.
+    """
+    parts = []
+    for comparison in judged_by:
+        answers = {one: found for one, found in by_question(comparison).items() if asked is None or one in asked}
+        verdicts = [contrast.verdict for contrasts in answers.values() for contrast in contrasts]
+        sure = sum(one.is_decided and one.seeds_confirm for one in verdicts)
+        here = sum(one.is_decided and not one.seeds_confirm for one in verdicts)
+        known = f" for other seeds and {here or 'none'} on these seeds only" if sure or here else ""
+        of = plural(len(verdicts), "difference")
+        parts.append(f"{metric_in_sentence(comparison)} decides {sure or 'none'} of {of}{known}")
+    text = "; ".join(parts)
+    return f"{text[0].upper() if text.startswith('the ') else text[0]}{text[1:]}."
+
+
 def _by_score(comparison: MetricComparison) -> list[MethodSummary]:
     """The finished methods, the best first."""
     rows = [row for row in comparison.summaries if row.final]

@@ -115,6 +115,18 @@ def test_every_difference_is_told_once_under_its_question():
     assert "**bottleneck is better than base**" in sentences[0]
 
 
+@pytest.mark.parametrize("advfusion, text", [
+    (method(0.8), "pass@1 decides 1 of 1 difference for other seeds and none on these seeds only"),
+    (method(0.4, spread=0.12), "pass@1 decides none of 1 difference for other seeds and 1 on these seeds only"),
+    (method(0.6), "pass@1 decides none of 1 difference"),
+])  # fmt: skip
+def test_the_tally_counts_every_verdict_once(advfusion, text):
+    study = {"adapterfusion": method(0.6), "advfusion_zero": advfusion}
+    both = [compared(study, "pass_at_1"), compared(study, "loss")]
+    assert conclusions.tally(both) == f"{text}; the completion loss decides none of 1 difference."
+    assert conclusions.tally(both[1:]) == "The completion loss decides none of 1 difference."
+
+
 def test_of_two_methods_the_better_one_is_named_first():
     result = compared({"adapterfusion": method(0.3), "adapterfusion~lua": method(0.6)})
     (contrast,) = result.contrasts
