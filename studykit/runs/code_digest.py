@@ -22,7 +22,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator
 from functools import cache
-from os.path import expanduser
+from os.path import expanduser, isfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ PACKAGE = Path(__file__).parent.parent
 WITHOUT = frozenset({"study", "runs", "report", "workflow"})  # packages that decide no number
 # Modules of these packages that decide numbers all the same: the text of prompts, and which files hold rows.
 DECIDING = frozenset({("study", "templates"), ("study", "languages"), ("study", "data_files")})
+BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")  # fields of syntax trees that hold statements
 
 
 def digest(notebook: Path) -> str:
@@ -161,7 +162,7 @@ def _imports(code: str, package: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
 
 
 def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names = [tuple(alias.name.split(".")) for alias in node.names]
             yield from (name[1:] for name in names if name[0] == PACKAGE.name)
@@ -177,9 +178,19 @@ def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield from (start + (alias.name,) for alias in node.names)
 
 
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements at any depth; expressions, nine of ten nodes of a module, hold no import."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        for block in BLOCKS:
+            todo += getattr(node, block, ())
+
+
 def _file(module: tuple[str, ...]) -> Path | None:
-    at = PACKAGE.joinpath(*module)
-    return next(
-        (f for f in (at / "__init__.py", at.with_suffix(".py")) if module or f.name == "__init__.py" if f.is_file()),
-        None,
-    )
+    at = "/".join([str(PACKAGE), *module])
+    for path in (f"{at}/__init__.py", f"{at}.py") if module else (f"{at}/__init__.py",):
+        if isfile(path):
+            return Path(path)
+    return None

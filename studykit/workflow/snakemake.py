@@ -10,6 +10,7 @@ would take a second, and 100 MB of a process that lives as long as the study.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import subprocess
@@ -156,8 +157,11 @@ if __name__ == "__main__":
     process.watch()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     server = warm.start()
+    gc.disable()  # while it imports: what is imported stays
     from snakemake.cli import main
     from snakemake.scheduling.job_scheduler import JobScheduler
 
+    gc.freeze()
+    gc.enable()
     JobScheduler._schedule_reevalutation = ask_once  # its name, with its spelling
     main()
