@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 
@@ -10,6 +11,8 @@ import pytest
 
 # As in a batch, before anything imports torch: with its compiler off every process starts a second of CPU earlier.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# Of a process that imports everything and keeps five thousand tests, a fifth of the time was to look for garbage there.
+gc.disable()
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -21,6 +24,13 @@ FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts tests that run whole studies before the others, which fill up the time of the worker that ends sooner."""
     items.sort(key=lambda item: (*SLOW, item.path.parent.name).index(item.path.parent.name))
+
+
+def pytest_collection_finish() -> None:
+    """Collects garbage again from here on, more seldom than by default, and not among what was imported."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def lacking(what: str) -> None:
