@@ -40,6 +40,7 @@ about = {
 }
 drawn = {"draws": [random.random(), numpy.random.rand()], "name": open("/proc/self/comm").read().strip()}
 drawn["frozen"] = gc.get_freeze_count()
+about["collects"] = gc.isenabled()
 json.dump(about, open("{LABEL}.about.json", "w"))
 json.dump(drawn, open("{LABEL}.drawn.json", "w"))
 """
@@ -115,6 +116,7 @@ def test_a_warm_kernel_is_a_cold_one_that_starts_sooner(home):
     frozen = [read(home, label, "drawn")["frozen"] for label in ("cold", "first", "second")]
     assert frozen[0] == 0 and min(frozen[1:]) > 100_000, "no collection in a fork reads the libraries"
     assert read(home, "first", "about") == read(home, "cold", "about"), "bit for bit, and with two threads"
+    assert read(home, "first", "about")["collects"]
     assert read(home, "second", "about")["threads"] == 1
     assert "Executing" in (home / "first.txt").read_text(), "what papermill writes goes where the client's would"
     draws = [draw for label in ("cold", "first", "second") for draw in read(home, label, "drawn")["draws"]]
