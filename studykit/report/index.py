@@ -55,11 +55,12 @@ class Origins:
     with_changes: bool  # whether the code of any run differed from its commit
 
 
-def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict[Run, str]) -> str:
+def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict[Run, str], mark: str) -> str:
     """Returns the first page of a study's report.
 
     Args:
         pages: the file names of the runs' pages.
+        mark: a digest of what the page is made from.
     """
     manifests = [status.manifest for status in statuses.values() if status.manifest]
     compare_run, comparison = list(statuses.items())[-1]  # of a family, the run that gathers
@@ -91,7 +92,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
     soup = BeautifulSoup(content, "html.parser")
     glossary.explain(soup)
     content = Markup(str(soup))
-    return document(f"{study.study.replace('_', ' ').capitalize()} · studykit", content, "index")
+    return document(f"{study.study.replace('_', ' ').capitalize()} · studykit", content, mark)
 
 
 def _reasons(statuses: dict[Run, Status]) -> list[tuple[Run, str]]:

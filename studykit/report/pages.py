@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from studykit.errors import UserError
 from studykit.report.documents import FOLDER, MARK, TABLE_FORMATS, document, exported_tables, render
-from studykit.runs import code_digest
+from studykit.runs import code_digest, provenance
 from studykit.runs import files as run_files
 from studykit.runs import status as runs_status
 from studykit.runs.status import Status
@@ -36,8 +36,6 @@ def write_report(planned: StudyPlan) -> Path:
     The report shows as much of the study as has run. Raises UserError if another
     study has its name.
     """
-    from studykit.report.index import index_page  # it draws figures: no other command waits for matplotlib
-
     study, file = planned.study, planned.file
     require_unique_name(file, study)
     folder = run_files.home() / "reports" / study.study
@@ -52,8 +50,13 @@ def write_report(planned: StudyPlan) -> Path:
             page.unlink()  # its run is no longer planned
             for ending in ("ipynb", *TABLE_FORMATS):
                 page.with_suffix(f".{ending}").unlink(missing_ok=True)
-    _write(folder / "index.html", index_page(study, file, statuses, pages))
-    return folder / "index.html"
+    index = folder / "index.html"
+    mark = _mark_of_index(planned, statuses, pages, digest)
+    if _mark_of(index) != mark:
+        from studykit.report.index import index_page  # it draws figures: nothing else waits for matplotlib
+
+        _write(index, index_page(study, file, statuses, pages, mark))
+    return index
 
 
 def pack_report(folder: Path) -> Path:
@@ -110,6 +113,17 @@ def _refresh(page: Path, run: Run, status: Status, study: Study, pages: dict[Run
         text = (run_files.home() / run.dir / f"table.{ending}").read_text(encoding="utf-8")
         _write(page.with_suffix(f".{ending}"), text)
     _write(page, run_page(run, status, study, pages, log, prose, mark))
+
+
+def _mark_of_index(planned: StudyPlan, statuses: dict[Run, Status], pages: dict[Run, str], digest: str) -> str:
+    """Returns a digest of all that the first page shows; of a study without a finished run it names this checkout."""
+    records = [
+        [run.dir, pages.get(run), status.state, status.error, status.manifest and status.manifest.model_dump()]
+        for run, status in statuses.items()
+    ]
+    commit = None if any(status.manifest for status in statuses.values()) else provenance.commit(run_files.home())
+    shown = [planned.study.model_dump(), planned.file, digest, commit and commit.id, records]
+    return hashlib.sha256(json.dumps(shown, default=str).encode()).hexdigest()
 
 
 def _mark_of(page: Path) -> str | None:

@@ -396,7 +396,7 @@ def test_the_index_explains_terms_and_opens_the_explorer(home, report):
     fused = dataclasses.replace(run, params=names)
     shown = {one: statuses[one] for one in (*others, fused)}
     study = study_file.load_study("params/tiny.yaml", home)
-    page = BeautifulSoup(index.index_page(study, "params/tiny.yaml", shown, {fused: "06.html"}), "html.parser")
+    page = BeautifulSoup(index.index_page(study, "params/tiny.yaml", shown, {fused: "06.html"}, "ab"), "html.parser")
     assert page.select_one(".links a[href='06.html#explorer-1:view=all']").get_text() == "Open the explorer"
 
 
@@ -440,10 +440,11 @@ def test_a_damaged_notebook_takes_only_its_own_page(home, report, text):
 
 
 def test_only_what_changed_is_rendered_again(report, monkeypatch):
-    times = {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
-    monkeypatch.setattr(html, "render_notebook", lambda *_: pytest.fail("rendered a page that had not changed"))
+    times = {p: p.stat().st_mtime_ns for p in report.glob("*.html")}
+    for module, name in ((html, "render_notebook"), (index, "index_page")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("rendered a page that had not changed"))
     pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
-    assert times == {p: p.stat().st_mtime_ns for p in report.glob("0*.html")}
+    assert times == {p: p.stat().st_mtime_ns for p in report.glob("*.html")}
     monkeypatch.undo()
     os.environ["STUDYKIT_HOME"] = str(report.parents[1])
     try:
@@ -461,6 +462,7 @@ def test_pages_of_runs_that_are_no_longer_planned_go(report):
     (files.home() / "params/tiny.yaml").write_text(STUDY + "data: {source_examples: 3}\n")
     pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False))
     assert {p.name.split("-")[0] for p in report.glob("*.html")} == {"00_base_model", "index.html", "mine.html"}
+    assert "1 of 6 runs are done" in (report / "index.html").read_text(), "the first page is made again"
 
 
 def test_a_study_of_which_nothing_has_run(home):
