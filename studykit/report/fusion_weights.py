@@ -209,7 +209,7 @@ def _bounds(row: MemberWorth, over_seeds: bool) -> str:
     """The interval of a member's worth over the seeds or the test rows in brackets; "" where there is none."""
     bounds = row.seed_interval if over_seeds else row.interval
     over = "seeds" if over_seeds else "test rows"
-    return f" ({bounds.low:+.3f} to {bounds.high:+.3f} over {over})" if bounds else ""
+    return f" (95 % interval {bounds.low:+.3f} to {bounds.high:+.3f} over {over})" if bounds else ""
 
 
 def worth_table(rows: Sequence[MemberWorth]) -> list[dict[str, str]]:

@@ -30,6 +30,7 @@ from nbconvert.filters import ansi2html
 from nbformat import NotebookNode
 
 from studykit.report import glossary
+from studykit.report.sections import lead_links, put_answer_first
 from studykit.runs.text import plural
 
 TAGS = set(
@@ -270,9 +271,10 @@ def _standard_error(text: str) -> Markup:
 
 def _finish(soup: BeautifulSoup, embedded: _Embedded, methods: Sequence[str]) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
+    put_answer_first(soup)
     for n, part in enumerate(soup.find_all("h2"), start=1):
         part["id"] = f"part-{n}"
-    _lead_links(soup)
+    lead_links(soup)
     glossary.explain(soup)
     for replaced in soup.select(".untrusted"):
         replaced.decompose()  # a report shows the page that this picture stands for
@@ -289,21 +291,6 @@ def _finish(soup: BeautifulSoup, embedded: _Embedded, methods: Sequence[str]) ->
                 _align_numbers(table)
             box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table"}
             table.wrap(soup.new_tag("div", attrs=box))
-
-
-def _lead_links(soup: BeautifulSoup) -> None:
-    """Leads links to headings, written as JupyterLab resolves them, to these headings.
-
-    A link to a heading that is the title of a fold leads into the fold: browsers open one to show a link's target.
-    """
-    headings = {title.get_text().strip().replace(" ", "-"): title for title in soup.find_all(re.compile("^h[1-6]$"))}
-    for link in soup.select('a[href^="#"]'):
-        heading = headings.get(str(link["href"])[1:])
-        if heading is not None:
-            fold = heading.find_parent("summary")
-            target = (fold.find_next_sibling() if fold else None) or heading
-            target["id"] = target.get("id") or f"linked-{str(link['href'])[1:]}"
-            link["href"] = f"#{target['id']}"
 
 
 def _replace_frame(frame: Tag, soup: BeautifulSoup, embedded: _Embedded, methods: Sequence[str]) -> None:

@@ -509,8 +509,24 @@ def test_phases_of_a_loss_follow_each_other():
     assert sorted(verticals) == [10, 10, 15]
     assert any("+1.000" in text.get_text() for text in axes.texts), "the jump between the phases"
     assert {line.get_label() for line in below.lines} > {"validation, prompt + completion"}
+    kept = next(row["eval_loss"] for row in LOG if row["step"] == 10)
+    last = training.loss_curves(logs, samples=N, best={"phase 2": 10})
+    assert f"; {kept:.3f} with the weights kept." in last.caption
     alone = training.loss_curves({"": [{"step": 5, "loss": 2.0}]}, samples=N)
-    assert len(alone.axes) == 1
+    assert len(alone.axes) == 1 and "kept" not in alone.caption
+
+
+def test_the_caption_of_attention_ends_at_the_weights_kept():
+    def look(step, own):
+        return {"step": step, "eval_loss": 1.0, "attention": LOOK | {"weights": [[1 - own, 0.0, own]] * 4}}
+
+    logs = {"phase 1": [look(0, 0.0), look(10, 0.0)], "phase 2": [look(0, 0.2), look(10, 0.5), look(20, 0.9)]}
+    for best, end, words in ((None, "90.0%", "the last"), ({"phase 2": 10}, "50.0%", "the weights kept"),
+                             ({"phase 2": 0}, "20.0%", "the weights kept")):  # fmt: skip
+        figure = training.attention_curves(logs, MEMBERS, TARGET, samples=N, best=best)
+        assert f"lua from 0.0% (masked) to {end}" in figure.caption and f"to {words}, the mean" in figure.caption
+        dotted = [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_linestyle() == ":"]
+        assert [x for x in dotted if x] == ([10 + best["phase 2"]] if best else [])
 
 
 def test_attention_is_drawn_layer_by_layer_in_the_phase_in_which_it_was_read():
@@ -602,6 +618,15 @@ def test_the_forest_draws_differences_around_scores_and_phases_above():
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
     assert [list(line.get_xdata()) for line in hollow] == [[7.0]] and hollow[0].get_ydata()[0] < 2
     assert {"baseline", "+4.0", "\u22121.0", "\u25cb undecided"} <= set(texts(figure))
+
+
+def test_no_line_of_the_forest_is_where_no_score_can_be():
+    wide = contrast("lora", 4.0, (-50.0, 400.0), [3, 4, 5])
+    for unit, most in (("%", 100), ("nats per token", 401)):
+        axes = forest(COMPARED.model_copy(update={"contrasts": [wide], "unit": unit})).axes[0]
+        (line,) = [line for line in axes.lines if line.get_linewidth() == 3.2]
+        assert list(line.get_xdata()) == [0, most], "the baseline's 1 and the interval of the difference"
+        assert -5 < axes.get_xlim()[0] < 0
 
 
 def test_a_base_that_lies_far_away_does_not_squeeze_the_rest():

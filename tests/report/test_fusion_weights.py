@@ -92,15 +92,16 @@ def test_the_answer_names_the_heaviest_member_its_way_through_the_phases_and_wha
         f"{mean['phase 1, restored'][2]:.0%} after phase 1 (hidden there, then restored), to {mean['phase 2'][2]:.0%} after phase 2."
     )
     assert muting == (
-        "Muting Python costs most: +0.200 nats per token (+0.100 to +0.300 over test rows); muting Lua's own adapter, "
-        "which gets most weight, costs +0.010 (-0.100 to +0.100 over test rows)."
+        "Muting Python costs most: +0.200 nats per token (95 % interval +0.100 to +0.300 over test rows); muting Lua's own "
+        "adapter, which gets most weight, costs +0.010 (95 % interval -0.100 to +0.100 over test rows)."
     )
     wide = Interval(low=-0.5, high=0.9)
     spread = [one.model_copy(update={"seed_interval": wide, "by_seed": [one.value - 0.2, one.value + 0.2 * sign]})
               for one, sign in zip(worth.members, (1, -1, -1), strict=True)]  # fmt: skip
     assert fusion_weights.answer(summary, worth.model_copy(update={"members": spread}))[2] == (
-        "Other seeds could need another member most: muting Python costs +0.200 nats per token (-0.500 to +0.900 over "
-        "seeds); muting Lua's own adapter, which gets most weight, costs +0.010 (-0.500 to +0.900 over seeds)."
+        "Other seeds could need another member most: muting Python costs +0.200 nats per token (95 % interval "
+        "-0.500 to +0.900 over seeds); muting Lua's own adapter, which gets most weight, costs +0.010 (95 % interval "
+        "-0.500 to +0.900 over seeds)."
     )
     hidden = replace(summary, method="advfusion_exclude@python")
     assert "after phase 1, to" in fusion_weights.answer(hidden, None)[1], "Python was hidden, not Lua's own adapter"

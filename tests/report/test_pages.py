@@ -328,6 +328,17 @@ def broken(home, report) -> Path:
     return pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False)).parent
 
 
+def test_a_page_begins_with_what_was_seen():
+    cells = ["# Title\n\nWhy?", "## How\n\nBy steps.", "## What we saw", "### In short\n\nLess.", "## Next\n\nMore."]
+    rendered = html.render_notebook(new_notebook(cells=[new_markdown_cell(text) for text in cells]))
+    text = BeautifulSoup(rendered.content, "html.parser").get_text()
+    words = ["Why?", "What we saw", "In short", "Less.", "How", "By steps.", "Next", "More."]
+    assert [text.index(word) for word in words] == sorted(text.index(word) for word in words)
+    assert [name for _, name in rendered.contents] == ["What we saw", "How", "Next"]
+    (first, _), *_ = rendered.contents
+    assert first == "part-1"
+
+
 def states(index: BeautifulSoup) -> list[str]:
     return [cell.get("title") or cell.get_text() for cell in index.select("table.runs .state")]
 

@@ -200,8 +200,8 @@ def member_worth(worths: Mapping[str, Worth], *, looks: Mapping[str, Look] | Non
     limit = f" Other seeds could need another member most in {', '.join(unsure)}." if unsure else ""
     caption = (
         f"{message}.{limit} What each member is worth to the finished fusion: its loss without the member (taken out "
-        "of the "
-        f"softmax) minus its loss with it. Above 0 the member helps. Bars: 95 % intervals over the test rows. {about}."
+        "of the softmax, after training) minus its loss with it. A fusion that was trained without the member, as "
+        f"those marked ~, can do better. Bars: 95 % intervals over the test rows. {about}."
     )
     return figure, f"{alt}.", caption
 

@@ -46,14 +46,15 @@ def forest(
     axes: Axes = grid[0, 0]
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, EDGE, 1))
-    low, high = _limits(compared, rows)
+    bounds = (0.0, 100.0 if compared.unit == "%" else np.inf)  # no score is beyond
+    low, high = _limits(compared, rows, bounds)
     baseline = compared.summary(compared.baseline)
     axes.axvline(baseline.mean, color=GREY, linewidth=1.0, linestyle=":")
     for y, row in enumerate(rows):
         look = look_of(row.method, looks)
         contrast = compared.contrast(row.method, compared.baseline) if row is not baseline else None
         if low <= row.mean <= high:
-            _draw_row(axes, y, row, contrast, look)
+            _draw_row(axes, y, row, contrast, look, bounds)
             _draw_phases(axes, y, row, compared, looks)
         else:  # an arrow to where it is
             at, sign = (low, "\u25c4 ") if row.mean < low else (high, "\u25ba ")
@@ -77,21 +78,23 @@ def forest(
     caption = (
         f"{message} {better.capitalize()} is better; the dotted line is {compared.baseline}, from which the "
         f"differences are taken. Lines are {compared.confidence:.0%} intervals of that difference, drawn around the "
-        "score, and not corrected for many comparisons: thick over test rows, thin over rows and seeds. Ticks are "
-        f"seeds.{phases} p is over rows and seeds, after Holm's correction; “these seeds” is a verdict that others "
-        f"could reverse. {about}."
+        "score, cut where no score can be, and not corrected for many comparisons: thick over test rows, thin over "
+        f"rows and seeds. Ticks are seeds.{phases} p is over rows and seeds, after Holm's correction; “these seeds” is "
+        f"a verdict that others could reverse. {about}."
     )
     return figure, alt, caption.strip()
 
 
-def _limits(compared: MetricComparison, rows: Sequence[MethodSummary]) -> tuple[float, float]:
+def _limits(
+    compared: MetricComparison, rows: Sequence[MethodSummary], bounds: tuple[float, float]
+) -> tuple[float, float]:
     """Returns the ends of the axis: all that is drawn, without a base that lies far from the other methods."""
     ends: dict[str, list[float]] = {}
     for row in compared.summaries:
         ends.setdefault(row.method if row.final else "", []).extend([row.mean, *row.points])
         contrast = compared.contrast(row.method, compared.baseline) if row.final else None
-        bounds = [one for one in (contrast.interval, contrast.overall_interval) if one] if contrast else []
-        for bound in bounds:  # an interval over few seeds may be as wide as the page: its ends are cut
+        known = [one for one in (contrast.interval, contrast.overall_interval) if one] if contrast else []
+        for bound in known:  # an interval over few seeds may be as wide as the page: its ends are cut
             ends[row.method] += [row.mean - contrast.value + end for end in (bound.low, bound.high)]  # type: ignore[union-attr]
     seen = [row.mean for row in rows] + [point for row in rows for point in row.points]
     others = [end for name, some in ends.items() if name != "base" for end in some] or seen
@@ -101,16 +104,19 @@ def _limits(compared: MetricComparison, rows: Sequence[MethodSummary]) -> tuple[
         span = high - low or 1.0
         if low - FAR * span <= base[0] <= high + FAR * span:
             low, high = min(low, base[0]), max(high, base[0])
+    low, high = max(low, bounds[0]), min(high, bounds[1])
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
 
 
-def _draw_row(axes: Axes, y: float, row: MethodSummary, contrast: Contrast | None, look: Look) -> None:
+def _draw_row(
+    axes: Axes, y: float, row: MethodSummary, contrast: Contrast | None, look: Look, bounds: tuple[float, float]
+) -> None:
     if contrast:
         shift = row.mean - contrast.value  # the mean of the baseline over the seeds that both have
-        for bounds, width in ((contrast.overall_interval, 1.1), (contrast.interval, 3.2)):
-            if bounds:
-                ends = (shift + bounds.low, shift + bounds.high)
+        for interval, width in ((contrast.overall_interval, 1.1), (contrast.interval, 3.2)):
+            if interval:
+                ends = np.clip((shift + interval.low, shift + interval.high), *bounds)
                 axes.plot(ends, (y, y), color=look.colour, linewidth=width, solid_capstyle="butt")
     axes.plot(row.points, np.full(len(row.points), y + 0.24), "|", color=look.colour, markersize=6, markeredgewidth=1.2)
     axes.plot(row.mean, y, zorder=4, **marker_style(look))

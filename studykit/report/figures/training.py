@@ -61,6 +61,14 @@ def _draw_completion_loss(axes: Axes, log: Log, best: Mapping[str, int] | None =
     return losses
 
 
+def _kept_loss(log: Log, best: Mapping[str, int] | None) -> float | None:
+    """Returns the completion loss of validation with the weights that the last phase kept."""
+    phase = list(log)[-1]
+    if not best or phase not in best:
+        return None
+    return next((row["eval_loss"] for row in log[phase] if row["step"] == best[phase] and "eval_loss" in row), None)
+
+
 def _draw_borders(panels: np.ndarray, log: Log) -> None:
     """Draws the border between two phases through all panels, and the titles of those with steps above the first."""
     for start, phase, rows in _phases(log) if len(log) > 1 else ():
@@ -100,7 +108,9 @@ def _draw_weights_by_layer(axes: Axes, phases: Sequence[tuple], members: Sequenc
 
 
 @styled
-def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples: int) -> tuple[Figure, str, str]:
+def attention_curves(
+    logs: Log, members: Sequence[str], target: str, *, samples: int, best: Mapping[str, int] | None = None
+) -> tuple[Figure, str, str]:
     """Draws the attention of a fusion while it trains, under its completion loss on the same steps.
 
     From above: the completion loss of validation, the mean weight of each member over the layers, the same weights
@@ -110,6 +120,7 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
     Args:
         logs: `TrainingResult.log` by phase, in order.
         samples: number of validation samples that were read.
+        best: the step whose weights were kept, by phase.
     """
     phases = _phases(logs)
     steps = [start + row["step"] for start, _, rows in phases for row in rows if "attention" in row]
@@ -118,31 +129,39 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
     ratios = {"height_ratios": [1.3, 1.9, tall, 1.1, 1.1]}
     figure, grid = new_figure(5, 1, height=6.8 + tall, sharex=True, gridspec_kw=ratios)
     axes = grid[[1, 3, 4]]
-    losses = _draw_completion_loss(grid[0, 0], logs)
+    losses = _draw_completion_loss(grid[0, 0], logs, best)
     _draw_weights_by_layer(grid[2, 0], phases, members, target)
     weights = np.array([np.mean(look["weights"], axis=0) for look in looks])  # (looks, A)
     for i, member in enumerate(members):
         size, name = (2.4, f"{member} (target)") if member == target else (1.3, member)
         axes[0, 0].plot(steps, 100 * weights[:, i], label=name, **category_style(i) | {"linewidth": size})
-    curves = [(axes[1, 0], "saturated", "saturated tokens", 100.0)]
-    curves += [(axes[2, 0], f"{matrix}_gradient", f"gradient of W_{matrix[0]}", 1.0) for matrix in ("query", "key")]
-    for number, (panel, key, label, scale) in enumerate(curves):
+    curves = [(axes[1, 0], "saturated", "saturated tokens", 100.0, {"marker": "o"})]  # in no member's colour
+    curves += [(axes[2, 0], "query_gradient", "gradient of W_q", 1.0, {"marker": "s"})]
+    curves += [(axes[2, 0], "key_gradient", "gradient of W_k", 1.0, {"marker": "^", "linestyle": "--"})]
+    for panel, key, label, scale, style in curves:
         values = scale * np.array([look[key] for look in looks])  # (looks, L)
         if values.size:
-            style = category_style(number)
-            panel.plot(steps, values.mean(1), label=label, **style)
-            panel.fill_between(steps, values.min(1), values.max(1), color=style["color"], alpha=0.15, linewidth=0)
-    for panel, unit in zip(axes[:, 0], ("mean weight (%)", "saturated tokens (%)", "gradient norm"), strict=True):
+            panel.plot(steps, values.mean(1), label=label, color=GREY, **style)
+            panel.fill_between(steps, values.min(1), values.max(1), color=GREY, alpha=0.15, linewidth=0)
+    for panel, unit in zip(axes[:, 0], ("mean weight (%)", "saturated\ntokens (%)", "gradient norm"), strict=True):
         panel.set(ylabel=unit)
         panel.set_ylim(0, None)
         panel.grid(axis="y")
     _draw_borders(grid[:, 0], logs)
+    kept = [start + best[phase] for start, phase, _ in phases if best and phase in best]
+    for panel in axes[:, 0]:
+        for step in kept:
+            panel.axvline(step, color=GREY, linewidth=1.2, linestyle=":")
     grid[0, 0].set_xlim(-0.015 * steps[-1], 1.015 * steps[-1])  # no marker is cut at an end
     if axes[2, 0].lines:
         axes[2, 0].legend(frameon=False, fontsize=8)
     axes[2, 0].set(xlabel="optimizer step")
     legend_above(figure, axes[0, 0], columns=6)
-    spans = ", ".join(f"{m} from {weights[0, i]:.1%} to {weights[-1, i]:.1%}" for i, m in enumerate(members))
+    at = np.flatnonzero(np.array(steps) == kept[-1])[-1] if kept and kept[-1] in steps else -1  # of equals, the later
+    spans = ", ".join(
+        f"{member} from {start:.1%}{'' if start else ' (masked)'} to {end:.1%}"
+        for member, start, end in zip(members, weights[0], weights[at], strict=True)
+    )
     first, last = (float(np.mean(look["saturated"])) for look in (looks[0], looks[-1]))
     alt = (
         f"Attention while the fusion trains, over {steps[-1]:.0f} steps, n = {samples} validation samples: mean weight "
@@ -150,11 +169,12 @@ def attention_curves(logs: Log, members: Sequence[str], target: str, *, samples:
         f"{losses[-1]:.3f}."
     )
     caption = (
-        f"From the first step to the last, the mean weight goes for {spans}. Attention while the fusion trains, under "
-        "its completion loss on validation rows: mean weight per member, the "
+        f"From the first step to {'the weights kept' if at >= 0 else 'the last'}, the mean weight goes for {spans}. "
+        "Attention while the fusion trains, under its completion loss on validation rows: mean weight per member, the "
         "same layer by layer (in the band of each member, the first layer is at the bottom), tokens with one weight "
         "above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over layers; bands: from the "
-        f"least to the largest layer; vertical line: next phase. n = {samples} validation samples, completion tokens."
+        f"least to the largest layer; vertical line: next phase{'; dotted: weights kept' * bool(kept)}. "
+        f"n = {samples} validation samples, completion tokens."
     )
     return figure, alt, caption
 
@@ -248,6 +268,7 @@ def loss_curves(
     axes[0, 0].set_title(title)
     kept = [f"{phase} step {best[phase]}".strip() for phase in logs if best and phase in best]
     spans = "; ".join(f"{labels[key]} from {first:.3f} to {last:.3f}" for key, (first, last) in ends.items())
+    spans += f"; {kept_loss:.3f} with the weights kept" if (kept_loss := _kept_loss(logs, best)) is not None else ""
     weights = f" Weights kept (dotted): {', '.join(kept)}." if kept else ""
     total = max((start + row["step"] for start, _, rows in _phases(logs) for row in rows), default=0)
     alt = f"Loss over {total:.0f} steps, n = {samples} validation samples: {spans}.{weights}"

@@ -62,8 +62,8 @@ def weight_and_worth(summary: AttentionSummary, worth: Worth | None, *, message:
     about = samples_text(summary.samples, summary.tokens, len(summary.seeds))
     alt = f"Weight of {len(members)} members of {summary.method}, n = {summary.samples} samples: {weights}{costs}."
     right = (
-        " Right: the loss without the member minus the loss with it, with 95 % intervals over test rows; above 0, the "
-        "member helps." * bool(costs)
+        " Right: the loss without the member minus the loss with it, with 95 % intervals over test rows; right of "
+        "0, this fusion needs the member." * bool(costs)
     )
     caption = (
         f"{message} {'Left: weight' if costs else 'Weight'} of each member; small dots are the seeds of the finished "
@@ -126,7 +126,7 @@ def weight_against_worth(
     )
     caption = (
         f"{best.member} is worth most, {best.value:+.3f}{between}, and {largest}. {what} and its "
-        f"norm-weighted share, {members[0].state}. Above 0 the member helps. Bars: intervals over the test rows; "
-        f"dots: seeds. {samples_text(samples, tokens, seeds)}."
+        f"norm-weighted share, {members[0].state}. Above 0 this fusion needs the member. Bars: intervals over the "
+        f"test rows; dots: seeds. {samples_text(samples, tokens, seeds)}."
     )
     return figure, alt, caption
