@@ -221,6 +221,15 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     other = own.frame.locator(".readings td:nth-child(2)").all_text_contents()
     assert len(other) == 1 and other[0] not in losses, "it is read as trained"
     assert own.frame.get_attribute("#tab-tokens", "aria-selected") == "true", "the view stays"
+    own.view("layers")
+    own.frame.click("#bench-mute-ruby")
+    own.frame.click("#bench-read")
+    page.wait_for_function("""() => [...document.querySelectorAll("iframe[title^='Own text']")]
+        .some(frame => frame.srcdoc.includes("excluded from the softmax"))""", timeout=30_000)  # fmt: skip
+    own = InLab(page, "Own text")
+    assert own.frame.get_attribute("#tab-layers", "aria-selected") == "true", "although more readings begin with others"
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    own.frame.wait_for_selector(".now.wrong:has-text('run the cell again')", timeout=30_000)
     assert said == [] and [url for url in asked if not url.startswith((lab, "about:", "blob:", "data:"))] == []
     page.close()
 

@@ -10,6 +10,7 @@ A muted member is excluded: the others share its weight, and no parameter change
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,12 +221,13 @@ class LivePage(anywidget.AnyWidget):
         super().__init__()
         first = next(iter(reader.params))
         last_phase = list(reader.phases(first).values())[-1]
-        self.reader, self.shown = reader, shown
+        self.reader = reader
         self.form = {  # what the page shows in its boxes, and the readings
             "runs": [_choice(reader, name) for name in reader.params],
             **{"run": first, "phase": last_phase, "muted": reader.own_mask(first, last_phase)},
             **{"prompt": prompt, "completion": completion, "readings": [], "about": "", "theme": "auto"},
         }
+        self.last = {"what": shown, "title": "Recorded weights, and a bench for your own text", "at": ""}
         self.on_msg(self.answer)
 
     def __repr__(self) -> str:
@@ -235,28 +237,40 @@ class LivePage(anywidget.AnyWidget):
         """Answers a message from a browser: with the page, with that of new readings, or with why there are none.
 
         Args:
-            asked: {} for the page, or {"read": form} with prompt, completion, run, phase, muted, theme and the view
-                (`at`) in which the page opens again.
+            asked: `view`, which names the frame that asks, and, for readings, `read`: prompt, completion, run, phase,
+                muted, theme, and the view (`at`) in which the page opens again.
         """
-        form = asked.get("read")
-        if form is None:
-            return self._send_page(self.shown, "Recorded weights, and a bench for your own text", "")
         try:
-            text, chosen = (form["prompt"], form["completion"]), {"checkpoint": form["run"], "phase": form["phase"]}
-            readings = self.reader.read(*text, **chosen, muted=form["muted"], tell=lambda now: self.send({"now": now}))
+            page = self._read(asked["read"], asked["view"]) if "read" in asked else self._page(self.form, self.last)
         except UserError as error:
-            return self.send({"refused": str(error)})
-        except Exception as error:
-            self.send({"refused": f"The kernel failed: {type(error).__name__}: {error}"})
+            return self.send({"view": asked["view"], "refused": str(error)})
+        except BaseException as error:  # an interrupt, too: the page waits for an answer
+            self.send({"view": asked["view"], "refused": f"The kernel failed: {error!r}"})
             raise
-        at = form.pop("at") if self.form["readings"] else "view=tokens"
-        results = [{"state": r.state, "loss": r.loss, "written": r.written} for r in readings]
-        self.form |= form | {"readings": results, "about": _about(form["run"], readings)}
-        return self._send_page({r.state: r.record for r in readings}, "Own text", at)
+        return self.send({"view": asked["view"], **page})
 
-    def _send_page(self, shown: Any, title: str, at: str) -> None:
-        page = explore(shown, title=title, at=at, live=self.form)
-        self.send({"page": page.html, "height": page.height, "title": page.title, "sandbox": SANDBOX})
+    def _read(self, given: dict[str, Any], view: str) -> dict[str, Any]:
+        """Returns the page of the readings of a text; the form and the last page stay as they were if it fails."""
+        readings = self.reader.read(
+            given["prompt"], given["completion"], checkpoint=given["run"], phase=given["phase"], muted=given["muted"],
+            tell=lambda now: self.send({"view": view, "now": now}),
+        )  # fmt: skip
+        results = [
+            {"state": r.state, "loss": r.loss if math.isfinite(r.loss) else None, "written": r.written}
+            for r in readings
+        ]
+        at = given["at"] if self.form["readings"] else "view=tokens"
+        form = self.form | given | {"readings": results, "about": _about(given["run"], readings)}
+        last = {"what": {r.state: r.record for r in readings}, "title": "Own text", "at": at}
+        page = self._page(form, last)
+        self.form, self.last = form, last
+        return page
+
+    @staticmethod
+    def _page(form: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+        """Returns what a frame needs to show a page."""
+        page = explore(**last, live=form)
+        return {"page": page.html, "height": page.height, "title": page.title, "sandbox": SANDBOX}
 
 
 def _choice(reader: Bench, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import hashlib
 import html
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,6 @@ def payload(
             for held, copy in zip(held_by_copy, batch.copies, strict=True):
                 held[texts.add(sample)].append(packed.add_bytes(quantised_losses(copy.sample.losses)))
     scales = {"sequential": style.SEQUENTIAL, "diverging": style.DIVERGING}
-    seeds = {record.seed for one in series for record in one.records}
     colours = {name: [mpl.colors.to_hex(scale(at)) for at in RAMP] for name, scale in scales.items()}
     return {
         "title": title,
@@ -185,10 +184,15 @@ def payload(
         "colours": colours | {"members": style.COLOURS},
         "tolerance": attention_record.SUM_TOLERANCE,
         "nats": MOST_NATS,
-        "student": [student_t(0.975, df) for df in range(1, len(seeds))],  # for intervals over seeds
+        "student": _quantiles(record["seed"] for one in described for record in one["records"]),
         "floats": packed.float_count,
         "blob": packed.blob(),
     }
+
+
+def _quantiles(seeds: Iterable[int | None]) -> list[float]:
+    """Returns Student's t at 97.5 % by degrees of freedom, from 1 on, for intervals over seeds."""
+    return [student_t(0.975, df) for df in range(1, len(set(seeds)))]
 
 
 def _looks(series: Sequence[Series], looks: Mapping[str, style.Look] | None) -> list[style.Look]:
@@ -210,16 +214,18 @@ def _is_filled(series: Series) -> bool:
 
 
 def recoloured(data: dict[str, Any], looks: Mapping[str, style.Look]) -> dict[str, Any]:
-    """Returns the data of a page with these looks of the methods that begin the labels of its series.
+    """Returns the data of a stored page with these looks of the methods that begin the labels of its series.
 
-    A run does not know the study that shows it, nor the colours of that study's methods.
+    A run does not know the study that shows it, nor the colours of that study's methods. Pages of earlier versions lack
+    the quantiles that today's script reads.
     """
     methods = [one["label"].partition(" · ")[0] for one in data["series"]]
     series = [
         one | (asdict(style.look_of(one["label"], looks)) if method in looks else {})
         for method, one in zip(methods, data["series"], strict=True)
     ]
-    return data | {"series": series}
+    student = _quantiles(record["seed"] for one in series for record in one["records"])
+    return data | {"series": series, "student": student}
 
 
 def _described(series: Series, packed: _Packed) -> dict[str, Any]:

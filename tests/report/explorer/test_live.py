@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -116,7 +117,9 @@ class Browser:
 
     def ask(self, **form):
         """The data of the page that answers; without a form, of the first page."""
-        self.page.answer(None, {"read": {"muted": [], "at": "", "theme": "auto"} | form} if form else {}, [])
+        read = {"read": {"muted": [], "at": "", "theme": "auto"} | form} if form else {}
+        self.page.answer(None, {"view": "7", **read}, [])
+        assert {answer["view"] for answer in self.answers} == {"7"}, "another view would lose what is typed there"
         soup = BeautifulSoup(self.answers[-1]["page"], "html.parser")
         return json.loads(soup.find("script", id="data").string)
 
@@ -124,9 +127,10 @@ class Browser:
 def test_a_bench_loads_and_sends_nothing_until_it_is_asked(reader, monkeypatch):
     browser = Browser(reader, monkeypatch)
     monkeypatch.setattr("studykit.training.base.load_base", lambda *_: pytest.fail("loaded before a text was read"))
-    assert len(json.dumps(browser.page.get_state())) < 8000, "a saved notebook keeps no page"
-    assert "run this notebook in JupyterLab" in repr(browser.page) and browser.answers == []
+    assert browser.answers == []
     first = browser.ask()
+    assert len(json.dumps(browser.page.get_state())) < 8000, "a saved notebook keeps no page"
+    assert "run this notebook in JupyterLab" in repr(browser.page)
     live = first["live"]
     assert live["prompt"] == tiny.rows(1, first=12)[0].prompt and live["completion"] and live["readings"] == []
     assert (live["run"], live["phase"], live["muted"]) == (RUN, "phase2", [])
@@ -145,12 +149,25 @@ def test_a_bench_says_what_it_does_and_why_it_cannot(reader, monkeypatch):
     told = [answer["now"] for answer in browser.answers[:-1]]
     assert told[0].startswith("Loading the base") and told[1].startswith("Loading the fusion"), "in this order"
     assert any("reading" in words for words in told)
-    browser.page.answer(None, {"read": form | {"prompt": " ", "muted": [], "at": ""}}, [])
+    shown = browser.ask()["live"]
+    assert shown["readings"] and shown == browser.ask()["live"], "a page that is loaded again has the last readings"
+    asked = {"view": "7", "read": form | {"muted": [], "at": ""}}
+    browser.page.answer(None, asked | {"read": asked["read"] | {"prompt": " "}}, [])
     assert browser.answers[-1]["refused"].startswith("the prompt is empty")
-    monkeypatch.setattr(fresh, "read", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # the log of JupyterLab has the traceback
-        browser.page.answer(None, {"read": form | {"muted": [], "at": ""}}, [])
-    assert "The kernel failed: ZeroDivisionError" in browser.answers[-1]["refused"]
+    for error in (ZeroDivisionError, KeyboardInterrupt):  # an interrupt of the kernel, too
+        monkeypatch.setattr(fresh, "read", Mock(side_effect=error))
+        with pytest.raises(error):  # the log of JupyterLab has the traceback
+            browser.page.answer(None, asked, [])
+        assert f"The kernel failed: {error.__name__}" in browser.answers[-1]["refused"]
+    monkeypatch.undo()
+    monkeypatch.setattr(browser.page, "send", browser.answers.append)
+    monkeypatch.setattr(live, "explore", Mock(side_effect=ZeroDivisionError))
+    with pytest.raises(ZeroDivisionError):
+        browser.page.answer(None, asked | {"read": asked["read"] | {"prompt": "another"}}, [])
+    assert "refused" in browser.answers[-1]
+    monkeypatch.undo()
+    monkeypatch.setattr(browser.page, "send", browser.answers.append)
+    assert browser.ask()["live"] == shown, "what failed changes nothing"
 
 
 def test_the_bench_has_the_fusions_of_all_methods_and_the_members_of_each(reader, monkeypatch):

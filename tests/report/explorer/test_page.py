@@ -25,7 +25,7 @@ from studykit.attention.record import POOLS, mean_weights
 from studykit.attention.token_kinds import KINDS
 from studykit.errors import UserError
 from studykit.report import html
-from studykit.report.explorer.payload import STEPS, quantised, series_of
+from studykit.report.explorer.payload import STEPS, quantised, recoloured, series_of
 from studykit.report.figures import style
 from studykit.runs import code_digest
 from studykit.training.result import TrainingResult
@@ -113,6 +113,13 @@ def test_a_report_gives_explorers_the_colours_of_its_study():
     pages = [BeautifulSoup(frame["srcdoc"], "html.parser").find(id="data").string for frame in frames]
     known, unknown = ([series["colour"] for series in json.loads(page)["series"]] for page in pages)
     assert known == [style.method_looks(methods)["advfusion_zero"].colour] * 2 and unknown == [style.GREY] * 2
+
+
+def test_a_stored_page_of_an_earlier_version_gets_what_todays_script_reads():
+    data, *_ = data_of(studykit.explore([made_record(seed=seed) for seed in (0, 1, 2)]))
+    assert data["student"] == pytest.approx([12.7062, 4.3027], abs=1e-4)
+    again = recoloured({name: value for name, value in data.items() if name != "student"}, {})
+    assert again["student"] == data["student"]
 
 
 def test_a_page_names_the_files_that_it_was_made_from(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ const now = make("span", {class: "now", role: "status"});
 const busy = make("progress", {hidden: "", "aria-label": "The kernel works"});
 const runButton = make("button",
   {type: "button", id: "bench-read", title: "Ctrl Enter", onclick: askKernel}, "Run model");
-const choices = make("div", {class: "choices"});
+const choices = make("div", {class: "choices"}), fields = make("fieldset");
 
 function choice(key, label, options) { // options: pairs of a value and its words
   const box = make("select", {id: `bench-${key}`, onchange: event => choose(key, event.target.value)});
@@ -37,7 +37,7 @@ function showChoices() {
   choices.replaceChildren(choice("run", "Fusion", D.live.runs.map(({name}) => [name, name])),
     choice("phase", "Phase", run.phases.map(({key, title}) => [key, title])),
     make("div", {class: "mutes", role: "group", "aria-label": "Members that are muted"}, "Mute", ...mutes),
-    runButton, busy, now);
+    runButton);
 }
 function textBox(key, label, placeholder = "") {
   const box = make("textarea", {id: `bench-${key}`, rows: clamp(D.live[key].split("\n").length + 1, 3, 9),
@@ -51,15 +51,20 @@ function resultsOf({readings, about}) {
   return [make("table", {class: "readings"},
     make("thead", {}, make("tr", {}, ...head.map(name => make("th", {scope: "col"}, name)))),
     make("tbody", {}, ...readings.map(({state, loss, written}) => make("tr", {}, make("td", {}, state),
-      make("td", {}, loss.toFixed(4)), make("td", {}, written))))), make("p", {class: "about"}, about)];
+      make("td", {}, loss?.toFixed(4) ?? "no number"), make("td", {}, written))))), make("p", {class: "about"}, about)];
 }
 function askKernel() {
   const text = key => document.getElementById(`bench-${key}`).value;
-  runButton.disabled = true;
-  busy.hidden = false;
+  const at = new URLSearchParams(viewAddress());
+  at.set("view", S.view); // the page of other readings may begin with another one
+  wait(true);
   tellNow("Asking the kernel");
-  parent.postMessage({read: {...BENCH, prompt: text("prompt"), completion: text("completion"), at: viewAddress(),
+  parent.postMessage({read: {...BENCH, prompt: text("prompt"), completion: text("completion"), at: String(at),
     theme: S.theme}}, "*");
+}
+function wait(isBusy) { // what is changed while the kernel reads would be lost with the page
+  fields.disabled = isBusy;
+  busy.hidden = !isBusy;
 }
 function tellNow(words, wrong = false) {
   now.textContent = wrong ? words : `${words} …`;
@@ -67,16 +72,17 @@ function tellNow(words, wrong = false) {
 }
 if (BENCH) {
   main.querySelector("header").append(make("details", {class: "bench", open: "", onkeydown: event => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !runButton.disabled) askKernel();
-  }}, make("summary", {}, "Your own text"), make("div", {class: "texts"}, textBox("prompt", "Prompt"),
-    textBox("completion", "Completion", "if this is empty, the model writes one")), choices, ...resultsOf(D.live)));
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !fields.disabled) askKernel();
+  }}, make("summary", {}, "Your own text"), fields, make("p", {class: "state"}, busy, now), ...resultsOf(D.live)));
+  fields.append(make("div", {class: "texts"}, textBox("prompt", "Prompt"),
+    textBox("completion", "Completion", "if this is empty, the model writes one")), choices);
   S.theme = document.documentElement.dataset.theme = D.live.theme;
   addEventListener("message", ({source, data}) => {
     if (source !== parent || !data?.bench) return;
     if (data.bench.now) return tellNow(data.bench.now);
-    runButton.disabled = false;
-    busy.hidden = true;
+    wait(false);
     tellNow(data.bench.refused, true);
   });
   showChoices();
+  if (D.live.readings.length) runButton.focus({preventScroll: true}); // as before the page of these readings came
 }

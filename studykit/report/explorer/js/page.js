@@ -21,7 +21,8 @@ const numbers = make("details", {ontoggle: () => refresh(true)}, make("summary",
 const KEYS = { // what keys do, by their names in the list
   "arrow keys": "move from cell to cell of the picture", Enter: "show the tokens of a cell, or pin a token",
   "j, k": "next or previous sample", "[, ]": "layer below or above", "a, b": "next series as A or B",
-  Esc: "unpin", ...D.live ? {"Ctrl Enter": "run the model on your own text"} : {}, "Alt ↑, Alt ↓": "move the member whose box is in focus", "?": "this list"};
+  Esc: "unpin", ...D.live ? {"Ctrl Enter": "run the model on your own text"} : {},
+  "Alt ↑, Alt ↓": "move the member whose box is in focus", "?": "this list"};
 const keyList = make("dialog", {class: "keys", "aria-label": "Keys", onclick: () => keyList.close()},
   make("dl", {}, ...Object.entries(KEYS).flatMap(([key, words]) => [make("dt", {}, key), make("dd", {}, words)])));
 function showKeys() { if (!keyList.open) keyList.showModal(); }
