@@ -171,7 +171,7 @@ def best(comparison: MetricComparison) -> str:
 
 
 def tally(judged_by: Sequence[MetricComparison], asked: Sequence[str] | None = None) -> str:
-    """Returns a sentence that counts the verdicts on the differences that answer questions, metric by metric.
+    """Returns a sentence that counts the verdicts on the differences that answer questions, by metric; "" for none.
 
     asked: the questions; None: all.
     """
@@ -179,13 +179,16 @@ def tally(judged_by: Sequence[MetricComparison], asked: Sequence[str] | None = N
     for comparison in judged_by:
         answers = {one: found for one, found in by_question(comparison).items() if asked is None or one in asked}
         verdicts = [contrast.verdict for contrasts in answers.values() for contrast in contrasts]
+        if not verdicts:
+            continue
         sure = sum(one.is_decided and one.seeds_confirm for one in verdicts)
         here = sum(one.is_decided and not one.seeds_confirm for one in verdicts)
-        known = f" for other seeds and {here or 'none'} on these seeds only" if sure or here else ""
-        of = plural(len(verdicts), "difference")
-        parts.append(f"{metric_in_sentence(comparison)} decides {sure or 'none'} of {of}{known}")
+        which = f"{plural(len(verdicts), 'difference')} in {metric_in_sentence(comparison)}"
+        decided = f"{sure or 'none'} {'are' if sure > 1 else 'is'} decided"
+        seeds = f" for other seeds, and {here or 'none'} on these seeds only" if sure or here else ""
+        parts.append(f"of {which} {decided}{seeds}")
     text = "; ".join(parts)
-    return f"{text[0].upper() if text.startswith('the ') else text[0]}{text[1:]}."
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _by_score(comparison: MetricComparison) -> list[MethodSummary]:

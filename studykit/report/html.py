@@ -30,7 +30,7 @@ from nbconvert.filters import ansi2html
 from nbformat import NotebookNode
 
 from studykit.report import glossary
-from studykit.report.sections import lead_links, put_answer_first
+from studykit.report.sections import Section, answer_first, lead_links
 from studykit.runs.text import plural
 
 TAGS = set(
@@ -87,20 +87,24 @@ def render_notebook(
     embedded = _Embedded()
     current_cells = current.cells if current else []
     replacements = {(cell["cell_type"], cell["id"]): cell for cell in current_cells if "id" in cell}
-    parts, heading = [], "this notebook"
+    sections, heading = [Section("")], "this notebook"
     for cell in notebook["cells"]:
         latest = replacements.get((cell["cell_type"], cell.get("id")), cell)
         hidden = NOT_IN_REPORT in latest["metadata"].get("tags", ())
         written_by_papermill = "papermill-error-cell-tag" in cell["metadata"].get("tags", ())
+        if cell["cell_type"] == "markdown" and (begins := re.match(r"## (.+)", latest["source"])):
+            sections.append(Section(begins[1].strip()))
         if cell["cell_type"] == "markdown" and not hidden and not written_by_papermill:
             source = embedded.lift_images(latest["source"])
             heading = [heading, *re.findall(r"^#+\s+(.+)$", source, flags=re.M)][-1]
-            parts.append(_markdown(source, cell))
+            sections[-1].parts.append(_markdown(source, cell))
         elif cell["cell_type"] == "code":
             alt = cell["metadata"].get("alt") or f"Figure in the section “{heading}”"
             for output in _joined_streams(cell["outputs"]):
                 if not hidden or _is_trouble(output):
-                    parts.append(_output(output, alt, embedded))
+                    sections[-1].parts.append(_output(output, alt, embedded))
+                    sections[-1].has_outputs = True
+    parts = [part for section in answer_first(sections) for part in section.parts]
     soup = BeautifulSoup("\n".join(parts), "html.parser")
     _finish(soup, embedded, methods)
     first = soup.find("h1")
@@ -271,7 +275,6 @@ def _standard_error(text: str) -> Markup:
 
 def _finish(soup: BeautifulSoup, embedded: _Embedded, methods: Sequence[str]) -> None:
     """Describes images, replaces frames and puts tables into boxes; the cleaning comes later."""
-    put_answer_first(soup)
     for n, part in enumerate(soup.find_all("h2"), start=1):
         part["id"] = f"part-{n}"
     lead_links(soup)

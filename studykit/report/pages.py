@@ -116,13 +116,15 @@ def _refresh(page: Path, run: Run, status: Status, study: Study, pages: dict[Run
 
 
 def _mark_of_index(planned: StudyPlan, statuses: dict[Run, Status], pages: dict[Run, str], digest: str) -> str:
-    """Returns a digest of all that the first page shows; of a study without a finished run it names this checkout."""
+    """Returns a digest of all that the first page shows; where no run has a commit, it names this checkout."""
     records = [
         [run.dir, pages.get(run), status.state, status.error, status.manifest and status.manifest.model_dump()]
         for run, status in statuses.items()
     ]
-    commit = None if any(status.manifest for status in statuses.values()) else provenance.commit(run_files.home())
-    shown = [planned.study.model_dump(), planned.file, digest, commit and commit.id, records]
+    has_commit = any(status.manifest and status.manifest.commit for status in statuses.values())
+    commit = None if has_commit else provenance.commit(run_files.home())
+    words = code_digest.digest_modules("study.methods")  # with the titles of methods and stages
+    shown = [planned.study.model_dump(), planned.file, digest, words, commit and commit.id, records]
     return hashlib.sha256(json.dumps(shown, default=str).encode()).hexdigest()
 
 

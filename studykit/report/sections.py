@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bs4 import BeautifulSoup
-from bs4.element import PageElement, Tag
 
 ANSWER = "What we saw"  # the heading of a notebook's findings, which stand where its reader has computed them
 
 
-def put_answer_first(soup: BeautifulSoup) -> None:
-    """Moves the findings of a notebook before its first section, since a reader of the report wants them first."""
-    headings = soup.find_all("h2")
-    answer = next((heading for heading in headings if heading.get_text().strip() == ANSWER), None)
-    if answer is None or answer is headings[0]:
-        return
-    section: list[PageElement] = [answer]
-    for part in answer.next_siblings:
-        if isinstance(part, Tag) and part.name == "h2":
-            break
-        section.append(part)
-    headings[0].insert_before(*(part.extract() for part in section))
+@dataclass(eq=False)
+class Section:
+    """A heading of a notebook with all that follows it up to the next one."""
+
+    heading: str  # "" for what stands before the first one
+    parts: list[str] = field(default_factory=list)  # HTML, in order
+    has_outputs: bool = False  # of its cells; a notebook that has failed has none from there on
+
+
+def answer_first(sections: Sequence[Section]) -> list[Section]:
+    """Returns the sections of a page with the findings before the others, which a reader of a report wants first."""
+    found = [section for section in sections if section.heading == ANSWER and section.has_outputs]
+    opening = [section for section in sections if not section.heading]
+    return [*opening, *found, *(section for section in sections if section not in [*opening, *found])]
 
 
 def lead_links(soup: BeautifulSoup) -> None:

@@ -116,15 +116,16 @@ def test_every_difference_is_told_once_under_its_question():
 
 
 @pytest.mark.parametrize("advfusion, text", [
-    (method(0.8), "pass@1 decides 1 of 1 difference for other seeds and none on these seeds only"),
-    (method(0.4, spread=0.12), "pass@1 decides none of 1 difference for other seeds and 1 on these seeds only"),
-    (method(0.6), "pass@1 decides none of 1 difference"),
+    (method(0.8), "Of 1 difference in pass@1 1 is decided for other seeds, and none on these seeds only"),
+    (method(0.4, spread=0.12), "Of 1 difference in pass@1 none is decided for other seeds, and 1 on these seeds only"),
+    (method(0.6), "Of 1 difference in pass@1 none is decided"),
 ])  # fmt: skip
 def test_the_tally_counts_every_verdict_once(advfusion, text):
     study = {"adapterfusion": method(0.6), "advfusion_zero": advfusion}
     both = [compared(study, "pass_at_1"), compared(study, "loss")]
-    assert conclusions.tally(both) == f"{text}; the completion loss decides none of 1 difference."
-    assert conclusions.tally(both[1:]) == "The completion loss decides none of 1 difference."
+    assert conclusions.tally(both) == f"{text}; of 1 difference in the completion loss none is decided."
+    assert conclusions.tally(both[1:]) == "Of 1 difference in the completion loss none is decided."
+    assert conclusions.tally(both, asked=[]) == "", "a study may ask none of the known questions"
 
 
 def test_of_two_methods_the_better_one_is_named_first():

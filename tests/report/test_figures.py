@@ -524,7 +524,7 @@ def test_the_caption_of_attention_ends_at_the_weights_kept():
     for best, end, words in ((None, "90.0%", "the last"), ({"phase 2": 10}, "50.0%", "the weights kept"),
                              ({"phase 2": 0}, "20.0%", "the weights kept")):  # fmt: skip
         figure = training.attention_curves(logs, MEMBERS, TARGET, samples=N, best=best)
-        assert f"lua from 0.0% (masked) to {end}" in figure.caption and f"to {words}, the mean" in figure.caption
+        assert f"lua from 0.0% (excluded) to {end}" in figure.caption and f"to {words}, the mean" in figure.caption
         dotted = [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_linestyle() == ":"]
         assert [x for x in dotted if x] == ([10 + best["phase 2"]] if best else [])
 
@@ -622,11 +622,15 @@ def test_the_forest_draws_differences_around_scores_and_phases_above():
 
 def test_no_line_of_the_forest_is_where_no_score_can_be():
     wide = contrast("lora", 4.0, (-50.0, 400.0), [3, 4, 5])
-    for unit, most in (("%", 100), ("nats per token", 401)):
-        axes = forest(COMPARED.model_copy(update={"contrasts": [wide], "unit": unit})).axes[0]
-        (line,) = [line for line in axes.lines if line.get_linewidth() == 3.2]
-        assert list(line.get_xdata()) == [0, most], "the baseline's 1 and the interval of the difference"
-        assert -5 < axes.get_xlim()[0] < 0
+    for metric, ends in (("pass_at_1", [0, 100]), ("loss", [0, 401]), ("embedding", [-49, 100])):
+        figure = forest(COMPARED.model_copy(update={"contrasts": [wide], "metric": metric}))
+        (line,) = [line for line in figure.axes[0].lines if line.get_linewidth() == 3.2]
+        assert list(line.get_xdata()) == ends, "the baseline's 1 and the interval of the difference"
+        assert "cut where no score can be" in figure.caption
+        low, high = figure.axes[0].get_xlim()
+        assert low < 0 < high and (low > -5 or metric == "embedding")
+    inside = [contrast("lora", 4.0, (3.0, 5.5), [3, 4, 5])]
+    assert "cut where" not in forest(COMPARED.model_copy(update={"contrasts": inside})).caption
 
 
 def test_a_base_that_lies_far_away_does_not_squeeze_the_rest():

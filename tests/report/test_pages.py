@@ -328,15 +328,37 @@ def broken(home, report) -> Path:
     return pages.write_report(family.load_plan("params/tiny.yaml", files.home(), check_paths=False)).parent
 
 
+SEEN = ["# Title\n\nWhy?", "## How\n\nBy steps.", "## What we saw", "say", "### In short\n\nLess.", "## Next\n\nMore."]
+
+
+def page_of(*, printed: bool, fails: bool = False) -> html.RenderedNotebook:
+    """The page of a notebook whose findings are printed, and whose last section is hidden but prints a warning."""
+    cells = [new_code_cell(text) if text == "say" else new_markdown_cell(text) for text in SEEN]
+    cells[2:2] = [
+        new_code_cell("train", outputs=[new_output("error", ename="Oops", evalue="no", traceback=[])])
+    ] * fails
+    for cell in cells:
+        if cell.source == "say" and printed:
+            cell.outputs = [new_output("stream", name="stdout", text="the numbers")]
+        if cell.source.startswith("## Next"):
+            cell.metadata["tags"] = ["not-in-report"]
+    cells.append(new_code_cell("footer", outputs=[new_output("stream", name="stderr", text="a warning")]))
+    return html.render_notebook(new_notebook(cells=cells))
+
+
 def test_a_page_begins_with_what_was_seen():
-    cells = ["# Title\n\nWhy?", "## How\n\nBy steps.", "## What we saw", "### In short\n\nLess.", "## Next\n\nMore."]
-    rendered = html.render_notebook(new_notebook(cells=[new_markdown_cell(text) for text in cells]))
+    rendered = page_of(printed=True)
     text = BeautifulSoup(rendered.content, "html.parser").get_text()
-    words = ["Why?", "What we saw", "In short", "Less.", "How", "By steps.", "Next", "More."]
+    words = ["Why?", "What we saw", "the numbers", "In short", "Less.", "How", "By steps.", "a warning"]
     assert [text.index(word) for word in words] == sorted(text.index(word) for word in words)
-    assert [name for _, name in rendered.contents] == ["What we saw", "How", "Next"]
-    (first, _), *_ = rendered.contents
-    assert first == "part-1"
+    assert rendered.contents == [("part-1", "What we saw"), ("part-2", "How")]
+
+
+def test_a_page_of_a_notebook_that_saw_nothing_keeps_its_order():
+    failed = page_of(printed=False, fails=True)
+    text = BeautifulSoup(failed.content, "html.parser").get_text()
+    words = ["Why?", "How", "By steps.", "Oops", "What we saw", "Less."]
+    assert [text.index(word) for word in words] == sorted(text.index(word) for word in words)
 
 
 def states(index: BeautifulSoup) -> list[str]:

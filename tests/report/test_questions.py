@@ -31,7 +31,7 @@ def judged(study, metrics=METRICS):
 def drawn(study, metrics=METRICS):
     by = judged(study, metrics)
     looks = style.method_looks(study)
-    return by, questions.question_grid(by, looks=looks, message=conclusions.tally(by)), looks
+    return by, questions.question_grid(by, looks=looks), looks
 
 
 def pairs(one):
@@ -130,7 +130,7 @@ def test_many_questions_are_parted_into_figures_that_fit_a_page(monkeypatch):
     monkeypatch.setattr(questions, "TALLEST", 3.0)
     parts = questions.question_parts(by)
     assert len(parts) > 1 and [question for part in parts for question in part] == asked
-    figures = [questions.question_grid(by, part, message=conclusions.tally(by, part)) for part in parts]
+    figures = [questions.question_grid(by, part) for part in parts]
     assert all(figure.get_figheight() <= 3.0 + questions.HEAD + questions.FOOT for figure in figures)
     assert sum(figure.alt.count("in the completion loss") for figure in figures) == len(pairs(by[0]))
     assert all(sum(question in figure.alt for figure in figures) == 1 for question in asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # Tables show pass@k before these, and metrics that are not listed after them, the loss last.
@@ -52,6 +53,13 @@ def less_is_better(metric: str) -> bool:
 def unit(metric: str) -> str:
     """Returns the unit of a metric's values."""
     return "nats per token" if metric == "loss" else "%" if is_rate(metric) else "points"
+
+
+def limits(metric: str) -> tuple[float, float]:
+    """Returns the least and the largest value of a metric; the cosine of embeddings (times 100) may be negative."""
+    if metric == "loss":
+        return 0.0, math.inf
+    return (-100.0 if metric == "embedding" else 0.0), 100.0
 
 
 def decimals(metric: str) -> int:

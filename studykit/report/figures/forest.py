@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from studykit.evaluation.metrics.properties import format_score, less_is_better
+from studykit.evaluation.metrics.properties import format_score, less_is_better, limits
 from studykit.evaluation.results import Contrast, MethodSummary, MetricComparison
 from studykit.report.figures.style import BAD, GOOD, GREY, Look, look_of, marker_style, method_rows, new_figure, styled
 from studykit.report.verdicts import p_text, signed, signed_interval, verdict_sign
@@ -40,13 +40,13 @@ def forest(
         looks: colours and markers by method, see `style.method_looks`.
         message: what the figure shows, in a sentence with which the caption begins.
     """
-    rows = [row for row in compared.summaries if row.final]
+    rows, cut = [row for row in compared.summaries if row.final], False
     names, row_height = method_rows(row.method for row in rows)
     figure, grid = new_figure(height=1.0 + row_height * len(rows))
     axes: Axes = grid[0, 0]
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, EDGE, 1))
-    bounds = (0.0, 100.0 if compared.unit == "%" else np.inf)  # no score is beyond
+    bounds = limits(compared.metric)
     low, high = _limits(compared, rows, bounds)
     baseline = compared.summary(compared.baseline)
     axes.axvline(baseline.mean, color=GREY, linewidth=1.0, linestyle=":")
@@ -54,7 +54,7 @@ def forest(
         look = look_of(row.method, looks)
         contrast = compared.contrast(row.method, compared.baseline) if row is not baseline else None
         if low <= row.mean <= high:
-            _draw_row(axes, y, row, contrast, look, bounds)
+            cut |= _draw_row(axes, y, row, contrast, look, bounds)
             _draw_phases(axes, y, row, compared, looks)
         else:  # an arrow to where it is
             at, sign = (low, "\u25c4 ") if row.mean < low else (high, "\u25ba ")
@@ -75,12 +75,13 @@ def forest(
     phases = " Hollow: after phase 1; dot: the target's adapter restored; the arrow leads to the finished fusion." * (
         len(rows) < len(compared.summaries)
     )
+    how = ", cut where no score can be" * cut
     caption = (
         f"{message} {better.capitalize()} is better; the dotted line is {compared.baseline}, from which the "
         f"differences are taken. Lines are {compared.confidence:.0%} intervals of that difference, drawn around the "
-        "score, cut where no score can be, and not corrected for many comparisons: thick over test rows, thin over "
-        f"rows and seeds. Ticks are seeds.{phases} p is over rows and seeds, after Holm's correction; “these seeds” is "
-        f"a verdict that others could reverse. {about}."
+        f"score{how}, and not corrected for many comparisons: thick over test rows, thin over rows and seeds. Ticks "
+        f"are seeds.{phases} p is over rows and seeds, after Holm's correction; “these seeds” is a verdict that others "
+        f"could reverse. {about}."
     )
     return figure, alt, caption.strip()
 
@@ -111,15 +112,20 @@ def _limits(
 
 def _draw_row(
     axes: Axes, y: float, row: MethodSummary, contrast: Contrast | None, look: Look, bounds: tuple[float, float]
-) -> None:
+) -> bool:
+    """Draws intervals, seeds and mean of a method, and returns whether an interval reaches where no score can be."""
+    cut = False
     if contrast:
         shift = row.mean - contrast.value  # the mean of the baseline over the seeds that both have
         for interval, width in ((contrast.overall_interval, 1.1), (contrast.interval, 3.2)):
             if interval:
-                ends = np.clip((shift + interval.low, shift + interval.high), *bounds)
+                whole = (shift + interval.low, shift + interval.high)
+                ends = np.clip(whole, *bounds)
+                cut |= tuple(ends) != whole
                 axes.plot(ends, (y, y), color=look.colour, linewidth=width, solid_capstyle="butt")
     axes.plot(row.points, np.full(len(row.points), y + 0.24), "|", color=look.colour, markersize=6, markeredgewidth=1.2)
     axes.plot(row.mean, y, zorder=4, **marker_style(look))
+    return cut
 
 
 def _draw_phases(

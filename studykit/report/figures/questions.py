@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from studykit.evaluation.metrics.properties import less_is_better
 from studykit.evaluation.results import Contrast, MetricComparison, Verdict
-from studykit.report.conclusions import by_question
+from studykit.report.conclusions import by_question, tally
 from studykit.report.figures.style import (
     BAD,
     GOOD,
@@ -30,7 +30,14 @@ from studykit.report.figures.style import (
     new_figure,
     styled,
 )
-from studykit.report.verdicts import difference_unit, metric_in_sentence, signed, signed_interval, verdict_sign
+from studykit.report.verdicts import (
+    difference_unit,
+    metric_in_sentence,
+    sample_size,
+    signed,
+    signed_interval,
+    verdict_sign,
+)
 from studykit.runs.text import plural
 from studykit.study.methods import PHASE_1
 
@@ -81,12 +88,11 @@ def question_grid(
     asked: Sequence[str] | None = None,
     *,
     looks: Mapping[str, Look] | None = None,
-    message: str = "",
 ) -> tuple[Figure, str, str]:
     """Draws the paired differences that answer each question, by every metric that judges.
 
         for part in question_parts(results.judged_by):
-            question_grid(results.judged_by, part, looks=looks, message=conclusions.tally(results.judged_by, part))
+            question_grid(results.judged_by, part, looks=looks)
 
     A line is the difference between two methods in the look of the first one: a marker at the difference, the interval
     over test rows (thick), that over rows and seeds (thin), and at the right edge the verdict as a chip.
@@ -95,7 +101,6 @@ def question_grid(
         judged_by: the comparisons by the metrics that judge. At least one must answer a question.
         asked: the questions of the figure; None: all.
         looks: colours and markers by method, see `style.method_looks`.
-        message: what the figure shows, in a sentence with which the caption begins.
     """
     placed = _placed(judged_by, asked)
     below = placed[-1].bottom  # inches from the head to the foot
@@ -112,9 +117,12 @@ def question_grid(
     _write_questions(grid[0, 0], placed)
     for axes in grid[0]:
         axes.set_ylim(below, 0)
-    about = f"n = {judged_by[0].summaries[0].n} test rows, {plural(judged_by[0].seeds, 'seed')}"
+    sizes = {metric_in_sentence(one): sample_size(one.summaries[0], "test row") for one in judged_by}
+    alike = len(set(sizes.values())) == 1
+    rows = next(iter(sizes.values())) if alike else ", ".join(f"{size} for {name}" for name, size in sizes.items())
+    about = f"n = {rows}, {plural(judged_by[0].seeds, 'seed')}"
     alt = f"Differences that answer {plural(len(placed), 'question')}, {about}: {_in_words(placed, judged_by)}."
-    return figure, alt, f"{message} {_how_to_read(judged_by, cut)} {about}.".strip()
+    return figure, alt, f"{tally(judged_by, asked)} {_how_to_read(judged_by, cut)} {about}."
 
 
 def _placed(judged_by: Sequence[MetricComparison], asked: Sequence[str] | None = None) -> list[Question]:

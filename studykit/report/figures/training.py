@@ -159,17 +159,19 @@ def attention_curves(
     legend_above(figure, axes[0, 0], columns=6)
     at = np.flatnonzero(np.array(steps) == kept[-1])[-1] if kept and kept[-1] in steps else -1  # of equals, the later
     spans = ", ".join(
-        f"{member} from {start:.1%}{'' if start else ' (masked)'} to {end:.1%}"
+        f"{member} from {start:.1%}{'' if start else ' (excluded)'} to {end:.1%}"
         for member, start, end in zip(members, weights[0], weights[at], strict=True)
     )
-    first, last = (float(np.mean(look["saturated"])) for look in (looks[0], looks[-1]))
+    first, last = (float(np.mean(look["saturated"])) for look in (looks[0], looks[at]))
+    until = "the weights kept" if at >= 0 else "the last"
+    kept_loss = _kept_loss(logs, best)
     alt = (
-        f"Attention while the fusion trains, over {steps[-1]:.0f} steps, n = {samples} validation samples: mean weight "
-        f"of {spans}; saturated tokens from {first:.1%} to {last:.1%}; completion loss from {losses[0]:.3f} to "
-        f"{losses[-1]:.3f}."
+        f"Attention while the fusion trains, over {steps[-1]:.0f} steps, n = {samples} validation samples; from the "
+        f"first step to {until}: mean weight of {spans}; saturated tokens from {first:.1%} to {last:.1%}; completion "
+        f"loss from {losses[0]:.3f} to {losses[-1] if kept_loss is None else kept_loss:.3f}."
     )
     caption = (
-        f"From the first step to {'the weights kept' if at >= 0 else 'the last'}, the mean weight goes for {spans}. "
+        f"From the first step to {until}, the mean weight goes for {spans}. "
         "Attention while the fusion trains, under its completion loss on validation rows: mean weight per member, the "
         "same layer by layer (in the band of each member, the first layer is at the bottom), tokens with one weight "
         "above 0.99, and norm of the gradient of the loss at W_q and W_k. Lines: means over layers; bands: from the "
