@@ -199,7 +199,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
     assert own.frame.locator("[id^=chip-a-]").count() == 2, "as trained, and muted"
     silent = [words for _, words in own.cells("lua muted · ") if "lua (target)" in words]
     assert silent and all(words.endswith(": 0.0 %") for words in silent), "the muted member has no weight"
-    losses = own.frame.locator(".readings td:nth-child(2)").all_text_contents()
+    losses = own.frame.locator(".readings .loss").all_text_contents()
     assert len(losses) == 2 and losses[0] != losses[1], "its absence tells"
     page.screenshot(path=tmp_path / "lab.png")
     own.view("tokens")
@@ -218,7 +218,7 @@ def test_notebook_05_in_jupyterlab(lab, project, browser, tmp_path):
         timeout=30_000,
     )
     own = InLab(page, "Own text")
-    other = own.frame.locator(".readings td:nth-child(2)").all_text_contents()
+    other = own.frame.locator(".readings .loss").all_text_contents()
     assert len(other) == 1 and other[0] not in losses, "it is read as trained"
     assert own.frame.get_attribute("#tab-tokens", "aria-selected") == "true", "the view stays"
     own.view("layers")

@@ -45,13 +45,12 @@ function textBox(key, label, placeholder = "") {
   box.value = D.live[key];
   return make("label", {}, make("span", {}, label), box);
 }
-function resultsOf({readings, about}) {
+function resultsOf({readings, about}) { // side by side: the loss of the text, and what the model writes instead
   if (!readings.length) return [];
-  const head = ["state", "loss (nats per token)", "what the model writes after the prompt"];
-  return [make("table", {class: "readings"},
-    make("thead", {}, make("tr", {}, ...head.map(name => make("th", {scope: "col"}, name)))),
-    make("tbody", {}, ...readings.map(({state, loss, written}) => make("tr", {}, make("td", {}, state),
-      make("td", {}, loss?.toFixed(4) ?? "no number"), make("td", {}, written))))), make("p", {class: "about"}, about)];
+  return [make("div", {class: "readings"}, ...readings.map(({state, loss, written}) => make("section", {},
+    make("p", {}, make("b", {}, state), ": loss ", make("span", {class: "loss"}, loss?.toFixed(4) ?? "no number"),
+      " nats per token; after the prompt the model writes"), make("pre", {tabindex: 0}, written)))),
+  make("p", {class: "about"}, about)];
 }
 function askKernel() {
   const text = key => document.getElementById(`bench-${key}`).value;
