@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping
 
 from studykit.errors import UserError, show
-from studykit.evaluation import similarity
 from studykit.runs.manifest import finished_run
-from studykit.study.gather_parameters import GatherParams, Level
+from studykit.study.gather_parameters import OF_TEXTS, GatherParams, Level
 
 Covariate = dict[str, float]  # by study
 
 
 def is_logarithmic(p: GatherParams) -> bool:
     """Returns whether the slope is per tenfold covariate; a similarity, between 0 and 1, is taken as it is."""
-    return p.logarithm and (p.values is not None or p.covariate not in similarity.OF_TEXTS)
+    return p.logarithm and (p.values is not None or p.covariate not in OF_TEXTS)
 
 
 def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | None:
@@ -37,14 +36,14 @@ def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | Non
             value = finished_run(p.bases[study]).manifest.headline.get("parameters")
         elif p.covariate == "target_rows":
             value = finished_run(p.data[study]).manifest.headline.get(f"{languages[study]} train rows")
-        elif p.covariate in similarity.OF_TEXTS:
+        elif p.covariate in OF_TEXTS:
             value = _mean_similarity(p, study)
         else:
             value = _number(p.levels.get(p.covariate, {}).get(study))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(
                 f"gather.covariate is {show(p.covariate)}, which is no number in the study {show(study)}; it may be "
-                f"parameters, target_rows, a similarity ({', '.join(similarity.OF_TEXTS)}), or what varies and is a "
+                f"parameters, target_rows, a similarity ({', '.join(OF_TEXTS)}), or what varies and is a "
                 "number; gather.values gives others."
             )
         if is_logarithmic(p) and value <= 0:
@@ -58,10 +57,13 @@ def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | Non
 
 def _mean_similarity(p: GatherParams, study: str) -> float | None:
     """The mean similarity of the sources of a study to its target; None where one cannot be measured."""
+    from studykit.evaluation import similarity  # imports torch
+
     data = finished_run(p.data[study]).params
     sources = [name for name in data["members"] if name != data["target"]]
     assert p.covariate is not None
-    found = similarity.of_sources(p.covariate, p.data[study], p.bases[study], sources, data["target"]).values()
+    measured = similarity.of_sources([p.covariate], p.data[study], p.bases[study], sources, data["target"])
+    found = measured[p.covariate].values()
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known and len(known) == len(found) else None
 

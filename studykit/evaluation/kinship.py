@@ -32,7 +32,7 @@ from studykit.evaluation.scores import Published
 from studykit.evaluation.worth import rank_correlation, ranks, read_worth
 from studykit.runs import files
 from studykit.runs.manifest import finished_run
-from studykit.study.gather_parameters import GatherParams
+from studykit.study.gather_parameters import OF_TEXTS, GatherParams
 from studykit.training.base import load_base
 from studykit.training.result import AdapterTrainingResult, TrainingResult
 
@@ -129,6 +129,8 @@ def _similarities(
 ) -> dict[str, Mapping[str, float | None]]:
     """The similarities of the sources to the target, by measure and name."""
     base_run = p.bases[study]
+    asked = [measure for measure in p.similarity or () if measure in OF_TEXTS]
+    of_texts = similarity.of_sources(asked, p.data[study], base_run, names, target)
     found: dict[str, Mapping[str, float | None]] = {}
     for measure in p.similarity or ():
         if measure == "known":
@@ -142,7 +144,7 @@ def _similarities(
             base, tokenizer = bases[base_run, kept]
             found[measure] = similarity.outputs(base, tokenizer, fusion)
         else:
-            found[measure] = similarity.of_sources(measure, p.data[study], base_run, names, target)
+            found[measure] = of_texts[measure]
     return found
 
 

@@ -38,7 +38,6 @@ from studykit.tuners.model import active_fusions
 
 TOKEN = re.compile(r'"[^"\n]*"|[^\W\d]\w*|\d+|[^\w\s]+')
 ROWS = 100  # of each language that are read, at most
-OF_TEXTS = ("tokens", "tokenizer", "programs", "syntax")  # measures that need no fusion
 OUTPUT_ROWS = 16  # rows of the target on which members are compared
 CLASSES = {  # class -> a part of the names that grammars give to its nodes; the first that fits counts
     "function": "function|method|lambda|closure|arrow",
@@ -60,23 +59,24 @@ _CLASSES = {name: re.compile(pattern) for name, pattern in CLASSES.items()}
 
 
 def of_sources(
-    measure: str, data_run: str, base_run: str, sources: Sequence[str], target: str
-) -> dict[str, float | None]:
-    """Returns the similarity of each source to the target by a measure of `OF_TEXTS`, on the test rows of a data run.
+    measures: Sequence[str], data_run: str, base_run: str, sources: Sequence[str], target: str
+) -> dict[str, dict[str, float | None]]:
+    """Returns the similarity of each source to the target, by measure and source, on the test rows of a data run.
 
     Args:
+        measures: some of `gather_parameters.OF_TEXTS`.
         base_run: has the tokenizer of the measure `tokenizer`.
     """
     rows = {name: DataRun(data_run).rows(name, "test")[:ROWS] for name in (*sources, target)}
     texts = {name: [row.target for row in of_name] for name, of_name in rows.items()}
-    tokenizer: Any = load_tokenizer(base_run) if measure == "tokenizer" else None
-    measured: dict[str, Callable[[str], float | None]] = {
+    tokenizer: Any = load_tokenizer(base_run) if "tokenizer" in measures else None
+    pairwise: dict[str, Callable[[str], float | None]] = {
         "tokens": lambda name: tokens(texts[name], texts[target]),
         "tokenizer": lambda name: vocabulary(texts[name], texts[target], tokenizer),
         "programs": lambda name: programs(rows[name], rows[target]),
         "syntax": lambda name: syntax(texts[name], texts[target], (name, target)),
     }
-    return {name: measured[measure](name) for name in sources}
+    return {measure: {name: pairwise[measure](name) for name in sources} for measure in measures}
 
 
 def overlap(a: Counter, b: Counter) -> float:

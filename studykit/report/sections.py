@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 ANSWER = "What we saw"  # the heading of a notebook's findings, which stand where its reader has computed them
 
 
-@dataclass(eq=False)
+@dataclass
 class Section:
     """A heading of a notebook with all that follows it up to the next one."""
 
@@ -22,9 +22,7 @@ class Section:
 
 def answer_first(sections: Sequence[Section]) -> list[Section]:
     """Returns the sections of a page with the findings before the others, which a reader of a report wants first."""
-    found = [section for section in sections if section.heading == ANSWER and section.has_outputs]
-    opening = [section for section in sections if not section.heading]
-    return [*opening, *found, *(section for section in sections if section not in [*opening, *found])]
+    return sorted(sections, key=lambda one: (bool(one.heading), not (one.heading == ANSWER and one.has_outputs)))
 
 
 def lead_links(soup: BeautifulSoup) -> None:

@@ -179,7 +179,7 @@ def _walk(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """All statements at any depth; expressions, nine of ten nodes of a module, hold no import."""
+    """Yields all statements at any depth; expressions, nine of ten nodes of a module, hold no import."""
     todo = [tree]
     while todo:
         node = todo.pop()

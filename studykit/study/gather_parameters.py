@@ -10,6 +10,7 @@ from studykit.errors import show
 from studykit.study.fields import Planned, Section, auto, run_dir
 
 Similarity = Literal["known", "position", "tokens", "tokenizer", "programs", "syntax", "outputs"]
+OF_TEXTS = ("tokens", "tokenizer", "programs", "syntax")  # similarities that need no fusion
 Level = str | int | float | bool | None  # a value that a study has of what varies
 
 

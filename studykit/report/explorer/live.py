@@ -224,8 +224,14 @@ class LivePage(anywidget.AnyWidget):
         self.reader = reader
         self.form = {  # what the page shows in its boxes, and the readings
             "runs": [_choice(reader, name) for name in reader.params],
-            **{"run": first, "phase": last_phase, "muted": reader.own_mask(first, last_phase)},
-            **{"prompt": prompt, "completion": completion, "readings": [], "about": "", "theme": "auto"},
+            "run": first,
+            "phase": last_phase,
+            "muted": reader.own_mask(first, last_phase),
+            "prompt": prompt,
+            "completion": completion,
+            "readings": [],
+            "about": "",
+            "theme": "auto",
         }
         self.last = {"what": shown, "title": "Recorded weights, and a bench for your own text", "at": ""}
         self.on_msg(self.answer)

@@ -17,11 +17,20 @@ from matplotlib.transforms import blended_transform_factory
 
 from studykit.evaluation.metrics.properties import format_score, less_is_better, limits
 from studykit.evaluation.results import Contrast, MethodSummary, MetricComparison
-from studykit.report.figures.style import BAD, GOOD, GREY, Look, look_of, marker_style, method_rows, new_figure, styled
+from studykit.report.figures.style import (
+    GREY,
+    Look,
+    look_of,
+    marker_style,
+    method_rows,
+    new_figure,
+    styled,
+    verdict_colour,
+)
 from studykit.report.verdicts import p_text, signed, signed_interval, verdict_sign
 from studykit.runs.text import plural
 
-FAR = 0.75  # a base that lies further from the rest than this share of their range is drawn at the edge
+FAR = 0.75  # what lies further from the rest than this share of their range is drawn at the edge
 EDGE = 0.69  # where the axes end, in widths of the figure
 COLUMNS = {"difference": 0.7, "p": 0.785, "verdict": 0.84}  # x of the columns at the right, in widths of the figure
 
@@ -151,9 +160,7 @@ def _write_edge(axes: Axes, y: float, contrast: Contrast | None, compared: Metri
         return
     _write(axes, COLUMNS["difference"], y, signed(contrast.value, compared.metric))
     _write(axes, COLUMNS["p"], y, p_text(contrast.verdict.p_overall).removeprefix("= "))
-    sure = contrast.verdict.seeds_confirm
-    colour = {"better": GOOD, "worse": BAD}.get(contrast.verdict.direction, GREY) if sure else GREY
-    _write(axes, COLUMNS["verdict"], y, verdict_sign(contrast.verdict), color=colour)
+    _write(axes, COLUMNS["verdict"], y, verdict_sign(contrast.verdict), color=verdict_colour(contrast.verdict))
 
 
 def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

@@ -17,11 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from studykit.evaluation.metrics.properties import less_is_better
-from studykit.evaluation.results import Contrast, MetricComparison, Verdict
+from studykit.evaluation.results import Contrast, MetricComparison
 from studykit.report.conclusions import by_question, tally
+from studykit.report.figures.forest import FAR
 from studykit.report.figures.style import (
-    BAD,
-    GOOD,
     GREY,
     WIDTH,
     Look,
@@ -29,6 +28,7 @@ from studykit.report.figures.style import (
     marker_style,
     new_figure,
     styled,
+    verdict_colour,
 )
 from studykit.report.verdicts import (
     difference_unit,
@@ -50,7 +50,6 @@ HEAD, FOOT = 0.38, 0.4  # above the first question, and below the last
 ARROW = 0.06  # half of an arrow at the edge of a plot
 QUESTION_WIDTH = 27  # characters of a line of a question
 PAIR_WIDTH = 20  # characters of a line of a pair
-FAR = 0.75  # a difference that lies further from the rest than this share of their range is drawn at the edge
 REACH = 0.6  # intervals over rows and seeds are cut that reach further than this share beyond the other ends
 TINT = 0.12  # opacity of a chip's ground, which is seen on white and on black
 
@@ -222,16 +221,11 @@ def _draw_difference(axes: Axes, y: float, contrast: Contrast, look: Look) -> bo
 
 def _write_verdict(axes: Axes, y: float, contrast: Contrast, compared: MetricComparison) -> None:
     """Writes a difference and its verdict at the right edge of a cell."""
-    colour = _verdict_colour(contrast.verdict)
+    colour = verdict_colour(contrast.verdict)
     _write(axes, ARROW + VALUE, y, signed(contrast.value, compared.metric), edge=1, size=8, ha="right")
     ground = {"boxstyle": "round,pad=0.22", "facecolor": (colour, TINT), "edgecolor": "none"}
     words = verdict_sign(contrast.verdict).replace(", ", ",\n")
     _write(axes, ARROW + VALUE + 0.07, y, words, edge=1, size=8, color=colour, bbox=ground, linespacing=1.05)
-
-
-def _verdict_colour(verdict: Verdict) -> str:
-    """Returns the colour of a verdict, which is grey for one that other seeds could reverse."""
-    return {"better": GOOD, "worse": BAD}.get(verdict.direction, GREY) if verdict.seeds_confirm else GREY
 
 
 def _write_questions(axes: Axes, asked: Sequence[Question]) -> None:

@@ -36,6 +36,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
+from studykit.evaluation.results import Verdict
 from studykit.study.methods import PHASE_1, titled
 
 # Okabe and Ito's colours, which are distinct under every common colour blindness, without their yellow, which is hard
@@ -173,6 +174,11 @@ def ink_on(colour: ColorType) -> str:
     """Returns "black" or "white", whichever has the higher contrast on the colour (by relative luminance)."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour))
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
+
+
+def verdict_colour(verdict: Verdict) -> str:
+    """Returns the colour of a verdict, which is grey for one that other seeds could reverse."""
+    return {"better": GOOD, "worse": BAD}.get(verdict.direction, GREY) if verdict.seeds_confirm else GREY
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
