@@ -3,6 +3,8 @@
 A study's difference has an error over rows and one over seeds; of what all its trainings share, its base, its draw of
 the data, its target, it knows a single example. Here these become samples too. Studies are averaged within each value
 of the first key in `over` (a **unit**: a base, say), and the units are pooled by the random-effects model of `pooling`.
+Two or three seeds hardly know how trainings vary, and a study whose seeds agree by chance would outweigh all others: so
+the variance over seeds is estimated once, in all studies together, and the studies' errors over seeds follow from it.
 Every further key in `over` (the draw of the data, say) is a second source of error, crossed with the first: the pooled
 difference is computed again at each of its values, and the spread of these is its error. Where all units share their
 test rows, other rows would have changed them together, so an error over rows is added, as if the rows erred alike in
@@ -42,14 +44,9 @@ class Cell:
     levels: dict[str, Level]
     value: float
     row_error: StandardError
-    seed_error: float  # 0 where a single seed leaves it unknown
+    seeds: list[float]  # the difference seed by seed; its spread is unknown where there is one
     rows: str  # a digest of the test rows
     contrast: Contrast
-
-    @property
-    def variance(self) -> float:
-        """Returns the squared error over rows and seeds."""
-        return self.row_error.value**2 + self.seed_error**2
 
 
 def gather(p: GatherParams) -> GatheredResults:
@@ -192,7 +189,7 @@ def _cell(
         levels={factor: of_factor[study] for factor, of_factor in levels.items()},
         value=contrast.value,
         row_error=StandardError(error, clusters - 1),
-        seed_error=student.over_seeds(contrast.by_seed).value if len(contrast.by_seed) > 1 else 0.0,
+        seeds=contrast.by_seed,
         rows=rows[study],
         contrast=contrast,
     )
@@ -210,7 +207,9 @@ def pool(
         by_unit.setdefault(cell.levels[over[0]], []).append(cell)
     groups = list(by_unit.values())
     values = [_mean([cell.value for cell in group]) for group in groups]
-    variances = [sum(cell.variance for cell in group) / len(group) ** 2 for group in groups]
+    over_seeds = seed_variance(cells)
+    of_cells = {cell.study: cell.row_error.value**2 + over_seeds / max(1, len(cell.seeds)) for cell in cells}
+    variances = [sum(of_cells[cell.study] for cell in group) / len(group) ** 2 for group in groups]
     xs = [_mean([covariate[cell.study] for cell in group]) for group in groups] if covariate else None
     mean = pooling.fit(values, variances)
     weights = np.asarray(mean.weights)
@@ -255,13 +254,20 @@ def pool(
                 study=cell.study,
                 unit=str(cell.levels[over[0]]),
                 value=cell.value,
-                error=math.sqrt(cell.variance),
+                error=math.sqrt(of_cells[cell.study]),
                 interval=cell.contrast.overall_interval or cell.contrast.interval,
             )
             for cell in cells
         ],
         slope=slope,
     )
+
+
+def seed_variance(cells: Sequence[Cell]) -> float:
+    """Returns the variance of a difference from seed to seed, estimated in all studies together; 0 if none has two."""
+    known = [cell.seeds for cell in cells if len(cell.seeds) > 1]
+    squares = sum(float(np.var(seeds)) * len(seeds) for seeds in known)
+    return squares / sum(len(seeds) - 1 for seeds in known) if known else 0.0
 
 
 def _slope(

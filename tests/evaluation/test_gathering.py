@@ -27,10 +27,10 @@ MAIN = compare(SCORES, "pass_at_1", "adapterfusion", 0.95, 2000)
 STUDY = ComparisonResults(main="pass_at_1", metrics={"pass_at_1": MAIN}, sources=[], attention=[], cost=[], time=[])
 
 
-def cell(value, base="a", draw=0, error=1.0, rows=None, seed_error=0.0) -> Cell:
+def cell(value, base="a", draw=0, error=1.0, rows=None, seeds=()) -> Cell:
     levels = {"base": base, "data.seed": draw}
     rows = f"rows {draw}" if rows is None else rows
-    return Cell(f"{base} {draw}", levels, value, StandardError(error, 99), seed_error, rows, MAIN.contrasts[0])
+    return Cell(f"{base} {draw}", levels, value, StandardError(error, 99), list(seeds), rows, MAIN.contrasts[0])
 
 
 def test_one_study_is_itself():
@@ -79,6 +79,21 @@ def test_a_slope_on_the_logarithm():
     assert slope.interval.low < 2 < slope.interval.high
     assert pool(cells[:4], ["base"], covariate=covariate).slope.interval is None, "two points always lie on a line"
     assert pool(cells, ["data.seed"], covariate=dict.fromkeys(covariate, 1.0)).slope is None
+
+
+def test_a_study_whose_seeds_agree_by_chance_does_not_outweigh_the_others():
+    """Three studies of two seeds each have one variance over seeds, with three degrees of freedom, and equal weights."""
+    seeds = {"a": (0.999, 1.001), "b": (0.0, 2.0), "c": (4.0, 6.0)}
+    cells = [cell(float(np.mean(of)), base, error=0.1, rows=base, seeds=of) for base, of in seeds.items()]
+    squares = 2 * (0.001**2 + 1 + 1)
+    assert gathering.seed_variance(cells) == pytest.approx(squares / 3)
+    gathered = pool(cells, ["base"])
+    assert [unit.weight for unit in gathered.units] == pytest.approx([1 / 3] * 3)
+    assert gathered.studies[0].error == pytest.approx(math.sqrt(0.01 + squares / 6))
+    one = [cell(1.0, "d", rows="d", seeds=[1.0]), *cells]
+    assert gathering.seed_variance(one) == pytest.approx(squares / 3), "one seed has no variance of its own"
+    assert pool(one, ["base"]).units[0].weight < 0.25, "but it has the error of one seed in this family"
+    assert gathering.seed_variance(one[:1]) == 0
 
 
 def test_methods_without_a_differing_row_are_not_known_exactly():
@@ -189,3 +204,16 @@ def test_false_findings_are_rare_whatever_varies(of_bases, of_draws):
         found += gathered.p < 0.05
         slopes += gathered.slope.p < 0.05
     assert max(found, slopes) / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies), (found, slopes)
+
+
+@pytest.mark.parametrize("spreads", [(1, 1, 1, 1, 1), (0.02, 0.3, 0.5, 1, 1)])
+def test_false_findings_are_rare_with_two_seeds(spreads):
+    """Five bases of which two seeds each are known, and no true difference on average: at most 5 %, and 3 sd of it."""
+    rng, found, studies = np.random.default_rng(0), 0, 300
+    for _ in range(studies):
+        cells = []
+        for base, spread in zip("abcde", spreads, strict=True):
+            seeds = 0.2 * rng.standard_normal() + spread * rng.standard_normal(2)
+            cells.append(cell(float(seeds.mean()), base, error=1e-4, rows=base, seeds=seeds))
+        found += pool(cells, ["base"]).p < 0.05
+    assert found / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies), found
