@@ -19,7 +19,7 @@ class StudyDifference(Published):
     study: str
     unit: str  # the study's value of the first key in `over`
     value: float
-    error: float  # standard error over rows and seeds
+    error: float  # standard error over rows and seeds, that over seeds as all studies together have it
     interval: Interval | None  # over rows and seeds, as the study's own report has it, or over rows
 
 
@@ -29,7 +29,7 @@ class Unit(Published):
     name: str
     studies: int
     value: float  # mean of the studies
-    interval: Interval  # by its error alone
+    interval: Interval  # by the errors of its studies alone
     weight: float  # in the pooled mean, 0 to 1
     covariate: float | None  # mean of the studies, on the scale of the slope
 

@@ -41,7 +41,8 @@ def forest_of_studies(one: Gathered, results: GatheredResults, of_metric: Gather
     alt = f"{label} by {results.over[0]}: {values}; pooled {one.value:+.3g}."
     caption = (
         f"{label}, {plural(count, 'unit')} of {plural(len(one.studies), 'comparison')}, with {results.confidence:.0%} "
-        "intervals; those of the units hold their own error alone. Larger squares weigh more."
+        "intervals; those of the units hold their error over rows and seeds alone, that over seeds as all studies "
+        "together have it. Larger squares weigh more."
     )
     return figure, alt, caption
 
