@@ -207,9 +207,9 @@ def pool(
         by_unit.setdefault(cell.levels[over[0]], []).append(cell)
     groups = list(by_unit.values())
     values = [_mean([cell.value for cell in group]) for group in groups]
-    over_seeds = seed_variance(cells)
-    of_cells = {cell.study: cell.row_error.value**2 + over_seeds / max(1, len(cell.seeds)) for cell in cells}
-    variances = [sum(of_cells[cell.study] for cell in group) / len(group) ** 2 for group in groups]
+    of_one_seed = seed_error(cells)
+    own = [_unit_errors(group, of_one_seed) for group in groups]
+    variances = [sum(error.value**2 for error in errors) for errors in own]
     xs = [_mean([covariate[cell.study] for cell in group]) for group in groups] if covariate else None
     mean = pooling.fit(values, variances)
     weights = np.asarray(mean.weights)
@@ -225,7 +225,7 @@ def pool(
     predicted = mean.prediction(confidence)
     slope = _slope(groups, values, variances, xs, others, alpha, shared_rows) if xs and len(groups) > 1 else None
     a_cell = cells[0].contrast
-    normal = statistics.NORMAL.inv_cdf(1 - alpha / 2)
+    halves = [student.half_width(errors, alpha) for errors in own]
     return Gathered(
         method=a_cell.method,
         against=a_cell.against,
@@ -241,12 +241,12 @@ def pool(
                 name=str(level),
                 studies=len(group),
                 value=value,
-                interval=Interval(low=value - normal * math.sqrt(v), high=value + normal * math.sqrt(v)),
+                interval=Interval(low=value - own_half, high=value + own_half),
                 weight=weight,
                 covariate=None if xs is None else xs[at],
             )
-            for at, ((level, group), value, v, weight) in enumerate(
-                zip(by_unit.items(), values, variances, mean.weights, strict=True)
+            for at, ((level, group), value, own_half, weight) in enumerate(
+                zip(by_unit.items(), values, halves, mean.weights, strict=True)
             )
         ],
         studies=[
@@ -254,7 +254,7 @@ def pool(
                 study=cell.study,
                 unit=str(cell.levels[over[0]]),
                 value=cell.value,
-                error=math.sqrt(of_cells[cell.study]),
+                error=math.hypot(*(error.value for error in _unit_errors([cell], of_one_seed))),
                 interval=cell.contrast.overall_interval or cell.contrast.interval,
             )
             for cell in cells
@@ -263,11 +263,24 @@ def pool(
     )
 
 
-def seed_variance(cells: Sequence[Cell]) -> float:
-    """Returns the variance of a difference from seed to seed, estimated in all studies together; 0 if none has two."""
+def seed_error(cells: Sequence[Cell]) -> StandardError | None:
+    """Returns the error of a difference with one seed, as all studies together have it; None if none has two."""
     known = [cell.seeds for cell in cells if len(cell.seeds) > 1]
+    if not known:
+        return None
+    df = sum(len(seeds) - 1 for seeds in known)
     squares = sum(float(np.var(seeds)) * len(seeds) for seeds in known)
-    return squares / sum(len(seeds) - 1 for seeds in known) if known else 0.0
+    return StandardError(math.sqrt(squares / df), df)
+
+
+def _unit_errors(cells: Sequence[Cell], of_one_seed: StandardError | None) -> list[StandardError]:
+    """The errors of the mean of a unit's studies over rows and, where they are known, over seeds."""
+    over_rows = math.hypot(*(cell.row_error.value for cell in cells)) / len(cells)
+    errors = [StandardError(over_rows, min(cell.row_error.df for cell in cells))]
+    if of_one_seed:
+        share = math.sqrt(sum(1 / max(1, len(cell.seeds)) for cell in cells)) / len(cells)
+        errors.append(StandardError(of_one_seed.value * share, of_one_seed.df))
+    return errors
 
 
 def _slope(
