@@ -11,8 +11,8 @@ compare.json), `comparison` (methods side by side), `contrasts` (a difference, a
 `statistics`, `student` and `effects` (intervals, tests and effect sizes), `power` (seeds and rows that a study needs),
 `costs` (time and memory), `arms` (how steadily they trained), `tuning` (trials of values), `worth` (of a fusion's
 members), `muted_scores` and `without_members` (the same by scores of completions); `gathered`, `gathering`,
-`level_interactions`, `covariates` and `pooling` (many studies, one answer), `mechanisms` (candidate reasons for a
-slope); `similarity` (of languages) and `kinship` (its ranks against attention and transfer).
+`differences`, `level_interactions`, `covariates` and `pooling` (many studies, one answer), `mechanisms` (candidate
+reasons for a slope); `similarity` (of languages) and `kinship` (its ranks against attention and transfer).
 
 Of people: `ratings` (which completions they prefer, in files), `pairing` (which pairs they see) and `preferences` (what
 that says of the methods).

@@ -12,8 +12,8 @@ from studykit.errors import UserError
 from studykit.evaluation import gathering
 from studykit.evaluation.comparison import compare
 from studykit.evaluation.covariates import covariates, is_logarithmic
+from studykit.evaluation.differences import Cell, pool, seed_error
 from studykit.evaluation.gathered import GatheredResults
-from studykit.evaluation.gathering import Cell, pool
 from studykit.evaluation.results import ComparisonResults
 from studykit.evaluation.student import StandardError, student_t
 from studykit.report import figures, pooled
@@ -86,15 +86,15 @@ def test_a_study_whose_seeds_agree_by_chance_does_not_outweigh_the_others():
     seeds = {"a": (0.999, 1.001), "b": (0.0, 2.0), "c": (4.0, 6.0)}
     cells = [cell(float(np.mean(of)), base, error=0.1, rows=base, seeds=of) for base, of in seeds.items()]
     squares = 2 * (0.001**2 + 1 + 1)
-    error = gathering.seed_error(cells)
+    error = seed_error(cells)
     assert error.df == 3 and error.value == pytest.approx(math.sqrt(squares / 3))
     gathered = pool(cells, ["base"])
     assert [unit.weight for unit in gathered.units] == pytest.approx([1 / 3] * 3)
     assert gathered.studies[0].error == pytest.approx(math.sqrt(0.01 + squares / 6))
     one = [cell(1.0, "d", rows="d", seeds=[1.0]), *cells]
-    assert gathering.seed_error(one) == error, "one seed has no variance of its own"
+    assert seed_error(one) == error, "one seed has no variance of its own"
     assert pool(one, ["base"]).units[0].weight < 0.25, "but it has the error of one seed in this family"
-    assert gathering.seed_error(one[:1]) is None
+    assert seed_error(one[:1]) is None
     interval = gathered.units[0].interval
     half = math.hypot(student_t(0.975, 99) * 0.1, student_t(0.975, 3) * math.sqrt(squares / 6))
     assert interval.high - 1 == pytest.approx(half) == 1 - interval.low, "three degrees of freedom widen the interval"

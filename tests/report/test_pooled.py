@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from studykit.evaluation.differences import pool
 from studykit.evaluation.gathered import GatheredMetric, GatheredResults
-from studykit.evaluation.gathering import _decided, pool
+from studykit.evaluation.gathering import _decided
 from studykit.report import figures, pooled
 from tests.evaluation.test_gathering import cell
 
