@@ -173,7 +173,7 @@ def in_brief(results: GatheredResults) -> list[str]:
         found += [
             f"{of_metric.label}: **{one.method}** is {_exceeds(one)} than **{one.against}** over "
             f"{' and '.join(results.over)} (by {signed(one.value, of_metric.metric)} {unit(of_metric)}, interval "
-            f"{signed_interval(one.interval, of_metric.metric)})."
+            f"{signed_interval(one.interval, of_metric.metric)}).{_rests_on(one)}"
             for one in decided
         ]
         if left := len(of_metric.pooled_interactions) - len(decided):
@@ -200,8 +200,16 @@ def _sentence(results: GatheredResults, of_metric: GatheredMetric, one: Gathered
     return (
         f"{of_metric.label}: **{one.method}** {words[one.direction]} **{one.against}** over {over} "
         f"({signed(one.value, metric)} {unit(of_metric)}{interval}{predicted}); {same} of {len(one.studies)} studies "
-        "differ in this direction."
+        f"differ in this direction.{_rests_on(one)}"
     )
+
+
+def _rests_on(one: Gathered) -> str:
+    """Returns a sentence on the unit that weighs more than all others together, or nothing."""
+    heaviest = max(one.units, key=lambda unit: unit.weight)
+    if len(one.units) < 3 or heaviest.weight <= 0.5:
+        return ""
+    return f" It rests on one unit: {heaviest.name} has {heaviest.weight:.0%} of the weight."
 
 
 def _larger(contrast: Contrast) -> str:

@@ -30,6 +30,17 @@ def test_a_decided_difference_and_its_slope_close_the_report():
     assert f"{name} grows with log10 parameters, by +1.0" in slope
 
 
+def test_a_unit_that_outweighs_all_others_is_named():
+    alike = results([4.0, 4.1, 3.9, 4.0])
+    assert "rests on" not in pooled.in_brief(alike)[0]
+    cells = [cell(4.0, base, rows=base, error=0.1 if base == "c" else 1.0) for base in "abcd"]
+    gathered = _decided([pool(cells, ["base"])], "pass_at_1", 0.95)
+    found = alike.model_copy(update={"metrics": [alike.main.model_copy(update={"gathered": gathered})]})
+    assert pooled.in_brief(found)[0].endswith(" It rests on one unit: c has 97% of the weight.")
+    found = alike.model_copy(update={"metrics": [alike.main.model_copy(update={"pooled_interactions": gathered})]})
+    assert "It rests on one unit: c" in pooled.in_brief(found)[1], "of a difference of differences, too"
+
+
 def test_an_undecided_difference_is_not_called_equal():
     found = results([-3.0, 3.1, -2.0, 2.1], covariate=False)
     (line,) = pooled.in_brief(found)
