@@ -64,8 +64,8 @@ def pool(
     errors = [*mean.errors, *_level_errors(others, lambda means: float(np.dot(weights, means)))]
     if shared_rows:
         errors.append(_common_rows(groups, weights))
-    if len(groups) == 1 and not errors:
-        errors = _own_errors(groups[0])
+    if len(groups) == 1 and not errors:  # of a single study, as its own report has them
+        errors = [student.over_seeds([cell.value for cell in cells])] if len(cells) > 1 else own[0]
     half = student.half_width(errors, alpha) if errors else None
     predicted = mean.prediction(confidence)
     slope = _slope(groups, values, variances, xs, others, alpha, shared_rows) if xs and len(groups) > 1 else None
@@ -199,14 +199,6 @@ def _common_rows(groups: list[list[Cell]], weights: np.ndarray) -> StandardError
         of_units.append(math.hypot(*(sum(errors) for errors in draws.values())) / len(group))
     df = min(cell.row_error.df for group in groups for cell in group)
     return StandardError(float(np.dot(weights, of_units)), df)
-
-
-def _own_errors(cells: list[Cell]) -> list[StandardError]:
-    """The errors of a single study, as its own report has them."""
-    if len(cells) > 1:
-        return [student.over_seeds([cell.value for cell in cells])]
-    seeds = cells[0].contrast.by_seed
-    return [cells[0].row_error, *([student.over_seeds(seeds)] if len(seeds) > 1 else [])]
 
 
 def _interval(value: float, half: float | None) -> Interval | None:
