@@ -332,7 +332,10 @@ def phases_of(study: Study, m: Method) -> dict[str, Any]:
 
 
 def settings(study: Study, stage: str, word: str) -> dict[str, Any]:
-    """Returns a section's values for a method: those of `by_method` go before, of a longer word before a shorter."""
+    """Returns a section's values for a method: those of `by_method` go before, of a longer word before a shorter.
+
+    Steps of a method also go before the epochs of its section or of a shorter word.
+    """
     values = getattr(study, stage).model_dump()
     by_method = values.pop("by_method", {})
     for begin in sorted(by_method, key=len):
@@ -340,5 +343,7 @@ def settings(study: Study, stage: str, word: str) -> dict[str, Any]:
             own = by_method[begin]
             if "learning_rate" in own and "target_learning_rate" in values:  # the rate of a method is also its target's
                 values["target_learning_rate"] = None
+            if {"steps", "target_steps"} & own.keys():
+                values["epochs"] = None
             values |= own
     return values

@@ -20,7 +20,8 @@ PRESET: Any = Field(
 )
 Values = dict[str, dict[str, Any]]  # by section and key
 
-TRAINED_AS_PUBLISHED = {"loss_on": "sequence", "keep": "best_after_start"}
+LENGTHS = {"epochs", "steps", "target_steps"}  # keys of a section that say how long its trainings are
+TRAINED_AS_PUBLISHED = {"epochs": 2.0, "loss_on": "sequence", "keep": "best_after_start"}
 PRESETS: dict[str, Values] = {
     "as_published": {  # arXiv 2511.02869, decoders
         "data": {"truncation": "end", "end_of_target": "newline_eos", "end_cut_targets": True},
@@ -59,7 +60,8 @@ SAMPLED = {"samples": 10, "temperature": 0.3, "top_p": 0.9, "top_k": 50}  # comp
 def with_preset(values: Any) -> Any:
     """Returns the values of a study file with those of its preset where it gives none; a benchmark is sampled.
 
-    `by_method` is filled word by word: what the file says of a word takes the place of what the preset says of it.
+    `by_method` is filled word by word: what the file says of a word takes the place of what the preset says of it. A
+    section with steps or epochs of its own keeps them: the preset's epochs would go before its steps.
     """
     preset = PRESETS.get(str(values.get("preset"))) if isinstance(values, dict) else None
     if preset is None:
@@ -71,6 +73,8 @@ def with_preset(values: Any) -> Any:
     for name, keys in preset.items():
         section = values.get(name) or {}
         if isinstance(section, dict):
+            if LENGTHS & section.keys():
+                keys = {key: value for key, value in keys.items() if key != "epochs"}
             own = section.get("by_method") or {}
             words = {"by_method": keys["by_method"] | own} if "by_method" in keys and isinstance(own, dict) else {}
             filled[name] = keys | section | words

@@ -67,6 +67,42 @@ def test_the_preset_by_method():
     assert (first["steps"], first["rows"], second["steps"]) == (20_000, "all", 5_000)
 
 
+@pytest.mark.parametrize("own, changed", [
+    ({}, {}),
+    ({"adapter": {"steps": 7}}, {"python": (None, 7), "go": (None, 7), "lora": (None, 60), "bottleneck": (None, 60)}),
+    ({"adapter": {"target_steps": 7}},
+     {"python": (None, 200), "go": (None, 200), "lora": (None, 7), "bottleneck": (None, 7)}),
+    ({"adapter": {"epochs": 3, "steps": 7}}, dict.fromkeys(("python", "go", "lora", "bottleneck"), (3.0, None))),
+    ({"adapter": {"by_method": {"lora": {"target_steps": 7}}}}, {"lora": (None, 7)}),
+    ({"fusion": {"steps": 7}}, {"adapterfusion": (None, 7), "advfusion": (None, 7)}),
+    ({"fusion": {"epochs": None}}, {"adapterfusion": (None, 100), "advfusion": (None, 100)}),
+    ({"fusion": {"by_method": {"advfusion": {"steps": 7}}}}, {"advfusion": (None, 7)}),
+    ({"fusion": {"by_method": {"advfusion": {"steps": 7}, "advfusion_zero": {"epochs": 3}}}}, {"advfusion": (3.0, 100)}),
+])  # fmt: skip
+def test_the_epochs_of_the_preset_are_two_where_the_file_does_not_say_how_long(own, changed):
+    def length(params: dict) -> tuple[float | None, int | None]:
+        return params["epochs"], params["steps"]
+
+    adapter_runs = [run.params for run in plan(study(**own)) if run.stage == "adapter"]
+    found = {p["language"] if p["language"] != "lua" else p["method"]: length(p) for p in adapter_runs}
+    found |= {method: length(params) for method, params in runs_of(study(**own), "fusion").items()}
+    usual = dict.fromkeys(("python", "go", "lora", "bottleneck"), (2.0, None))
+    assert found == usual | dict.fromkeys(("adapterfusion", "advfusion"), (2.0, 100)) | changed
+
+
+def test_steps_of_a_phase_and_of_a_trial_go_before_the_epochs_of_the_preset():
+    own = {"advfusion": {"phases": [{"steps": 7}, {}]}}
+    params = runs_of(study(fusion={"by_method": own}), "fusion")["advfusion"]
+    described = phases.training_phases(check("fusion", params))
+    assert [(phase.epochs, phase.steps if phase.epochs is None else None) for phase in described] == [
+        (None, 7), (2.0, None)]  # fmt: skip
+    tried = plan(study(methods=["lora"], tune={"adapter": {"target_steps": [3, 4]}, "seeds": [8]}))
+    trials = [run.params for run in tried if run.stage == "adapter" and run.params["seed"] == 8]
+    assert [(p["epochs"], p["steps"]) for p in trials] == [(None, 3), (None, 4)]
+    original = Study.model_validate(GOOD | {"preset": "as_published_2023"})
+    assert {run.params["epochs"] for run in plan(original) if run.stage in ("adapter", "fusion")} == {None}
+
+
 @pytest.mark.parametrize("file", ["params/confounds.yaml", "params/confounds_smollm2.yaml"])
 def test_the_studies_of_confounds_turn_off_one_choice_at_a_time(file):
     members = {member.levels["without"]: member.study for member in load_plan(file, ROOT).members}
@@ -80,7 +116,10 @@ def test_the_studies_of_confounds_turn_off_one_choice_at_a_time(file):
     assert all(changed) and all(
         not a & b or a & b <= {"fusion.head", "fusion.by_method"} for a in changed for b in changed if a != b
     )
-    assert set().union(*changed) == whole.keys() - {"adapter.keep", "fusion.keep", "adapter.by_method"}
+    steps_of_its_own = {"adapter.epochs", "fusion.epochs"}
+    assert {whole[key] for key in steps_of_its_own} == {None}
+    unchanged = {"adapter.keep", "fusion.keep", "adapter.by_method"} | steps_of_its_own
+    assert set().union(*changed) == whole.keys() - unchanged
     plain = switches(Study.model_validate(GOOD))
     assert {key: none[key] for key in none if "by_method" not in key} == {
         k: plain[k] for k in plain if "by_method" not in k
@@ -140,6 +179,30 @@ def test_the_late_regularizer_is_a_backward_pass_after_each_step(home):
     for name, weight in reference.items():
         assert torch.allclose(late[name], weight, atol=1e-6), name
     assert any(not torch.allclose(early[name], weight, atol=1e-4) for name, weight in reference.items())
+
+
+def test_the_published_optimizer_computes_what_adamw_does(home, monkeypatch):
+    """Without a GPU nothing is paged, and its steps, moments carried into a second training included, stay the same."""
+    monkeypatch.setattr("studykit.training.train.require_optimizer", lambda name: None)
+    p = tiny.fusion_params(home)
+
+    def trained(optimizer: str, **options) -> dict[str, torch.Tensor]:
+        base, tokens = load_base(p.base)
+        model = fusions.new_fusion(base, p)
+        settings = TrainingSettings(learning_rate=1e-2, batch_size=2, eval_every=9, keep="last", precision="fp32",
+                                    optimizer=optimizer, **options)  # fmt: skip
+        rows, moments = tiny.examples(tokens, 8), None
+        for number in (1, 2):
+            place = home / "state" / f"{optimizer}-{len(options)}-{number}"
+            _, moments = train(model, tokens, rows, rows[:2], settings, steps=4, trainer_state_dir=place, seed=0,
+                               value_regularizer=0.5, adam_state=moments)  # fmt: skip
+        return {name: weight.clone() for name, weight in trained_weights(model).items()}
+
+    ours, published = trained("adamw"), trained("paged_adamw_32bit")
+    decayed = trained("adamw", weight_decay=0.1)
+    moved = {name for name in ours if not name.endswith("key.bias")}  # which cancels: rounding alone moves it
+    assert all(torch.allclose(ours[name], published[name], rtol=0, atol=1e-5) for name in moved)
+    assert any(not torch.allclose(ours[name], decayed[name], rtol=0, atol=1e-5) for name in moved)
 
 
 def test_weights_in_bf16_lose_small_steps():
