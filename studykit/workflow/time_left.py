@@ -211,7 +211,7 @@ def _pace(run: Run, spent: float) -> tuple[float, float] | None:
 
 
 def describe_time_left(seconds: float, complete: bool) -> str:
-    """Returns "about 3 min left", or "at least" where the time is not known of every run; "" for less than a second."""
-    if seconds < 1:
-        return ""
-    return f"{'about' if complete else 'at least'} {format_duration(seconds, rounded=True)} left"
+    """Returns "about 3 min left", that it is not known where some run's time is not, or "" for less than a second."""
+    if not complete:
+        return "time left not known yet"
+    return f"about {format_duration(seconds, rounded=True)} left" if seconds >= 1 else ""
