@@ -83,6 +83,7 @@ def test_published_claims_are_pairs_of_methods_of_the_kit():
     for claim in claims:
         assert methods.parse(claim["better"]) != methods.parse(claim["worse"]) and claim["task"] in Task.__args__
         assert claim["source"].startswith("abstract") or claim["source"] == "second-hand summary"
+        assert claim["strict"] in ("yes", "no")
     assert {claim["paper"] for claim in claims} == {"2307.07854", "2511.02869"}
 
 

@@ -1,7 +1,7 @@
 """Published statements beside ours: which method is better, and how much attention the target's own adapter gets.
 
-Two files lie beside this module. claims.csv says of two methods which is better on a task, and own_attention.csv has
-the fusion weights of released figures. docs/reproduction.md says what they are worth.
+Two files lie beside this module. claims.csv says of two methods which is better on a task, or at least as good (strict:
+no), and own_attention.csv has the fusion weights of released figures. docs/reproduction.md says what they are worth.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def claim_table(
     """Returns a line per published statement on the study's task whose two methods the study has evaluated.
 
     The statements are a family of tests of their own, so that they take no power from the study's questions. A
-    statement is contradicted where the better method is worse here; what the seeds do not confirm says so.
+    statement is contradicted where the better method is worse here; what the seeds do not confirm says so. "At least as
+    good" agrees where the method is better: that two are equal is never shown.
 
     Args:
         evaluations: evaluate runs of the study by method; the first tells task and target.
@@ -134,7 +135,8 @@ def _line(claim: Claim, pair: Sequence[str], numbers: Mapping[str, Any], verdict
 
 
 def _statement(claim: Claim) -> str:
-    return f"{claim['better']} is better than {claim['worse']}"
+    relation = "better than" if claim["strict"] == "yes" else "at least as good as"
+    return f"{claim['better']} is {relation} {claim['worse']}"
 
 
 def _task_and_target(data_run: str) -> tuple[str, str]:
