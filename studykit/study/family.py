@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from studykit.errors import UserError, show
-from studykit.study import parameters, plan
+from studykit.study import parameters, plan, questions
 from studykit.study.fields import Section
 from studykit.study.file import FAMILY, Study, check_study, read_study
 from studykit.study.gather_parameters import GatherSection, Level
@@ -181,8 +181,13 @@ def _gathering(
     values = parameters.check("gather", values, f"{file}, gather").model_dump()
     for pair in values["contrasts"] or []:
         for name in pair:
-            if lacking := [member.label for member in members if name not in member.study.methods]:
+            if lacking := [member.label for member in members if name not in questions.labels(member.study.methods)]:
                 raise UserError(f"{file}: gather.contrasts names {show(name)}, which {lacking[0]} does not run.")
+            if section["interactions"] and name not in members[0].study.methods:
+                raise UserError(
+                    f"{file}: gather.contrasts names {show(name)}, which is a phase; with gather.interactions it may name "
+                    "finished methods alone."
+                )
         for member in members:
             if not _compares(member.study, *pair):
                 raise UserError(

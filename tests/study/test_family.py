@@ -134,3 +134,14 @@ def test_studies_of_several_files_make_a_family(tmp_path):
     assert both.study.study == "gather_small_other"
     with pytest.raises(UserError, match="both have study: small"):
         combine(["a.yaml", "a.yaml"], ["base"], home=tmp_path)
+
+
+def test_a_phase_is_gathered_as_a_method_is_but_not_with_interactions(tmp_path):
+    phase = '["advfusion_zero, phase 1", bottleneck]'
+    more = f"vary: {{data.seed: [1]}}\ncompare: {{contrasts: [{phase}]}}\ngather: {{contrasts: [{phase}]"
+    text = STUDY.replace("adapterfusion", "advfusion_zero")
+    (tmp_path / "x.yaml").write_text(text + more + "}")
+    assert load_plan("x.yaml", tmp_path).result.params["contrasts"] == [["advfusion_zero, phase 1", "bottleneck"]]
+    (tmp_path / "x.yaml").write_text(text + more + ", interactions: [data.seed]}")
+    with pytest.raises(UserError, match="is a phase; with gather.interactions it may name finished methods alone"):
+        load_plan("x.yaml", tmp_path)
