@@ -123,6 +123,14 @@ def test_one_adapter_with_more_steps_or_more_rows():
     assert of["transfer_tuned"][0].params["steps"] == study.adapter.target_steps
 
 
+@pytest.mark.parametrize("word, section", [("pooled", "adapter"), ("lora_long", "adapter"), ("lora_long", "fusion")])
+def test_epochs_do_not_say_how_many_steps_others_have_together(word, section):
+    methods = ["lora", word, "adapterfusion-lora"]
+    assert planned(methods=methods, **{section: {"epochs": None, "steps": 7}})
+    with pytest.raises(UserError, match=f"{word} trains for the steps of other trainings together, but these have epochs"):
+        planned(methods=methods, **{section: {"epochs": 2}})
+
+
 def test_a_few_shot_prompt_is_for_pretrained_bases():
     with pytest.raises(ValueError, match="has never read examples before a prompt"):
         planned(methods=["fewshot"])
