@@ -185,8 +185,8 @@ def _gathering(
                 raise UserError(f"{file}: gather.contrasts names {show(name)}, which {lacking[0]} does not run.")
             if section["interactions"] and name not in members[0].study.methods:
                 raise UserError(
-                    f"{file}: gather.contrasts names {show(name)}, which is a phase; with gather.interactions it may name "
-                    "finished methods alone."
+                    f"{file}: gather.contrasts names {show(name)}, which is a phase; with gather.interactions it may "
+                    "name finished methods alone."
                 )
         for member in members:
             if not _compares(member.study, *pair):

@@ -127,7 +127,9 @@ def test_one_adapter_with_more_steps_or_more_rows():
 def test_epochs_do_not_say_how_many_steps_others_have_together(word, section):
     methods = ["lora", word, "adapterfusion-lora"]
     assert planned(methods=methods, **{section: {"epochs": None, "steps": 7}})
-    with pytest.raises(UserError, match=f"{word} trains for the steps of other trainings together, but these have epochs"):
+    with pytest.raises(
+        UserError, match=f"{word} trains for the steps of other trainings together, but these have epochs"
+    ):
         planned(methods=methods, **{section: {"epochs": 2}})
 
 
