@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from studykit.errors import UserError, show
 from studykit.runs.manifest import finished_run
-from studykit.study.gather_parameters import OF_TEXTS, GatherParams, Level
+from studykit.study.gather_parameters import COVARIATES, GatherParams, Level
 
 Covariate = dict[str, float]  # by study
 
 
 def is_logarithmic(p: GatherParams) -> bool:
     """Returns whether the slope is per tenfold covariate; a similarity, between 0 and 1, is taken as it is."""
-    return p.logarithm and (p.values is not None or p.covariate not in OF_TEXTS)
+    return p.logarithm and (p.values is not None or p.covariate not in COVARIATES)
 
 
 def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | None:
@@ -36,14 +36,14 @@ def covariates(p: GatherParams, languages: Mapping[str, str]) -> Covariate | Non
             value = finished_run(p.bases[study]).manifest.headline.get("parameters")
         elif p.covariate == "target_rows":
             value = finished_run(p.data[study]).manifest.headline.get(f"{languages[study]} train rows")
-        elif p.covariate in OF_TEXTS:
+        elif p.covariate in COVARIATES:
             value = _mean_similarity(p, study)
         else:
             value = _number(p.levels.get(p.covariate, {}).get(study))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(
                 f"gather.covariate is {show(p.covariate)}, which is no number in the study {show(study)}; it may be "
-                f"parameters, target_rows, a similarity ({', '.join(OF_TEXTS)}), or what varies and is a "
+                f"parameters, target_rows, a similarity ({', '.join(COVARIATES)}), or what varies and is a "
                 "number; gather.values gives others."
             )
         if is_logarithmic(p) and value <= 0:

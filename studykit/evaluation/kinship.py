@@ -1,10 +1,12 @@
 """Does attention find what is alike? Ranks of a study's sources by similarity against ranks by what a fusion did.
 
 Every study of a family has a target and sources. For each source there are similarities to the target (see
-`similarity`; `known` where languages are made, and `position`, the place in the fusion, which means nothing) and
-**outcomes**: the attention that it gets, its worth, the loss of its adapter on the target's rows. Spearman's rank
-correlation of the two over the sources is one number per study. A study with five sources says almost nothing alone
-(of the 120 orders, only the perfect one and its reverse have p < 0.05), so the mean over the studies counts:
+`similarity`; `known` where languages are made, `position`, the place in the fusion, which means nothing, and
+`cross_entropy`, the loss of its adapter on the target's rows, negated) and **outcomes**: the attention that it gets,
+its worth, and that same loss. A measure and an outcome that are the same numbers (`SAME`) are not ranked against each
+other. Spearman's rank correlation of the two over the sources is one number per study. A study with five sources says
+almost nothing alone (of the 120 orders, only the perfect one and its reverse have p < 0.05), so the mean over the
+studies counts:
 
 - its interval is Student's t over the studies;
 - its p is that of a permutation test. Where the studies have one target, the sources of each change places (Fisher's
@@ -40,6 +42,7 @@ DRAWS = 5000  # of permutations
 TRUTH = "known kinship"  # with which every measure of similarity is checked
 TRANSFER = "adapter's loss on the target's rows, negated"  # so that more is better
 QUALITY = "adapter's loss on its own rows, negated"
+SAME = {"known": TRUTH, "cross_entropy": TRANSFER}  # measure -> the outcome that it is itself
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def sources_of(p: GatherParams, attended: Callable[[str], Mapping[str, Mapping[s
         outcomes = _outcomes(params, attended)
         if "known" in similar:
             outcomes[TRUTH] = dict(similar["known"])
+        if "cross_entropy" in (p.similarity or ()):
+            similar["cross_entropy"] = dict(outcomes.get(TRANSFER, {}))
         of_study = Sources(
             study=study,
             target=target,
@@ -143,7 +148,7 @@ def _similarities(
                 bases[base_run, kept] = load_base(base_run, kept)
             base, tokenizer = bases[base_run, kept]
             found[measure] = similarity.outputs(base, tokenizer, fusion)
-        else:
+        elif measure in OF_TEXTS:
             found[measure] = of_texts[measure]
     return found
 
@@ -179,6 +184,8 @@ def rank(
 ) -> Kinship:
     """Returns the rank correlations of the measures that are asked for with all outcomes, where every study has them.
 
+    A measure has none with the outcome that it is itself, which would be 1 whatever was found.
+
     Raises UserError if studies have different numbers of sources, or fewer than three.
     """
     if len({len(one.names) for one in studies}) != 1 or len(studies[0].names) < 3:
@@ -191,6 +198,8 @@ def rank(
     for measure in measures:
         permuted = _permuted(studies, measure, matrix, draws, rng)
         for outcome in outcomes:
+            if outcome == SAME.get(measure):
+                continue
             found = [rank_correlation(one.similarity[measure], one.outcomes[outcome]) for one in studies]
             known = [value for value in found if not math.isnan(value)]
             partial = [_partial(one, measure, outcome) for one in studies]

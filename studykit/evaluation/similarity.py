@@ -1,5 +1,7 @@
 """Measures of how similar two languages are, each from 0 (nothing in common) to 1 (the same), without a large model.
 
+`kinship` has one more, `cross_entropy`: the loss of the source's adapter on the target's rows, in nats and negated.
+
 - `tokens`: the overlap of the distributions of code tokens, sum_t min(p_t, q_t);
 - `tokenizer`: the same overlap of the entries of the base's vocabulary;
 - `programs`: of programs that exist in both languages (rows of one group), the share of tokens that stay when one is

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studykit.evaluation.kinship import Kinship, RankedOutcome
-
-# Measures that no made language can check: these have no grammar for a parser.
-NOT_CALIBRATED = ("syntax",)
+from studykit.evaluation.kinship import SAME, Kinship, RankedOutcome
+from studykit.study.gather_parameters import NOT_CALIBRATED
 
 
 def table_of(found: Kinship) -> list[dict[str, Any]]:
@@ -31,10 +29,12 @@ def caption(found: Kinship) -> str:
     """Returns the caption of the table."""
     together = "languages changed places in all studies together"
     what = together if found.matrix else "the sources of each study changed places"
+    same = [f"{name} and {SAME[name]}" for name in SAME if any(one.measure == name for one in found.ranked)]
+    left_out = f" The same numbers are no pair: {'; '.join(same)}." if same else ""
     return (
         f"Spearman's rank correlation over the sources, mean of {found.studies} studies with {found.confidence:.0%} "
         f"interval over the studies; in the permutation test {what}. *given quality*: the partial correlation given "
-        "the loss of each source's adapter on its own rows."
+        f"the loss of each source's adapter on its own rows.{left_out}"
     )
 
 

@@ -179,6 +179,12 @@ def _gathering(
             f"({', '.join(family.vary)})."
         )
     values = parameters.check("gather", values, f"{file}, gather").model_dump()
+    for member in members if "cross_entropy" in (values["similarity"] or []) else []:
+        if not any(method.startswith("transfer") for method in member.study.methods):  # which reads with every source
+            raise UserError(
+                f"{file}: gather.similarity names cross_entropy, which {member.label} does not measure; add transfer "
+                "to its methods."
+            )
     for pair in values["contrasts"] or []:
         for name in pair:
             if lacking := [member.label for member in members if name not in questions.labels(member.study.methods)]:

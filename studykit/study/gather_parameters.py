@@ -9,8 +9,10 @@ from pydantic import Field, model_validator
 from studykit.errors import show
 from studykit.study.fields import Planned, Section, auto, run_dir
 
-Similarity = Literal["known", "position", "tokens", "tokenizer", "programs", "syntax", "outputs"]
+Similarity = Literal["known", "position", "tokens", "tokenizer", "programs", "syntax", "outputs", "cross_entropy"]
 OF_TEXTS = ("tokens", "tokenizer", "programs", "syntax")  # similarities that need no fusion
+NOT_CALIBRATED = ("syntax",)  # no made language, whose kinship is known, has a grammar for a parser
+COVARIATES = tuple(name for name in OF_TEXTS if name not in NOT_CALIBRATED)  # similarities that may be one
 Level = str | int | float | bool | None  # a value that a study has of what varies
 
 
@@ -26,7 +28,7 @@ class GatherSection(Section):
         None,
         description=(
             "The slope of the differences is taken against this: parameters (of the base), target_rows, the mean "
-            "similarity of the sources to the target (tokens, tokenizer, programs or syntax), a key that the studies "
+            "similarity of the sources to the target (tokens, tokenizer or programs), a key that the studies "
             "differ in, or the name of the numbers in `values`; null means no slope."
         ),
     )
@@ -54,7 +56,8 @@ class GatherSection(Section):
         None,
         description=(
             "The sources are ranked by these similarities to the target (known: of made languages; position: a "
-            "placebo) against their attention, their worth and the loss of their adapters; null ranks nothing."
+            "placebo; cross_entropy: the loss of a source's adapter on the target's rows, which the method transfer "
+            "measures) against their attention, their worth and the loss of their adapters; null ranks nothing."
         ),
         min_length=1,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from studykit.errors import UserError
 from studykit.evaluation import kinship
-from studykit.evaluation.kinship import QUALITY, TRANSFER, Sources
+from studykit.evaluation.kinship import QUALITY, TRANSFER, TRUTH, Sources
 from studykit.report import figures
 from studykit.report import kinship as report
 
@@ -52,6 +52,25 @@ def test_syntax_is_said_to_be_uncalibrated_and_no_other_measure_is():
     assert said[1].startswith("Similarity by syntax (not calibrated) and attention") and "not calibrated" not in said[0]
     assert sum("Made languages have no grammar" in sentence for sentence in said) == 1
     assert not any("not calibrated" in sentence for sentence in report.sentences(rank(studies, draws=20)))
+
+
+def test_cross_entropy_is_ranked_against_attention_but_not_against_the_loss_that_it_is():
+    """The loss would agree with itself whatever was found; with known kinship and with attention it need not."""
+    studies = []
+    for at in range(6):
+        one = study(at)
+        losses = [-share for share in one.similarity["known"]]
+        outcomes = one.outcomes | {TRUTH: one.similarity["known"], TRANSFER: losses}
+        studies.append(replace(one, similarity=one.similarity | {"cross_entropy": losses}, outcomes=outcomes))
+    found = rank(studies, ("known", "cross_entropy"), draws=20)
+    pairs = {(one.measure, one.outcome) for one in found.ranked}
+    assert pairs == {
+        *(("known", outcome) for outcome in ("weight, m", TRANSFER)),
+        *(("cross_entropy", outcome) for outcome in ("weight, m", TRUTH)),
+    }
+    assert found.of("cross_entropy", TRUTH).mean == found.of("known", TRANSFER).mean == pytest.approx(-1)
+    assert f"The same numbers are no pair: known and {TRUTH}; cross_entropy and {TRANSFER}." in report.caption(found)
+    assert "cross_entropy" not in report.caption(rank(studies, draws=20))
 
 
 def test_losses_of_a_matrix_of_languages_stand_by_target_and_source():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from studykit.evaluation.kinship import TRANSFER, TRUTH
 from tests.notebooks.conftest import ONE_ADAPTER, QUICKSTART, copy_project
 from tests.project import stamps, studykit
 
@@ -114,7 +115,7 @@ target: dune
 methods: [transfer, advfusion_exclude]
 seeds: [0]
 vary: {data.seed: [3]}
-gather: {similarity: [known, position, tokens, tokenizer, programs, syntax, outputs]}
+gather: {similarity: [known, position, tokens, tokenizer, programs, syntax, outputs, cross_entropy]}
 base_model: {hidden_size: 16, layers: 2, heads: 2, intermediate_size: 32, steps: 12, samples: 400}
 data: {kinship: [1, 0.5, 0], source_examples: 24, target_examples: 8, valid_examples: 4, test_examples: 6}
 adapter: {steps: 6, target_steps: 4, eval_every: 6, batch_size: 4}
@@ -133,7 +134,9 @@ def test_a_family_of_made_languages_is_ranked_by_its_known_kinship(tmp_path):
     assert found["missing"] == ["syntax"], "made languages have no grammar"
     ranked = {(one["measure"], one["outcome"]): one for one in found["ranked"]}
     outcomes = {"weight", "norm-weighted share", "worth"}
-    assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 6 * 6
+    assert {outcome.split(",")[0] for _, outcome in ranked} >= outcomes and len(ranked) == 7 * 6 - 2
+    assert ("cross_entropy", TRANSFER) not in ranked and ("known", TRUTH) not in ranked, "each would be 1"
+    assert ranked["cross_entropy", TRUTH]["mean"] == ranked["known", TRANSFER]["mean"], "one calibration, read twice"
     for measure in ("tokens", "tokenizer", "programs"):  # of texts alone, so alike on every processor
         assert ranked[measure, "known kinship"]["first"] == 1, "the clone writes what the target writes"
     assert [ranked[name, "known kinship"]["mean"] for name in ("tokens", "programs")] == pytest.approx([1, 1])

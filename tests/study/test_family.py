@@ -114,6 +114,8 @@ def test_over_names_a_factor_or_any_key(tmp_path, name, varied, levels):
     ("vary: {data.seed: [1]}\ngather: {contrasts: [[lora, base]]}", "contrasts names 'lora', which data.seed 1"),
     ("vary: {data.seed: [1]}\ncompare: {contrasts: [[bottleneck, base]]}\ngather: {contrasts: [[adapterfusion, base]]}",
      "contrasts names ['adapterfusion', 'base'], which data.seed 1 does not compare; add the pair to"),
+    ("vary: {data.seed: [1]}\ngather: {similarity: [cross_entropy]}",
+     "names cross_entropy, which data.seed 1 does not measure; add transfer to its methods"),
     ("vary: {data.seed: [1]}\ngather: {ovr: [base]}", "gather.ovr is unknown; did you mean over"),
     ("vary: {seeds: [[1]], data.seed: [" + ", ".join(map(str, range(301))) + "]}", "vary makes 301 studies"),
 ])  # fmt: skip
