@@ -124,3 +124,10 @@ def test_programs_have_a_speed_and_a_processor_time():
     lines = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines()[3:]]
     assert [line[0] for line in lines] == ["python, hello", "python, tests"]
     assert all(float(speed) > 0 and 0 < float(cpu) < 1000 for _, speed, cpu in lines)
+
+
+def test_a_base_identifies_edits_among_others_with_an_auc():
+    done = run("identification.py", str(BENCHMARKS.parent / "params/tiny_base"), "--edits", "4", "--others", "3")
+    assert done.returncode == 0, done.stderr
+    assert "|among:4|chance:52.1|" in done.stdout and "MRR of the same edit" in done.stdout
+    assert 0 <= float(done.stdout.split("AUC ")[1].split()[0]) <= 1
