@@ -15,7 +15,7 @@ from studykit.runs import store
 from studykit.study.family import load_plan
 from studykit.study.file import Study
 from studykit.study.parameters import check
-from studykit.study.plan import plan
+from studykit.study.plan import plan, settings
 from studykit.study.presets import PRESETS
 from studykit.training import adapters, fusions, phases
 from studykit.training.base import load_base
@@ -103,27 +103,49 @@ def test_steps_of_a_phase_and_of_a_trial_go_before_the_epochs_of_the_preset():
     assert {run.params["epochs"] for run in plan(original) if run.stage in ("adapter", "fusion")} == {None}
 
 
-@pytest.mark.parametrize("file", ["params/confounds.yaml", "params/confounds_smollm2.yaml"])
-def test_the_studies_of_confounds_turn_off_one_choice_at_a_time(file):
-    members = {member.levels["without"]: member.study for member in load_plan(file, ROOT).members}
+# Switches of the preset that no level of params/confounds.yaml turns off alone, each with its reason.
+NOT_ALONE = dict.fromkeys(("adapter.epochs", "fusion.epochs"), "the files say how many steps their trainings have")
+# Levels that give a switch a third value: it stays on, but no longer sets AdvFusion apart from AdapterFusion.
+THIRD_VALUE = {"the head of a source": "fusion.head", "a restored head": "fusion.head"}
 
-    def switches(made: Study) -> dict[str, object]:
-        published = {(s, k) for s, ks in PRESETS["as_published"].items() for k in ks}
-        return {f"{s}.{k}": getattr(getattr(made, s), k) for s, k in published}
 
-    whole, none = switches(members.pop("nothing")), switches(members.pop("all of them"))
-    changed = [{key for key, value in switches(made).items() if value != whole[key]} for made in members.values()]
-    assert all(changed) and all(
-        not a & b or a & b <= {"fusion.head", "fusion.by_method"} for a in changed for b in changed if a != b
-    )
-    steps_of_its_own = {"adapter.epochs", "fusion.epochs"}
-    assert {whole[key] for key in steps_of_its_own} == {None}
-    unchanged = {"adapter.keep", "fusion.keep", "adapter.by_method"} | steps_of_its_own
-    assert set().union(*changed) == whole.keys() - unchanged
-    plain = switches(Study.model_validate(GOOD))
-    assert {key: none[key] for key in none if "by_method" not in key} == {
-        k: plain[k] for k in plain if "by_method" not in k
+def switches(made: Study) -> dict[str, object]:
+    """What each switch of the preset is in a study, for each of its methods: `by_method` is no switch of its own."""
+    words = {"data": [""], "adapter": ["bottleneck"], "fusion": made.methods}
+    keys = {(section, key) for section, of in PRESETS["as_published"].items() for key in of} - {
+        (section, "by_method") for section in words
     }
+    return {f"{s}.{key}": [settings(made, s, word)[key] for word in words[s]] for s, key in keys}
+
+
+def differing(made: Study, other: Study) -> set[str]:
+    """All keys of two studies that differ."""
+    one, two = made.model_dump(), other.model_dump()
+    sections = {key for key, value in one.items() if isinstance(value, dict)}
+    keys = {f"{s}.{key}" for s in sections for key in one[s] if one[s][key] != two[s][key]}
+    return keys | {key for key in one.keys() - sections if one[key] != two[key]}
+
+
+@pytest.mark.parametrize("file", ["params/confounds.yaml", "params/confounds_smollm2.yaml"])
+def test_the_studies_of_confounds_turn_off_every_switch_alone(file):
+    members = {member.levels["without"]: member.study for member in load_plan(file, ROOT).members}
+    whole, bare = members.pop("nothing"), members.pop("all of them")
+    published, usual = switches(whole), switches(Study.model_validate(GOOD | {"methods": whole.methods}))
+    assert switches(bare) == usual and differing(bare, whole) <= {*published, "preset", "fusion.by_method"} | {
+        "adapter.by_method"
+    }
+    assert {switch for switch in published if published[switch] == usual[switch]} == NOT_ALONE.keys()
+    off = []
+    for level, made in members.items():
+        values = switches(made)
+        (switch,) = [key for key, value in values.items() if value != published[key]]
+        assert differing(made, whole) <= {switch, "fusion.by_method" if switch == "fusion.head" else switch}, level
+        if level in THIRD_VALUE:
+            assert switch == THIRD_VALUE[level] and len(set(values[switch])) == 1, level
+        else:
+            assert values[switch] == usual[switch], level
+            off.append(switch)
+    assert sorted(off) == sorted(published.keys() - NOT_ALONE), "each by one level"
 
 
 def test_the_studies_of_confounds_have_the_same_levels():
