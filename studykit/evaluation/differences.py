@@ -6,7 +6,9 @@ of the first key in `over` (a **unit**: a base, say), and the units are pooled b
 Two or three seeds hardly know how trainings vary, and a study whose seeds agree by chance would outweigh all others: so
 the variance over seeds is estimated once, in all studies together, and the studies' errors over seeds follow from it.
 Every further key in `over` (the draw of the data, say) is a second source of error, crossed with the first: the pooled
-difference is computed again at each of its values, and the spread of these is its error. Where all units share their
+difference is computed again at each of its values, and the spread of these is its error. Studies that only evaluate
+the same trainings otherwise (in 4 bits, say) have one draw of trainings: in a unit they count as one study, with the
+mean of their differences. Where all units share their
 test rows, other rows would have changed them together, so an error over rows is added, as if the rows erred alike in
 all units: never too small. The errors are combined as in `student`.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +40,7 @@ class Cell:
     seeds: list[float]  # the difference seed by seed; its spread is unknown where there is one
     rows: str  # a digest of the test rows
     contrast: Contrast
+    trainings: tuple[str, ...] = ()  # the runs that trained the study's methods; studies with the same ones count once
 
 
 def pool(
@@ -50,22 +53,23 @@ def pool(
     by_unit: dict[Level, list[Cell]] = {}
     for cell in cells:
         by_unit.setdefault(cell.levels[over[0]], []).append(cell)
-    groups = list(by_unit.values())
+    studies = list(by_unit.values())
+    groups = [by_trainings(group) for group in studies]
     values = [_mean([cell.value for cell in group]) for group in groups]
-    of_one_seed = seed_error(cells)
+    of_one_seed = seed_error([cell for group in groups for cell in group])
     own = [_unit_errors(group, of_one_seed) for group in groups]
     variances = [sum(error.value**2 for error in errors) for errors in own]
-    xs = [_mean([covariate[cell.study] for cell in group]) for group in groups] if covariate else None
+    xs = [_mean([covariate[cell.study] for cell in group]) for group in studies] if covariate else None
     mean = pooling.fit(values, variances)
     weights = np.asarray(mean.weights)
     alpha = 1 - confidence
-    others = _crossed(groups, over[1:])
+    others = _crossed(studies, over[1:])
     shared_rows = _share_rows(groups) and not others
     errors = [*mean.errors, *_level_errors(others, lambda means: float(np.dot(weights, means)))]
     if shared_rows:
         errors.append(_common_rows(groups, weights))
     if len(groups) == 1 and not errors:  # of a single study, as its own report has them
-        errors = [student.over_seeds([cell.value for cell in cells])] if len(cells) > 1 else own[0]
+        errors = [student.over_seeds([cell.value for cell in groups[0]])] if len(groups[0]) > 1 else own[0]
     half = student.half_width(errors, alpha) if errors else None
     predicted = mean.prediction(confidence)
     slope = _slope(groups, values, variances, xs, others, alpha, shared_rows) if xs and len(groups) > 1 else None
@@ -106,6 +110,30 @@ def pool(
         ],
         slope=slope,
     )
+
+
+def by_trainings(cells: Sequence[Cell]) -> list[Cell]:
+    """Returns one cell per set of trainings: the mean of those that evaluate the same ones.
+
+    Its seeds are the means seed by seed, and its error over rows is the mean of theirs, as if their rows erred alike.
+    What is known of other trainings does not grow with the number of evaluations:
+
+        by_trainings([evaluated in full precision, the same in nf4])  # one cell, with the seeds of one
+    """
+    same: dict[object, list[Cell]] = {}
+    for at, cell in enumerate(cells):
+        same.setdefault(cell.trainings or at, []).append(cell)
+    return [
+        replace(
+            of[0],
+            value=_mean([cell.value for cell in of]),
+            row_error=StandardError(
+                _mean([cell.row_error.value for cell in of]), min(cell.row_error.df for cell in of)
+            ),
+            seeds=[_mean(of_seed) for of_seed in zip(*(cell.seeds for cell in of), strict=True)],
+        )
+        for of in same.values()
+    ]
 
 
 def seed_error(cells: Sequence[Cell]) -> StandardError | None:

@@ -38,15 +38,19 @@ def gather(p: GatherParams) -> GatheredResults:
     if not shared:
         raise UserError(f"Not all studies have {' or '.join(judged)}; gather studies that are judged by one score.")
     rows = {study: test_rows(run, results[study].main_comparison.language) for study, run in p.data.items()}
+    trained = {study: trainings(run) for study, run in p.compares.items()}
     covariate = covariates(p, {study: one.main_comparison.language for study, one in results.items()})
     metrics = []
     for metric in shared:
         pairs = p.contrasts or shared_pairs(results, metric)
         found = [
-            pool(study_cells(results, metric, a, b, p.levels, rows), p.over, p.confidence, covariate) for a, b in pairs
+            pool(study_cells(results, metric, a, b, p.levels, rows, trained), p.over, p.confidence, covariate)
+            for a, b in pairs
         ]
         exceed = [
-            pool([_cell(study, one, metric, p.levels, rows) for study, one in of.items()], p.over, p.confidence)
+            pool(
+                [_cell(study, one, metric, p.levels, rows, trained) for study, one in of.items()], p.over, p.confidence
+            )
             for of in shared_interactions(results, metric)
         ]
         of_metric = first.metrics[metric]
@@ -67,9 +71,22 @@ def gather(p: GatherParams) -> GatheredResults:
 
 
 def shared_methods(p: GatherParams) -> list[str]:
-    """Returns the methods whose evaluations are the same runs in two or more of the studies."""
-    pairs = [pair for run in p.compares.values() for pair in finished_run(run).params["evaluations"].items()]
-    return list(dict.fromkeys(method for method, run in pairs if pairs.count((method, run)) > 1))
+    """Returns the methods of which two or more of the studies evaluate the same trainings, or the base."""
+    pairs = [pair for run in p.compares.values() for pair in _trained(run).items()]
+    return list(dict.fromkeys(method for method, of in pairs if pairs.count((method, of)) > 1))
+
+
+def trainings(compare_run: str) -> tuple[str, ...]:
+    """Returns all runs that trained the methods of a comparison."""
+    params = finished_run(compare_run).params
+    return tuple(run for part in ("adapters", "fusions") for of in (params.get(part) or {}).values() for run in of)
+
+
+def _trained(compare_run: str) -> dict[str, list[str]]:
+    """The runs that trained what a comparison evaluates, by method; of what is not trained its evaluation."""
+    params = finished_run(compare_run).params
+    trained = (params.get("adapters") or {}) | (params.get("fusions") or {})
+    return {method: trained.get(method) or [run] for method, run in params["evaluations"].items()}
 
 
 def shared_pairs(results: Mapping[str, ComparisonResults], metric: str) -> list[list[str]]:
@@ -114,7 +131,7 @@ def pool_pairs(p: GatherParams, metric: str, asked: Sequence[tuple[str, str, Seq
             checkpoints = {word: of_word.final for word, of_word in scores.items()}
             contrast = measure_contrast(metric, method, against, checkpoints, options)
             rows = {study: test_rows(p.data[study], scores[against].language)}
-            cells.append(_cell(study, contrast, metric, p.levels, rows))
+            cells.append(_cell(study, contrast, metric, p.levels, rows, {study: trainings(p.compares[study])}))
         found.append(pool(cells, p.over, p.confidence))
     return _decided(found, metric, p.confidence)
 
@@ -126,9 +143,12 @@ def study_cells(
     against: str,
     levels: Mapping[str, Mapping[str, Level]],
     rows: Mapping[str, str],
+    trained: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Cell]:
     """Returns the difference between two methods in every study.
 
+    Args:
+        trained: the runs that trained the methods, by study; None where no two studies share theirs.
     Raises UserError for a study that does not compare the two, or has a single row or cluster.
     """
     cells = []
@@ -139,7 +159,7 @@ def study_cells(
                 f"The study {show(study)} does not compare {method} with {against}; name the pair in its "
                 "compare.contrasts, or leave it out of gather.contrasts."
             )
-        cells.append(_cell(study, contrast, metric, levels, rows))
+        cells.append(_cell(study, contrast, metric, levels, rows, trained or {}))
     return cells
 
 
@@ -149,6 +169,7 @@ def _cell(
     metric: str,
     levels: Mapping[str, Mapping[str, Level]],
     rows: Mapping[str, str],
+    trained: Mapping[str, tuple[str, ...]],
 ) -> Cell:
     """A difference with its errors.
 
@@ -169,6 +190,7 @@ def _cell(
         seeds=contrast.by_seed,
         rows=rows[study],
         contrast=contrast,
+        trainings=trained.get(study, ()),
     )
 
 

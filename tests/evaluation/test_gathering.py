@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from studykit.errors import UserError
 from studykit.evaluation import gathering
 from studykit.evaluation.comparison import compare
 from studykit.evaluation.covariates import covariates, is_logarithmic
-from studykit.evaluation.differences import Cell, pool, seed_error
+from studykit.evaluation.differences import Cell, by_trainings, pool, seed_error
 from studykit.evaluation.gathered import GatheredResults
 from studykit.evaluation.results import ComparisonResults
 from studykit.evaluation.student import StandardError, student_t
@@ -98,6 +99,39 @@ def test_a_study_whose_seeds_agree_by_chance_does_not_outweigh_the_others():
     interval = gathered.units[0].interval
     half = math.hypot(student_t(0.975, 99) * 0.1, student_t(0.975, 3) * math.sqrt(squares / 6))
     assert interval.high - 1 == pytest.approx(half) == 1 - interval.low, "three degrees of freedom widen the interval"
+
+
+def test_trainings_that_several_studies_evaluate_count_once():
+    """Evaluated twice, with equal results, trainings say of others what they say evaluated once."""
+    of = {"a": (0.0, 2.0), "b": (4.0, 6.0), "c": (1.0, 1.5)}
+    once = [cell(float(np.mean(seeds)), base, rows=base, seeds=seeds) for base, seeds in of.items()]
+    named = [replace(one, trainings=(f"runs/fusion/{one.study}",)) for one in once]
+    twice, apart = ([replace(one, levels=one.levels | {"evaluate": kept}) for one in cells for kept in ("none", "nf4")]
+                    for cells in (named, once))  # fmt: skip
+    single, double = pool(once, ["base"]), pool(twice, ["base"])
+    assert double.interval == single.interval and double.p == single.p and double.tau == single.tau
+    assert seed_error(by_trainings(twice)) == seed_error(once) and seed_error(apart).df == 6
+    assert [unit.studies for unit in double.units] == [2, 2, 2] and len(double.studies) == 6
+    halves = [one.units[0].interval.high - one.units[0].value for one in (double, pool(apart, ["base"]))]
+    assert halves[0] > 1.3 * halves[1], "as if they were other trainings, a unit would seem better known than it is"
+    assert pool(twice[:2], ["base"]).interval == pool(once[:1], ["base"]).interval
+    four = replace(twice[1], value=3.0, seeds=[2.0, 4.0], row_error=StandardError(3.0, 99))
+    (mean,) = by_trainings([twice[0], four])
+    assert (mean.value, mean.seeds, mean.row_error.value) == (2.0, [1.0, 3.0], 2.0)
+
+
+def test_methods_whose_trainings_several_studies_share_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
+    compares = {}
+    for study, fusion in {"full": "f", "nf4": "f", "other": "g"}.items():
+        compares[study] = f"runs/compare/{study}"
+        (tmp_path / compares[study]).mkdir(parents=True)
+        evaluations = {word: f"runs/evaluate/{study}-{word}" for word in ("base", "adapterfusion")}
+        params = {"evaluations": evaluations, "adapters": {}, "fusions": {"adapterfusion": [f"runs/fusion/{fusion}"]}}
+        made_runs.finish(tmp_path / compares[study], "compare", params)
+    p = GatherParams(compares=compares, data={}, bases={}, levels={}, over=["x"])
+    assert gathering.shared_methods(p) == ["adapterfusion"], "evaluated in other numbers, but one training"
+    assert len({gathering.trainings(run) for run in compares.values()}) == 2
 
 
 def test_methods_without_a_differing_row_are_not_known_exactly():
