@@ -22,10 +22,13 @@ from studykit.report.verdicts import (
     size,
     unbreakable,
 )
+from studykit.runs import files
+from studykit.runs.manifest import read_manifest
 from studykit.runs.text import plural
 from studykit.study import questions
 from studykit.study.languages import display_name
 
+MANY_CUT = 0.05  # share of the test prompts that were cut, above which the report says so
 REST = "How do the other methods compare?"
 INTERACTIONS = "Is one difference larger than another?"
 
@@ -227,6 +230,28 @@ def left_out(results: ComparisonResults, target: str) -> list[str]:
         "a package that does not belong to the language: no completion could pass them."
         for language, packages in by_language.items()
         for package, n in packages.items()
+    ]
+
+
+def cut_prompts(evaluation: str, target: str) -> list[str]:
+    """Returns a sentence if many prompts of the target's test rows were cut, so that models saw a part of these tasks.
+
+    Args:
+        evaluation: an evaluate run, which names the data run; without either, nothing is said.
+    """
+    evaluated = read_manifest(files.project_path(evaluation))
+    data = files.project_path(evaluated.params["data"]) if evaluated else None
+    prepared = data and read_manifest(data)
+    if not data or not prepared or not (data / "overview.json").is_file():
+        return []
+    counted = files.read_json(data / "overview.json")["cut"]
+    (test,) = [of for of in counted if (of["language"], of["split"]) == (target, "test")]
+    if test["prompts cut"] <= MANY_CUT * test["rows"]:
+        return []
+    return [
+        f"**{test['prompts cut'] / test['rows']:.0%} of the {display_name(target)} test prompts were cut** to "
+        f"{prepared.params['max_prompt_tokens']} tokens: of these tasks the models saw a part. Raise "
+        "data.max_prompt_tokens, or shorten data.template."
     ]
 
 

@@ -74,7 +74,7 @@ class Findings:
 
     answer: list[str]  # sentences; **bold** as in Markdown
     counts: str  # methods, seeds and test rows behind all numbers
-    left_out: list[str]  # sentences on rows without pass@k
+    left_out: list[str]  # sentences on prompts that were cut, and on rows without pass@k
     forest: Markup
     further: list[Markup]  # figures of the weights
     by_loss: Markup | None  # the forest by completion loss
@@ -105,7 +105,10 @@ def read_findings(run: Run, target: str) -> Findings | None:
     return Findings(
         answer=answer,
         counts=f"{plural(len(looks), 'method')} over {plural(main.seeds, 'seed')} and {rows}",
-        left_out=conclusions.left_out(results, target),
+        left_out=[
+            *conclusions.cut_prompts(next(iter(run.params["evaluations"].values())), target),
+            *conclusions.left_out(results, target),
+        ],
         forest=Markup(figures.figure_html(figures.forest(main, looks=looks, message=conclusions.best(main)))),
         further=[Markup(figures.figure_html(figure)) for figure in further],
         by_loss=Markup(figures.figure_html(figures.forest(loss, looks=looks, message=conclusions.best(loss))))

@@ -9,8 +9,9 @@ from studykit.evaluation import comparison
 from studykit.evaluation.results import ComparisonResults
 from studykit.report import summary
 from studykit.report.documents import render
+from studykit.runs.files import write_json
 from studykit.study.plan import Run
-from tests import made_scores
+from tests import made_runs, made_scores
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def run(tmp_path, monkeypatch) -> Run:
     """A comparison that has published nothing yet."""
     monkeypatch.setenv("STUDYKIT_HOME", str(tmp_path))
     (tmp_path / "runs/compare/lua-0123456789").mkdir(parents=True)
-    return Run("compare", "lua", "0123456789", {"attention": {}}, ())
+    evaluations = {"adapterfusion": "runs/evaluate/lua-adapterfusion-0123456789"}
+    return Run("compare", "lua", "0123456789", {"attention": {}, "evaluations": evaluations}, ())
 
 
 def publish(run: Run, home) -> ComparisonResults:
@@ -100,6 +102,25 @@ def test_rows_that_are_left_out_of_pass_at_k_are_counted_by_language_and_package
     (tmp_path / run.dir / "compare.json").write_text(results.model_dump_json())
     page = render("findings.html.j2", findings=summary.read_findings(run, "java"))
     assert "pass@k leaves out 6 test rows of Java</strong>, because the tests need javatuples" in page
+
+
+@pytest.mark.parametrize("cut, said", [(10, ""), (11, "6% of the Lua test prompts were cut</strong> to 64 tokens")])
+def test_many_cut_prompts_are_told_first(run, tmp_path, cut, said):
+    publish(run, tmp_path)
+    counts = [
+        {"language": language, "split": split, "rows": 200, "prompts cut": cut if language == "lua" else 200}
+        for language in ("go", "lua")
+        for split in ("train", "test")
+    ]
+    counts[2]["prompts cut"] = 200  # training rows of the target
+    (tmp_path / "runs/data/d").mkdir(parents=True)
+    write_json(tmp_path / "runs/data/d/overview.json", {"cut": counts})
+    made_runs.finish(tmp_path / "runs/data/d", "data", {"max_prompt_tokens": 64})
+    evaluation = tmp_path / next(iter(run.params["evaluations"].values()))
+    evaluation.mkdir(parents=True)
+    made_runs.finish(evaluation, "evaluate", {"data": "runs/data/d"})
+    page = render("findings.html.j2", findings=summary.read_findings(run, "lua"))
+    assert ("prompts were cut" in page) == bool(said) and said in page
 
 
 def test_a_run_without_a_comparison_has_no_findings(run):
