@@ -203,6 +203,7 @@ def test_the_late_regularizer_is_a_backward_pass_after_each_step(home):
     assert any(not torch.allclose(early[name], weight, atol=1e-4) for name, weight in reference.items())
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported")  # on a CPU it falls back, as it says
 def test_the_published_optimizer_computes_what_adamw_does(home, monkeypatch):
     """Without a GPU nothing is paged, and its steps, moments carried into a second training included, stay the same."""
     monkeypatch.setattr("studykit.training.train.require_optimizer", lambda name: None)
