@@ -36,7 +36,7 @@ def agreement_table(metrics: Mapping[str, MetricComparison], calibrated: Sequenc
         line = {"score": label}
         for other in (metric for metric in OVERLAP if metric in metrics):
             rho = np.nan if name == other else rank_correlation(means, values[other][1])
-            line[f"with {metrics[other].label}"] = UNKNOWN if np.isnan(rho) else f"{rho:+.2f}"
+            line[f"with {metrics[other].label}"] = UNKNOWN if np.isnan(rho) else f"{rho:+.2f}".replace("-", "\u2212")
         lines.append(line | {"AUC on built-in edits": auc_of(calibrated, name)})
     return lines
 
@@ -54,6 +54,6 @@ def agreement_caption(metrics: Mapping[str, MetricComparison]) -> str:
     agreed = np.abs(1 - 6 * ((drawn - np.arange(n)) ** 2).sum(1) / (n**3 - n))  # Spearman, without ties
     by_chance = np.quantile(agreed, 0.95, method="higher")
     return (
-        f"Spearman's rank correlation over the means of n = {n} methods, without the base: +1 is the same order, -1 "
-        f"the reverse. Of unrelated orders, 95 % have {by_chance:.2f} at most, in size."
+        f"Spearman's rank correlation over the means of n = {n} methods, without the base: +1 is the same order, "
+        f"\u22121 the reverse. Of unrelated orders, 95 % have {by_chance:.2f} at most, in size."
     )

@@ -43,13 +43,13 @@ def test_scores_are_ranked_against_overlap_and_stand_beside_their_calibration():
     known = [Calibration(metric="codebleu.syntax", auc=0.25, **about)]
     lines = {line.pop("score"): list(line.values()) for line in agreement_table(metrics, known)}
     assert lines == {
-        "Equal behaviour": ["+1.00", "-1.00", "–"],  # the base is left out
-        "BLEU": ["–", "-1.00", "–"],
-        "CodeBLEU": ["-1.00", "–", "–"],
-        "CodeBLEU, syntax": ["+1.00", "-1.00", "0.25"],
+        "Equal behaviour": ["+1.00", "\u22121.00", "–"],  # the base is left out
+        "BLEU": ["–", "\u22121.00", "–"],
+        "CodeBLEU": ["\u22121.00", "–", "–"],
+        "CodeBLEU, syntax": ["+1.00", "\u22121.00", "0.25"],
         "CodeBLEU, dataflow": ["–", "–", "–"],  # equal for all methods
         "verb": ["–", "–", "–"],
-        "Loss": ["+1.00", "-1.00", "–"],  # less is better
+        "Loss": ["+1.00", "\u22121.00", "–"],  # less is better
     }
 
 
