@@ -6,11 +6,11 @@ of the first key in `over` (a **unit**: a base, say), and the units are pooled b
 Two or three seeds hardly know how trainings vary, and a study whose seeds agree by chance would outweigh all others: so
 the variance over seeds is estimated once, in all studies together, and the studies' errors over seeds follow from it.
 Every further key in `over` (the draw of the data, say) is a second source of error, crossed with the first: the pooled
-difference is computed again at each of its values, and the spread of these is its error. Studies that only evaluate
-the same trainings otherwise (in 4 bits, say) have one draw of trainings: in a unit they count as one study, with the
-mean of their differences. Where all units share their
-test rows, other rows would have changed them together, so an error over rows is added, as if the rows erred alike in
-all units: never too small. The errors are combined as in `student`.
+difference is computed again at each of its values, and the spread of these is its error. Studies that only
+evaluate the same trainings otherwise (in 4 bits, say) have one draw of trainings: in a unit they count as one study,
+with the mean of their differences. Where all units share their test rows, other rows would have changed them together,
+so an error over rows is added, as if the rows erred alike in all units: never too small. The errors are combined as in
+`student`.
 """
 
 from __future__ import annotations

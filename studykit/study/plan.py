@@ -158,15 +158,15 @@ class StudyRuns:
         kind, target, study = method.name, self.study.target, self.study
         own = settings(study, "adapter", kind)
         of_members = len(study.members) * own["steps"] + own["target_steps"]  # steps of all members
-        of_fusion = equal_steps(study) if method.training == "long" else 0
-        if method.training in ("long", "pooled") and (own["epochs"] is not None or of_fusion is None):
-            raise UserError(
-                f"study {study.study}: {method.word} trains for the steps of other trainings together, but these have "
-                "epochs; give adapter.steps and fusion.steps in their place, or leave the method out."
-            )
-        if of_fusion:
-            return self.adapters(target, kind, steps=of_members + of_fusion, patience=0)
-        if method.training == "pooled":
+        if method.training in ("long", "pooled"):
+            of_fusion = equal_steps(study) if method.training == "long" else 0
+            if own["epochs"] is not None or of_fusion is None:
+                raise UserError(
+                    f"study {study.study}: {method.word} trains for the steps of other trainings together, but these "
+                    "have epochs; give adapter.steps and fusion.steps in their place, or leave the method out."
+                )
+            if method.training == "long":
+                return self.adapters(target, kind, steps=of_members + of_fusion, patience=0)
             of_all = {"rows": "pooled", "steps": of_members, "learning_rate": own["learning_rate"]}
             return self.adapters(target, kind, starts=[self.adapters(target, kind, **of_all)])
         if method.training in ("transfer", "transfer_tuned"):
