@@ -75,7 +75,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         compare_run=compare_run,
         comparison=comparison,
         figures=list(headline.items()),
-        sentences=summary.pooled_sentences(compare_run) if headline else [],
+        family=summary.read_family(compare_run) if headline else None,
         findings=summary.read_findings(compare_run, study.target) if headline else None,
         counts=Counter({"done": 0}) + Counter(status.state for status in statuses.values()),
         not_done=NOT_DONE,

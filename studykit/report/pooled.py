@@ -79,6 +79,12 @@ def pooled_caption(results: GatheredResults, of_metric: GatheredMetric) -> str:
 def sentences(results: GatheredResults, of_metric: GatheredMetric) -> list[str]:
     """Returns a sentence per difference, and what none of the intervals holds."""
     found = [_sentence(results, of_metric, one) for one in of_metric.gathered]
+    return found + what_no_interval_holds(results, of_metric)
+
+
+def what_no_interval_holds(results: GatheredResults, of_metric: GatheredMetric) -> list[str]:
+    """Returns sentences on what the intervals of the pooled differences leave out."""
+    found = []
     first = of_metric.gathered[0]
     methods = {method for one in of_metric.gathered for method in (one.method, one.against)}
     if shared := [method for method in results.shared_methods if method in methods]:

@@ -17,7 +17,7 @@ from studykit.evaluation.gathered import read_gathered
 from studykit.evaluation.metrics.properties import format_score
 from studykit.evaluation.results import ComparisonResults, MethodSummary, MetricComparison, read_results
 from studykit.evaluation.worth import Worth, read_worth
-from studykit.report import conclusions, figures, fusion_weights, pooled, verdicts
+from studykit.report import conclusions, figures, fusion_weights, pooled, side_by_side, verdicts
 from studykit.runs import files
 from studykit.runs.text import plural
 from studykit.study.plan import Run
@@ -82,6 +82,16 @@ class Findings:
     tables: list[ScoreTable]
     meanings: str
     limits: list[str]
+
+
+@dataclass(frozen=True)
+class FamilyFindings:
+    """What a reader of a family sees first."""
+
+    answer: list[str]  # sentences; **bold** as in Markdown
+    figures: list[Markup]  # all scores in all studies, and the pooled differences
+    notes: list[str]  # what the intervals do not hold
+    tables: dict[str, list[dict[str, str]]]  # the scores of all methods in all studies, by caption
 
 
 def read_findings(run: Run, target: str) -> Findings | None:
@@ -186,10 +196,25 @@ def score_table(comparison: MetricComparison) -> ScoreTable:
     )
 
 
-def pooled_sentences(run: Run) -> list[str]:
-    """Returns what a family found in brief, **bold** as in Markdown; nothing for a run that gathers no studies."""
+def read_family(run: Run) -> FamilyFindings | None:
+    """Returns what a family found; None for a run that gathers no studies, or has published nothing."""
     results = read_gathered(run.dir) if run.stage == "gather" else None
-    return pooled.in_brief(results) if results else []
+    if results is None:
+        return None
+    studies = side_by_side.read_studies(run.params["compares"], run.params["levels"])
+    looks = figures.method_looks(side_by_side.methods_of(studies))
+    drawn = [figures.scores_by_study(studies, results.over[0], looks=looks)] if studies else []
+    return FamilyFindings(
+        answer=pooled.in_brief(results),
+        figures=[
+            Markup(figures.figure_html(figure)) for figure in (*drawn, figures.pooled_differences(results, looks=looks))
+        ],
+        notes=pooled.what_no_interval_holds(results, results.main),
+        tables={
+            side_by_side.score_caption(studies, metric): side_by_side.score_table(studies, metric)
+            for metric in side_by_side.metrics_of(studies)
+        },
+    )
 
 
 def _score_line(row: MethodSummary, main: MetricComparison) -> ScoreLine:

@@ -2,9 +2,9 @@
 
 All are safe for colour-blind readers, legible in grey print, and pure vectors. The package offers them under one name:
 `training` draws losses and lengths, `forest` all methods of a comparison, `questions` the differences that answer a
-study's questions, `comparison` scores and costs, `gathered` many studies, `preferences` what people preferred,
-`heatmaps` and `fusion` weights by layer and member, `worth` members with what muting them costs, `tokens` the weights
-of single tokens, `tuning` trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
+study's questions, `comparison` scores and costs, `side_by_side` and `gathered` many studies, `preferences` what people
+preferred, `heatmaps` and `fusion` weights by layer and member, `worth` members with what muting them costs, `tokens`
+the weights of single tokens, `tuning` trials; `style` holds colours and markers, and turns a figure into SVG and HTML.
 """
 
 from studykit.report.figures.comparison import cost, member_worth, own_weight_slopes, scores
@@ -26,6 +26,7 @@ from studykit.report.figures.heatmaps import (
 )
 from studykit.report.figures.preferences import preferences
 from studykit.report.figures.questions import question_grid, question_parts
+from studykit.report.figures.side_by_side import pooled_differences, scores_by_study
 from studykit.report.figures.style import figure_html, method_looks, save, show, svg
 from studykit.report.figures.tokens import token_strip
 from studykit.report.figures.training import attention_curves, length_histograms, loss_curves, stability_curves
@@ -50,12 +51,14 @@ __all__ = [
     "method_looks",
     "own_weight_slopes",
     "phase_comparison",
+    "pooled_differences",
     "preferences",
     "question_grid",
     "question_parts",
     "saturation_per_layer",
     "save",
     "scores",
+    "scores_by_study",
     "show",
     "slope",
     "stability_curves",
