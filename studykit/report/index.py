@@ -76,6 +76,7 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
         comparison=comparison,
         figures=list(headline.items()),
         family=summary.read_family(compare_run) if headline else None,
+        studies=_study_pages(compare_run, pages),
         findings=summary.read_findings(compare_run, study.target) if headline else None,
         counts=Counter({"done": 0}) + Counter(status.state for status in statuses.values()),
         not_done=NOT_DONE,
@@ -93,6 +94,13 @@ def index_page(study: Study, file: str, statuses: dict[Run, Status], pages: dict
     glossary.explain(soup)
     content = Markup(str(soup))
     return document(f"{study.study.replace('_', ' ').capitalize()} · studykit", content, mark)
+
+
+def _study_pages(gather_run: Run, pages: Mapping[Run, str]) -> dict[str, str]:
+    """Returns the page of each study's own comparison, by study; nothing for a run that gathers none."""
+    of_runs = {run.dir: page for run, page in pages.items()}
+    compares = gather_run.params.get("compares") or {}
+    return {study: of_runs[run] for study, run in compares.items() if run in of_runs}
 
 
 def _reasons(statuses: dict[Run, Status]) -> list[tuple[Run, str]]:

@@ -7,7 +7,7 @@ from bs4 import BeautifulSoup
 
 from studykit.evaluation import comparison
 from studykit.evaluation.results import ComparisonResults
-from studykit.report import figures, side_by_side, summary
+from studykit.report import figures, index, side_by_side, summary
 from studykit.report.documents import render
 from studykit.study.plan import Run
 from tests import made_scores
@@ -140,7 +140,12 @@ def test_the_first_page_of_a_family_shows_scores_and_differences(home):
     (home / run.dir).mkdir(parents=True)
     results = gathered_results([4.0, 5.1, 5.9]).model_copy(update={"over": ["target_examples", "data.seed"]})
     (home / run.dir / "gather.json").write_text(results.model_dump_json())
-    page = BeautifulSoup(render("family.html.j2", family=summary.read_family(run)), "html.parser")
+    of_first = Run("compare", "lua", "10-0", {}, ())
+    studies_pages = index._study_pages(run, {of_first: "06_compare-lua-10-0.html"})
+    content = render("family.html.j2", family=summary.read_family(run), studies=studies_pages)
+    page = BeautifulSoup(content, "html.parser")
+    (link,) = page.select("li a")
+    assert (link["href"], link.get_text()) == ("06_compare-lua-10-0.html", "target_examples 10, data.seed 0")
     assert len(page.select("img")) == 2 and "is better than" in page.select_one(".answer").get_text()
     table = page.select_one("table")
     assert [cell.get_text() for cell in table.select("tbody tr")[0].select("td")] == ["10", "0", "0.0", "10.0", "40.0"]
