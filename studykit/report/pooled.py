@@ -150,22 +150,6 @@ def mechanism_table(found: Mechanisms) -> list[dict[str, Any]]:
     ]
 
 
-def difference_table(results: GatheredResults, of_metric: GatheredMetric) -> list[dict[str, Any]]:
-    """Returns a line per study: every difference with its interval."""
-    first = of_metric.gathered[0]
-    return [
-        {
-            "study": study.study,
-            **{
-                pair(one): f"{signed(own.value, of_metric.metric)} ({signed_interval(own.interval, of_metric.metric)})"
-                for one in of_metric.gathered
-                for own in [one.studies[at]]
-            },
-        }
-        for at, study in enumerate(first.studies)
-    ]
-
-
 def in_brief(results: GatheredResults) -> list[str]:
     """Returns the sentences that close the notebook: the decided differences and slopes, and how many are not."""
     found: list[str] = []

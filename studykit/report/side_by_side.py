@@ -6,14 +6,18 @@ states: after phase 1, and finished.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
+from studykit.evaluation.gathered import Gathered, GatheredMetric
 from studykit.evaluation.metrics.properties import format_score, less_is_better
-from studykit.evaluation.results import MethodSummary, MetricComparison, read_results
-from studykit.report.verdicts import metric_in_sentence
+from studykit.evaluation.results import Contrast, Direction, MethodSummary, MetricComparison, read_results
+from studykit.report.pooled import pair
+from studykit.report.verdicts import metric_in_sentence, signed, signed_interval
 from studykit.runs.text import plural
 from studykit.study.gather_parameters import Level
 from studykit.study.methods import PHASE_1
@@ -26,6 +30,11 @@ class StudyScores:
     study: str
     levels: Mapping[str, Level]  # its value of each key that varies
     judged_by: Sequence[MetricComparison]  # the main comparison, and that by completion loss
+    metrics: Mapping[str, MetricComparison]  # these and all others
+
+    def contrast(self, metric: str, of: Gathered) -> Contrast | None:
+        """Returns the difference between the methods of a gathered one; None if the study does not test it."""
+        return self.metrics[metric].contrast(of.method, of.against) if metric in self.metrics else None
 
     def by(self, metric: str) -> MetricComparison | None:
         """Returns the comparison by a metric; None if the study is not judged by it."""
@@ -43,7 +52,7 @@ def read_studies(compares: Mapping[str, str], levels: Mapping[str, Mapping[str, 
     for study, run in compares.items():
         if results := read_results(run):
             own = {key: of_studies[study] for key, of_studies in levels.items()}
-            found.append(StudyScores(study, own, results.judged_by))
+            found.append(StudyScores(study, own, results.judged_by, results.metrics))
     return found
 
 
@@ -109,6 +118,40 @@ def leads(studies: Sequence[StudyScores]) -> list[str]:
         name, n = metric_in_sentence(judged[0]), len(judged)
         studies_text = "1 study" if n == 1 else f"{n} studies"
         found.append(f"By {name}, **{best}** has the {extreme} mean in {firsts.count(best)} of {studies_text}.")
+    return found
+
+
+def difference_table(studies: Sequence[StudyScores], of_metric: GatheredMetric) -> list[dict[str, str]]:
+    """Returns a line per study: every gathered difference with its interval and, where the study tests it, the verdict.
+
+    The interval is over rows and seeds, or over rows alone where a study has one seed.
+    """
+    known, metric = {study.study: study for study in studies}, of_metric.metric
+    lines: dict[str, dict[str, str]] = {}
+    for one in of_metric.gathered:
+        for own in one.studies:
+            tested = own.study in known and known[own.study].contrast(metric, one)
+            text = f"{signed(own.value, metric)} ({signed_interval(own.interval, metric)})"
+            line = lines.setdefault(own.study, {"study": own.study})
+            line[pair(one)] = f"{text}, {tested.verdict}" if tested else text
+    return list(lines.values())
+
+
+def verdict_counts(studies: Sequence[StudyScores], of_metric: GatheredMetric) -> list[str]:
+    """Returns a sentence per gathered difference: how many studies have it better, worse or undecided.
+
+    The verdicts are the studies' own, each corrected for what the study itself tests. **Bold** as in Markdown.
+    """
+    found = []
+    for one in of_metric.gathered:
+        tested = [contrast.verdict for study in studies if (contrast := study.contrast(of_metric.metric, one))]
+        counts = Counter(verdict.direction for verdict in tested)
+        parts = [f"{direction} in {counts[direction]}" for direction in get_args(Direction) if counts[direction]]
+        sure = sum(verdict.is_decided and verdict.seeds_confirm for verdict in tested)
+        seeds = f"; {sure or 'none'} of these verdicts cover{'s' * (sure < 2)} other seeds" if counts["better"] + counts["worse"] else ""
+        if tested:
+            name = f"{of_metric.label}: **{one.method}** against **{one.against}**"
+            found.append(f"{name} is {', '.join(parts)} of {len(tested)} studies{seeds}.")
     return found
 
 

@@ -91,7 +91,8 @@ class FamilyFindings:
     answer: list[str]  # sentences; **bold** as in Markdown
     figures: list[Markup]  # all scores in all studies, and the pooled differences
     notes: list[str]  # what the intervals do not hold
-    tables: dict[str, list[dict[str, str]]]  # the scores of all methods in all studies, by caption
+    counts: list[str]  # the studies' own verdicts on each difference, **bold** as in Markdown
+    tables: dict[str, list[dict[str, str]]]  # of scores and of differences, a line per study, by caption
 
 
 def read_findings(run: Run, target: str) -> Findings | None:
@@ -204,16 +205,23 @@ def read_family(run: Run) -> FamilyFindings | None:
     studies = side_by_side.read_studies(run.params["compares"], run.params["levels"])
     looks = figures.method_looks(side_by_side.methods_of(studies))
     drawn = [figures.scores_by_study(studies, results.over[0], looks=looks)] if studies else []
+    drawn.append(figures.pooled_differences(results, looks=looks))
+    scores = {
+        side_by_side.score_caption(studies, metric): side_by_side.score_table(studies, metric)
+        for metric in side_by_side.metrics_of(studies)
+    }
+    differences = {
+        f"{of_metric.label}: differences in {pooled.unit(of_metric)}.": side_by_side.difference_table(
+            studies, of_metric
+        )
+        for of_metric in results.metrics
+    }
     return FamilyFindings(
         answer=pooled.in_brief(results),
-        figures=[
-            Markup(figures.figure_html(figure)) for figure in (*drawn, figures.pooled_differences(results, looks=looks))
-        ],
+        figures=[Markup(figures.figure_html(figure)) for figure in drawn],
         notes=pooled.what_no_interval_holds(results, results.main),
-        tables={
-            side_by_side.score_caption(studies, metric): side_by_side.score_table(studies, metric)
-            for metric in side_by_side.metrics_of(studies)
-        },
+        counts=[line for of_metric in results.metrics for line in side_by_side.verdict_counts(studies, of_metric)],
+        tables=scores | differences,
     )
 
 

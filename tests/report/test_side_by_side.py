@@ -6,6 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from studykit.evaluation import comparison
+from studykit.evaluation.gathered import GatheredMetric
 from studykit.evaluation.results import ComparisonResults
 from studykit.report import figures, index, side_by_side, summary
 from studykit.report.documents import render
@@ -131,6 +132,42 @@ def test_all_pooled_differences_stand_in_one_figure_with_their_verdicts():
     undecided = figures.pooled_differences(gathered_results([-3.0, 3.1, -2.0, 2.1]))
     assert "+6.0, better" in decided.alt and ", undecided" in undecided.alt
     assert any("better" in text.get_text() for text in decided.axes[0].texts)
+
+
+def gathered(home, method: str = "advfusion_exclude", against: str = "bottleneck") -> GatheredMetric:
+    """What notebook 07 would have gathered of the family: a difference, study by study."""
+    main = gathered_results([1.0] * 6).main
+    values = [one.by("pass_at_1").contrast("advfusion_exclude", "bottleneck") for one in studies(home)]
+    own = [
+        main.gathered[0].studies[0].model_copy(update={"study": name, "value": c.value, "interval": c.overall_interval})
+        for name, c in zip(family_names(), values, strict=True)
+    ]
+    of = main.gathered[0].model_copy(update={"method": method, "against": against, "studies": own})
+    return main.model_copy(update={"gathered": [of]})
+
+
+def family_names() -> list[str]:
+    return [f"target_examples {size}, data.seed {draw}" for size in SIZES for draw in DRAWS]
+
+
+def test_every_difference_stands_with_its_interval_and_the_studys_own_verdict(home):
+    of_metric = gathered(home)
+    found = side_by_side.read_studies(
+        dict(zip(family_names(), [f"runs/compare/lua-{s}-{d}" for s in SIZES for d in DRAWS], strict=True)),
+        {"target_examples": dict.fromkeys(family_names(), 10)},
+    )
+    lines = side_by_side.difference_table(found, of_metric)
+    assert [line["study"] for line in lines] == family_names()
+    name = "advfusion_exclude \u2212 bottleneck"
+    assert lines[0][name].startswith("+40.0 (+") and lines[0][name].endswith("), better")
+    assert lines[5][name].startswith("\u221225.0 (") and lines[5][name].endswith("), worse")
+    assert side_by_side.verdict_counts(found, of_metric) == [
+        "pass@1: **advfusion_exclude** against **bottleneck** is better in 4, worse in 2 of 6 studies; 6 of these "
+        "verdicts cover other seeds."
+    ]
+    untested = of_metric.model_copy(update={"gathered": [of_metric.gathered[0].model_copy(update={"against": "lora"})]})
+    assert side_by_side.verdict_counts(found, untested) == []
+    assert side_by_side.difference_table(found, untested)[0][name.replace("bottleneck", "lora")].endswith(")")
 
 
 def test_the_first_page_of_a_family_shows_scores_and_differences(home):
