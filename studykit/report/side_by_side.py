@@ -148,7 +148,8 @@ def verdict_counts(studies: Sequence[StudyScores], of_metric: GatheredMetric) ->
         counts = Counter(verdict.direction for verdict in tested)
         parts = [f"{direction} in {counts[direction]}" for direction in get_args(Direction) if counts[direction]]
         sure = sum(verdict.is_decided and verdict.seeds_confirm for verdict in tested)
-        seeds = f"; {sure or 'none'} of these verdicts cover{'s' * (sure < 2)} other seeds" if counts["better"] + counts["worse"] else ""
+        covered = f"; {sure or 'none'} of these verdicts cover{'s' * (sure < 2)} other seeds"
+        seeds = covered if counts["better"] + counts["worse"] else ""
         if tested:
             name = f"{of_metric.label}: **{one.method}** against **{one.against}**"
             found.append(f"{name} is {', '.join(parts)} of {len(tested)} studies{seeds}.")
