@@ -18,6 +18,7 @@ from studykit.study import parameters
 from studykit.study.family import load_plan
 from studykit.study.fields import kind
 from studykit.study.file import Study, load_study
+from studykit.study.gather_parameters import GatherSection
 from studykit.study.methods import ATTENTIVE, changes
 from studykit.study.parameters import STAGES
 from studykit.study.plan import Run, plan
@@ -39,6 +40,8 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     asked = [n for n in values if n != "out" and kind(model, n) not in (None, "plan_only")]
     missing = [n for n in asked if values[n] is None]
     missing = [n for n in missing if n != "steps" or values["epochs"] is None]
+    if stage == "gather":  # its file says how a family is gathered, in keys for which None and [] are values too
+        missing += [n for n in GatherSection.model_fields if n not in missing and values[n] in (None, [])]
     if missing:
         lent = _lent(stage, values, study)
         said_of_inputs = [n for n in values if values[n] is None and kind(model, n) == "plan_only"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studykit.errors import UserError
 from studykit.runs import notebook, process
-from studykit.study import fields, file, parameters, plan, run_names, tiny_values
+from studykit.study import family, fields, file, parameters, plan, run_names, tiny_values
 from studykit.study import methods as study_methods
 from studykit.study.fields import POLYGLOT
 from studykit.study.parameters import STAGES
@@ -622,6 +622,17 @@ def test_by_hand_a_composition_of_loras_is_lent_loras():
     asked = notebook.defaults("fusion") | {"members": None, "method": "merge", "out": None}
     lent = notebook.resolve("fusion", asked, "params/methods.yaml")
     assert all("-lora-" in member for member in lent["members"].values())
+
+
+@pytest.mark.parametrize("name", ["data_size", "phases", "quantization", "size", "kinship"])
+def test_by_hand_a_family_is_gathered_as_its_file_says(name):
+    """The notebook's defaults, and a family's file, name the run that the command makes: with its slope and contrasts."""
+    usual = {name: field.default for name, field in STAGES["gather"].model.model_fields.items()}
+    by_command = family.load_plan(f"params/{name}.yaml", ROOT).runs[-1]
+    assert notebook.resolve("gather", usual, f"params/{name}.yaml")["out"] == by_command.dir
+    other = notebook.resolve("gather", usual | {"contrasts": [["lora", "base"]]}, f"params/{name}.yaml")
+    assert other["contrasts"] == [["lora", "base"]] and other["out"] != by_command.dir
+    assert other["covariate"] == by_command.params["covariate"]
 
 
 def test_members_on_code_are_other_runs_than_the_arms():
