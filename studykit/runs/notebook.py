@@ -40,7 +40,7 @@ def resolve(stage: str, values: dict[str, Any], study: str = QUICKSTART) -> dict
     asked = [n for n in values if n != "out" and kind(model, n) not in (None, "plan_only")]
     missing = [n for n in asked if values[n] is None]
     missing = [n for n in missing if n != "steps" or values["epochs"] is None]
-    if stage == "gather":  # its file says how a family is gathered, in keys for which None and [] are values too
+    if stage == "gather" and missing:  # its file says how a family is gathered, in keys that None and [] do not set
         missing += [n for n in GatherSection.model_fields if n not in missing and values[n] in (None, [])]
     if missing:
         lent = _lent(stage, values, study)

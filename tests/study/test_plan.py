@@ -633,6 +633,8 @@ def test_by_hand_a_family_is_gathered_as_its_file_says(name):
     other = notebook.resolve("gather", usual | {"contrasts": [["lora", "base"]]}, f"params/{name}.yaml")
     assert other["contrasts"] == [["lora", "base"]] and other["out"] != by_command.dir
     assert other["covariate"] == by_command.params["covariate"]
+    whole = by_command.params | {"contrasts": None, "interactions": []}
+    assert notebook.resolve("gather", whole, "params/missing.yaml") == whole, "the command gives all; no file is read"
 
 
 def test_members_on_code_are_other_runs_than_the_arms():
