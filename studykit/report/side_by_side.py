@@ -68,7 +68,7 @@ def methods_of(studies: Sequence[StudyScores]) -> list[str]:
 
 
 def states_of(compared: MetricComparison) -> list[MethodSummary]:
-    """Returns the finished methods of a comparison, each with two phases behind itself after phase 1."""
+    """Returns the scores of the finished methods of a comparison, and those of their states after phase 1."""
     return [row for row in compared.summaries if row.final or row.method.endswith(f", {PHASE_1.title}")]
 
 
@@ -115,9 +115,8 @@ def leads(studies: Sequence[StudyScores]) -> list[str]:
             continue
         best = max(dict.fromkeys(firsts), key=firsts.count)
         extreme = "lowest" if less_is_better(metric) else "highest"
-        name, n = metric_in_sentence(judged[0]), len(judged)
-        studies_text = "1 study" if n == 1 else f"{n} studies"
-        found.append(f"By {name}, **{best}** has the {extreme} mean in {firsts.count(best)} of {studies_text}.")
+        name, of = metric_in_sentence(judged[0]), _studies(len(judged))
+        found.append(f"By {name}, **{best}** has the {extreme} mean in {firsts.count(best)} of {of}.")
     return found
 
 
@@ -152,8 +151,12 @@ def verdict_counts(studies: Sequence[StudyScores], of_metric: GatheredMetric) ->
         seeds = covered if counts["better"] + counts["worse"] else ""
         if tested:
             name = f"{of_metric.label}: **{one.method}** against **{one.against}**"
-            found.append(f"{name} is {', '.join(parts)} of {len(tested)} studies{seeds}.")
+            found.append(f"{name} is {', '.join(parts)} of {_studies(len(tested))}{seeds}.")
     return found
+
+
+def _studies(count: int) -> str:
+    return "1 study" if count == 1 else f"{count} studies"
 
 
 def _first(compared: MetricComparison) -> str | None:

@@ -37,7 +37,7 @@ def scores_by_study(
     """Draws the mean score of every method in every study, by all metrics that judge.
 
     Few methods are lines along the values of a key, with a row of panels for each combination of the other keys. Many
-    methods in few studies, and studies that are judged by unlike metrics, are rows of dots, with a panel per study.
+    methods in few studies, and few studies that are judged by unlike metrics, are rows of dots, with a panel per study.
 
     Args:
         key: what varies along a line: the first key over which the family is gathered.
@@ -45,6 +45,7 @@ def scores_by_study(
     """
     mains = {study.judged_by[0].metric for study in studies}
     as_dots = len(studies) <= MOST_PANELS and (len(methods_of(studies)) > MOST_LINES or len(mains) > 1)
+    as_dots |= not any(all(study.by(metric) for study in studies) for metric in metrics_of(studies))
     figure, how = _dots(studies, looks) if as_dots else _lines(studies, key, looks)
     means = "; ".join(
         f"{study.study}: {', '.join(f'{row.method} {row.mean:.3g}' for row in compared.summaries if row.final)}"
